@@ -1,0 +1,143 @@
+//! Why a request could not be served: one table of causes.
+//!
+//! Every failure has a side (who is at fault), a stage (what was being done), a word (`X-LB-Error`, logs, counters), the status
+//! that the client gets and a sentence that says what to look at. Status and wording are read from this table and nowhere else.
+
+use std::fmt;
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client sent something that is refused, or was too slow.
+    Client,
+    /// The backend failed, or broke the protocol.
+    Backend,
+    /// The balancer itself cannot serve: nothing healthy, or out of something.
+    Balancer,
+}
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading and judging the request's head.
+    Head,
+    /// Moving the request's body.
+    RequestBody,
+    /// Choosing a backend.
+    Pick,
+    /// Connecting to the backend.
+    Connect,
+    /// Waiting for the head of the answer.
+    AwaitResponse,
+}
+
+macro_rules! causes {
+    ($($(#[$doc:meta])* $name:ident, $side:ident, $stage:ident, $status:literal, $word:literal, $sentence:literal;)*) => {
+        /// Why a request could not be served.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Cause { $($(#[$doc])* #[doc = $sentence] $name,)* }
+
+        impl Cause {
+            /// Every cause, in the order of the table.
+            pub const ALL: &'static [Cause] = &[$(Cause::$name),*];
+
+            /// Who is at fault.
+            pub fn side(self) -> Side { match self { $(Cause::$name => Side::$side),* } }
+
+            /// What was being done.
+            pub fn stage(self) -> Stage { match self { $(Cause::$name => Stage::$stage),* } }
+
+            /// The status code that the client gets.
+            pub fn status(self) -> u16 { match self { $(Cause::$name => $status),* } }
+
+            /// The word for `X-LB-Error`, logs and counters.
+            pub fn word(self) -> &'static str { match self { $(Cause::$name => $word),* } }
+
+            /// What happened and what to look at, for people.
+            pub fn sentence(self) -> &'static str { match self { $(Cause::$name => $sentence),* } }
+        }
+    };
+}
+
+causes! {
+    BadLineEnd, Client, Head, 400, "bad_line_end", "a line of the request head does not end in CR LF";
+    BadRequestLine, Client, Head, 400, "bad_request_line", "the request line is not `METHOD target HTTP/1.1`";
+    BadTarget, Client, Head, 400, "bad_target", "the request target is empty, of an unknown form, or holds a character that must be percent-encoded";
+    BadField, Client, Head, 400, "bad_field", "a header field has an invalid name or value (a space before the colon, a folded line, a control character)";
+    BadHost, Client, Head, 400, "bad_host", "the Host field is missing, repeated, or not `name[:port]`";
+    BadLength, Client, Head, 400, "bad_content_length", "Content-Length must be one plain decimal number, given once";
+    BadCoding, Client, Head, 400, "bad_transfer_encoding", "Transfer-Encoding must be exactly `chunked`, once, in HTTP/1.1";
+    LengthAndCoding, Client, Head, 400, "length_and_coding", "Content-Length and Transfer-Encoding must not stand together";
+    BadChunk, Client, RequestBody, 400, "bad_chunk", "the chunked body has an invalid chunk size, line end or trailer";
+    MethodRefused, Client, Head, 405, "method_refused", "CONNECT and TRACE are not served here";
+    HeadTimeout, Client, Head, 408, "head_timeout", "the request head did not arrive in time (--head-timeout)";
+    RequestBodyTimeout, Client, RequestBody, 408, "request_body_timeout", "the request body made no progress (--body-timeout)";
+    LengthRequired, Client, RequestBody, 411, "length_required", "the backend speaks HTTP/1.0: a chunked body over 64 KiB cannot be sent to it, so send a Content-Length";
+    BodyTooLarge, Client, Head, 413, "body_too_large", "the request body is larger than the limit";
+    TargetTooLong, Client, Head, 414, "target_too_long", "the request target is longer than 8 KiB";
+    ExpectationUnknown, Client, Head, 417, "expectation_unknown", "the only expectation served is `100-continue`";
+    HeadTooLarge, Client, Head, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
+    CodingUnknown, Client, Head, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
+    VersionUnknown, Client, Head, 505, "version_unknown", "only HTTP/1.1 and HTTP/1.0 are served here";
+    NoBackend, Balancer, Pick, 503, "no_backend", "no backend is healthy: the log says why each one is down";
+    Overload, Balancer, Pick, 503, "overload", "the balancer is at its limit of connections or file descriptors";
+    ConnectFailed, Backend, Connect, 502, "connect_failed", "the backend could not be connected to";
+    ConnectTimeout, Backend, Connect, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";
+    SendTimeout, Backend, RequestBody, 504, "send_timeout", "the backend did not take the request in time (--body-timeout)";
+    BackendClosed, Backend, AwaitResponse, 502, "backend_closed", "the backend closed the connection before it answered";
+    BadAnswer, Backend, AwaitResponse, 502, "bad_answer", "the backend's answer is not valid HTTP/1.1";
+    FirstByteTimeout, Backend, AwaitResponse, 504, "first_byte_timeout", "the backend did not answer in time (--first-byte-timeout)";
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The reason phrase of the statuses that we answer ourselves.
+pub fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_cause_has_a_word_of_its_own_and_a_status_with_a_phrase() {
+        let words: HashSet<_> = Cause::ALL.iter().map(|cause| cause.word()).collect();
+        assert_eq!(words.len(), Cause::ALL.len());
+        for cause in Cause::ALL {
+            assert_ne!(phrase(cause.status()), "Error", "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_says_who_is_at_fault() {
+        for cause in Cause::ALL {
+            let status = cause.status();
+            match cause.side() {
+                Side::Client => assert!(status < 500 || matches!(status, 501 | 505), "{cause:?}"),
+                Side::Backend => assert!(matches!(status, 502 | 504), "{cause:?}"),
+                Side::Balancer => assert_eq!(status, 503, "{cause:?}"),
+            }
+        }
+    }
+}
