@@ -1,0 +1,151 @@
+//! Byte buffers and the pool that a worker lends them from.
+//!
+//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load runs in warm memory.
+
+use crate::config;
+
+/// What a buffer holds before it has to grow, in bytes.
+const CAPACITY: usize = 32 * 1024;
+/// How many unused buffers a pool keeps.
+const KEPT: usize = 256;
+
+/// Bytes that were received or are to be sent: appended at the end, consumed at the start.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    /// A buffer with the pool's usual capacity, which is not touched before it is used.
+    fn pooled() -> Self {
+        Self { bytes: Vec::with_capacity(CAPACITY), start: 0 }
+    }
+
+    /// The bytes that were not consumed yet.
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// How many bytes were not consumed yet.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether everything was consumed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops bytes from the start.
+    pub fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count;
+        if self.start == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    /// Drops bytes from the end.
+    pub fn truncate_by(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.bytes.truncate(self.bytes.len() - count);
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Adds bytes at the end, growing if need be.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The end of the buffer as a vector to append to; what stands in it must stay.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// How many bytes fit without growing.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Moves the unread bytes to the front if little room is left behind them.
+    pub fn make_room(&mut self) {
+        if self.start > 0 && self.room() < CAPACITY / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Makes sure that at least `limit` bytes can stand in the buffer at once: for a large head.
+    pub fn grow_to(&mut self, limit: usize) {
+        self.bytes.reserve(limit.saturating_sub(self.bytes.len()));
+    }
+}
+
+/// A worker's unused buffers.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    free: Vec<Buffer>,
+}
+
+impl Buffers {
+    /// An empty buffer.
+    pub fn take(&mut self) -> Buffer {
+        self.free.pop().unwrap_or_else(Buffer::pooled)
+    }
+
+    /// Takes a buffer back, whatever is in it. One that grew, or that is too much, is freed.
+    pub fn give(&mut self, mut buffer: Buffer) {
+        if buffer.bytes.capacity() == CAPACITY && self.free.len() < KEPT {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+const _: () = assert!(CAPACITY >= 2 * config::REQUEST_HEAD_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_the_order_they_came() {
+        let mut buffer = Buffer::pooled();
+        buffer.append(b"hello ");
+        buffer.append(b"world");
+        buffer.consume(6);
+        assert_eq!(buffer.unread(), b"world");
+        buffer.consume(5);
+        assert!(buffer.is_empty());
+        assert_eq!(buffer.room(), CAPACITY);
+    }
+
+    #[test]
+    fn room_is_made_by_moving_what_is_unread() {
+        let mut buffer = Buffer::pooled();
+        buffer.append(&vec![b'x'; CAPACITY]);
+        buffer.consume(CAPACITY - 3);
+        buffer.make_room();
+        assert_eq!(buffer.unread(), b"xxx");
+        assert_eq!(buffer.room(), CAPACITY - 3);
+    }
+
+    #[test]
+    fn a_pool_lends_the_newest_buffer_again_and_frees_a_grown_one() {
+        let mut pool = Buffers::default();
+        let mut buffer = pool.take();
+        buffer.append(b"left over");
+        pool.give(buffer);
+        assert!(pool.take().is_empty());
+        let mut grown = pool.take();
+        grown.grow_to(2 * CAPACITY);
+        pool.give(grown);
+        assert!(pool.free.is_empty());
+    }
+}

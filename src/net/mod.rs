@@ -1,0 +1,50 @@
+//! Sockets, readiness and buffers: everything that touches a file descriptor on the data path.
+//!
+//! Used by the worker that owns the socket, and by no other thread. Sockets stay in blocking mode and every call that could
+//! block is made with `MSG_DONTWAIT`; the two exceptions are a connect in progress and splicing.
+
+mod buffer;
+mod pipe;
+mod poller;
+mod slots;
+mod stream;
+
+pub use buffer::{Buffer, Buffers};
+pub use pipe::{Pipe, Pipes};
+pub use poller::{Event, Poller, Source, Waker};
+pub use slots::{SlotKey, Slots};
+pub use stream::{Read, Stream};
+
+use crate::config;
+use rustix::io::Errno;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, config::BACKLOG)?;
+    Ok(listener)
+}
+
+/// Ends a listening socket: a blocked `accept` returns with an error.
+pub fn stop_listening(listener: &TcpListener) {
+    // Fails only if the socket is not listening any more, which is what we want.
+    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+}
+
+/// Raises the limit of open files to the hard limit and returns it.
+pub fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    current.unwrap_or(u64::MAX)
+}
+
+/// Whether this machine has run out of something: descriptors, memory or local ports. Such an error is our own fault; it says
+/// nothing about the other side.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const SHORTAGES: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
+}

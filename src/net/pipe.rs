@@ -1,0 +1,73 @@
+//! Kernel pipes for moving a body from one socket to another without copying it through our memory.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// What a pipe is asked to hold; the kernel may grant less.
+const CAPACITY: usize = 256 * 1024;
+/// How many unused pipes a worker keeps.
+const KEPT: usize = 16;
+
+/// A pipe and how much is in it.
+#[derive(Debug)]
+pub struct Pipe {
+    exit: OwnedFd,
+    entry: OwnedFd,
+    len: usize,
+}
+
+impl Pipe {
+    fn open() -> io::Result<Self> {
+        let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+        let (exit, entry) = rustix::pipe::pipe_with(flags)?;
+        // A refusal leaves the kernel's default of 64 KiB, which works as well, with more calls.
+        let _ = rustix::pipe::fcntl_setpipe_size(&entry, CAPACITY);
+        Ok(Self { exit, entry, len: 0 })
+    }
+
+    /// How many bytes are in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn entry(&self) -> &OwnedFd {
+        &self.entry
+    }
+
+    pub(super) fn exit(&self) -> &OwnedFd {
+        &self.exit
+    }
+
+    pub(super) fn filled(&mut self, count: usize) {
+        self.len += count;
+    }
+
+    pub(super) fn drained(&mut self, count: usize) {
+        self.len -= count;
+    }
+}
+
+/// A worker's unused pipes.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    free: Vec<Pipe>,
+}
+
+impl Pipes {
+    /// An empty pipe, or none if the machine has no descriptors left: the body is then copied.
+    pub fn take(&mut self) -> Option<Pipe> {
+        self.free.pop().or_else(|| Pipe::open().ok())
+    }
+
+    /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody else.
+    pub fn give(&mut self, pipe: Pipe) {
+        if pipe.is_empty() && self.free.len() < KEPT {
+            self.free.push(pipe);
+        }
+    }
+}

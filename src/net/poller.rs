@@ -1,0 +1,170 @@
+//! Readiness: one epoll a worker, edge-triggered, and the waker by which other threads end its wait.
+//!
+//! A socket is registered once, for both directions, and stays registered until it is closed. The worker's wait is the only
+//! place where it blocks.
+
+use super::{SlotKey, Stream};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Events taken from the kernel at once.
+const BATCH: usize = 256;
+/// What an event's highest bits say about the rest of its key.
+const CLIENT: u64 = 0;
+const BACKEND: u64 = 1;
+const WAKER: u64 = 2;
+
+/// Whose socket an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A client connection's slot.
+    Client(SlotKey),
+    /// A backend connection's slot.
+    Backend(SlotKey),
+    /// Another thread has something for this worker.
+    Waker,
+}
+
+impl Source {
+    fn to_data(self) -> EventData {
+        EventData::new_u64(match self {
+            Self::Client(key) => (CLIENT << 62) | key.to_bits(),
+            Self::Backend(key) => (BACKEND << 62) | key.to_bits(),
+            Self::Waker => WAKER << 62,
+        })
+    }
+
+    fn from_data(data: EventData) -> Self {
+        let bits = data.u64();
+        match bits >> 62 {
+            CLIENT => Self::Client(SlotKey::from_bits(bits)),
+            BACKEND => Self::Backend(SlotKey::from_bits(bits)),
+            _ => Self::Waker,
+        }
+    }
+}
+
+/// What the kernel says about a socket. A hint: by the time it is looked at, it may have changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// Whose socket it is.
+    pub source: Source,
+    pub(super) flags: EventFlags,
+}
+
+/// Ends a worker's wait from another thread.
+#[derive(Debug)]
+pub struct Waker {
+    eventfd: OwnedFd,
+    sleeping: AtomicBool,
+}
+
+impl Waker {
+    /// Ends the wait, if there is one. To be called after the message was put where the worker looks for it.
+    pub fn wake(&self) {
+        // Pairs with the store in `Poller::wait`: either we see that the worker sleeps, or it sees the message.
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            // Edge-triggered, so each write is an event and the count is never read. It can fail only by overflowing, after
+            // 2^64 wake-ups.
+            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A worker's one place to wait.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: OwnedFd,
+    waker: Arc<Waker>,
+}
+
+impl Poller {
+    /// Opens the epoll and its waker.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let waker = Arc::new(Waker {
+            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            sleeping: AtomicBool::new(false),
+        });
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &waker.eventfd, Source::Waker.to_data(), flags)?;
+        Ok(Self { epoll, waker })
+    }
+
+    /// What other threads end the wait with.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Registers a socket for good, both directions. Closing it ends the registration.
+    pub fn register(&self, stream: &Stream, source: Source) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, stream, source.to_data(), flags)?)
+    }
+
+    /// Waits until a socket is ready, `timeout` has passed or the waker is used, and puts what happened into `events`.
+    /// `nothing_pending` is asked after the waker was armed: a message that came before is not slept over.
+    pub fn wait(
+        &mut self,
+        events: &mut Vec<Event>,
+        timeout: Option<Duration>,
+        nothing_pending: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        events.clear();
+        let polls_only = timeout == Some(Duration::ZERO);
+        if !polls_only {
+            self.waker.sleeping.store(true, Ordering::SeqCst);
+        }
+        let timeout = if polls_only || nothing_pending() { timeout } else { Some(Duration::ZERO) };
+        let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
+        let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+        let waited = epoll::wait(&self.epoll, &mut batch[..], timeout.as_ref());
+        if !polls_only {
+            self.waker.sleeping.store(false, Ordering::SeqCst);
+        }
+        let batch = match waited {
+            Ok((batch, _)) => batch,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        events.extend(batch.iter().map(|event| Event { source: Source::from_data(event.data), flags: event.flags }));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_before_the_wait_is_not_slept_over() {
+        let mut poller = Poller::new().unwrap();
+        let mut events = Vec::new();
+        poller.wait(&mut events, None, || false).unwrap();
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_ends_the_wait() {
+        let mut poller = Poller::new().unwrap();
+        let waker = poller.waker();
+        let thread = std::thread::spawn(move || {
+            while !waker.sleeping.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            waker.wake();
+        });
+        let mut events = Vec::new();
+        while events.is_empty() {
+            poller.wait(&mut events, None, || true).unwrap();
+        }
+        assert_eq!(events[0].source, Source::Waker);
+        thread.join().unwrap();
+    }
+}

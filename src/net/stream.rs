@@ -1,0 +1,210 @@
+//! A connected socket and what is known about its readiness. The only type that reads from and writes to connections.
+//!
+//! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by the socket itself, when it says
+//! that it has nothing, or took less than it was given. Nothing here ever waits.
+
+use super::pipe::Pipe;
+use super::{Buffer, Event};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::pipe::SpliceFlags;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// What came of an attempt to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// This many bytes, at least one.
+    Bytes(usize),
+    /// Nothing yet.
+    Blocked,
+    /// The other side has closed its sending side.
+    End,
+}
+
+/// A connected socket with its readiness.
+#[derive(Debug)]
+pub struct Stream {
+    socket: TcpStream,
+    readable: bool,
+    writable: bool,
+    /// The other side's FIN was seen: no further event will announce the end, so a short read must not clear `readable`.
+    hung_up: bool,
+    /// The connection is broken, both ways.
+    broken: bool,
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Stream {
+    /// Takes over a socket that was just accepted. It is tried for bytes before the first event: most clients have sent some.
+    pub fn accepted(socket: TcpStream) -> Self {
+        // Fails only on a dead socket, which the first read tells.
+        let _ = socket.set_nodelay(true);
+        Self { socket, readable: true, writable: true, hung_up: false, broken: false }
+    }
+
+    /// Starts connecting. The connect is over when [`Stream::connected`] says so.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        // Non-blocking while the connect is in progress; `connected` takes it back.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(Self { socket: TcpStream::from(socket), readable: false, writable: false, hung_up: false, broken: false })
+    }
+
+    /// Whether a connect that was started has succeeded; an error if it has failed.
+    pub fn connected(&mut self) -> io::Result<bool> {
+        if self.broken || self.writable {
+            sockopt::socket_error(&self.socket)??;
+        }
+        if self.broken {
+            return Err(Errno::CONNRESET.into());
+        }
+        if self.writable {
+            self.set_nonblocking(false)?;
+        }
+        Ok(self.writable)
+    }
+
+    /// Notes what an event says.
+    pub fn note(&mut self, event: Event) {
+        let flags = event.flags;
+        self.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        self.broken |= flags.contains(EventFlags::ERR);
+        self.readable |= self.hung_up || self.broken || flags.contains(EventFlags::IN);
+        self.writable |= self.broken || flags.intersects(EventFlags::OUT | EventFlags::HUP);
+    }
+
+    /// Whether a read is worth trying.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether a reset or an error was seen.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Reads what fits into the buffer's room.
+    pub fn read(&mut self, buffer: &mut Buffer) -> io::Result<Read> {
+        if !self.readable {
+            return Ok(Read::Blocked);
+        }
+        let room = buffer.room();
+        debug_assert!(room > 0, "a read without room would look like the end");
+        let spare = rustix::buffer::spare_capacity(buffer.tail());
+        match rustix::net::recv(&self.socket, spare, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => Ok(Read::End),
+            Ok((_, count)) => {
+                self.readable = count == room || self.hung_up;
+                Ok(Read::Bytes(count))
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Ok(Read::Blocked)
+            }
+            Err(Errno::INTR) => Ok(Read::Blocked),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes what the socket takes and returns how much that is: 0 if it takes nothing now.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.writable {
+            return Ok(0);
+        }
+        match rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.writable = count == bytes.len();
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                Ok(0)
+            }
+            Err(Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes as much of the buffer as the socket takes; whether it is empty now.
+    pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        if !buffer.is_empty() {
+            let written = self.write(buffer.unread())?;
+            buffer.consume(written);
+        }
+        Ok(buffer.is_empty())
+    }
+
+    /// Whether the other side has sent or closed something that no event has told yet. One system call, nothing is consumed.
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        matches!(rustix::net::recv(&self.socket, &mut byte[..], flags), Err(Errno::AGAIN))
+    }
+
+    /// Moves up to `limit` bytes from the socket into a pipe. The socket must be in non-blocking mode.
+    pub fn splice_to(&mut self, pipe: &mut Pipe, limit: usize) -> io::Result<Read> {
+        if !self.readable {
+            return Ok(Read::Blocked);
+        }
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        match rustix::pipe::splice(&self.socket, None, pipe.entry(), None, limit, flags) {
+            Ok(0) => Ok(Read::End),
+            Ok(count) => {
+                pipe.filled(count);
+                Ok(Read::Bytes(count))
+            }
+            Err(Errno::AGAIN) => {
+                // An empty socket and a full pipe both say EAGAIN: only an empty pipe tells them apart.
+                self.readable = !pipe.is_empty();
+                Ok(Read::Blocked)
+            }
+            Err(Errno::INTR) => Ok(Read::Blocked),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Moves what a pipe holds into the socket, as far as it takes it. The socket must be in non-blocking mode.
+    pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
+        if !self.writable {
+            return Ok(0);
+        }
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        match rustix::pipe::splice(pipe.exit(), None, &self.socket, None, pipe.len(), flags) {
+            Ok(count) => {
+                pipe.drained(count);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                Ok(0)
+            }
+            Err(Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its flags say.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(on)
+    }
+
+    /// Tells the other side that nothing more will come.
+    pub fn shutdown_write(&self) {
+        // Fails only if the connection is gone, and then there is nobody to tell.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+}
