@@ -1,0 +1,298 @@
+//! The chunked coding: a strict incremental decoder and a canonical encoder (RFC 9112 section 7.1).
+
+use super::fields::Name;
+use super::head_end::HeadEnd;
+use crate::config;
+use std::io::Write;
+
+/// The body is not well-formed chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadChunk;
+
+/// What the decoder found at the start of its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'b> {
+    /// Not enough input to say more.
+    NeedMore,
+    /// A part of the body.
+    Data(&'b [u8]),
+    /// The end, with the trailer lines as they came, without the empty line behind them.
+    End(&'b [u8]),
+}
+
+/// Decodes a chunked body piece by piece. It keeps no bytes: what it has not consumed must be handed in again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decoder {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// Before a line with a chunk's size.
+    #[default]
+    Size,
+    /// Inside a chunk, with this much left.
+    Data(u64),
+    /// Before the CR LF behind a chunk.
+    DataEnd,
+    /// Behind the last chunk.
+    Trailers(HeadEnd),
+}
+
+impl Decoder {
+    /// Looks at the input and says what is there and how many bytes of it are done with.
+    pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
+        let mut done = 0;
+        loop {
+            let rest = &input[done..];
+            match &mut self.state {
+                State::Size => match size_line(rest)? {
+                    None => return Ok((done, Piece::NeedMore)),
+                    Some((line, 0)) => {
+                        done += line;
+                        self.state = State::Trailers(HeadEnd::default());
+                    }
+                    Some((line, size)) => {
+                        done += line;
+                        self.state = State::Data(size);
+                    }
+                },
+                State::Data(_) if rest.is_empty() => return Ok((done, Piece::NeedMore)),
+                State::Data(left) => {
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= take as u64;
+                    if *left == 0 {
+                        self.state = State::DataEnd;
+                    }
+                    return Ok((done + take, Piece::Data(&rest[..take])));
+                }
+                State::DataEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        done += 2;
+                        self.state = State::Size;
+                    }
+                    [] | [b'\r'] => return Ok((done, Piece::NeedMore)),
+                    _ => return Err(BadChunk),
+                },
+                State::Trailers(end) => {
+                    return match end.find(rest).map_err(|_| BadChunk)? {
+                        Some(length) if length <= config::TRAILER_BYTES => Ok((done + length, Piece::End(&rest[..length - 2]))),
+                        None if rest.len() < config::TRAILER_BYTES => Ok((done, Piece::NeedMore)),
+                        _ => Err(BadChunk),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Reads `size [;extensions] CR LF`: the length of the line and the size, or none if the line is not whole.
+fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
+    let Some(line_feed) = memchr::memchr(b'\n', input) else {
+        // What there is of it must already look like one, so that garbage is refused and not waited on.
+        let line = input.strip_suffix(b"\r").unwrap_or(input);
+        if input.len() >= config::CHUNK_LINE_BYTES
+            || (!line.is_empty() && parse_size(line).is_none())
+            || line.is_empty() && !input.is_empty()
+        {
+            return Err(BadChunk);
+        }
+        return Ok(None);
+    };
+    let line = input[..line_feed].strip_suffix(b"\r").ok_or(BadChunk)?;
+    if line.len() > config::CHUNK_LINE_BYTES {
+        return Err(BadChunk);
+    }
+    let size = parse_size(line).ok_or(BadChunk)?;
+    Ok(Some((line_feed + 1, size)))
+}
+
+/// Hexadecimal digits without overflow, then nothing or an extension of printable characters.
+fn parse_size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, extension) = line.split_at(digits);
+    if digits.is_empty() || digits.len() > 16 || !is_extension(extension) {
+        return None;
+    }
+    let size =
+        digits.iter().fold(0_u64, |size, digit| (size << 4) | u64::from((*digit as char).to_digit(16).unwrap_or_default()));
+    i64::try_from(size).is_ok().then_some(size)
+}
+
+/// Empty, or space and a semicolon with anything printable behind. What it says is dropped, so its grammar is not looked at
+/// further; a control character could be read as a line end by somebody.
+fn is_extension(extension: &[u8]) -> bool {
+    let trimmed = extension.trim_ascii_start();
+    extension.is_empty()
+        || (trimmed.is_empty() || trimmed[0] == b';')
+            && !extension.is_empty()
+            && extension.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
+}
+
+/// Appends one chunk; nothing for no data, because an empty chunk is the end.
+pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
+    if !data.is_empty() {
+        write!(out, "{:x}\r\n", data.len()).expect("a vector takes every write");
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not valid fields.
+pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
+    out.extend_from_slice(b"0\r\n");
+    if !trailers.is_empty() {
+        encode_trailers(out, trailers)?;
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
+    let mut section = trailers.to_vec();
+    section.extend_from_slice(b"\r\n");
+    let mut room = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room) else {
+        return Err(BadChunk);
+    };
+    for field in fields.iter().filter(|field| may_be_trailer(field.name)) {
+        super::rewrite::field(out, field.name, field.value);
+    }
+    Ok(())
+}
+
+/// Fields that frame, route, authenticate or belong to one connection have no place in a trailer (RFC 9110 section 6.5.1).
+fn may_be_trailer(name: &str) -> bool {
+    const FORBIDDEN: [&str; 14] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cookie",
+        "set-cookie",
+        "max-forwards",
+        "range",
+        "trailer",
+        "www-authenticate",
+        "location",
+        "vary",
+        "age",
+    ];
+    Name::of(name) == Name::Other && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body, the trailers if the end was seen, and what stands behind it.
+    type Decoded = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
+
+    /// Feeds the pieces one after the other, as a session does: what was not consumed comes again.
+    fn decode(pieces: &[&[u8]]) -> Result<Decoded, BadChunk> {
+        let (mut decoder, mut pending, mut body) = (Decoder::default(), Vec::new(), Vec::new());
+        let mut end = None;
+        for piece in pieces {
+            pending.extend_from_slice(piece);
+            while end.is_none() {
+                let (consumed, piece) = decoder.next(&pending)?;
+                let more = match piece {
+                    Piece::NeedMore => false,
+                    Piece::Data(data) => {
+                        body.extend_from_slice(data);
+                        true
+                    }
+                    Piece::End(trailers) => {
+                        end = Some(trailers.to_vec());
+                        false
+                    }
+                };
+                pending.drain(..consumed);
+                if !more {
+                    break;
+                }
+            }
+        }
+        Ok((body, end, pending))
+    }
+
+    const WHOLE: &[u8] = b"5;ext=\"a;b\"\r\nhello\r\n00A ;x\r\n, world...\r\n0\r\nX-Sum: 1\r\nA: b\r\n\r\nGET";
+
+    #[test]
+    fn every_split_gives_the_same_body() {
+        let whole = decode(&[WHOLE]).unwrap();
+        assert_eq!(whole.0, b"hello, world...");
+        assert_eq!(whole.1.as_deref(), Some(&b"X-Sum: 1\r\nA: b\r\n"[..]));
+        assert_eq!(whole.2, b"GET");
+        for first in 0..=WHOLE.len() {
+            for second in first..=WHOLE.len() {
+                let pieces = [&WHOLE[..first], &WHOLE[first..second], &WHOLE[second..]];
+                assert_eq!(decode(&pieces).unwrap(), whole, "split at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_chunk_is_refused() {
+        for bad in [
+            "\r\n",
+            "+5\r\nhello\r\n",
+            "-5\r\n",
+            "0x5\r\nhello\r\n",
+            "5_0\r\n",
+            " 5\r\n",
+            "5\nhello\r\n",
+            "5\rhello",
+            "g\r\n",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\r\nhello\r0\r\n",
+            "10000000000000000\r\n",
+            "8000000000000000\r\n",
+            "ffffffffffffffff0\r\n",
+            "5 x\r\nhello\r\n",
+            "5;a\x01b\r\nhello\r\n",
+            "5;a\nb\r\nhello\r\n",
+            "0\r\nA: b\n\r\n",
+            "5\r\r\n",
+            ";\r\n",
+            "5;\0\r\n",
+        ] {
+            assert_eq!(decode(&[bad.as_bytes()]), Err(BadChunk), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_size_line_or_trailer_is_refused() {
+        let line = format!("5;{}", "x".repeat(config::CHUNK_LINE_BYTES));
+        assert_eq!(decode(&[line.as_bytes()]), Err(BadChunk));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(config::TRAILER_BYTES / 6 + 1));
+        assert_eq!(decode(&[trailers.as_bytes()]), Err(BadChunk));
+    }
+
+    #[test]
+    fn garbage_is_refused_before_its_line_ends() {
+        assert_eq!(decode(&[b"hello"]), Err(BadChunk));
+        assert_eq!(decode(&[b"\r"]), Err(BadChunk));
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same() {
+        let mut out = Vec::new();
+        encode(&mut out, b"hello");
+        encode(&mut out, b"");
+        encode(&mut out, &[7; 300]);
+        encode_end(&mut out, b"X-Sum: 1\r\nContent-Length: 9\r\nHost: evil\r\n").unwrap();
+        let (body, trailers, rest) = decode(&[&out]).unwrap();
+        assert_eq!(body, [&b"hello"[..], &[7; 300]].concat());
+        assert_eq!(trailers.unwrap(), b"X-Sum: 1\r\n", "framing and routing do not pass");
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn trailers_that_are_not_fields_are_refused() {
+        assert_eq!(encode_end(&mut Vec::new(), b"no colon\r\n"), Err(BadChunk));
+        assert_eq!(encode_end(&mut Vec::new(), b"a : b\r\n"), Err(BadChunk));
+    }
+}

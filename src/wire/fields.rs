@@ -1,0 +1,178 @@
+//! Header fields: the names that a proxy knows, and list values.
+
+use std::mem::MaybeUninit;
+
+/// A field as httparse hands it out: a valid name, and a value without control characters or space around it.
+pub type Field<'b> = httparse::Header<'b>;
+
+/// Room for the fields of one head. More than fit are refused.
+pub type FieldRoom<'b> = [MaybeUninit<Field<'b>>; crate::config::HEAD_FIELDS];
+
+/// Empty room; costs nothing.
+pub fn room<'b>() -> FieldRoom<'b> {
+    [const { MaybeUninit::uninit() }; crate::config::HEAD_FIELDS]
+}
+
+/// The fields that mean something to a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Names the site.
+    Host,
+    /// Framing.
+    ContentLength,
+    /// Framing.
+    TransferEncoding,
+    /// Options of this connection and further fields that belong to it.
+    Connection,
+    /// Parameters of this connection: `Keep-Alive`.
+    KeepAlive,
+    /// The new protocol asked for or granted.
+    Upgrade,
+    /// Belongs to one connection: `Proxy-Connection`, `TE`, `Proxy-Authenticate`, `Proxy-Authorization`.
+    HopByHop,
+    /// `Expect`.
+    Expect,
+    /// `Accept`.
+    Accept,
+    /// `Date`.
+    Date,
+    /// `X-Forwarded-For`.
+    ForwardedFor,
+    /// `X-Forwarded-Proto`.
+    ForwardedProto,
+    /// `X-Forwarded-Host`.
+    ForwardedHost,
+    /// RFC 7239's `Forwarded`: says the same as the three above, so it is believed or dropped with them.
+    Forwarded,
+    /// `X-Request-Id`.
+    RequestId,
+    /// Any other: passed on as it is.
+    Other,
+}
+
+impl Name {
+    /// Which field this is; names know no case.
+    pub fn of(name: &str) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            2 if is("te") => Self::HopByHop,
+            4 if is("host") => Self::Host,
+            4 if is("date") => Self::Date,
+            6 if is("expect") => Self::Expect,
+            6 if is("accept") => Self::Accept,
+            7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") => Self::Forwarded,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::KeepAlive,
+            12 if is("x-request-id") => Self::RequestId,
+            14 if is("content-length") => Self::ContentLength,
+            15 if is("x-forwarded-for") => Self::ForwardedFor,
+            16 if is("x-forwarded-host") => Self::ForwardedHost,
+            16 if is("proxy-connection") => Self::HopByHop,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("x-forwarded-proto") => Self::ForwardedProto,
+            18 if is("proxy-authenticate") => Self::HopByHop,
+            19 if is("proxy-authorization") => Self::HopByHop,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a `Connection` line may not take this field away: framing, routing, and what we write ourselves.
+    fn is_protected(self) -> bool {
+        matches!(
+            self,
+            Self::Host
+                | Self::ContentLength
+                | Self::TransferEncoding
+                | Self::Date
+                | Self::ForwardedFor
+                | Self::ForwardedProto
+                | Self::ForwardedHost
+                | Self::RequestId
+        )
+    }
+}
+
+/// The elements of a comma-separated list, without space around them; empty ones are left out (RFC 9110 section 5.6.1).
+pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Whether the bytes are a token (RFC 9110 section 5.6.2).
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// What the `Connection` lines of a head say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// `close`.
+    pub close: bool,
+    /// `keep-alive`.
+    pub keep_alive: bool,
+    /// `upgrade`.
+    pub upgrade: bool,
+    /// Further fields are named, which belong to this connection too.
+    pub names_fields: bool,
+}
+
+impl ConnectionOptions {
+    /// Adds what one `Connection` line says.
+    pub fn add(&mut self, value: &[u8]) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else {
+                self.names_fields = true;
+            }
+        }
+    }
+}
+
+/// Whether one of the `Connection` lines names this field, so that it must not be passed on.
+pub fn is_named_by_connection(fields: &[Field<'_>], name: &str, known: Name) -> bool {
+    !known.is_protected()
+        && fields.iter().any(|field| {
+            Name::of(field.name) == Name::Connection
+                && list(field.value).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        assert_eq!(Name::of("HOST"), Name::Host);
+        assert_eq!(Name::of("transfer-encoding"), Name::TransferEncoding);
+        assert_eq!(Name::of("Transfer_Encoding"), Name::Other);
+        assert_eq!(Name::of("X-Forwarded-For"), Name::ForwardedFor);
+    }
+
+    #[test]
+    fn a_list_is_split_at_commas_whatever_the_space() {
+        let elements: Vec<_> = list(b" a,\tb ,, c").collect();
+        assert_eq!(elements, [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn connection_options_are_whole_words() {
+        let mut options = ConnectionOptions::default();
+        options.add(b"x-close, Keep-Alive");
+        assert!(!options.close);
+        assert!(options.keep_alive);
+        assert!(options.names_fields);
+    }
+
+    #[test]
+    fn connection_cannot_name_framing_away() {
+        let fields = [Field { name: "Connection", value: b"content-length, x-secret" }];
+        assert!(!is_named_by_connection(&fields, "Content-Length", Name::ContentLength));
+        assert!(is_named_by_connection(&fields, "X-Secret", Name::Other));
+    }
+}

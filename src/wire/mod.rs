@@ -1,0 +1,42 @@
+//! HTTP/1.1 as bytes: heads, framing, chunks, rewriting.
+//!
+//! Pure functions and incremental parsers over byte slices: no I/O, no clock, no lock, no log. Strict in, canonical out: what is
+//! not exactly right is refused and never repaired, and a head is always written anew from its parsed parts.
+
+pub mod chunked;
+pub mod fields;
+pub mod framing;
+pub mod head_end;
+pub mod request;
+pub mod response;
+pub mod rewrite;
+pub mod target;
+
+/// The versions that are served and spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0: closes after each exchange unless it says otherwise, knows no chunks.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+impl Version {
+    /// From httparse's minor version.
+    fn from_minor(minor: u8) -> Self {
+        if minor == 0 { Self::Http10 } else { Self::Http11 }
+    }
+}
+
+/// Where a body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// After this many bytes, at least one.
+    Length(u64),
+    /// After the last chunk and its trailers.
+    Chunked,
+    /// Where the connection ends: answers only.
+    UntilClose,
+}

@@ -1,0 +1,299 @@
+//! Request heads: tokenised by httparse, judged here.
+
+use super::fields::{self, ConnectionOptions, Field, FieldRoom, Name};
+use super::framing::{BadFraming, Framing};
+use super::target::{self, Target};
+use super::{Body, Version};
+use crate::config;
+use crate::error::Cause;
+
+/// A request head that was found right in every part. Borrows the bytes it was parsed from.
+#[derive(Debug)]
+pub struct RequestHead<'h, 'b> {
+    /// The method, a token.
+    pub method: &'b str,
+    /// What it is for.
+    pub target: Target<'b>,
+    /// The client's version.
+    pub version: Version,
+    /// All fields in the order and case they came.
+    pub fields: &'h [Field<'b>],
+    /// The host: from the target if that names one, else from the Host field; HTTP/1.0 may have none.
+    pub host: Option<&'b str>,
+    /// Where the body ends. Never [`Body::UntilClose`].
+    pub body: Body,
+    /// What the client says about this connection.
+    pub connection: ConnectionOptions,
+    /// Whether the client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+    /// Whether the client asks for a WebSocket.
+    pub websocket: bool,
+    /// Whether the client takes JSON.
+    pub accepts_json: bool,
+    /// Whether the client brought an `X-Request-Id`.
+    pub has_request_id: bool,
+}
+
+impl RequestHead<'_, '_> {
+    /// Whether the client wants the connection to stay open (RFC 9112 section 9.3).
+    pub fn is_persistent(&self) -> bool {
+        match self.version {
+            Version::Http11 => !self.connection.close,
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
+        }
+    }
+
+    /// Whether doing it twice is as good as doing it once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+    }
+}
+
+/// Drops empty lines before the request line (RFC 9112 section 2.2): how many bytes to skip. A single CR may be the start of one.
+pub fn leading_empty_lines(bytes: &[u8]) -> usize {
+    let lines = bytes.chunks_exact(2).take(config::LEADING_EMPTY_LINES);
+    2 * lines.take_while(|line| line == b"\r\n").count()
+}
+
+/// Parses a whole head, its empty line included.
+pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<RequestHead<'h, 'b>, Cause> {
+    let mut parsed = httparse::Request::new(&mut []);
+    parsed.parse_with_uninit_headers(head, room).map_err(|error| bad_head(head, error))?;
+    let (method, version) = (parsed.method.unwrap_or_default(), Version::from_minor(parsed.version.unwrap_or_default()));
+    let path = parsed.path.unwrap_or_default();
+    if path.len() > config::TARGET_BYTES {
+        return Err(Cause::TargetTooLong);
+    }
+    if matches!(method, "CONNECT" | "TRACE") {
+        return Err(Cause::MethodRefused);
+    }
+    let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
+    let facts = Facts::gather(parsed.headers)?;
+    let host = match (facts.host, version) {
+        (None, Version::Http11) => return Err(Cause::BadHost),
+        (host, _) => target.authority.or(host),
+    };
+    if facts.has_coding && version == Version::Http10 {
+        return Err(Cause::BadCoding);
+    }
+    if facts.unknown_expectation && version == Version::Http11 {
+        return Err(Cause::ExpectationUnknown);
+    }
+    let body = match facts.framing {
+        Framing { chunked: true, .. } => Body::Chunked,
+        Framing { length: Some(length @ 1..), .. } => Body::Length(length),
+        _ => Body::None,
+    };
+    let upgrades = facts.connection.upgrade && facts.asks_for_websocket;
+    Ok(RequestHead {
+        method,
+        target,
+        version,
+        fields: parsed.headers,
+        host,
+        body,
+        connection: facts.connection,
+        expects_continue: facts.expects_continue && version == Version::Http11 && body != Body::None,
+        websocket: upgrades && version == Version::Http11 && method == "GET" && body == Body::None,
+        accepts_json: facts.accepts_json,
+        has_request_id: facts.has_request_id,
+    })
+}
+
+/// What one walk over the fields gathers.
+#[derive(Default)]
+struct Facts<'b> {
+    host: Option<&'b str>,
+    framing: Framing,
+    has_coding: bool,
+    connection: ConnectionOptions,
+    expects_continue: bool,
+    unknown_expectation: bool,
+    asks_for_websocket: bool,
+    accepts_json: bool,
+    has_request_id: bool,
+}
+
+impl<'b> Facts<'b> {
+    fn gather(fields: &[Field<'b>]) -> Result<Self, Cause> {
+        let mut facts = Self::default();
+        for field in fields {
+            match Name::of(field.name) {
+                Name::Host => facts.add_host(field.value)?,
+                Name::ContentLength => facts.framing.add_length(field.value).map_err(Cause::from)?,
+                Name::TransferEncoding => {
+                    facts.has_coding = true;
+                    facts.framing.add_coding(field.value).map_err(Cause::from)?;
+                }
+                Name::Connection => facts.connection.add(field.value),
+                Name::Expect => facts.add_expectations(field.value),
+                Name::Upgrade => {
+                    let mut protocols = fields::list(field.value);
+                    facts.asks_for_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+                }
+                Name::Accept => facts.accepts_json |= contains(field.value, b"application/json"),
+                Name::RequestId => facts.has_request_id = !field.value.is_empty(),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    fn add_host(&mut self, value: &'b [u8]) -> Result<(), Cause> {
+        if !target::is_host(value) {
+            return Err(Cause::BadHost);
+        }
+        let host = std::str::from_utf8(value).map_err(|_| Cause::BadHost)?;
+        match self.host.replace(host) {
+            None => Ok(()),
+            Some(_) => Err(Cause::BadHost),
+        }
+    }
+
+    fn add_expectations(&mut self, value: &[u8]) {
+        for expectation in fields::list(value) {
+            if expectation.eq_ignore_ascii_case(b"100-continue") {
+                self.expects_continue = true;
+            } else {
+                self.unknown_expectation = true;
+            }
+        }
+    }
+}
+
+fn contains(value: &[u8], part: &[u8]) -> bool {
+    value.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}
+
+impl From<BadFraming> for Cause {
+    fn from(bad: BadFraming) -> Self {
+        match bad {
+            BadFraming::Length => Self::BadLength,
+            BadFraming::Coding => Self::BadCoding,
+            BadFraming::CodingUnknown => Self::CodingUnknown,
+            BadFraming::Both => Self::LengthAndCoding,
+        }
+    }
+}
+
+/// Names what the tokeniser refused.
+fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
+    use httparse::Error;
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    match error {
+        Error::TooManyHeaders => Cause::HeadTooLarge,
+        Error::HeaderName | Error::HeaderValue => Cause::BadField,
+        Error::Version if is_other_version(line) => Cause::VersionUnknown,
+        // A bare CR in the fields; the request line itself is whole.
+        Error::NewLine => Cause::BadLineEnd,
+        Error::Token if target_is_bad(line) => Cause::BadTarget,
+        _ => Cause::BadRequestLine,
+    }
+}
+
+/// Whether the line is `something SP something SP HTTP/x.y` with a version that is not one of ours.
+fn is_other_version(line: &[u8]) -> bool {
+    let mut parts = line.split(|byte| *byte == b' ').skip(2);
+    let (version, rest) = (parts.next().unwrap_or_default(), parts.next());
+    rest.is_none()
+        && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Whether the line is `token SP something SP HTTP/1.x`, so that it is the target that is at fault.
+fn target_is_bad(line: &[u8]) -> bool {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    method.is_some_and(fields::is_token)
+        && target.is_some_and(|target| !target.is_empty())
+        && version.is_some_and(|version| version.starts_with(b"HTTP/1."))
+        && parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(head: &str) -> Result<(String, Body), Cause> {
+        let mut room = fields::room();
+        parse(head.as_bytes(), &mut room).map(|head| (head.target.path.to_owned(), head.body))
+    }
+
+    #[test]
+    fn a_plain_request_is_taken() {
+        assert_eq!(judge("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
+        assert_eq!(judge("GET /a HTTP/1.0\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
+        assert_eq!(judge("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"), Ok(("/".to_owned(), Body::Length(3))));
+        assert_eq!(
+            judge("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Ok(("/".to_owned(), Body::Chunked))
+        );
+    }
+
+    #[test]
+    fn each_refusal_names_its_cause() {
+        let rows: &[(&str, Cause)] = &[
+            ("GET\r\n\r\n", Cause::BadRequestLine),
+            ("GET /\r\n\r\n", Cause::BadRequestLine),
+            ("GET  / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("GET /  HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("G(T / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            (" GET / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("GET / http/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("GET / HTTP/2.0\r\nHost: h\r\n\r\n", Cause::VersionUnknown),
+            ("PRI * HTTP/2.0\r\n\r\n", Cause::VersionUnknown),
+            ("GET a HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadTarget),
+            ("GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadTarget),
+            ("GET /\u{e9} HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadTarget),
+            ("GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadTarget),
+            ("GET / HTTP/1.1\r\n\r\n", Cause::BadHost),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Cause::BadHost),
+            ("GET / HTTP/1.0\r\nHost: a@b\r\n\r\n", Cause::BadHost),
+            ("GET / HTTP/1.1\r\nHost : h\r\n\r\n", Cause::BadField),
+            ("GET / HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n", Cause::BadField),
+            ("GET / HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n", Cause::BadField),
+            ("GET / HTTP/1.1\r\nHost: h\r\nA: x\0y\r\n\r\n", Cause::BadField),
+            ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Cause::LengthAndCoding),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
+            ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
+            ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\n", Cause::BadLength),
+            ("GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n", Cause::ExpectationUnknown),
+            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
+            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
+        ];
+        for (head, cause) in rows {
+            assert_eq!(judge(head), Err(*cause), "{head:?}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::TARGET_BYTES));
+        assert_eq!(judge(&long), Err(Cause::TargetTooLong));
+        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
+        assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
+    }
+
+    #[test]
+    fn a_bare_cr_is_refused_wherever_it_stands() {
+        for head in
+            ["GET /\r HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\rA: b\r\n\r\n", "GET / HTTP/1.1\rHost: h\r\n\r\n"]
+        {
+            assert!(judge(head).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn persistence_follows_the_version() {
+        let persistent = |head: &str| {
+            let mut room = fields::room();
+            parse(head.as_bytes(), &mut room).unwrap().is_persistent()
+        };
+        assert!(persistent("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert!(!persistent("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, Close\r\n\r\n"));
+        assert!(!persistent("GET / HTTP/1.0\r\n\r\n"));
+        assert!(persistent("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn empty_lines_before_the_request_are_skipped_up_to_a_limit() {
+        assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(leading_empty_lines(b"\r"), 0);
+        assert_eq!(leading_empty_lines(&b"\r\n".repeat(100)), 2 * config::LEADING_EMPTY_LINES);
+    }
+}

@@ -1,0 +1,181 @@
+//! Heads of answers: tokenised by httparse, judged as strictly as requests. Whatever is wrong is one cause: a bad answer.
+
+use super::fields::{ConnectionOptions, Field, FieldRoom, Name};
+use super::framing::Framing;
+use super::{Body, Version};
+use std::time::Duration;
+
+/// An answer's head that was found right in every part. Borrows the bytes it was parsed from.
+#[derive(Debug)]
+pub struct ResponseHead<'h, 'b> {
+    /// The backend's version.
+    pub version: Version,
+    /// The status code, 100 to 599.
+    pub status: u16,
+    /// The reason phrase, maybe empty.
+    pub reason: &'b str,
+    /// All fields in the order and case they came.
+    pub fields: &'h [Field<'b>],
+    /// Where the body ends.
+    pub body: Body,
+    /// What the backend says about its connection.
+    pub connection: ConnectionOptions,
+    /// How long the backend says it keeps the connection (`Keep-Alive: timeout=`).
+    pub keep_alive: Option<Duration>,
+    /// Whether the backend brought a `Date`.
+    pub has_date: bool,
+    /// Whether it agrees to a WebSocket, and to nothing else.
+    pub websocket: bool,
+}
+
+/// The answer is not valid HTTP/1.x, or frames its body in a way that could be read differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAnswer;
+
+impl ResponseHead<'_, '_> {
+    /// Whether a final answer is still to come.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// Whether the connection may carry another request when this answer is over.
+    pub fn is_persistent(&self) -> bool {
+        let wanted = match self.version {
+            Version::Http11 => !self.connection.close,
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
+        };
+        wanted && self.body != Body::UntilClose
+    }
+}
+
+/// Parses a whole head, its empty line included. `to_head` says that it answers a HEAD request.
+pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>, to_head: bool) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
+    let mut parsed = httparse::Response::new(&mut []);
+    httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, room).map_err(|_| BadAnswer)?;
+    let version = Version::from_minor(parsed.version.unwrap_or_default());
+    let status = parsed.code.unwrap_or_default();
+    if !(100..=599).contains(&status) {
+        return Err(BadAnswer);
+    }
+    let facts = Facts::gather(parsed.headers)?;
+    if facts.framing.chunked && version == Version::Http10 {
+        return Err(BadAnswer);
+    }
+    let body = match facts.framing {
+        _ if to_head || status < 200 || matches!(status, 204 | 304) => Body::None,
+        Framing { chunked: true, .. } => Body::Chunked,
+        Framing { length: Some(0), .. } => Body::None,
+        Framing { length: Some(length), .. } => Body::Length(length),
+        Framing { length: None, .. } => Body::UntilClose,
+    };
+    Ok(ResponseHead {
+        version,
+        status,
+        reason: parsed.reason.unwrap_or_default(),
+        fields: parsed.headers,
+        body,
+        connection: facts.connection,
+        keep_alive: facts.keep_alive,
+        has_date: facts.has_date,
+        websocket: facts.connection.upgrade && facts.websocket,
+    })
+}
+
+#[derive(Default)]
+struct Facts {
+    framing: Framing,
+    connection: ConnectionOptions,
+    keep_alive: Option<Duration>,
+    has_date: bool,
+    websocket: bool,
+}
+
+impl Facts {
+    fn gather(fields: &[Field<'_>]) -> Result<Self, BadAnswer> {
+        let mut facts = Self::default();
+        for field in fields {
+            match Name::of(field.name) {
+                Name::ContentLength => facts.framing.add_length(field.value).map_err(|_| BadAnswer)?,
+                Name::TransferEncoding => facts.framing.add_coding(field.value).map_err(|_| BadAnswer)?,
+                Name::Connection => facts.connection.add(field.value),
+                Name::KeepAlive => facts.keep_alive = keep_alive_timeout(field.value).or(facts.keep_alive),
+                Name::Date => facts.has_date = true,
+                Name::Upgrade => facts.websocket = field.value.eq_ignore_ascii_case(b"websocket"),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// The `timeout` parameter, in seconds.
+fn keep_alive_timeout(value: &[u8]) -> Option<Duration> {
+    let value = std::str::from_utf8(value).ok()?;
+    let seconds = value.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
+    seconds.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::fields;
+
+    fn judge(head: &str) -> Result<(u16, Body), BadAnswer> {
+        let mut room = fields::room();
+        parse(head.as_bytes(), &mut room, false).map(|head| (head.status, head.body))
+    }
+
+    #[test]
+    fn the_body_ends_where_the_head_says() {
+        let rows = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Body::Length(3)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Body::None),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Body::Chunked),
+            ("HTTP/1.0 200 OK\r\n\r\n", Body::UntilClose),
+            ("HTTP/1.1 204 No Content\r\n\r\n", Body::None),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", Body::None),
+            ("HTTP/1.1 103 Early Hints\r\n\r\n", Body::None),
+        ];
+        for (head, body) in rows {
+            assert_eq!(judge(head).unwrap().1, body, "{head:?}");
+        }
+        let mut room = fields::room();
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+        assert_eq!(parse(head, &mut room, true).unwrap().body, Body::None);
+    }
+
+    #[test]
+    fn a_bad_answer_is_refused() {
+        for head in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 99 Low\r\n\r\n",
+            "HTTP/1.1 099 Low\r\n\r\n",
+            "HTTP/1.1 600 High\r\n\r\n",
+            "HTTP/1.1 2OO OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        ] {
+            assert_eq!(judge(head), Err(BadAnswer), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_keep_alive_timeout_is_read() {
+        assert_eq!(keep_alive_timeout(b"timeout=5, max=100"), Some(Duration::from_secs(5)));
+        assert_eq!(keep_alive_timeout(b"max=100"), None);
+        assert_eq!(keep_alive_timeout(b"timeout=-1"), None);
+    }
+
+    #[test]
+    fn a_connection_that_ends_the_body_is_not_kept() {
+        let mut room = fields::room();
+        let head = b"HTTP/1.1 200 OK\r\n\r\n";
+        assert!(!parse(head, &mut room, false).unwrap().is_persistent());
+    }
+}

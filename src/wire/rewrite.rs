@@ -1,0 +1,303 @@
+//! Heads as we send them: written anew from parsed parts, to backends and to clients.
+//!
+//! Order and case of fields and repeated fields are kept. What belongs to one connection goes, and what we say is added. Received
+//! head bytes are never copied as a block.
+
+use super::fields::{self, Field, Name};
+use super::request::RequestHead;
+use super::response::ResponseHead;
+use super::{Body, Version};
+use std::io::Write;
+use std::net::IpAddr;
+
+/// What the balancer adds about the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientFacts {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// Whether what the peer says about the client before it is believed.
+    pub trusted: bool,
+    /// The identifier for a request that came without one.
+    pub request_id: u128,
+}
+
+/// How the end of a request's head is written for one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestEnd {
+    /// The framing is in the head already: a Content-Length, or no body.
+    Plain,
+    /// The body follows in chunks.
+    Chunked,
+    /// The body was chunked and is sent with this length, because the backend speaks HTTP/1.0.
+    Length(u64),
+}
+
+/// How an answer's body is framed for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// As the backend framed it: a Content-Length, or no body.
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// By closing the connection.
+    UntilClose,
+}
+
+/// Appends `name: value CR LF`.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a request's head for any backend, without its end: [`request_end`] adds what depends on the backend.
+pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    if head.target.path.starts_with('?') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(head.target.path.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(host) = head.host {
+        field(out, "Host", host.as_bytes());
+    }
+    for received in head.fields {
+        let name = Name::of(received.name);
+        if passes_to_backend(head, received, name, client.trusted) {
+            field(out, received.name, received.value);
+        }
+    }
+    if head.websocket {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    forwarded_fields(out, head, client);
+    if !head.has_request_id {
+        write!(out, "X-Request-Id: {:032x}\r\n", client.request_id).expect("a vector takes every write");
+    }
+}
+
+fn passes_to_backend(head: &RequestHead<'_, '_>, received: &Field<'_>, name: Name, trusted: bool) -> bool {
+    let passes = match name {
+        // Written first, once.
+        Name::Host => false,
+        Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
+        // Appended to, behind the others.
+        Name::ForwardedFor => false,
+        Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
+        Name::RequestId => head.has_request_id,
+        Name::Expect => head.expects_continue,
+        _ => true,
+    };
+    passes && !(head.connection.names_fields && fields::is_named_by_connection(head.fields, received.name, name))
+}
+
+/// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set unless a trusted peer did.
+fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
+    let named = |wanted: Name| head.fields.iter().filter(move |field| client.trusted && Name::of(field.name) == wanted);
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for earlier in named(Name::ForwardedFor).filter(|field| !field.value.is_empty()) {
+        out.extend_from_slice(earlier.value);
+        out.extend_from_slice(b", ");
+    }
+    write!(out, "{}\r\n", client.address).expect("a vector takes every write");
+    if named(Name::ForwardedProto).next().is_none() {
+        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+    }
+    if let (Some(host), None) = (head.host, named(Name::ForwardedHost).next()) {
+        field(out, "X-Forwarded-Host", host.as_bytes());
+    }
+}
+
+/// Ends a request's head for one backend. `host` stands in where an HTTP/1.0 client sent none.
+pub fn request_end(out: &mut Vec<u8>, host: Option<&str>, end: RequestEnd) {
+    if let Some(host) = host {
+        field(out, "Host", host.as_bytes());
+    }
+    match end {
+        RequestEnd::Plain => {}
+        RequestEnd::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        RequestEnd::Length(length) => write!(out, "Content-Length: {length}\r\n").expect("a vector takes every write"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How an answer's body goes to a client of this version.
+pub fn delivery(body: Body, client: Version) -> Delivery {
+    match (body, client) {
+        (Body::None | Body::Length(_), _) => Delivery::Plain,
+        (Body::Chunked | Body::UntilClose, Version::Http11) => Delivery::Chunked,
+        (Body::Chunked | Body::UntilClose, Version::Http10) => Delivery::UntilClose,
+    }
+}
+
+/// What an answer says about the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionLine {
+    /// Nothing: it stays open, as it does by default.
+    Silent,
+    /// `close`.
+    Close,
+    /// `keep-alive`, for HTTP/1.0 clients that asked for it.
+    KeepAlive,
+    /// `Upgrade`, with the protocol.
+    WebSocket,
+}
+
+/// Writes an answer's head for the client.
+pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delivery, connection: ConnectionLine, date: &str) {
+    status_line(out, head.status, head.reason);
+    for received in head.fields {
+        let name = Name::of(received.name);
+        if passes_to_client(head, received, name) {
+            field(out, received.name, received.value);
+        }
+    }
+    if !head.has_date && !head.is_interim() {
+        field(out, "Date", date.as_bytes());
+    }
+    if delivery == Delivery::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    connection_line(out, connection);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a status line.
+pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
+    write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a vector takes every write");
+}
+
+/// Writes the `Connection` line, if one is due.
+pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionLine) {
+    out.extend_from_slice(match connection {
+        ConnectionLine::Silent => b"",
+        ConnectionLine::Close => b"Connection: close\r\n",
+        ConnectionLine::KeepAlive => b"Connection: keep-alive\r\n",
+        ConnectionLine::WebSocket => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+    });
+}
+
+fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Name) -> bool {
+    let passes = match name {
+        Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
+        // RFC 9110 section 8.6: none in 1xx and 204.
+        Name::ContentLength => !head.is_interim() && head.status != 204,
+        _ => true,
+    };
+    passes && !(head.connection.names_fields && fields::is_named_by_connection(head.fields, received.name, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{request, response};
+    use std::net::Ipv4Addr;
+
+    const CLIENT: ClientFacts =
+        ClientFacts { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), trusted: false, request_id: 0xabc };
+
+    fn rewritten(head: &str, client: ClientFacts) -> String {
+        let mut room = fields::room();
+        let head = request::parse(head.as_bytes(), &mut room).unwrap();
+        let mut out = Vec::new();
+        request(&mut out, &head, client);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn answered(head: &str, delivery: Delivery, line: ConnectionLine) -> String {
+        let mut room = fields::room();
+        let head = response::parse(head.as_bytes(), &mut room, false).unwrap();
+        let mut out = Vec::new();
+        response(&mut out, &head, delivery, line, "today");
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn order_case_and_repeated_fields_are_kept() {
+        let out = rewritten("GET /p HTTP/1.1\r\nB: 1\r\nhOST: h\r\na: 2\r\nB: 3\r\n\r\n", CLIENT);
+        assert_eq!(
+            out,
+            "GET /p HTTP/1.1\r\nHost: h\r\nB: 1\r\na: 2\r\nB: 3\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: h\r\nX-Request-Id: 00000000000000000000000000000abc\r\n"
+        );
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_is_dropped() {
+        let out = rewritten(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Mine, keep-alive, host\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nTE: trailers\r\n\
+             Proxy-Connection: close\r\nUpgrade: h2c\r\nX-Yours: 2\r\n\r\n",
+            CLIENT,
+        );
+        for gone in ["X-Mine", "Keep-Alive", "TE:", "Proxy-", "Upgrade", "h2c", "Connection"] {
+            assert!(!out.contains(gone), "{gone} in {out}");
+        }
+        assert!(out.contains("Host: h\r\n") && out.contains("X-Yours: 2\r\n"));
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_about_the_client_is_replaced() {
+        let head =
+            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\n\r\n";
+        let out = rewritten(head, CLIENT);
+        assert!(out.contains("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n"), "{out}");
+        assert!(!out.contains("10.0.0.1") && !out.contains("https") && !out.contains("for=x"));
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_is_kept_and_appended_to() {
+        let head =
+            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: o\r\n\r\n";
+        let out = rewritten(head, ClientFacts { trusted: true, ..CLIENT });
+        assert!(out.contains("X-Forwarded-For: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
+        assert!(out.contains("X-Forwarded-Proto: https\r\n") && !out.contains("Proto: http\r\n"));
+        assert!(out.contains("X-Forwarded-Host: o\r\n") && !out.contains("X-Forwarded-Host: h\r\n"));
+    }
+
+    #[test]
+    fn an_absolute_target_goes_on_in_origin_form_with_its_own_host() {
+        let out = rewritten("GET http://real?q HTTP/1.1\r\nHost: other\r\n\r\n", CLIENT);
+        assert!(out.starts_with("GET /?q HTTP/1.1\r\nHost: real\r\n"), "{out}");
+        assert!(!out.contains("other"));
+    }
+
+    #[test]
+    fn only_a_websocket_upgrade_goes_on() {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n";
+        let out = rewritten(head, CLIENT);
+        assert!(out.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n") && out.contains("Sec-WebSocket-Key: k"));
+    }
+
+    #[test]
+    fn the_end_depends_on_the_backend() {
+        let mut out = Vec::new();
+        request_end(&mut out, Some("b:1"), RequestEnd::Length(5));
+        assert_eq!(out, b"Host: b:1\r\nContent-Length: 5\r\n\r\n");
+        out.clear();
+        request_end(&mut out, None, RequestEnd::Chunked);
+        assert_eq!(out, b"Transfer-Encoding: chunked\r\n\r\n");
+    }
+
+    #[test]
+    fn an_answer_keeps_its_fields_and_loses_the_connections() {
+        let head =
+            "HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nDate: now\r\n\r\n";
+        let out = answered(head, Delivery::Chunked, ConnectionLine::Silent);
+        assert_eq!(out, "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n");
+    }
+
+    #[test]
+    fn an_answer_without_date_gets_one_and_204_loses_its_length() {
+        let out = answered("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", Delivery::Plain, ConnectionLine::Close);
+        assert_eq!(out, "HTTP/1.1 204 No Content\r\nDate: today\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn chunks_never_go_to_an_old_client() {
+        assert_eq!(delivery(Body::Chunked, Version::Http10), Delivery::UntilClose);
+        assert_eq!(delivery(Body::UntilClose, Version::Http11), Delivery::Chunked);
+        assert_eq!(delivery(Body::Length(1), Version::Http10), Delivery::Plain);
+    }
+}

@@ -1,0 +1,165 @@
+//! Request targets and Host: by their grammar, nothing looser (RFC 9112 section 3.2, RFC 3986 section 3.2).
+
+use std::net::Ipv6Addr;
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'b> {
+    /// Path and query: starts with `/`, is `*`, or starts with `?` where an absolute-form target has no path: its path is `/`
+    /// then (RFC 9110 section 4.2.3).
+    pub path: &'b str,
+    /// The authority of an absolute-form target, which stands in for Host.
+    pub authority: Option<&'b str>,
+}
+
+/// Reads a target in origin-form, absolute-form or asterisk-form (for OPTIONS alone). None if it is anything else.
+pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
+    if !target.bytes().all(is_target_byte) {
+        return None;
+    }
+    if target.starts_with('/') {
+        return Some(Target { path: target, authority: None });
+    }
+    if target == "*" {
+        return (method == "OPTIONS").then_some(Target { path: "*", authority: None });
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !is_host(authority.as_bytes()) {
+        return None;
+    }
+    let path = match path {
+        // RFC 9112 section 3.2.4: OPTIONS for the whole server.
+        "" if method == "OPTIONS" => "*",
+        "" => "/",
+        path => path,
+    };
+    Some(Target { path, authority: Some(authority) })
+}
+
+/// Visible ASCII without what must always be percent-encoded. `\ ^ { | }` and the backtick are not in RFC 3986 either, but
+/// browsers send them in queries, and no server reads them as structure.
+fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"<>#".contains(&byte)
+}
+
+/// Whether this is `host[:port]`: a name, an IPv4 address, or an IPv6 address in brackets.
+pub fn is_host(value: &[u8]) -> bool {
+    let (host, port) = split_port(value);
+    port.is_none_or(is_port) && is_uri_host(host)
+}
+
+fn split_port(value: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let after_bracket = value.iter().rposition(|byte| *byte == b']').map_or(0, |at| at + 1);
+    match value[after_bracket..].iter().position(|byte| *byte == b':') {
+        Some(at) => (&value[..after_bracket + at], Some(&value[after_bracket + at + 1..])),
+        None => (value, None),
+    }
+}
+
+/// Digits up to 65535; RFC 3986 allows an empty port.
+fn is_port(port: &[u8]) -> bool {
+    port.len() <= 5
+        && port.iter().all(u8::is_ascii_digit)
+        && port.iter().fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65_535
+}
+
+fn is_uri_host(host: &[u8]) -> bool {
+    if let Some(rest) = host.strip_prefix(b"[") {
+        return rest
+            .strip_suffix(b"]")
+            .and_then(|address| std::str::from_utf8(address).ok())
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    !host.is_empty() && is_reg_name(host)
+}
+
+/// unreserved / pct-encoded / sub-delims
+fn is_reg_name(host: &[u8]) -> bool {
+    let mut rest = host;
+    while let [first, tail @ ..] = rest {
+        rest = match (first, tail) {
+            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
+            (byte, tail) if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => tail,
+            _ => return false,
+        };
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_follow_their_grammar() {
+        for good in ["a", "example.com", "example.com:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:80", "a_b", "%41", "a,b"] {
+            assert!(is_host(good.as_bytes()), "{good:?}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "user@host",
+            "[::1",
+            "::1",
+            "host:1a",
+            "host:65536",
+            "host:123456",
+            "a b",
+            "a/b",
+            "[a]",
+            "[::1]x",
+            "a%4",
+            "a:b:c",
+            "é",
+            "a:-1",
+            "a#b",
+            "[::1]:x",
+        ] {
+            assert!(!is_host(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn origin_form_is_kept_as_it_is() {
+        for good in ["/", "/a?b=c", "//a", "/a|b", "/%zz", "/?{}"] {
+            assert_eq!(parse(good, "GET"), Some(Target { path: good, authority: None }), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn absolute_form_is_taken_apart() {
+        let target = parse("http://h:8/x?y", "GET").unwrap();
+        assert_eq!((target.path, target.authority), ("/x?y", Some("h:8")));
+        assert_eq!(parse("HTTP://h", "GET").unwrap().path, "/");
+        assert_eq!(parse("http://h?q", "GET").unwrap().path, "?q");
+        assert_eq!(parse("http://h", "OPTIONS").unwrap().path, "*");
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in [
+            "",
+            "a",
+            "*",
+            "h:80",
+            "ftp://h/",
+            "http:///x",
+            "http://u@h/",
+            "/a#b",
+            "/a\"",
+            "/é",
+            "/\x7f",
+            "/a<b",
+            "http:/x",
+            "http://[::1/",
+        ] {
+            assert_eq!(parse(bad, "GET"), None, "{bad:?}");
+        }
+        assert!(parse("*", "OPTIONS").is_some());
+    }
+}
