@@ -1,0 +1,128 @@
+//! One backend as all workers share it: who it is, and what is counted about it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// A backend. Its identity is its `id`, which is never given again while the program runs.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its identity, and its index in tables by backend.
+    pub id: usize,
+    /// `host:port` as the user wrote it.
+    pub name: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
+    /// Its last answer was HTTP/1.0: it must not be sent chunks.
+    speaks_http10: AtomicBool,
+    /// Attempts failed since the last answer: the next answer is worth telling the cluster.
+    suspect: AtomicBool,
+    /// When it may be tried again though it is ejected, in milliseconds on the cluster's clock.
+    trial_at: AtomicU64,
+}
+
+impl Backend {
+    /// A backend that nothing is known about.
+    pub fn new(id: usize, name: String, address: SocketAddr) -> Self {
+        Self {
+            id,
+            name,
+            address,
+            in_flight: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            speaks_http10: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            trial_at: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Requests that are at the backend now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Attempts that went to the backend.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Whether its last answer was HTTP/1.0.
+    pub fn speaks_http10(&self) -> bool {
+        self.speaks_http10.load(Relaxed)
+    }
+
+    /// Notes the version of an answer.
+    pub fn note_version(&self, is_http10: bool) {
+        if self.speaks_http10() != is_http10 {
+            self.speaks_http10.store(is_http10, Relaxed);
+        }
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Relaxed)
+    }
+
+    pub(super) fn set_suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Relaxed);
+    }
+
+    pub(super) fn set_trial_at(&self, milliseconds: u64) {
+        self.trial_at.store(milliseconds, Relaxed);
+    }
+
+    /// Takes the one trial request that is due, if it is; the next is due at `next`.
+    pub(super) fn claim_trial(&self, now: u64, next: u64) -> bool {
+        let due = self.trial_at.load(Relaxed);
+        due <= now && self.trial_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// One request that is at a backend; the count goes down when this is dropped, however the request ended.
+#[derive(Debug)]
+pub struct InFlight {
+    backend: Arc<Backend>,
+}
+
+impl InFlight {
+    pub(super) fn new(backend: &Arc<Backend>) -> Self {
+        backend.in_flight.fetch_add(1, Relaxed);
+        backend.requests.fetch_add(1, Relaxed);
+        Self { backend: Arc::clone(backend) }
+    }
+
+    /// Whose request it is.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.backend.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_while_its_guard_lives() {
+        let backend = Arc::new(Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap()));
+        let guard = InFlight::new(&backend);
+        assert_eq!(backend.in_flight(), 1);
+        drop(guard);
+        assert_eq!((backend.in_flight(), backend.requests()), (0, 1));
+    }
+
+    #[test]
+    fn one_trial_is_claimed_once() {
+        let backend = Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap());
+        backend.set_trial_at(100);
+        assert!(!backend.claim_trial(99, 200));
+        assert!(backend.claim_trial(100, 200));
+        assert!(!backend.claim_trial(100, 200));
+    }
+}

@@ -1,0 +1,250 @@
+//! Judging one backend: rise and fall of its checks, ejection after failed attempts. Pure: `now` is a parameter.
+//!
+//! Active judgement (checks) and passive judgement (attempts) are kept apart. A backend is up if both say so.
+
+use std::time::{Duration, Instant};
+
+/// The first ejection; each further one without an answer between doubles.
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
+/// The longest ejection.
+const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+/// Requests in a row that were sent and not answered, before the backend is ejected.
+const FAILED_SENDS: u32 = 5;
+
+/// How results turn into states.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether there are checks at all; without them only attempts judge.
+    pub checks: bool,
+    /// Passed checks in a row that bring a backend up.
+    pub rise: u32,
+    /// Failed checks, or refused connections, in a row that take it down.
+    pub fall: u32,
+}
+
+/// How an attempt went, as far as it says something about the backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It answered with a head, whatever the status.
+    Answered,
+    /// It could not be connected to.
+    ConnectFailed,
+    /// It took the request and closed or broke the protocol.
+    SendFailed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    /// No check has ended yet; treated as down.
+    Unknown,
+    Passing,
+    Failing,
+}
+
+/// What is known about one backend's health.
+#[derive(Debug)]
+pub struct Health {
+    rules: Rules,
+    checked: Checked,
+    /// Checks in a row that speak against `checked`.
+    against: u32,
+    failed_connects: u32,
+    failed_sends: u32,
+    ejected_until: Option<Instant>,
+    next_ejection: Duration,
+}
+
+impl Health {
+    /// A backend that nothing is known about: down until a check passes, or up if there are no checks.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            checked: if rules.checks { Checked::Unknown } else { Checked::Passing },
+            against: 0,
+            failed_connects: 0,
+            failed_sends: 0,
+            ejected_until: None,
+            next_ejection: FIRST_EJECTION,
+        }
+    }
+
+    /// Whether it gets work.
+    pub fn is_up(&self) -> bool {
+        self.checked == Checked::Passing && self.ejected_until.is_none()
+    }
+
+    /// Whether its state is about to change, so that the next check should come soon.
+    pub fn in_transition(&self) -> bool {
+        self.against > 0 || self.ejected_until.is_some()
+    }
+
+    /// Until when it is ejected by failed attempts, if it is.
+    pub fn ejected_until(&self) -> Option<Instant> {
+        self.ejected_until
+    }
+
+    /// How many results in a row led to where it is: for the log.
+    pub fn failures(&self) -> u32 {
+        self.against.max(self.failed_connects).max(self.failed_sends)
+    }
+
+    /// Takes in a check's result. A passed one also ends an ejection whose time is over.
+    pub fn check(&mut self, passed: bool, now: Instant) {
+        let agrees = matches!((self.checked, passed), (Checked::Passing, true) | (Checked::Failing, false));
+        self.against = if agrees { 0 } else { self.against + 1 };
+        let needed = match self.checked {
+            Checked::Unknown => 1,
+            Checked::Passing => self.rules.fall,
+            Checked::Failing => self.rules.rise,
+        };
+        if self.against >= needed {
+            self.checked = if passed { Checked::Passing } else { Checked::Failing };
+            self.against = 0;
+        }
+        if passed && self.ejected_until.is_some_and(|until| until <= now) {
+            self.readmit();
+        }
+    }
+
+    /// Takes in an attempt's result. `is_last` says that no other backend is up: the last one is never ejected.
+    pub fn attempt(&mut self, attempt: Attempt, is_last: bool, now: Instant) {
+        match attempt {
+            Attempt::Answered => {
+                if self.ejected_until.is_none() {
+                    self.next_ejection = FIRST_EJECTION;
+                } else if !self.rules.checks {
+                    // The trial request went well.
+                    self.readmit();
+                }
+                self.failed_connects = 0;
+                self.failed_sends = 0;
+                return;
+            }
+            Attempt::ConnectFailed => self.failed_connects += 1,
+            Attempt::SendFailed => self.failed_sends += 1,
+        }
+        let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
+        let may_be_ejected = match self.ejected_until {
+            None => !is_last,
+            // A trial that failed: out again, for longer. While the time runs, late failures change nothing.
+            Some(until) => until <= now,
+        };
+        if too_many && may_be_ejected {
+            self.ejected_until = Some(now + self.next_ejection);
+            self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
+        }
+    }
+
+    fn readmit(&mut self) {
+        self.ejected_until = None;
+        self.failed_connects = 0;
+        self.failed_sends = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { checks: true, rise: 2, fall: 3 };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn up() -> (Health, Instant) {
+        let (mut health, now) = (Health::new(RULES), Instant::now());
+        health.check(true, now);
+        assert!(health.is_up());
+        (health, now)
+    }
+
+    #[test]
+    fn a_new_backend_is_judged_by_its_first_check() {
+        let now = Instant::now();
+        let mut health = Health::new(RULES);
+        assert!(!health.is_up());
+        health.check(false, now);
+        assert!(!health.is_up() && !health.in_transition());
+        let (health, _) = up();
+        assert!(!health.in_transition());
+    }
+
+    #[test]
+    fn it_falls_after_failures_in_a_row_and_rises_after_passes_in_a_row() {
+        let (mut health, now) = up();
+        health.check(false, now);
+        health.check(false, now);
+        health.check(true, now);
+        health.check(false, now);
+        health.check(false, now);
+        assert!(health.is_up() && health.in_transition(), "a pass between starts the count anew");
+        health.check(false, now);
+        assert!(!health.is_up());
+        health.check(true, now);
+        assert!(!health.is_up());
+        health.check(true, now);
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn refused_connections_eject_and_a_passed_check_readmits_when_the_time_is_over() {
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            assert!(health.is_up());
+            health.attempt(Attempt::ConnectFailed, false, now);
+        }
+        assert!(!health.is_up() && health.in_transition());
+        health.check(true, now + SECOND / 2);
+        assert!(!health.is_up(), "too early");
+        health.check(true, now + SECOND);
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn an_answer_starts_the_count_anew() {
+        let (mut health, now) = up();
+        for _ in 0..10 {
+            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Attempt::Answered, false, now);
+        }
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn failures_after_sending_eject_later() {
+        let (mut health, now) = up();
+        for _ in 0..FAILED_SENDS {
+            assert!(health.is_up());
+            health.attempt(Attempt::SendFailed, false, now);
+        }
+        assert!(!health.is_up());
+    }
+
+    #[test]
+    fn the_last_backend_is_never_ejected() {
+        let (mut health, now) = up();
+        for _ in 0..100 {
+            health.attempt(Attempt::ConnectFailed, true, now);
+        }
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn without_checks_a_trial_decides_and_ejections_double() {
+        let mut health = Health::new(Rules { checks: false, ..RULES });
+        let mut now = Instant::now();
+        assert!(health.is_up());
+        for _ in 0..RULES.fall {
+            health.attempt(Attempt::ConnectFailed, false, now);
+        }
+        for expected in [1, 2, 4, 8, 16, 30, 30] {
+            let until = health.ejected_until().unwrap();
+            assert_eq!(until - now, expected * SECOND);
+            health.attempt(Attempt::ConnectFailed, false, now);
+            assert_eq!(health.ejected_until(), Some(until), "late failures change nothing");
+            now = until;
+            health.attempt(Attempt::ConnectFailed, false, now);
+        }
+        health.attempt(Attempt::Answered, false, now);
+        assert!(health.is_up());
+    }
+}
