@@ -1,0 +1,137 @@
+//! Answers of our own, and how a connection ends after its last answer.
+
+use super::exchange::Exchange;
+use super::{Client, Context, Flow, State};
+use crate::config;
+use crate::error::{self, Cause, Side};
+use crate::net::Read;
+use crate::reason::Reason;
+use crate::wire::Version;
+use crate::wire::rewrite::{self, ConnectionLine};
+use std::io::Write;
+
+/// When a client may come back after a 503, in seconds.
+const RETRY_AFTER: &str = "1";
+
+impl Exchange {
+    /// Answers with an error of our own. The backend connection, if there is one, is closed; the client's stays open if its
+    /// request was in order and is complete.
+    pub(super) fn refuse(&mut self, cause: Cause, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        self.drop_link(context);
+        context.counters.failed(cause);
+        if log::log_enabled!(log::Level::Info) {
+            let label = self.request.label.as_deref().unwrap_or("-");
+            let (status, stage, backend) = (cause.status(), cause.stage(), self.backend_name());
+            log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
+        }
+        self.status = cause.status();
+        let is_in_order = cause.side() != Side::Client && !self.over_limit;
+        self.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
+        self.close_reason = if cause == Cause::Overload { Reason::Overload } else { Reason::Refused };
+        if self.output.room() == 0 {
+            self.output = context.buffers.take();
+        }
+        self.write_own_answer(cause, context.date);
+        Flow::Goto(State::OwnAnswer)
+    }
+
+    fn write_own_answer(&mut self, cause: Cause, date: &str) {
+        let status = cause.status();
+        let (kind, body) = if self.request.accepts_json {
+            let json = serde_json::json!({ "status": status, "error": cause.word(), "message": cause.sentence() });
+            ("application/json", format!("{json}\n"))
+        } else {
+            let phrase = error::phrase(status);
+            ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {}\n", cause.sentence()))
+        };
+        let is_head = self.request.is_head || self.input.unread().starts_with(b"HEAD ");
+        let line = match (self.keeps_client, self.request.version) {
+            (false, _) => ConnectionLine::Close,
+            (true, Version::Http11) => ConnectionLine::Silent,
+            (true, Version::Http10) => ConnectionLine::KeepAlive,
+        };
+        let out = self.output.tail();
+        rewrite::status_line(out, status, error::phrase(status));
+        rewrite::field(out, "Date", date.as_bytes());
+        rewrite::field(out, "Server", b"lb-threads");
+        rewrite::field(out, "X-LB-Error", cause.word().as_bytes());
+        if status == 503 {
+            rewrite::field(out, "Retry-After", RETRY_AFTER.as_bytes());
+        }
+        if status == 405 {
+            rewrite::field(out, "Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
+        }
+        rewrite::field(out, "Content-Type", kind.as_bytes());
+        write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
+        rewrite::connection_line(out, line);
+        out.extend_from_slice(b"\r\n");
+        if !is_head {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    /// State `OwnAnswer`.
+    pub(super) fn send_own_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let waiting = self.output.len();
+        match client.stream.flush(&mut self.output) {
+            Ok(true) => {}
+            Ok(false) if context.expired => return Flow::close(Reason::SlowReader),
+            Ok(false) => return Flow::wait(self.last_deadline),
+            Err(_) => return Flow::close(Reason::ClientReset),
+        }
+        context.counters.bytes_sent.add(waiting as u64);
+        if self.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
+    }
+
+    /// State `Linger`.
+    pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if context.expired {
+            return Flow::close(self.close_reason);
+        }
+        loop {
+            self.input.clear();
+            match client.stream.read(&mut self.input) {
+                Ok(Read::Bytes(count)) if count < self.linger_left => self.linger_left -= count,
+                Ok(Read::Blocked) => return Flow::wait(self.last_deadline),
+                _ => return Flow::close(self.close_reason),
+            }
+        }
+    }
+
+    /// The last byte of a backend's answer is sent: the summary for the log, and what becomes of the connection.
+    pub(super) fn finish(&mut self, client: &Client, context: &mut Context<'_>) -> Flow {
+        self.log_summary(client, context);
+        if self.keeps_client {
+            return Flow::Done;
+        }
+        let is_early = !self.upload.is_done();
+        self.close_reason = match (is_early, context.draining && self.request.is_persistent) {
+            (true, _) => Reason::EarlyAnswer,
+            (false, true) => Reason::Drained,
+            (false, false) => Reason::AnsweredLast,
+        };
+        // Closing over unread bytes would send a reset, which may overtake the answer.
+        if is_early || !self.input.is_empty() || client.stream.is_readable() {
+            return Flow::Goto(State::Linger);
+        }
+        Flow::close(self.close_reason)
+    }
+
+    /// One line a request: who asked for what, who served it, how long it took.
+    pub(super) fn log_summary(&self, client: &Client, context: &Context<'_>) {
+        let Some(label) = &self.request.label else {
+            return;
+        };
+        log::info!(
+            "{} \"{label}\" {} from {} in {:.1} ms, done in {:.1} ms, {} bytes",
+            client.peer,
+            self.status,
+            self.backend_name(),
+            self.answered_in.as_secs_f64() * 1000.0,
+            context.now.saturating_duration_since(self.request.started).as_secs_f64() * 1000.0,
+            self.download.sent,
+        );
+    }
+}
+
+const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);

@@ -1,0 +1,169 @@
+//! Attempts: choosing a backend, a connection to it, and what happens when an attempt fails before it was answered.
+
+use super::exchange::Exchange;
+use super::{Client, Context, Flow, State, trace};
+use crate::config::{self, Timeout};
+use crate::error::Cause;
+use crate::net;
+use crate::upstream::health::Attempt;
+use crate::upstream::retry::{self, Failed, Failure, Next};
+use crate::wire::rewrite::{self, RequestEnd};
+use std::fmt::Display;
+use std::sync::Arc;
+
+impl Exchange {
+    /// State `Dispatch`.
+    pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        while let Some(in_flight) = context.cluster.pick(&self.tried, context.now) {
+            let speaks_http10 = in_flight.backend().speaks_http10();
+            let id = in_flight.backend().id;
+            self.in_flight = Some(in_flight);
+            match (self.request.is_chunked, self.request_end) {
+                (false, _) => self.request_end = Some(RequestEnd::Plain),
+                (true, None) if speaks_http10 => return Flow::Goto(State::Collect),
+                (true, None) => self.request_end = Some(RequestEnd::Chunked),
+                // Chunks went to another backend before; this one does not know them.
+                (true, Some(RequestEnd::Chunked)) if speaks_http10 => {
+                    self.tried.push(id);
+                    continue;
+                }
+                (true, Some(_)) => {}
+            }
+            return self.start_attempt(true, client, context);
+        }
+        self.in_flight = None;
+        self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context)
+    }
+
+    /// Starts an attempt against the backend that was picked: on an idle connection if `idle_allowed`, else on a fresh one.
+    pub(super) fn start_attempt(&mut self, idle_allowed: bool, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let in_flight = self.in_flight.as_ref().expect("an attempt is started on a backend that was picked");
+        let backend = Arc::clone(in_flight.backend());
+        let is_collected = self.request.is_chunked && self.request_end.is_none();
+        if is_collected {
+            self.request_end = Some(RequestEnd::Length(self.collected.len() as u64));
+        }
+        let mut end = Vec::new();
+        let host = (!self.request.has_host).then_some(backend.name.as_str());
+        rewrite::request_end(&mut end, host, self.request_end.unwrap_or(RequestEnd::Plain));
+        self.outbound.start_attempt(&end);
+        if is_collected {
+            self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected));
+        }
+        if log::log_enabled!(log::Level::Debug) {
+            trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), b"");
+        }
+        if idle_allowed {
+            let must_be_quiet = !self.request.is_idempotent;
+            self.link = context.connections.check_out(&backend, context.key, must_be_quiet, context.now);
+            if self.link.is_some() {
+                self.is_reused = true;
+                context.counters.backend_reuses.add(1);
+                return Flow::Goto(State::RequestBody);
+            }
+        }
+        self.is_reused = false;
+        self.connect_deadline = context.deadline(Timeout::Connect);
+        match context.connections.open(&backend, context.key) {
+            Ok(link) => {
+                self.link = Some(link);
+                context.counters.backend_connects.add(1);
+                Flow::Goto(State::Connect)
+            }
+            Err(error) if net::is_shortage(&error) => {
+                log::warn!("cannot open a connection to backend {}: {error}", backend.name);
+                self.refuse(Cause::Overload, client, context)
+            }
+            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
+        }
+    }
+
+    /// State `Connect`.
+    pub(super) fn connect(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let connected = match self.link.and_then(|link| context.connections.get(link)) {
+            Some(connection) => connection.stream.connected(),
+            None => Ok(false),
+        };
+        match connected {
+            Ok(true) => Flow::Goto(State::RequestBody),
+            Ok(false) if context.expired => {
+                let finding = "the connect timed out";
+                self.fail_attempt(Failed::Connect, Cause::ConnectTimeout, &finding, client, context)
+            }
+            Ok(false) => Flow::wait(self.connect_deadline),
+            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
+        }
+    }
+
+    /// An attempt has failed before any byte of an answer. Judges the backend and follows the retry contract.
+    pub(super) fn fail_attempt(
+        &mut self,
+        failed: Failed,
+        cause: Cause,
+        finding: &dyn Display,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        let in_flight = self.in_flight.take().expect("an attempt has a backend");
+        self.drop_link(context);
+        self.last_failure = Some(cause);
+        match failed {
+            Failed::Connect => {
+                context.cluster.failed(in_flight.backend(), Attempt::ConnectFailed, &finding.to_string(), context.now);
+            }
+            Failed::Fresh { .. } => {
+                context.cluster.failed(in_flight.backend(), Attempt::SendFailed, &finding.to_string(), context.now);
+            }
+            // An idle connection that the backend closed is in order.
+            Failed::Reused { .. } => {}
+        }
+        let failure = Failure {
+            failed,
+            idempotent: self.request.is_idempotent,
+            replayable: self.outbound.is_replayable() && !self.interim_sent,
+        };
+        let next = retry::decide(failure);
+        let is_other = next == Next::OtherBackend;
+        let is_affordable = !retry::draws_on_budget(failed) || context.budget.spend(context.now);
+        if is_other {
+            self.tried.push(in_flight.backend().id);
+        }
+        if next == Next::GiveUp || is_other && self.tried.len() >= config::ATTEMPTS || !is_affordable {
+            self.in_flight = Some(in_flight);
+            return self.refuse(cause, client, context);
+        }
+        context.counters.retries.add(1);
+        log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
+        if is_other {
+            return Flow::Goto(State::Dispatch);
+        }
+        self.in_flight = Some(context.cluster.again(&in_flight));
+        drop(in_flight);
+        self.start_attempt(false, client, context)
+    }
+
+    /// Whether the backend has said something that was not read yet.
+    pub(super) fn link_is_readable(&self, context: &mut Context<'_>) -> bool {
+        self.link.and_then(|link| context.connections.get(link)).is_some_and(|connection| connection.stream.is_readable())
+    }
+
+    /// The backend is done with: its connection is kept if it may be, and it counts as free.
+    pub(super) fn release_link(&mut self, context: &mut Context<'_>) {
+        if self.keeps_backend
+            && self.answer.is_empty()
+            && !context.draining
+            && let Some(link) = self.link.take()
+        {
+            context.connections.check_in(link, context.now + self.backend_idle);
+        }
+        self.drop_link(context);
+        self.served_by = self.in_flight.take().map(|in_flight| Arc::clone(in_flight.backend()));
+    }
+
+    /// Closes the backend connection, whatever it is doing.
+    pub(super) fn drop_link(&mut self, context: &mut Context<'_>) {
+        if let Some(link) = self.link.take() {
+            context.connections.close(link);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Moving the answer's body from the backend to the client, decoded strictly and framed anew. Small pieces leave at once.
+
+use super::exchange::Exchange;
+use super::progress::Progress;
+use super::upload::Pumped;
+use super::{Client, Context, Flow, Verdict};
+use crate::config;
+use crate::net::{Buffer, Pipe, Read};
+use crate::reason::Reason;
+use crate::wire::Body;
+use crate::wire::chunked::{self, BadChunk, Decoder, Piece};
+use crate::wire::rewrite::Delivery;
+
+/// What may wait for a slow client before the backend is read again, in bytes.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// What of the answer's body is still to come.
+#[derive(Debug)]
+pub(super) struct Download {
+    rest: Rest,
+    delivery: Delivery,
+    pub(super) progress: Progress,
+    /// Holds body bytes on their way inside the kernel.
+    pub(super) pipe: Option<Pipe>,
+    /// Bytes sent to the client, heads included.
+    pub(super) sent: u64,
+    /// The backend does not take the rest of the request: it is not tried any more.
+    upload_is_over: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    Nothing,
+    Length(u64),
+    Chunked(Decoder),
+    UntilClose,
+}
+
+impl Download {
+    /// Before there is an answer.
+    pub(super) fn nothing(context: &Context<'_>) -> Self {
+        Self::new(Body::None, Delivery::Plain, context)
+    }
+
+    pub(super) fn new(body: Body, delivery: Delivery, context: &Context<'_>) -> Self {
+        Self {
+            rest: match body {
+                Body::None => Rest::Nothing,
+                Body::Length(length) => Rest::Length(length),
+                Body::Chunked => Rest::Chunked(Decoder::default()),
+                Body::UntilClose => Rest::UntilClose,
+            },
+            delivery,
+            progress: Progress::new(context.now, context.config.timeouts.body),
+            pipe: None,
+            sent: 0,
+            upload_is_over: false,
+        }
+    }
+
+    /// Whether the backend has sent everything.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+
+    /// How much of a body of known length is to come.
+    pub(super) fn length_left(&self) -> Option<u64> {
+        match self.rest {
+            Rest::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// Notes body bytes of known length that came.
+    pub(super) fn took(&mut self, count: u64) {
+        if let Rest::Length(left) = &mut self.rest {
+            *left -= count;
+            if *left == 0 {
+                self.rest = Rest::Nothing;
+            }
+        }
+    }
+
+    /// Moves what is there from the backend's bytes to the client's.
+    fn take(&mut self, answer: &mut Buffer, output: &mut Buffer) -> Result<(), BadChunk> {
+        while !answer.is_empty() && output.len() < OUTPUT_BYTES {
+            let consumed = match &mut self.rest {
+                Rest::Nothing => return Ok(()),
+                Rest::Length(left) => {
+                    let take = answer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    output.append(&answer.unread()[..take]);
+                    self.took(take as u64);
+                    take
+                }
+                Rest::UntilClose => {
+                    self.deliver(answer.unread(), output);
+                    answer.len()
+                }
+                Rest::Chunked(decoder) => {
+                    let (consumed, piece) = decoder.next(answer.unread())?;
+                    match piece {
+                        Piece::NeedMore if consumed == 0 => return Ok(()),
+                        Piece::NeedMore => {}
+                        Piece::Data(data) => self.deliver(data, output),
+                        Piece::End(trailers) => {
+                            if self.delivery == Delivery::Chunked {
+                                chunked::encode_end(output.tail(), trailers)?;
+                            }
+                            self.rest = Rest::Nothing;
+                        }
+                    }
+                    consumed
+                }
+            };
+            answer.consume(consumed);
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, data: &[u8], output: &mut Buffer) {
+        match self.delivery {
+            Delivery::Chunked => chunked::encode(output.tail(), data),
+            Delivery::Plain | Delivery::UntilClose => output.append(data),
+        }
+    }
+
+    /// The backend has closed; whether that is how the body ends.
+    fn end_by_close(&mut self, output: &mut Buffer) -> bool {
+        if !matches!(self.rest, Rest::UntilClose) {
+            return false;
+        }
+        if self.delivery == Delivery::Chunked {
+            chunked::encode_end(output.tail(), b"").expect("no trailers, no bad ones");
+        }
+        self.rest = Rest::Nothing;
+        true
+    }
+
+    fn is_plain_length(&self) -> bool {
+        matches!((&self.rest, self.delivery), (Rest::Length(_), Delivery::Plain))
+    }
+}
+
+impl Exchange {
+    /// State `ResponseBody`.
+    pub(super) fn forward_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let mut moved = 0;
+        loop {
+            if self.download.pipe.is_some() {
+                return self.splice_answer(client, context);
+            }
+            if self.download.take(&mut self.answer, &mut self.output).is_err() {
+                self.keeps_backend = false;
+                return self.truncate(client, context);
+            }
+            if self.download.is_done() && self.link.is_some() {
+                self.release_link(context);
+            }
+            match self.flush_output(client, context) {
+                Err(reason) => return Flow::close(reason),
+                Ok(0) if self.download.is_done() => return self.finish(client, context),
+                Ok(0) => {}
+                Ok(_) => return self.wait_for_body(Reason::SlowReader, client, context),
+            }
+            if moved >= config::STEP_BYTES {
+                return Flow::Yield(Verdict::Again);
+            }
+            if self.start_splice(client, context) {
+                continue;
+            }
+            match self.read_answer(context) {
+                Ok(Read::Bytes(count)) => {
+                    moved += count;
+                    self.download.progress.note(count, 1, context.now);
+                }
+                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
+                Ok(Read::End) if self.download.end_by_close(&mut self.output) => self.keeps_backend = false,
+                Ok(Read::End) | Err(_) => return self.truncate(client, context),
+            }
+        }
+    }
+
+    /// Sends what there is to the client and returns how much is left.
+    fn flush_output(&mut self, client: &mut Client, context: &Context<'_>) -> Result<usize, Reason> {
+        let before = self.output.len();
+        if before == 0 {
+            return Ok(0);
+        }
+        client.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
+        self.note_sent(before - self.output.len(), context);
+        Ok(self.output.len())
+    }
+
+    pub(super) fn note_sent(&mut self, count: usize, context: &Context<'_>) {
+        self.download.sent += count as u64;
+        self.download.progress.note(count, config::PROGRESS_BYTES, context.now);
+        context.counters.bytes_sent.add(count as u64);
+    }
+
+    /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer.
+    fn read_answer(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
+        let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
+            return Ok(Read::End);
+        };
+        if !self.download.is_plain_length() {
+            self.answer.make_room();
+            if self.answer.room() == 0 {
+                self.answer.grow_to(2 * config::TRAILER_BYTES + self.answer.len());
+            }
+            return connection.stream.read(&mut self.answer);
+        }
+        let read = connection.stream.read(&mut self.output)?;
+        if let Read::Bytes(count) = read {
+            let left = self.download.length_left().unwrap_or_default();
+            let surplus = (count as u64).saturating_sub(left);
+            if surplus > 0 {
+                // More than was announced: nobody asked for it, and what else comes on this connection is not to be trusted.
+                self.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
+                self.keeps_backend = false;
+            }
+            self.download.took(count as u64 - surplus);
+        }
+        Ok(read)
+    }
+
+    /// Nothing moves just now. While an answer comes early, the rest of the request is still passed on. `blamed` is the reason
+    /// if the time is up.
+    pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if context.expired {
+            return Flow::close(blamed);
+        }
+        if !self.upload_has_ended() {
+            match self.pump_upload(client, context) {
+                Pumped::Blocked(_) => {}
+                Pumped::Enough => return Flow::Yield(Verdict::Again),
+                // Whatever is wrong with the request now: its answer is on the way.
+                _ => self.download.upload_is_over = true,
+            }
+        }
+        Flow::wait(self.download.progress.deadline())
+    }
+
+    fn upload_has_ended(&self) -> bool {
+        self.download.upload_is_over || self.upload.is_done() && self.outbound.unsent().is_empty() || self.download.is_done()
+    }
+
+    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end.
+    pub(super) fn truncate(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        self.drop_link(context);
+        let _ = self.flush_output(client, context);
+        log::info!("{} answer of backend {} broke off after {} bytes", client.peer, self.backend_name(), self.download.sent);
+        self.log_summary(client, context);
+        Flow::close(Reason::AnswerTruncated)
+    }
+}

@@ -1,0 +1,249 @@
+//! One request with its answer: what is kept about it while it lasts, and its states.
+
+use super::download::Download;
+use super::outbound::Outbound;
+use super::upload::Upload;
+use super::{Client, Context, Deadline, Flow, State};
+use crate::config::{self, Timeout};
+use crate::error::Cause;
+use crate::net::{Buffer, SlotKey};
+use crate::reason::Reason;
+use crate::upstream::backend::{Backend, InFlight};
+use crate::wire::head_end::HeadEnd;
+use crate::wire::request::RequestHead;
+use crate::wire::rewrite::RequestEnd;
+use crate::wire::{Body, Version};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the rest of the exchange needs to know about the request once its head is written anew.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) is_head: bool,
+    pub(super) version: Version,
+    pub(super) is_persistent: bool,
+    pub(super) accepts_json: bool,
+    pub(super) expects_continue: bool,
+    pub(super) is_idempotent: bool,
+    pub(super) is_chunked: bool,
+    pub(super) has_host: bool,
+    pub(super) websocket: bool,
+    /// Method and target, if the log wants them.
+    pub(super) label: Option<Box<str>>,
+    pub(super) started: Instant,
+}
+
+impl Request {
+    /// Before the head was understood: what is safe to assume.
+    fn unknown(now: Instant) -> Self {
+        Self {
+            is_head: false,
+            version: Version::Http11,
+            is_persistent: false,
+            accepts_json: false,
+            expects_continue: false,
+            is_idempotent: false,
+            is_chunked: false,
+            has_host: true,
+            websocket: false,
+            label: None,
+            started: now,
+        }
+    }
+
+    pub(super) fn from_head(head: &RequestHead<'_, '_>, now: Instant) -> Self {
+        let label = || format!("{} {}", head.method, head.target.path).into_boxed_str();
+        Self {
+            is_head: head.method == "HEAD",
+            version: head.version,
+            is_persistent: head.is_persistent(),
+            accepts_json: head.accepts_json,
+            expects_continue: head.expects_continue,
+            is_idempotent: head.is_idempotent(),
+            is_chunked: head.body == Body::Chunked,
+            has_host: head.host.is_some(),
+            websocket: head.websocket,
+            label: log::log_enabled!(log::Level::Info).then(label),
+            started: now,
+        }
+    }
+}
+
+/// One request with its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) state: State,
+    pub(super) over_limit: bool,
+    /// From the client, not used yet.
+    pub(super) input: Buffer,
+    /// For the client, not sent yet.
+    pub(super) output: Buffer,
+    pub(super) head_end: HeadEnd,
+    pub(super) head_deadline: Option<Deadline>,
+    pub(super) request: Request,
+    pub(super) upload: Upload,
+    pub(super) outbound: Outbound,
+    /// A chunked body taken in whole, for an HTTP/1.0 backend.
+    pub(super) collected: Vec<u8>,
+    pub(super) request_end: Option<RequestEnd>,
+    pub(super) tried: Vec<usize>,
+    pub(super) in_flight: Option<InFlight>,
+    /// The backend that has answered and is done.
+    pub(super) served_by: Option<Arc<Backend>>,
+    /// The backend connection in use.
+    pub(super) link: Option<SlotKey>,
+    pub(super) is_reused: bool,
+    pub(super) connect_deadline: Deadline,
+    pub(super) first_byte_deadline: Option<Deadline>,
+    pub(super) last_failure: Option<Cause>,
+    /// From the backend, not used yet.
+    pub(super) answer: Buffer,
+    pub(super) answer_end: HeadEnd,
+    pub(super) interim_answers: u32,
+    /// A 1xx went to the client: it counts as an answer byte.
+    pub(super) interim_sent: bool,
+    pub(super) download: Download,
+    pub(super) keeps_client: bool,
+    pub(super) keeps_backend: bool,
+    pub(super) backend_idle: Duration,
+    /// What the summary in the log says about the answer.
+    pub(super) status: u16,
+    pub(super) answered_in: Duration,
+    /// Why the connection will end, once the exchange does.
+    pub(super) close_reason: Reason,
+    pub(super) last_deadline: Deadline,
+    pub(super) linger_left: usize,
+    /// The tunnel's client has closed its sending side.
+    pub(super) client_ended: bool,
+    /// The tunnel's backend has closed its sending side.
+    pub(super) backend_ended: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(context: &mut Context<'_>, over_limit: bool) -> Self {
+        let input = context.buffers.take();
+        Self::with_input(input, context, over_limit)
+    }
+
+    /// An exchange that begins with bytes that came behind the one before.
+    pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, over_limit: bool) -> Self {
+        Self {
+            state: State::Head,
+            over_limit,
+            input,
+            output: Buffer::default(),
+            head_end: HeadEnd::default(),
+            head_deadline: None,
+            request: Request::unknown(context.now),
+            upload: Upload::new(Body::None, context),
+            outbound: Outbound::default(),
+            collected: Vec::new(),
+            request_end: None,
+            tried: Vec::new(),
+            in_flight: None,
+            served_by: None,
+            link: None,
+            is_reused: false,
+            connect_deadline: context.deadline(Timeout::Connect),
+            first_byte_deadline: None,
+            last_failure: None,
+            answer: Buffer::default(),
+            answer_end: HeadEnd::default(),
+            interim_answers: 0,
+            interim_sent: false,
+            download: Download::nothing(context),
+            keeps_client: false,
+            keeps_backend: false,
+            backend_idle: Duration::ZERO,
+            status: 0,
+            answered_in: Duration::ZERO,
+            close_reason: Reason::AnsweredLast,
+            last_deadline: context.deadline(Timeout::Linger),
+            linger_left: config::LINGER_BYTES,
+            client_ended: false,
+            backend_ended: false,
+        }
+    }
+
+    /// Runs the state that the exchange is in.
+    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        match self.state {
+            State::Head => self.read_head(client, context),
+            State::Dispatch => self.dispatch(client, context),
+            State::Collect => self.collect_body(client, context),
+            State::Connect => self.connect(client, context),
+            State::RequestBody => self.send_request(client, context),
+            State::AwaitResponse => self.await_response(client, context),
+            State::ResponseBody => self.forward_answer(client, context),
+            State::Tunnel => self.tunnel(client, context),
+            State::OwnAnswer => self.send_own_answer(client, context),
+            State::Linger => self.linger(client, context),
+        }
+    }
+
+    /// Moves on to a state and does what is done once on its way in.
+    pub(super) fn enter(&mut self, state: State, client: &Client, context: &Context<'_>) {
+        self.state = state;
+        match state {
+            State::AwaitResponse => {
+                self.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+            }
+            State::Linger => {
+                client.stream.shutdown_write();
+                self.last_deadline = context.deadline(Timeout::Linger);
+            }
+            State::OwnAnswer => self.last_deadline = context.deadline(Timeout::Body),
+            State::Tunnel => self.last_deadline = context.deadline(Timeout::Tunnel),
+            _ => {}
+        }
+    }
+
+    /// What the exchange is doing, for the log.
+    pub(super) fn stage(&self) -> &'static str {
+        match self.state {
+            State::Head => "head",
+            State::Dispatch => "dispatch",
+            State::Collect | State::RequestBody => "request body",
+            State::Connect => "connect",
+            State::AwaitResponse => "await response",
+            State::ResponseBody => "response body",
+            State::Tunnel => "tunnel",
+            State::OwnAnswer => "error answer",
+            State::Linger => "linger",
+        }
+    }
+
+    /// Whether a request was read, rather than nothing or a stray empty line.
+    pub(super) fn had_a_request(&self) -> bool {
+        self.status != 0
+    }
+
+    /// Gives everything back; what the client has sent beyond this exchange is returned.
+    pub(super) fn end(mut self: Box<Self>, context: &mut Context<'_>) -> Option<Buffer> {
+        let input = std::mem::take(&mut self.input);
+        self.abandon(context);
+        if input.is_empty() {
+            context.buffers.give(input);
+            return None;
+        }
+        Some(input)
+    }
+
+    /// Gives everything back, and closes the backend connection if there is one in use.
+    pub(super) fn abandon(mut self: Box<Self>, context: &mut Context<'_>) {
+        self.drop_link(context);
+        if let Some(pipe) = self.download.pipe.take() {
+            context.pipes.give(pipe);
+        }
+        self.outbound.release(context.buffers);
+        context.buffers.give(std::mem::take(&mut self.answer));
+        context.buffers.give(std::mem::take(&mut self.output));
+        context.buffers.give(std::mem::take(&mut self.input));
+    }
+
+    /// The backend that has served or failed this exchange last.
+    pub(super) fn backend_name(&self) -> &str {
+        let backend = self.in_flight.as_ref().map(InFlight::backend).or(self.served_by.as_ref());
+        backend.map_or("-", |backend| backend.name.as_str())
+    }
+}

@@ -1,0 +1,232 @@
+//! One client connection's story, told as synchronous code that returns.
+//!
+//! Runs on the worker that owns the connection, owns what the connection needs (its socket, and during an exchange its buffers),
+//! and must never wait: [`Session::step`] goes on until there is nothing to do *yet* and returns a [`Verdict`]. A session knows no
+//! epoll, no thread, no channel and no other session; what it needs of its worker comes in a [`Context`].
+
+mod answer;
+mod attempt;
+mod download;
+mod exchange;
+mod http;
+mod outbound;
+mod progress;
+mod response;
+mod splice;
+mod trace;
+mod tunnel;
+mod upload;
+
+use crate::config::{Config, Timeout};
+use crate::metrics::Counters;
+use crate::net::{Buffers, Event, Pipes, SlotKey, Stream};
+use crate::reason::Reason;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::connections::Connections;
+use crate::upstream::retry::Budget;
+use exchange::Exchange;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+/// What a session wants of its worker after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Step again when a socket is ready, or when the deadline has passed.
+    Wait(Deadline),
+    /// Step again after the other ready sessions.
+    Again,
+    /// The connection is over.
+    Close(Reason),
+}
+
+/// Until when something may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// Which stage it limits.
+    pub timeout: Timeout,
+    /// The moment.
+    pub at: Instant,
+}
+
+/// What a worker lends a session for one step.
+#[derive(Debug)]
+pub struct Context<'w> {
+    /// The time of this turn of the worker's loop.
+    pub now: Instant,
+    /// Whether the session's deadline has passed without any event.
+    pub expired: bool,
+    /// Whether the balancer is stopping: answers close, idle connections end.
+    pub draining: bool,
+    /// The session's own key, by which its backend connection names it.
+    pub key: SlotKey,
+    /// Settings.
+    pub config: &'w Config,
+    /// The backends.
+    pub cluster: &'w Cluster,
+    /// The worker's connections to backends.
+    pub connections: &'w mut Connections,
+    /// The worker's buffers.
+    pub buffers: &'w mut Buffers,
+    /// The worker's pipes.
+    pub pipes: &'w mut Pipes,
+    /// The worker's counters.
+    pub counters: &'w Counters,
+    /// What may be sent again.
+    pub budget: &'w mut Budget,
+    /// Randomness for request identifiers.
+    pub rng: &'w mut fastrand::Rng,
+    /// The value of a `Date` field.
+    pub date: &'w str,
+}
+
+impl Context<'_> {
+    fn deadline(&self, timeout: Timeout) -> Deadline {
+        Deadline { timeout, at: self.now + self.config.timeouts.of(timeout) }
+    }
+}
+
+/// The client's side of a session.
+#[derive(Debug)]
+struct Client {
+    stream: Stream,
+    peer: SocketAddr,
+}
+
+/// One client connection, from accept to close.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    exchange: Option<Box<Exchange>>,
+    idle_until: Instant,
+    over_limit: bool,
+}
+
+// An idle keep-alive client is this and its place in the deadline lists; everything else exists only during an exchange.
+const _: () = assert!(size_of::<Session>() <= 192);
+
+/// How a state ends.
+#[derive(Debug)]
+enum Flow {
+    /// The next state is to be run at once.
+    Goto(State),
+    /// Back to the worker.
+    Yield(Verdict),
+    /// The exchange is over and the connection stays open.
+    Done,
+}
+
+impl Flow {
+    fn close(reason: Reason) -> Self {
+        Self::Yield(Verdict::Close(reason))
+    }
+
+    fn wait(deadline: Deadline) -> Self {
+        Self::Yield(Verdict::Wait(deadline))
+    }
+}
+
+/// What an exchange is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Reading the request's head.
+    Head,
+    /// Choosing a backend and a connection to it.
+    Dispatch,
+    /// Taking in a whole chunked body, for a backend that knows no chunks.
+    Collect,
+    /// Waiting for a connect.
+    Connect,
+    /// Sending the request; an early answer is looked for.
+    RequestBody,
+    /// The request is sent; its answer is awaited.
+    AwaitResponse,
+    /// Passing the answer on.
+    ResponseBody,
+    /// Both ways, until both ends have closed.
+    Tunnel,
+    /// Sending an answer of our own.
+    OwnAnswer,
+    /// The last answer was sent; the client's bytes are dropped for a while, so that no reset destroys it.
+    Linger,
+}
+
+impl Session {
+    /// Takes over a socket. `over_limit` says that there are too many connections: its first request is answered with 503.
+    pub fn new(socket: TcpStream, peer: SocketAddr, over_limit: bool, idle_until: Instant) -> Self {
+        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, over_limit }
+    }
+
+    /// The socket, to be registered.
+    pub fn stream(&self) -> &Stream {
+        &self.client.stream
+    }
+
+    /// Notes an event on the client's socket.
+    pub fn note(&mut self, event: Event) {
+        self.client.stream.note(event);
+    }
+
+    /// Runs the session until there is nothing to do yet.
+    pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+        if self.client.stream.is_broken() {
+            return Verdict::Close(Reason::ClientReset);
+        }
+        loop {
+            let Some(exchange) = &mut self.exchange else {
+                match self.idle(context) {
+                    Some(verdict) => return verdict,
+                    None => continue,
+                }
+            };
+            match exchange.step(&mut self.client, context) {
+                Flow::Goto(state) => exchange.enter(state, &self.client, context),
+                Flow::Yield(verdict) => return verdict,
+                Flow::Done => self.end_exchange(context),
+            }
+            context.expired = false;
+        }
+    }
+
+    /// Who the client is.
+    pub fn peer(&self) -> SocketAddr {
+        self.client.peer
+    }
+
+    /// What the session is doing, for the log.
+    pub fn stage(&self) -> &'static str {
+        self.exchange.as_ref().map_or("idle", |exchange| exchange.stage())
+    }
+
+    /// Gives back what the session holds. To be called once, when it is over for whatever reason.
+    pub fn close(&mut self, context: &mut Context<'_>) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.abandon(context);
+        }
+    }
+
+    /// Nothing is going on: a request may begin, or the client may have closed.
+    fn idle(&mut self, context: &mut Context<'_>) -> Option<Verdict> {
+        if !self.client.stream.is_readable() {
+            if context.draining {
+                return Some(Verdict::Close(Reason::Drained));
+            }
+            if context.expired {
+                return Some(Verdict::Close(Reason::IdleTimeout));
+            }
+            return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until }));
+        }
+        self.exchange = Some(Box::new(Exchange::new(context, self.over_limit)));
+        None
+    }
+
+    /// The next request, if the client has sent more; else the connection is idle.
+    fn end_exchange(&mut self, context: &mut Context<'_>) {
+        let exchange = self.exchange.take().expect("only a running exchange ends");
+        let had_a_request = exchange.had_a_request();
+        if let Some(rest) = exchange.end(context) {
+            self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.over_limit)));
+        } else if had_a_request {
+            self.idle_until = context.deadline(Timeout::Idle).at;
+        }
+    }
+}

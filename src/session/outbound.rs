@@ -1,0 +1,125 @@
+//! What goes to the backend: the request's head and as much of its body as is kept, so that the request can be sent again.
+//!
+//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more than 64 KiB of body have come,
+//! what was sent is dropped as we go, and the request cannot be sent again.
+
+use crate::config;
+use crate::net::{Buffer, Buffers};
+
+/// The request as it goes to a backend.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    bytes: Buffer,
+    /// Where the part of the head that is the same for all backends ends.
+    head: usize,
+    /// Where the body starts.
+    body: usize,
+    sent: usize,
+    /// Whether the start was dropped.
+    cut: bool,
+}
+
+impl Outbound {
+    pub(super) fn new(buffers: &mut Buffers) -> Self {
+        Self { bytes: buffers.take(), ..Self::default() }
+    }
+
+    /// Where to write the head, and later the body.
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        self.bytes.tail()
+    }
+
+    /// The head is written, except for what depends on the backend.
+    pub(super) fn end_common_head(&mut self) {
+        self.head = self.bytes.len();
+        self.body = self.head;
+    }
+
+    /// Starts an attempt: the head gets the end for this backend, and everything is to be sent from the start.
+    pub(super) fn start_attempt(&mut self, end: &[u8]) {
+        debug_assert!(!self.cut);
+        let earlier_end = self.head..self.body;
+        self.tail().splice(earlier_end, end.iter().copied()).for_each(drop);
+        self.body = self.head + end.len();
+        self.sent = 0;
+    }
+
+    /// Everything from the first byte that is still kept.
+    pub(super) fn kept(&self) -> &[u8] {
+        self.bytes.unread()
+    }
+
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.bytes.unread()[self.sent..]
+    }
+
+    /// Notes that bytes were sent.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    /// Whether any byte went out in this attempt.
+    pub(super) fn was_written(&self) -> bool {
+        self.sent > 0 || self.cut
+    }
+
+    /// Whether the request can be sent again from its first byte.
+    pub(super) fn is_replayable(&self) -> bool {
+        !self.cut
+    }
+
+    /// How many bytes of body may be added now. Drops what was sent when the replay buffer is full.
+    pub(super) fn room(&mut self) -> usize {
+        let full = self.bytes.len() - self.body.min(self.bytes.len()) >= config::REPLAY_BYTES;
+        if (full || self.cut) && self.sent > 0 {
+            let sent = std::mem::take(&mut self.sent);
+            self.tail().drain(..sent);
+            self.cut = true;
+            self.body = 0;
+        }
+        config::REPLAY_BYTES.saturating_sub(self.bytes.len() - self.body.min(self.bytes.len()))
+    }
+
+    pub(super) fn release(&mut self, buffers: &mut Buffers) {
+        buffers.give(std::mem::take(&mut self.bytes));
+        *self = Self { cut: true, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbound(head: &[u8]) -> Outbound {
+        let mut outbound = Outbound::new(&mut Buffers::default());
+        outbound.tail().extend_from_slice(head);
+        outbound.end_common_head();
+        outbound
+    }
+
+    #[test]
+    fn a_retry_starts_again_with_the_new_end_and_the_same_body() {
+        let mut outbound = outbound(b"head ");
+        outbound.start_attempt(b"one ");
+        outbound.tail().extend_from_slice(b"body");
+        outbound.advance(7);
+        assert!(outbound.was_written());
+        outbound.start_attempt(b"second ");
+        assert!(!outbound.was_written());
+        assert_eq!(outbound.unsent(), b"head second body");
+    }
+
+    #[test]
+    fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
+        let mut outbound = outbound(b"head");
+        outbound.start_attempt(b"");
+        assert_eq!(outbound.room(), config::REPLAY_BYTES);
+        outbound.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
+        assert_eq!(outbound.room(), 0);
+        assert!(outbound.is_replayable(), "nothing was sent yet");
+        outbound.advance(1000);
+        assert_eq!(outbound.room(), 1000 - 4);
+        assert!(!outbound.is_replayable() && outbound.was_written());
+        assert_eq!(outbound.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+    }
+}

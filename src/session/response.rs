@@ -1,0 +1,142 @@
+//! The head of the answer: awaited, judged, written anew for the client; 1xx on the way are passed on.
+
+use super::download::Download;
+use super::exchange::Exchange;
+use super::{Client, Context, Flow, State, trace};
+use crate::config::{self, Timeout};
+use crate::error::Cause;
+use crate::net::Read;
+use crate::reason::Reason;
+use crate::upstream::health::Attempt;
+use crate::upstream::retry::Failed;
+use crate::wire::head_end::HeadEnd;
+use crate::wire::response::{self, ResponseHead};
+use crate::wire::rewrite::{self, ConnectionLine, Delivery};
+use crate::wire::{Version, fields};
+use std::fmt::Display;
+use std::time::Duration;
+
+impl Exchange {
+    /// State `AwaitResponse`.
+    pub(super) fn await_response(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if let Some(flow) = self.look_for_answer(client, context) {
+            return flow;
+        }
+        if context.expired {
+            // Slowness is no proof of illness: it never counts against the backend's health.
+            return self.refuse(Cause::FirstByteTimeout, client, context);
+        }
+        if client.stream.flush(&mut self.output).is_err() {
+            return Flow::close(Reason::ClientReset);
+        }
+        let deadline = self.first_byte_deadline.unwrap_or_else(|| context.deadline(Timeout::FirstByte));
+        Flow::wait(deadline)
+    }
+
+    /// Reads what the backend says until the head of its final answer is there. None: not yet.
+    pub(super) fn look_for_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        loop {
+            match self.answer_end.find(self.answer.unread()) {
+                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => match self.begin_answer(length, client, context) {
+                    Some(flow) => return Some(flow),
+                    None => continue,
+                },
+                Ok(None) if self.answer.len() < config::ANSWER_HEAD_BYTES => {}
+                _ => return Some(self.refuse_answer("its head is too large or has a line without CR", client, context)),
+            }
+            if self.answer.room() == 0 {
+                self.answer.grow_to(config::ANSWER_HEAD_BYTES);
+            }
+            let connection = self.link.and_then(|link| context.connections.get(link))?;
+            let finding: &dyn Display = match connection.stream.read(&mut self.answer) {
+                Ok(Read::Bytes(_)) => continue,
+                Ok(Read::Blocked) => return None,
+                Ok(Read::End) => &"closed the connection before it answered",
+                Err(error) => &error.to_string(),
+            };
+            if !self.answer.is_empty() {
+                return Some(self.refuse_answer("it ended inside its head", client, context));
+            }
+            let written = self.outbound.was_written();
+            let failed = if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+            return Some(self.fail_attempt(failed, Cause::BackendClosed, finding, client, context));
+        }
+    }
+
+    /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
+    pub(super) fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        let (bytes, rest) = self.answer.unread().split_at(length);
+        trace::head(client.peer, "← received", bytes, rest);
+        let mut room = fields::room();
+        let Ok(head) = response::parse(bytes, &mut room, self.request.is_head) else {
+            return Some(self.refuse_answer("its head is not valid HTTP/1.1", client, context));
+        };
+        if head.status == 101 {
+            if !(self.request.websocket && head.websocket) {
+                return Some(self.refuse_answer("it switches to a protocol that nobody asked for", client, context));
+            }
+            rewrite::response(self.output.tail(), &head, Delivery::Plain, ConnectionLine::WebSocket, context.date);
+            self.note_answer(101, head.version, context);
+            self.answer.consume(length);
+            return Some(Flow::Goto(State::Tunnel));
+        }
+        if head.is_interim() {
+            self.interim_answers += 1;
+            if self.request.version == Version::Http11 {
+                rewrite::response(self.output.tail(), &head, Delivery::Plain, ConnectionLine::Silent, context.date);
+                self.interim_sent = true;
+            }
+            self.answer.consume(length);
+            self.answer_end = HeadEnd::default();
+            if self.interim_answers > config::INTERIM_ANSWERS {
+                return Some(self.refuse_answer("it sends 1xx without end", client, context));
+            }
+            return match client.stream.flush(&mut self.output) {
+                Ok(_) => None,
+                Err(_) => Some(Flow::close(Reason::ClientReset)),
+            };
+        }
+        let is_sent = self.upload.is_done() && self.outbound.unsent().is_empty();
+        let delivery = rewrite::delivery(head.body, self.request.version);
+        self.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
+        self.keeps_backend = is_sent && head.is_persistent();
+        self.backend_idle = idle_time(&head, context);
+        let line = match (self.keeps_client, self.request.version) {
+            (false, _) => ConnectionLine::Close,
+            (true, Version::Http11) => ConnectionLine::Silent,
+            (true, Version::Http10) => ConnectionLine::KeepAlive,
+        };
+        rewrite::response(self.output.tail(), &head, delivery, line, context.date);
+        self.download = Download::new(head.body, delivery, context);
+        self.note_answer(head.status, head.version, context);
+        self.answer.consume(length);
+        if is_sent {
+            self.outbound.release(context.buffers);
+        }
+        Some(Flow::Goto(State::ResponseBody))
+    }
+
+    pub(super) fn note_answer(&mut self, status: u16, version: Version, context: &mut Context<'_>) {
+        self.status = status;
+        self.answered_in = context.now.saturating_duration_since(self.request.started);
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.backend().note_version(version == Version::Http10);
+            context.cluster.answered(in_flight.backend(), context.now);
+        }
+    }
+
+    /// The backend broke the protocol after it had said something: no retry.
+    pub(super) fn refuse_answer(&mut self, finding: &str, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if let Some(in_flight) = &self.in_flight {
+            log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);
+            context.cluster.failed(in_flight.backend(), Attempt::SendFailed, finding, context.now);
+        }
+        self.refuse(Cause::BadAnswer, client, context)
+    }
+}
+
+/// How long the backend connection is kept: a second less than the backend says it keeps it, or our own default.
+fn idle_time(head: &ResponseHead<'_, '_>, context: &Context<'_>) -> Duration {
+    let margin = Duration::from_secs(1);
+    head.keep_alive.map_or(context.config.timeouts.backend_idle, |announced| announced.saturating_sub(margin))
+}

@@ -1,0 +1,61 @@
+//! What `LOGLEVEL=DEBUG` shows: heads and the first bytes of bodies, escaped, secrets masked.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// How much of a body is shown.
+const BODY_BYTES: usize = 256;
+/// Fields whose values are secrets.
+const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// Logs a head and what of the body is there, if anybody listens.
+pub(super) fn head(client: SocketAddr, direction: &str, head: &[u8], body: &[u8]) {
+    if log::log_enabled!(log::Level::Debug) {
+        log::debug!("{client} {direction}\n{}{}", Head(head), Body(body));
+    }
+}
+
+struct Head<'b>(&'b [u8]);
+
+impl fmt::Display for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in self.0.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()) {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            if SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes())) {
+                writeln!(f, "    {}: ***", name.escape_ascii())?;
+            } else {
+                writeln!(f, "    {}", line.escape_ascii())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Body<'b>(&'b [u8]);
+
+impl fmt::Display for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.len().min(BODY_BYTES)];
+        match shown {
+            [] => Ok(()),
+            _ => write!(f, "    | {}{}", shown.escape_ascii(), if shown.len() < self.0.len() { " …" } else { "" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_the_rest_is_escaped() {
+        let shown = Head(b"GET /\x1b HTTP/1.1\r\nCookie: a=b\r\nX: \xff\r\n\r\n").to_string();
+        assert_eq!(shown, "    GET /\\x1b HTTP/1.1\n    Cookie: ***\n    X: \\xff\n");
+    }
+
+    #[test]
+    fn a_long_body_is_cut() {
+        let shown = Body(&[b'x'; BODY_BYTES + 1]).to_string();
+        assert!(shown.ends_with(" …") && shown.len() < BODY_BYTES + 20);
+    }
+}

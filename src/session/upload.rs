@@ -1,0 +1,256 @@
+//! Moving the request's body from the client to the backend, decoded strictly and framed anew.
+
+use super::exchange::Exchange;
+use super::outbound::Outbound;
+use super::progress::Progress;
+use super::{Client, Context, Flow, State};
+use crate::config;
+use crate::error::{Cause, Side};
+use crate::net::{Buffer, Read};
+use crate::reason::Reason;
+use crate::wire::Body;
+use crate::wire::chunked::{self, Decoder, Piece};
+
+/// What of the request's body is still to come.
+#[derive(Debug)]
+pub(super) struct Upload {
+    rest: Rest,
+    /// Bytes of body that came so far.
+    received: u64,
+    limit: u64,
+    pub(super) progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    Nothing,
+    Length(u64),
+    Chunked(Decoder),
+}
+
+/// How far an upload came in one step.
+#[derive(Debug)]
+pub(super) enum Pumped {
+    /// The backend has everything.
+    All,
+    /// One side is not ready.
+    Blocked(Side),
+    /// It moved its share of this step.
+    Enough,
+    /// The client is gone, or broke the framing.
+    Ended(Reason),
+    /// The client's body is not acceptable.
+    Bad(Cause),
+    /// The backend takes nothing any more.
+    BackendGone,
+}
+
+impl Upload {
+    pub(super) fn new(body: Body, context: &Context<'_>) -> Self {
+        Self {
+            rest: match body {
+                Body::None | Body::UntilClose => Rest::Nothing,
+                Body::Length(length) => Rest::Length(length),
+                Body::Chunked => Rest::Chunked(Decoder::default()),
+            },
+            received: 0,
+            limit: context.config.body_bytes.unwrap_or(u64::MAX),
+            progress: Progress::new(context.now, context.config.timeouts.body),
+        }
+    }
+
+    /// Whether the whole body was received and handed on.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+
+    /// Whether any of the body was received.
+    pub(super) fn has_begun(&self) -> bool {
+        self.received > 0
+    }
+
+    /// Moves what fits from the client's bytes to the backend's; whether anything moved.
+    fn take(&mut self, input: &mut Buffer, outbound: &mut Outbound) -> Result<bool, Cause> {
+        let mut any = false;
+        loop {
+            let room = outbound.room();
+            if input.is_empty() || room == 0 || self.is_done() {
+                return Ok(any);
+            }
+            let available = &input.unread()[..input.len().min(room)];
+            let consumed = match &mut self.rest {
+                Rest::Nothing => 0,
+                Rest::Length(left) => {
+                    let take = available.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    outbound.tail().extend_from_slice(&available[..take]);
+                    self.received += take as u64;
+                    *left -= take as u64;
+                    if *left == 0 {
+                        self.rest = Rest::Nothing;
+                    }
+                    take
+                }
+                Rest::Chunked(decoder) => {
+                    let (consumed, piece) = decoder.next(available).map_err(|_| Cause::BadChunk)?;
+                    match piece {
+                        Piece::NeedMore => {}
+                        Piece::Data(data) => {
+                            self.received += data.len() as u64;
+                            chunked::encode(outbound.tail(), data);
+                        }
+                        Piece::End(trailers) => {
+                            chunked::encode_end(outbound.tail(), trailers).map_err(|_| Cause::BadChunk)?;
+                            self.rest = Rest::Nothing;
+                        }
+                    }
+                    if consumed == 0 {
+                        return Ok(any);
+                    }
+                    consumed
+                }
+            };
+            input.consume(consumed);
+            any = true;
+            if self.received > self.limit {
+                return Err(Cause::BodyTooLarge);
+            }
+        }
+    }
+
+    /// Decodes a chunked body into `collected`; whether it is whole.
+    fn collect(&mut self, input: &mut Buffer, collected: &mut Vec<u8>) -> Result<bool, Cause> {
+        let Rest::Chunked(decoder) = &mut self.rest else {
+            return Ok(true);
+        };
+        loop {
+            let (consumed, piece) = decoder.next(input.unread()).map_err(|_| Cause::BadChunk)?;
+            let state = match piece {
+                Piece::NeedMore => Some(false),
+                Piece::Data(data) => {
+                    collected.extend_from_slice(data);
+                    None
+                }
+                Piece::End(_) => Some(true),
+            };
+            input.consume(consumed);
+            if collected.len() > config::REPLAY_BYTES {
+                return Err(Cause::LengthRequired);
+            }
+            if let Some(whole) = state {
+                if whole {
+                    self.rest = Rest::Nothing;
+                }
+                return Ok(whole);
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// Sends what there is of the request, for as long as both sides go along.
+    pub(super) fn pump_upload(&mut self, client: &mut Client, context: &mut Context<'_>) -> Pumped {
+        let mut moved = 0;
+        loop {
+            if let Err(cause) = self.upload.take(&mut self.input, &mut self.outbound) {
+                return Pumped::Bad(cause);
+            }
+            while !self.outbound.unsent().is_empty() {
+                let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
+                    return Pumped::BackendGone;
+                };
+                match connection.stream.write(self.outbound.unsent()) {
+                    Ok(0) => return Pumped::Blocked(Side::Backend),
+                    Ok(count) => {
+                        self.outbound.advance(count);
+                        self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
+                        moved += count;
+                    }
+                    Err(_) => return Pumped::BackendGone,
+                }
+            }
+            if self.upload.is_done() {
+                return Pumped::All;
+            }
+            if moved >= config::STEP_BYTES {
+                return Pumped::Enough;
+            }
+            if let Some(stop) = self.read_body(client) {
+                return stop;
+            }
+        }
+    }
+
+    /// Reads more of the body from the client; what stops it, if anything does.
+    fn read_body(&mut self, client: &mut Client) -> Option<Pumped> {
+        self.input.make_room();
+        if self.input.room() == 0 {
+            // A full buffer from which nothing can be taken: cannot be, because a chunk's line is shorter than the buffer.
+            return Some(Pumped::Bad(Cause::BadChunk));
+        }
+        match client.stream.read(&mut self.input) {
+            Ok(Read::Bytes(_)) => None,
+            Ok(Read::Blocked) => Some(Pumped::Blocked(Side::Client)),
+            Ok(Read::End) => Some(Pumped::Ended(Reason::ClientAborted)),
+            Err(_) => Some(Pumped::Ended(Reason::ClientReset)),
+        }
+    }
+
+    /// State `RequestBody`.
+    pub(super) fn send_request(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let pumped = self.pump_upload(client, context);
+        // The backend may say something before it has everything: a 100, or an early answer.
+        if self.link_is_readable(context) && !matches!(pumped, Pumped::Ended(_) | Pumped::Bad(_)) {
+            if matches!(pumped, Pumped::All | Pumped::BackendGone) {
+                return Flow::Goto(State::AwaitResponse);
+            }
+            if let Some(flow) = self.look_for_answer(client, context) {
+                return flow;
+            }
+        }
+        match pumped {
+            Pumped::All => Flow::Goto(State::AwaitResponse),
+            Pumped::Enough => Flow::Yield(super::Verdict::Again),
+            Pumped::Ended(reason) => Flow::close(reason),
+            Pumped::Bad(cause) => self.refuse(cause, client, context),
+            // What it answered before it closed is worth more than the error.
+            Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
+            Pumped::Blocked(side) if context.expired => {
+                let waits_for_continue = self.request.expects_continue && !self.upload.has_begun();
+                let cause = match side {
+                    Side::Client if waits_for_continue => Cause::FirstByteTimeout,
+                    Side::Client => Cause::RequestBodyTimeout,
+                    _ => Cause::SendTimeout,
+                };
+                self.refuse(cause, client, context)
+            }
+            Pumped::Blocked(_) => Flow::wait(self.upload.progress.deadline()),
+        }
+    }
+
+    /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.
+    pub(super) fn collect_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if context.expired {
+            return self.refuse(Cause::RequestBodyTimeout, client, context);
+        }
+        if self.request.expects_continue && !self.upload.has_begun() && self.collected.is_empty() && !self.interim_sent {
+            self.interim_sent = true;
+            self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if client.stream.flush(&mut self.output).is_err() {
+            return Flow::close(Reason::ClientReset);
+        }
+        loop {
+            match self.upload.collect(&mut self.input, &mut self.collected) {
+                Err(cause) => return self.refuse(cause, client, context),
+                Ok(true) => return self.start_attempt(true, client, context),
+                Ok(false) => {}
+            }
+            match self.read_body(client) {
+                None => {}
+                Some(Pumped::Blocked(_)) => return Flow::wait(self.upload.progress.deadline()),
+                Some(Pumped::Ended(reason)) => return Flow::close(reason),
+                Some(_) => return self.refuse(Cause::BadChunk, client, context),
+            }
+        }
+    }
+}
