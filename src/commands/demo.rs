@@ -1,0 +1,97 @@
+//! `lb-threads demo`: three demo backends and a balancer in front of them, with one command.
+//!
+//! The backends are processes of their own, so that one can be killed to see what happens. Each ends with its standard input,
+//! which this process holds: nothing is left behind, however it ends.
+
+use super::serve;
+use crate::cli::DemoArgs;
+use crate::config::{BackendAddress, Config, HealthConfig};
+use crate::server::Server;
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+/// Short, so that a killed backend is seen to go and come.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// A backend process, ended when this is dropped.
+struct Backend {
+    name: &'static str,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts everything, says what runs where, and ends all of it on Ctrl-C.
+pub fn run(args: &DemoArgs) -> ExitCode {
+    let log = serve::start_log(args.log_level);
+    let listen = match (args.host.as_str(), args.port).to_socket_addrs() {
+        Ok(addresses) => addresses.take(1).collect(),
+        Err(error) => {
+            return serve::fail(log.as_ref(), &format!("cannot resolve `{}`: {error}; check --host", args.host), serve::FAILED);
+        }
+    };
+    let backends = match NAMES.iter().map(|name| start(name)).collect::<io::Result<Vec<Backend>>>() {
+        Ok(backends) => backends,
+        Err(error) => return serve::fail(log.as_ref(), &format!("cannot start the demo backends: {error}"), serve::FAILED),
+    };
+    let address = |backend: &Backend| BackendAddress { name: backend.address.to_string(), address: backend.address };
+    let config = Config {
+        listen,
+        backends: backends.iter().map(address).collect(),
+        health: HealthConfig { period: PERIOD, ..HealthConfig::default() },
+        ..Config::default()
+    };
+    let exit_code = serve::balance(config, |server| introduce(server, &backends));
+    drop(backends);
+    if let Some(log) = log {
+        log.flush_for_exit();
+    }
+    exit_code
+}
+
+/// Starts one backend and waits until it says where it listens.
+fn start(name: &'static str) -> io::Result<Backend> {
+    let mut process = Command::new(std::env::current_exe()?)
+        .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(output) = process.stdout.take() {
+        BufReader::new(output).read_line(&mut line)?;
+    }
+    let address = line.trim().rsplit("http://").next().and_then(|address| address.parse().ok());
+    match address {
+        Some(address) => Ok(Backend { name, address, process }),
+        None => {
+            let _ = process.kill();
+            let _ = process.wait();
+            Err(io::Error::other(format!("backend {name} said `{}` instead of its address", line.trim())))
+        }
+    }
+}
+
+fn introduce(server: &Server, backends: &[Backend]) {
+    println!("\n  Three demo backends and a balancer in front of them:\n");
+    for backend in backends {
+        println!("    backend {:<6} http://{}   (process {})", backend.name, backend.address, backend.process.id());
+    }
+    for address in server.addresses() {
+        println!("    balancer       http://{address}\n");
+        println!("  Try:   curl http://{address}/          again and again: another backend answers each time");
+    }
+    if let [first, ..] = backends {
+        println!("         kill {:<24} takes backend {} away: no request fails", first.process.id(), first.name);
+    }
+    println!("  End:   Ctrl-C\n");
+}

@@ -1,0 +1,129 @@
+//! The main job: balance until a signal says stop, then drain.
+
+use crate::cli::ServeArgs;
+use crate::config::Config;
+use crate::server::{Drained, Server};
+use crate::threads::log_writer::{self, LogWriter};
+use crossbeam_channel::Receiver;
+use log::LevelFilter;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Could not start.
+pub const FAILED: u8 = 1;
+/// Stopped, but connections had to be cut.
+const CUT: u8 = 3;
+
+/// `lb-threads [PERIOD]`
+pub fn run(args: ServeArgs) -> ExitCode {
+    let log = start_log(args.log_level);
+    let config = match args.into_config() {
+        Ok(config) => config,
+        Err(error) => return fail(log.as_ref(), &error.message, error.exit_code),
+    };
+    let exit_code = balance(config, |_| {});
+    if let Some(log) = log {
+        log.flush_for_exit();
+    }
+    exit_code
+}
+
+/// Serves until told to stop. `ready` is called once the balancer listens.
+pub fn balance(config: Config, ready: impl FnOnce(&Server)) -> ExitCode {
+    // Before anything else that a signal should end properly.
+    let signals = match stop_signals() {
+        Ok(signals) => signals,
+        Err(error) => return fail(None, &format!("cannot watch for signals: {error}"), FAILED),
+    };
+    let drain_timeout = config.timeouts.drain;
+    describe(&config);
+    let server = match Server::start(config) {
+        Ok(server) => server,
+        Err(error) => return fail(None, &error.to_string(), FAILED),
+    };
+    for address in server.addresses() {
+        log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
+    }
+    ready(&server);
+    // An error means that no signal can come any more: then there is nothing to stop for.
+    let _ = signals.recv();
+    drain(server, drain_timeout, &signals)
+}
+
+fn describe(config: &Config) {
+    let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.workers);
+    if config.health.checks {
+        let health = &config.health;
+        log::info!("checking GET {} every {:?}, timeout {:?}", health.path, health.period, health.timeout);
+    } else {
+        log::info!("no health checks: only failed requests take a backend out");
+    }
+    if std::path::Path::new("config.json").exists() {
+        log::info!("there is a config.json here; this version does not read it");
+    }
+}
+
+fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitCode {
+    log::info!(
+        "stopping: {} connection(s) open, up to {timeout:?} for what is in flight; once more to stop now",
+        server.open_connections()
+    );
+    let totals = server.totals();
+    server.begin_drain(timeout);
+    let (done, is_done) = crossbeam_channel::bounded(1);
+    let waiting = std::thread::spawn(move || {
+        let _ = done.send(server.wait());
+    });
+    let drained = crossbeam_channel::select! {
+        recv(is_done) -> drained => drained.unwrap_or(Drained::Clean),
+        recv(signals) -> _ => match is_done.try_recv() {
+            Ok(drained) => drained,
+            Err(_) => {
+                log::warn!("stopped at the second signal, with connections cut");
+                return ExitCode::from(CUT);
+            }
+        },
+    };
+    let _ = waiting.join();
+    log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
+    match drained {
+        Drained::Clean => ExitCode::SUCCESS,
+        Drained::Cut(count) => {
+            log::warn!("{count} connection(s) were cut: they were still busy after {timeout:?}");
+            ExitCode::from(CUT)
+        }
+    }
+}
+
+/// A message for each SIGINT and SIGTERM.
+fn stop_signals() -> io::Result<Receiver<()>> {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let from_terminal = sender.clone();
+    ctrlc::set_handler(move || {
+        let _ = from_terminal.send(());
+    })
+    .map_err(io::Error::other)?;
+    let mut terminations = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in terminations.forever() {
+            let _ = sender.send(());
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Starts the log; without it the program serves on, silently.
+pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
+    log_writer::install(level).ok()
+}
+
+/// Says on stderr in one line why the program ends.
+pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
+    if let Some(log) = log {
+        log.flush_for_exit();
+    }
+    eprintln!("lb-threads: {message}");
+    ExitCode::from(exit_code)
+}

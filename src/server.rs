@@ -1,0 +1,230 @@
+//! The balancer as a whole: built, started, drained.
+//!
+//! Owns the threads and ends them. Runs on the thread that calls it.
+
+use crate::config::Config;
+use crate::metrics::Totals;
+use crate::net;
+use crate::threads::health_check::{self, HealthChecks};
+use crate::threads::listener::{Listener, ListenerCounters};
+use crate::threads::worker::{Handle, Worker};
+use crate::upstream::cluster::Cluster;
+use crossbeam_channel::Sender;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Descriptors that are not for connections: the log, listeners, epolls, pipes, health checks.
+const OTHER_FILES: u64 = 64;
+/// A client connection may need one to a backend.
+const FILES_A_CONNECTION: u64 = 2;
+
+/// Why the balancer could not start: what, and how to fix it.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be listened on.
+    Listen(SocketAddr, io::Error),
+    /// A backend is one of our own listeners.
+    Loop(String),
+    /// The machine refuses threads or descriptors.
+    Resources(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: the port is in use; end what listens there or choose another with --port")
+            }
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "cannot listen on {address}: ports below 1024 need privileges; choose another with --port")
+            }
+            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                write!(f, "cannot listen on {address}: this machine does not have that address; choose another with --host")
+            }
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another with --host and --port")
+            }
+            Self::Loop(name) => {
+                write!(f, "backend {name} is the balancer itself: requests would go round for ever; name another with --backend")
+            }
+            Self::Resources(error) => {
+                write!(f, "cannot start: {error}; raise the limits of open files and processes (ulimit -n, -u)")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything in flight was finished.
+    Clean,
+    /// So many connections had to be cut.
+    Cut(usize),
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<Config>,
+    cluster: Arc<Cluster>,
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<Arc<TcpListener>>,
+    stop: Option<Sender<()>>,
+    listener_counters: Arc<ListenerCounters>,
+    listeners: Vec<JoinHandle<()>>,
+    workers: Vec<(Handle, JoinHandle<usize>)>,
+    _health: Option<HealthChecks>,
+}
+
+impl Server {
+    /// Listens, checks the backends once, starts the pool and serves.
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
+        let files = net::raise_file_limit();
+        let for_connections = files.saturating_sub(OTHER_FILES) / FILES_A_CONNECTION;
+        let allowed = usize::try_from(for_connections).unwrap_or(usize::MAX).max(1);
+        if allowed < config.connections {
+            log::warn!("serving at most {allowed} connections at once: the limit of open files is {files}");
+            config.connections = allowed;
+        }
+        let config = Arc::new(config);
+        let (sockets, addresses) = open_listeners(&config)?;
+        refuse_loops(&config, &addresses)?;
+        let cluster = Arc::new(Cluster::new(&config.backends, &config.health));
+        let health = match config.health.checks {
+            true => Some(health_check::start(&cluster, &config.health).map_err(StartError::Resources)?),
+            false => None,
+        };
+        let mut server = Self {
+            config,
+            cluster,
+            addresses,
+            sockets,
+            stop: None,
+            listener_counters: Arc::default(),
+            listeners: Vec::new(),
+            workers: Vec::new(),
+            _health: health,
+        };
+        server.start_workers().map_err(StartError::Resources)?;
+        server.start_listeners().map_err(StartError::Resources)?;
+        Ok(server)
+    }
+
+    fn start_workers(&mut self) -> io::Result<()> {
+        for number in 0..self.config.workers {
+            let (worker, handle) = Worker::new(Arc::clone(&self.config), Arc::clone(&self.cluster))?;
+            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
+            self.workers.push((handle, thread));
+        }
+        Ok(())
+    }
+
+    fn start_listeners(&mut self) -> io::Result<()> {
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        self.stop = Some(stop);
+        for (number, socket) in self.sockets.iter().enumerate() {
+            let listener = Listener {
+                socket: Arc::clone(socket),
+                workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
+                limit: self.config.connections,
+                stop: stopped.clone(),
+                counters: Arc::clone(&self.listener_counters),
+            };
+            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;
+            self.listeners.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Where it listens, with the ports that were free.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The backends and how they stand.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// All workers' counters, summed.
+    pub fn totals(&self) -> Totals {
+        Totals::sum(self.workers.iter().map(|(handle, _)| handle.counters()))
+    }
+
+    /// Failed accepts so far.
+    pub fn accept_errors(&self) -> u64 {
+        self.listener_counters.accept_errors.load(Relaxed)
+    }
+
+    /// Client connections open now.
+    pub fn open_connections(&self) -> usize {
+        self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
+    }
+
+    /// Stops accepting, and tells the workers to finish what is in flight within `timeout`.
+    pub fn begin_drain(&mut self, timeout: Duration) {
+        self.stop = None;
+        for socket in &self.sockets {
+            net::stop_listening(socket);
+        }
+        let deadline = Instant::now() + timeout;
+        for (handle, _) in &self.workers {
+            handle.drain(deadline);
+        }
+    }
+
+    /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
+    pub fn wait(mut self) -> Drained {
+        self.join()
+    }
+
+    fn join(&mut self) -> Drained {
+        for listener in self.listeners.drain(..) {
+            // A panic of the listener was printed; there is nothing left to end.
+            let _ = listener.join();
+        }
+        let cut: usize = self.workers.drain(..).map(|(_, thread)| thread.join().unwrap_or(0)).sum();
+        if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
+    }
+}
+
+impl Drop for Server {
+    /// A server that was not drained is cut.
+    fn drop(&mut self) {
+        if !self.workers.is_empty() {
+            self.begin_drain(Duration::ZERO);
+            self.join();
+        }
+    }
+}
+
+fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketAddr>), StartError> {
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    for address in &config.listen {
+        let failed = |error| StartError::Listen(*address, error);
+        let socket = net::listen(*address).map_err(failed)?;
+        addresses.push(socket.local_addr().map_err(failed)?);
+        sockets.push(Arc::new(socket));
+    }
+    Ok((sockets, addresses))
+}
+
+/// A backend that is one of our own listeners is a loop.
+fn refuse_loops(config: &Config, listening: &[SocketAddr]) -> Result<(), StartError> {
+    let is_us = |address: SocketAddr| {
+        let reaches = |ours: &SocketAddr| ours.ip() == address.ip() || ours.ip().is_unspecified() && address.ip().is_loopback();
+        address.port() != 0 && listening.iter().any(|ours| ours.port() == address.port() && reaches(ours))
+    };
+    match config.backends.iter().find(|backend| is_us(backend.address)) {
+        Some(backend) => Err(StartError::Loop(backend.name.clone())),
+        None => Ok(()),
+    }
+}

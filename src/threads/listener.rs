@@ -1,0 +1,141 @@
+//! A listener: the thread that accepts connections and hands each to the worker with the fewest.
+//!
+//! Blocks in `accept` and, when the machine has run out of something, in a short pause that stopping ends at once. Owns the
+//! listening socket. Must never end because an accept has failed, and never serve anybody itself.
+
+use super::worker::Handle;
+use crate::error::{Cause, phrase};
+use crossbeam_channel::Receiver;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The first pause after an accept error; it doubles up to the longest one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// How often accept errors are logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+/// Connections beyond the limit that are still answered properly; beyond these too, they are closed at once.
+const ANSWERED_OVER_LIMIT: usize = 256;
+
+/// What a listener counts.
+#[derive(Debug, Default)]
+pub struct ListenerCounters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Failed accepts.
+    pub accept_errors: AtomicU64,
+    /// Connections closed unserved because there were too many.
+    pub turned_away: AtomicU64,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Listener {
+    /// The listening socket.
+    pub socket: Arc<TcpListener>,
+    /// The workers to choose from.
+    pub workers: Vec<Handle>,
+    /// The most client connections at once.
+    pub limit: usize,
+    /// Closed when the listener is to stop.
+    pub stop: Receiver<()>,
+    /// What it counts.
+    pub counters: Arc<ListenerCounters>,
+}
+
+impl Listener {
+    /// Accepts until it is stopped.
+    pub fn run(self) {
+        let mut trouble = Trouble::default();
+        loop {
+            match self.socket.accept() {
+                Ok((socket, peer)) => {
+                    trouble.over();
+                    self.counters.accepted.fetch_add(1, Relaxed);
+                    self.hand(socket, peer);
+                }
+                Err(_) if self.is_stopped() => return,
+                // The client gave up while it was waiting in the backlog: nothing is wrong with us.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.counters.accept_errors.fetch_add(1, Relaxed);
+                    let pause = trouble.note(&error);
+                    // A message cannot come: this ends by time, or because the sender was dropped to stop us.
+                    let _ = self.stop.recv_timeout(pause);
+                    if self.is_stopped() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(self.stop.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+    }
+
+    /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
+    fn hand(&self, socket: TcpStream, peer: SocketAddr) {
+        let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
+        let total: usize = loads.iter().sum();
+        if total >= self.limit + ANSWERED_OVER_LIMIT {
+            return self.turn_away(socket);
+        }
+        let over_limit = total >= self.limit;
+        let least = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
+        let (before, after) = self.workers.split_at(least);
+        let mut socket = socket;
+        for worker in after.iter().chain(before) {
+            match worker.hand(socket, peer, over_limit) {
+                Ok(()) => return,
+                Err(given_back) => socket = given_back,
+            }
+        }
+        self.turn_away(socket);
+    }
+
+    /// Tells the client, as far as that works without waiting, and closes.
+    fn turn_away(&self, mut socket: TcpStream) {
+        self.counters.turned_away.fetch_add(1, Relaxed);
+        let (status, word) = (Cause::Overload.status(), Cause::Overload.word());
+        let answer = format!(
+            "HTTP/1.1 {status} {}\r\nServer: lb-threads\r\nX-LB-Error: {word}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n",
+            phrase(status)
+        );
+        // A fresh socket has room for this; whether the client reads it is its own affair.
+        let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(answer.as_bytes()));
+    }
+}
+
+/// Accept errors in a row.
+#[derive(Debug, Default)]
+struct Trouble {
+    pause: Duration,
+    logged_at: Option<Instant>,
+    since_logged: u64,
+}
+
+impl Trouble {
+    /// Takes in an error and returns how long to pause.
+    fn note(&mut self, error: &io::Error) -> Duration {
+        self.since_logged += 1;
+        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            log::warn!("cannot accept connections ({} time(s)): {error}; going on, more slowly", self.since_logged);
+            self.logged_at = Some(Instant::now());
+            self.since_logged = 0;
+        }
+        self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.pause
+    }
+
+    fn over(&mut self) {
+        if !self.pause.is_zero() {
+            log::info!("accepting connections again");
+            *self = Self::default();
+        }
+    }
+}

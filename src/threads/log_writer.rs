@@ -1,0 +1,161 @@
+//! The log: written by a thread of its own behind a bounded buffer.
+//!
+//! A terminal or pipe that nobody reads blocks that thread and no other; lines that find the buffer full are dropped and counted,
+//! and the count is logged when there is room again.
+
+use crossbeam_channel::{Receiver, Sender};
+use log::LevelFilter;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+/// Lines that may wait to be written.
+const BUFFER: usize = 8192;
+/// How long the end of the program waits for the last lines.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+enum Line {
+    Text(Vec<u8>),
+    /// Answered when everything before it is written.
+    Flush(Sender<()>),
+}
+
+/// The way to the log thread.
+#[derive(Clone)]
+pub struct LogWriter {
+    lines: Sender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogWriter").field("waiting", &self.lines.len()).field("dropped", &self.dropped()).finish()
+    }
+}
+
+impl LogWriter {
+    /// Starts the thread, which writes to `sink`.
+    pub fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let (lines, waiting) = crossbeam_channel::bounded(BUFFER);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Self { lines, dropped: Arc::clone(&dropped) };
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(sink, &waiting, &dropped))?;
+        Ok(writer)
+    }
+
+    /// Lines that were dropped and not yet reported.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Waits until the lines so far are written, but not for a sink that takes nothing.
+    pub fn flush_for_exit(&self) {
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        if self.lines.send_timeout(Line::Flush(done), PATIENCE).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
+    let mut sink = io::BufWriter::new(sink);
+    while let Ok(line) = waiting.recv() {
+        // A sink that fails, because the terminal is gone for example, must not end the program: the line is lost.
+        match line {
+            Line::Text(text) => {
+                let _ = sink.write_all(&text);
+            }
+            Line::Flush(done) => {
+                let _ = sink.flush();
+                let _ = done.try_send(());
+            }
+        }
+        if waiting.is_empty() {
+            let lost = dropped.swap(0, Relaxed);
+            if lost > 0 {
+                let _ = writeln!(sink, "[{lost} log line(s) were dropped: the log was not read fast enough]");
+            }
+            let _ = sink.flush();
+        }
+    }
+}
+
+/// Sends the program's log to stderr through a log thread. The libraries' own lines are capped at WARN.
+pub fn install(level: LevelFilter) -> io::Result<LogWriter> {
+    let writer = LogWriter::start(io::stderr())?;
+    let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let style = if is_coloured { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
+    env_logger::Builder::new()
+        .filter_level(level.min(LevelFilter::Warn))
+        .filter_module("lb_threads", level)
+        .format_target(false)
+        .format_timestamp_millis()
+        .write_style(style)
+        .target(env_logger::Target::Pipe(Box::new(writer.clone())))
+        .init();
+    Ok(writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::{Condvar, Mutex};
+
+    /// A sink that takes nothing until it is opened.
+    #[derive(Clone, Default)]
+    struct Stuck(Arc<(Mutex<Option<Vec<u8>>>, Condvar)>);
+
+    impl Stuck {
+        fn open(&self) {
+            *self.0.0.lock() = Some(Vec::new());
+            self.0.1.notify_all();
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.0.lock().clone().unwrap_or_default()).unwrap()
+        }
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut written = self.0.0.lock();
+            self.0.1.wait_while(&mut written, |written| written.is_none());
+            written.get_or_insert_default().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_not_read_stalls_nobody_and_the_loss_is_told() {
+        let sink = Stuck::default();
+        let mut writer = LogWriter::start(sink.clone()).unwrap();
+        for number in 0..3 * BUFFER {
+            writer.write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        assert!(writer.dropped() > 0);
+        sink.open();
+        writer.flush_for_exit();
+        writer.flush_for_exit();
+        assert!(sink.text().starts_with("line 0\nline 1\n"));
+        assert!(sink.text().contains("log line(s) were dropped"), "the loss is told");
+    }
+}

@@ -1,0 +1,7 @@
+//! The threads: who accepts, who serves, who checks, who writes the log.
+
+pub mod deadlines;
+pub mod health_check;
+pub mod listener;
+pub mod log_writer;
+pub mod worker;

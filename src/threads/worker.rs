@@ -1,0 +1,305 @@
+//! A worker: the thread that owns its connections from accept to close.
+//!
+//! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
+//! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
+
+use super::deadlines::Deadlines;
+use crate::config::Config;
+use crate::metrics::Counters;
+use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
+use crate::reason::Reason;
+use crate::session::{Context, Session, Verdict};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::connections::Connections;
+use crate::upstream::retry::Budget;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Sockets and messages that may wait for one worker.
+const INBOX: usize = 4096;
+/// How often idle backend connections are looked through for expired ones.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What other threads tell a worker.
+#[derive(Debug)]
+pub enum Message {
+    /// A client connection, now the worker's.
+    Socket {
+        /// The socket.
+        socket: TcpStream,
+        /// Its other end.
+        peer: SocketAddr,
+        /// There are too many: it is to be answered with 503.
+        over_limit: bool,
+    },
+    /// Finish what is in flight, and cut what is left at this moment.
+    Drain(Instant),
+}
+
+/// How other threads reach a worker.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: Sender<Message>,
+    waker: Arc<Waker>,
+    sessions: Arc<AtomicUsize>,
+    counters: Arc<Counters>,
+}
+
+impl Handle {
+    /// Client connections that the worker has, those on their way to it included.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Hands a socket over. A full inbox gives it back.
+    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, over_limit: bool) -> Result<(), TcpStream> {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        match self.inbox.try_send(Message::Socket { socket, peer, over_limit }) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
+                self.sessions.fetch_sub(1, Ordering::Relaxed);
+                match message {
+                    Message::Socket { socket, .. } => Err(socket),
+                    Message::Drain(_) => unreachable!("the message was a socket"),
+                }
+            }
+        }
+    }
+
+    /// Tells the worker to finish by `deadline`.
+    pub fn drain(&self, deadline: Instant) {
+        // Fails only if the worker has ended, which is what is wanted.
+        let _ = self.inbox.send(Message::Drain(deadline));
+        self.waker.wake();
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Worker {
+    config: Arc<Config>,
+    cluster: Arc<Cluster>,
+    inbox: Receiver<Message>,
+    session_count: Arc<AtomicUsize>,
+    counters: Arc<Counters>,
+    sessions: Slots<Session>,
+    connections: Connections,
+    deadlines: Deadlines,
+    buffers: Buffers,
+    pipes: Pipes,
+    budget: Budget,
+    rng: fastrand::Rng,
+    /// Sessions that have more to do at once.
+    again: Vec<SlotKey>,
+    now: Instant,
+    date: String,
+    date_until: Instant,
+    sweep_at: Instant,
+    drain_until: Option<Instant>,
+}
+
+impl Worker {
+    /// A worker and the handle to it.
+    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>) -> io::Result<(Self, Handle)> {
+        let poller = Poller::new()?;
+        let (sender, inbox) = crossbeam_channel::bounded(INBOX);
+        let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::default() };
+        let now = Instant::now();
+        let worker = Self {
+            config,
+            cluster,
+            inbox,
+            session_count: Arc::clone(&handle.sessions),
+            counters: Arc::clone(&handle.counters),
+            sessions: Slots::default(),
+            connections: Connections::new(poller),
+            deadlines: Deadlines::default(),
+            buffers: Buffers::default(),
+            pipes: Pipes::default(),
+            budget: Budget::new(now),
+            rng: fastrand::Rng::new(),
+            again: Vec::new(),
+            now,
+            date: String::new(),
+            date_until: now,
+            sweep_at: now + SWEEP,
+            drain_until: None,
+        };
+        Ok((worker, handle))
+    }
+
+    /// Serves until it is told to drain and everything has ended. Returns how many connections had to be cut.
+    pub fn run(mut self) -> usize {
+        let mut events: Vec<Event> = Vec::new();
+        let mut ready: Vec<SlotKey> = Vec::new();
+        loop {
+            let (timeout, inbox) = (self.timeout(), &self.inbox);
+            if let Err(error) = self.connections.poller().wait(&mut events, timeout, || inbox.is_empty()) {
+                // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
+                log::error!("waiting for events failed: {error}");
+            }
+            self.look_at_the_clock();
+            // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
+            ready.append(&mut self.again);
+            self.note_events(&events, &mut ready);
+            self.take_messages(&mut ready);
+            for key in ready.drain(..) {
+                self.step(key, false);
+            }
+            while let Some(key) = self.deadlines.pop_expired(self.now) {
+                self.step(key, true);
+            }
+            if self.now >= self.sweep_at {
+                self.connections.expire(self.now);
+                self.sweep_at = self.now + SWEEP;
+            }
+            if let Some(until) = self.drain_until {
+                if self.sessions.is_empty() && self.inbox.is_empty() {
+                    return 0;
+                }
+                if self.now >= until {
+                    return self.cut();
+                }
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let sweep = (!self.connections.is_empty()).then_some(self.sweep_at);
+        let next = [self.deadlines.next(), sweep, self.drain_until].into_iter().flatten().min()?;
+        // Reading the clock again costs less than waking a moment too early.
+        Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.now = Instant::now();
+        if self.now >= self.date_until {
+            let wall = SystemTime::now();
+            self.date = httpdate::fmt_http_date(wall);
+            let into_second = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            self.date_until = self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
+        }
+    }
+
+    fn note_events(&mut self, events: &[Event], ready: &mut Vec<SlotKey>) {
+        for event in events {
+            match event.source {
+                Source::Client(key) => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.note(*event);
+                        ready.push(key);
+                    }
+                }
+                Source::Backend(key) => ready.extend(self.connections.note(key, *event)),
+                Source::Waker => {}
+            }
+        }
+    }
+
+    fn take_messages(&mut self, ready: &mut Vec<SlotKey>) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Socket { socket, peer, over_limit } => ready.extend(self.admit(socket, peer, over_limit)),
+                Message::Drain(until) => {
+                    self.drain_until = Some(until);
+                    self.connections.close_idle();
+                    ready.extend(self.sessions.keys());
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, over_limit: bool) -> Option<SlotKey> {
+        self.counters.connections.add(1);
+        let idle_until = self.now + self.config.timeouts.idle;
+        let key = self.sessions.insert(Session::new(socket, peer, over_limit, idle_until));
+        let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
+        if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
+            log::warn!("cannot watch the connection of {peer}: {error}");
+            self.close(key, Reason::Overload);
+            return None;
+        }
+        Some(key)
+    }
+
+    /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.
+    fn step(&mut self, key: SlotKey, expired: bool) {
+        let Some(verdict) = self.with_session(key, expired, |session, context| {
+            catch_unwind(AssertUnwindSafe(|| session.step(context))).unwrap_or(Verdict::Close(Reason::Panicked))
+        }) else {
+            return;
+        };
+        match verdict {
+            Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
+            Verdict::Again => {
+                self.deadlines.clear(key);
+                self.again.push(key);
+            }
+            Verdict::Close(reason) => self.close(key, reason),
+        }
+    }
+
+    fn close(&mut self, key: SlotKey, reason: Reason) {
+        self.with_session(key, false, |session, context| {
+            if reason.is_error() && reason != Reason::Refused {
+                log::info!("{} closed in stage {}: {}", session.peer(), session.stage(), reason.sentence());
+            }
+            session.close(context);
+        });
+        if self.sessions.remove(key).is_some() {
+            self.deadlines.clear(key);
+            self.counters.closed(reason);
+            self.session_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lends a session everything it needs.
+    fn with_session<R>(
+        &mut self,
+        key: SlotKey,
+        expired: bool,
+        run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let session = self.sessions.get_mut(key)?;
+        let mut context = Context {
+            now: self.now,
+            expired,
+            draining: self.drain_until.is_some(),
+            key,
+            config: &self.config,
+            cluster: &self.cluster,
+            connections: &mut self.connections,
+            buffers: &mut self.buffers,
+            pipes: &mut self.pipes,
+            counters: &self.counters,
+            budget: &mut self.budget,
+            rng: &mut self.rng,
+            date: &self.date,
+        };
+        Some(run(session, &mut context))
+    }
+
+    fn cut(&mut self) -> usize {
+        let keys = self.sessions.keys();
+        for key in &keys {
+            self.close(*key, Reason::DrainCut);
+        }
+        keys.len()
+    }
+}
