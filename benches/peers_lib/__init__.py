@@ -1,0 +1,1 @@
+"""Parts of `benches/peers`: servers (what runs), measure (how it is measured), report (what is printed)."""

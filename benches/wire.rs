@@ -1,0 +1,2 @@
+//! Micro-benchmarks of the wire floor.
+fn main() {}

@@ -1,0 +1,104 @@
+//! A balancer under test: the real server, in this process, on a free port.
+
+use super::client::Client;
+use super::origin::Origin;
+use super::wait;
+use lb_threads::config::{BackendAddress, Config, HealthConfig};
+use lb_threads::metrics::Totals;
+use lb_threads::reason::Reason;
+use lb_threads::server::{Drained, Server};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A running balancer. Stops when dropped, cutting what is open.
+pub struct Lb {
+    server: Option<Server>,
+    address: SocketAddr,
+}
+
+/// Settings for tests: a free port, two workers, checks every second.
+pub fn config(backends: &[SocketAddr]) -> Config {
+    let backend = |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
+    Config {
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        backends: backends.iter().map(backend).collect(),
+        workers: 2,
+        health: HealthConfig { period: Duration::from_secs(1), ..HealthConfig::default() },
+        ..Config::default()
+    }
+}
+
+impl Lb {
+    /// Starts a balancer; panics if it cannot.
+    #[track_caller]
+    pub fn start(config: Config) -> Self {
+        let server = Server::start(config).expect("the balancer starts");
+        let address = server.addresses()[0];
+        Self { server: Some(server), address }
+    }
+
+    /// A balancer in front of these origins.
+    #[track_caller]
+    pub fn over(origins: &[&Origin]) -> Self {
+        Self::with(origins, |_| {})
+    }
+
+    /// A balancer in front of these origins, with settings changed.
+    #[track_caller]
+    pub fn with(origins: &[&Origin], change: impl FnOnce(&mut Config)) -> Self {
+        let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
+        let mut config = config(&addresses);
+        change(&mut config);
+        Self::start(config)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new connection to it.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// The server itself.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("a balancer under test runs until it is dropped")
+    }
+
+    /// Its counters.
+    pub fn totals(&self) -> Totals {
+        self.server().totals()
+    }
+
+    /// How many backends are up.
+    pub fn up(&self) -> usize {
+        self.server().cluster().up()
+    }
+
+    /// Waits until so many backends are up.
+    #[track_caller]
+    pub fn wait_for_up(&self, count: usize) {
+        wait::until("that many backends are up", || self.up() == count);
+    }
+
+    /// Waits until so many client connections have ended for this reason.
+    #[track_caller]
+    pub fn wait_for_closed(&self, reason: Reason, count: u64) {
+        wait::until(&format!("{count} connection(s) ended as {}", reason.word()), || self.totals().closed(reason) == count);
+    }
+
+    /// Stops accepting; what is in flight has this long.
+    pub fn begin_drain(&mut self, timeout: Duration) {
+        if let Some(server) = &mut self.server {
+            server.begin_drain(timeout);
+        }
+    }
+
+    /// Waits until a drain has ended.
+    pub fn wait_for_end(mut self) -> Drained {
+        self.server.take().expect("it runs").wait()
+    }
+}
