@@ -99,6 +99,20 @@ impl Buffers {
         self.free.pop().unwrap_or_else(Buffer::pooled)
     }
 
+    /// Lends memory to a buffer that has none.
+    pub fn lend(&mut self, buffer: &mut Buffer) {
+        if buffer.bytes.capacity() == 0 {
+            *buffer = self.take();
+        }
+    }
+
+    /// Takes the memory of an empty buffer back until it is needed: what waits should hold as little as it can.
+    pub fn reclaim(&mut self, buffer: &mut Buffer) {
+        if buffer.is_empty() {
+            self.give(std::mem::take(buffer));
+        }
+    }
+
     /// Takes a buffer back, whatever is in it. One that grew, or that is too much, is freed.
     pub fn give(&mut self, mut buffer: Buffer) {
         if buffer.bytes.capacity() == CAPACITY && self.free.len() < KEPT {

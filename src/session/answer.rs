@@ -28,9 +28,7 @@ impl Exchange {
         let is_in_order = cause.side() != Side::Client && !self.over_limit;
         self.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
         self.close_reason = if cause == Cause::Overload { Reason::Overload } else { Reason::Refused };
-        if self.output.room() == 0 {
-            self.output = context.buffers.take();
-        }
+        context.buffers.lend(&mut self.output);
         self.write_own_answer(cause, context.date);
         Flow::Goto(State::OwnAnswer)
     }
@@ -88,6 +86,7 @@ impl Exchange {
         if context.expired {
             return Flow::close(self.close_reason);
         }
+        context.buffers.lend(&mut self.input);
         loop {
             self.input.clear();
             match client.stream.read(&mut self.input) {

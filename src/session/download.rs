@@ -203,6 +203,7 @@ impl Exchange {
             return Ok(Read::End);
         };
         if !self.download.is_plain_length() {
+            context.buffers.lend(&mut self.answer);
             self.answer.make_room();
             if self.answer.room() == 0 {
                 self.answer.grow_to(2 * config::TRAILER_BYTES + self.answer.len());

@@ -79,9 +79,8 @@ impl Exchange {
         self.outbound = Outbound::new(context.buffers);
         rewrite::request(self.outbound.tail(), &head, facts);
         self.outbound.end_common_head();
-        self.output = context.buffers.take();
-        self.answer = context.buffers.take();
         self.input.consume(length);
+        context.buffers.reclaim(&mut self.input);
         if self.over_limit {
             return self.refuse(Cause::Overload, client, context);
         }

@@ -44,6 +44,10 @@ impl Exchange {
                 Ok(None) if self.answer.len() < config::ANSWER_HEAD_BYTES => {}
                 _ => return Some(self.refuse_answer("its head is too large or has a line without CR", client, context)),
             }
+            if !self.link_is_readable(context) {
+                return None;
+            }
+            context.buffers.lend(&mut self.answer);
             if self.answer.room() == 0 {
                 self.answer.grow_to(config::ANSWER_HEAD_BYTES);
             }
@@ -65,6 +69,7 @@ impl Exchange {
 
     /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
     pub(super) fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        context.buffers.lend(&mut self.output);
         let (bytes, rest) = self.answer.unread().split_at(length);
         trace::head(client.peer, "← received", bytes, rest);
         let mut room = fields::room();

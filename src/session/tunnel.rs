@@ -29,6 +29,8 @@ impl Exchange {
             Ok(false) => return Flow::wait(self.last_deadline),
             Err(_) => return Flow::close(Reason::ClientReset),
         }
+        context.buffers.lend(&mut self.input);
+        context.buffers.lend(&mut self.answer);
         let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
             return self.end_tunnel(Reason::TunnelBroken, client, context);
         };

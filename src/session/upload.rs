@@ -174,14 +174,15 @@ impl Exchange {
             if moved >= config::STEP_BYTES {
                 return Pumped::Enough;
             }
-            if let Some(stop) = self.read_body(client) {
+            if let Some(stop) = self.read_body(client, context) {
                 return stop;
             }
         }
     }
 
     /// Reads more of the body from the client; what stops it, if anything does.
-    fn read_body(&mut self, client: &mut Client) -> Option<Pumped> {
+    fn read_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Option<Pumped> {
+        context.buffers.lend(&mut self.input);
         self.input.make_room();
         if self.input.room() == 0 {
             // A full buffer from which nothing can be taken: cannot be, because a chunk's line is shorter than the buffer.
@@ -234,6 +235,7 @@ impl Exchange {
         }
         if self.request.expects_continue && !self.upload.has_begun() && self.collected.is_empty() && !self.interim_sent {
             self.interim_sent = true;
+            context.buffers.lend(&mut self.output);
             self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if client.stream.flush(&mut self.output).is_err() {
@@ -245,7 +247,7 @@ impl Exchange {
                 Ok(true) => return self.start_attempt(true, client, context),
                 Ok(false) => {}
             }
-            match self.read_body(client) {
+            match self.read_body(client, context) {
                 None => {}
                 Some(Pumped::Blocked(_)) => return Flow::wait(self.upload.progress.deadline()),
                 Some(Pumped::Ended(reason)) => return Flow::close(reason),
