@@ -3,11 +3,15 @@
 //! Two stages: clap takes the words apart into [`Args`], and [`ServeArgs::into_config`] turns them into a [`Config`] or into one
 //! sentence that says what is wrong and how to fix it.
 
+mod values;
+
 use crate::config::{BackendAddress, Config, HealthConfig, Timeouts};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use log::LevelFilter;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
+use values::{parse_duration, parse_level, parse_network, parse_path, parse_share, parse_size, parse_timeout};
 
 /// What is balanced if no backend is named.
 const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
@@ -78,6 +82,11 @@ pub struct ServeArgs {
     /// Send no health checks: only failed requests take a backend out
     #[arg(long)]
     no_health_checks: bool,
+    /// Peers whose X-Forwarded-* fields are believed, as networks: 10.0.0.0/8,192.168.1.7 [default: none]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    trusted_proxies: Vec<IpNet>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// What to log: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
     pub log_level: LevelFilter,
@@ -94,6 +103,23 @@ enum Admin {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Client connections at once, or what the limit of open files allows; beyond it 503
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// Connections from one client address at once; beyond it 429 [default: no limit]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections_per_client: Option<u32>,
+    /// Requests at one backend at once; what is beyond waits its turn [default: no limit]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    backend_max_connections: Option<u32>,
+    /// Largest request body, like 512K, 10M, 1G; beyond it 413 [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_body: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Timeouts")]
 struct TimeoutArgs {
     /// For a request's head, from its first byte
@@ -102,6 +128,9 @@ struct TimeoutArgs {
     /// For a client between two requests
     #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = parse_timeout)]
     idle_timeout: Duration,
+    /// For a place at a backend, when all are full
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    queue_timeout: Duration,
     /// For connecting to a backend
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_timeout)]
     connect_timeout: Duration,
@@ -203,6 +232,11 @@ impl ServeArgs {
             listen,
             health,
             timeouts: self.timeouts.into_timeouts(),
+            connections: self.limits.max_connections as usize,
+            connections_a_client: self.limits.max_connections_per_client.map(|limit| limit as usize),
+            backend_connections: self.limits.backend_max_connections.map(|limit| limit as usize),
+            body_bytes: self.limits.max_body,
+            trusted_proxies: self.trusted_proxies,
             ..Config::default()
         };
         Ok(Config { workers: self.workers.map_or(config.workers, usize::from), ..config })
@@ -214,6 +248,7 @@ impl TimeoutArgs {
         Timeouts {
             head: self.head_timeout,
             idle: self.idle_timeout,
+            queue: self.queue_timeout,
             connect: self.connect_timeout,
             first_byte: self.first_byte_timeout,
             body: self.body_timeout,
@@ -292,53 +327,6 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UsageError> {
     Ok(addresses)
 }
 
-/// `250ms`, `5s`, `1m`, `1h`; a bare number is seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let number_end = text.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(number_end);
-    let seconds_a_unit = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("`{text}` is not a duration; write it like 10, 250ms, 5s, 1m or 1h")),
-    };
-    let seconds =
-        number.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0).map(|number| number * seconds_a_unit);
-    match seconds {
-        Some(seconds) if seconds <= 365.0 * 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
-        Some(_) => Err(format!("`{text}` is longer than a year")),
-        None => Err(format!("`{text}` is not a duration; write it like 10, 250ms, 5s, 1m or 1h")),
-    }
-}
-
-/// A duration that is not zero: nothing can be done in no time.
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("a timeout of 0 would refuse everything; write it like 250ms, 5s or 1m".to_owned()),
-        timeout => Ok(timeout),
-    }
-}
-
-/// Level names in any case, with the ones that Python users type.
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "warning" => Ok(LevelFilter::Warn),
-        "critical" | "fatal" => Ok(LevelFilter::Error),
-        name => name.parse().map_err(|_| format!("`{text}` is not a log level; use off, error, warn, info, debug or trace")),
-    }
-}
-
-fn parse_path(text: &str) -> Result<String, String> {
-    let is_path = text.starts_with('/') && crate::wire::target::parse(text, "GET").is_some();
-    is_path.then(|| text.to_owned()).ok_or_else(|| format!("`{text}` is not a path; it starts with / and has no spaces"))
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| format!("`{text}` is not a share; write a number from 0 to 1"))
-}
-
 /// Turns clap's report into one line.
 pub fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -355,17 +343,6 @@ mod tests {
     fn config(words: &[&str]) -> Result<Config, UsageError> {
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
         Args::try_parse_from(words).map_err(|error| UsageError::bad(in_one_line(&error)))?.serve.into_config()
-    }
-
-    #[test]
-    fn durations_have_units() {
-        let rows = [("250ms", 250), ("5s", 5_000), ("1m", 60_000), ("1h", 3_600_000), ("10", 10_000), ("0.5", 500)];
-        for (text, milliseconds) in rows {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "abc", "-1", "5x", "1e999", "5 s", "nan", "inf", "99999h"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

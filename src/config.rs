@@ -33,6 +33,10 @@ pub const LEADING_EMPTY_LINES: usize = 8;
 pub const BACKLOG: i32 = 4096;
 /// The most backends that one exchange is tried on.
 pub const ATTEMPTS: usize = 3;
+/// The most requests that wait for a place at a backend.
+pub const QUEUE: usize = 4096;
+/// A backend with this many connects in progress is passed over while another has fewer: it may be swallowing them.
+pub const PENDING_CONNECTS: usize = 4;
 /// A body moves if at least this many bytes went through within the body timeout.
 pub const PROGRESS_BYTES: u64 = 1024;
 /// Bodies of at least this many bytes move through a pipe inside the kernel.
@@ -53,6 +57,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The most client connections at once; beyond it 503.
     pub connections: usize,
+    /// The most connections from one client address, if limited; beyond it 429.
+    pub connections_a_client: Option<usize>,
+    /// The most requests at one backend at once, if limited; what is beyond waits its turn.
+    pub backend_connections: Option<usize>,
     /// The largest request body in bytes, if limited; beyond it 413.
     pub body_bytes: Option<u64>,
     /// The networks whose `X-Forwarded-*` fields are believed.
@@ -92,6 +100,8 @@ pub enum Timeout {
     Idle,
     /// A request head from its first byte to its end.
     Head,
+    /// A place at a backend, when all have as many requests as they may.
+    Queue,
     /// A connection to a backend.
     Connect,
     /// The answer's head, from the request's last byte, over all attempts.
@@ -106,7 +116,7 @@ pub enum Timeout {
 
 impl Timeout {
     /// How many stages there are; `as usize` is a stage's index.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 /// How long each stage may take.
@@ -116,6 +126,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// See [`Timeout::Head`].
     pub head: Duration,
+    /// See [`Timeout::Queue`].
+    pub queue: Duration,
     /// See [`Timeout::Connect`].
     pub connect: Duration,
     /// See [`Timeout::FirstByte`].
@@ -138,6 +150,7 @@ impl Timeouts {
         match timeout {
             Timeout::Idle => self.idle,
             Timeout::Head => self.head,
+            Timeout::Queue => self.queue,
             Timeout::Connect => self.connect,
             Timeout::FirstByte => self.first_byte,
             Timeout::Body => self.body,
@@ -152,6 +165,7 @@ impl Default for Timeouts {
         Self {
             idle: Duration::from_secs(75),
             head: Duration::from_secs(10),
+            queue: Duration::from_secs(5),
             connect: Duration::from_secs(2),
             first_byte: Duration::from_secs(30),
             body: Duration::from_secs(30),
@@ -185,6 +199,8 @@ impl Default for Config {
             health: HealthConfig::default(),
             timeouts: Timeouts::default(),
             connections: 10_000,
+            connections_a_client: None,
+            backend_connections: None,
             body_bytes: None,
             trusted_proxies: Vec::new(),
         }

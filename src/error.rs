@@ -76,10 +76,12 @@ causes! {
     BodyTooLarge, Client, Head, 413, "body_too_large", "the request body is larger than the limit";
     TargetTooLong, Client, Head, 414, "target_too_long", "the request target is longer than 8 KiB";
     ExpectationUnknown, Client, Head, 417, "expectation_unknown", "the only expectation served is `100-continue`";
+    ClientLimit, Client, Head, 429, "client_limit", "there are too many connections from this client address (--max-connections-per-client)";
     HeadTooLarge, Client, Head, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
     CodingUnknown, Client, Head, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
     VersionUnknown, Client, Head, 505, "version_unknown", "only HTTP/1.1 and HTTP/1.0 are served here";
-    NoBackend, Balancer, Pick, 503, "no_backend", "no backend is healthy: the log says why each one is down";
+    NoBackend, Balancer, Pick, 503, "no_backend", "no backend is healthy";
+    BackendFull, Balancer, Pick, 503, "backend_full", "every healthy backend has as many requests as it may (--backend-max-connections), and none came free in time (--queue-timeout)";
     Overload, Balancer, Pick, 503, "overload", "the balancer is at its limit of connections or file descriptors";
     ConnectFailed, Backend, Connect, 502, "connect_failed", "the backend could not be connected to";
     ConnectTimeout, Backend, Connect, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";
@@ -105,6 +107,7 @@ pub fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

@@ -5,6 +5,7 @@
 use crate::config::Config;
 use crate::metrics::Totals;
 use crate::net;
+use crate::threads::client_limit::ClientLimit;
 use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
 use crate::threads::worker::{Handle, Worker};
@@ -79,6 +80,7 @@ pub struct Server {
     sockets: Vec<Arc<TcpListener>>,
     stop: Option<Sender<()>>,
     listener_counters: Arc<ListenerCounters>,
+    client_limit: Option<Arc<ClientLimit>>,
     listeners: Vec<JoinHandle<()>>,
     workers: Vec<(Handle, JoinHandle<usize>)>,
     _health: Option<HealthChecks>,
@@ -97,7 +99,7 @@ impl Server {
         let config = Arc::new(config);
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
-        let cluster = Arc::new(Cluster::new(&config.backends, &config.health));
+        let cluster = Arc::new(Cluster::new(&config));
         let health = match config.health.checks {
             true => Some(health_check::start(&cluster, &config.health).map_err(StartError::Resources)?),
             false => None,
@@ -109,6 +111,7 @@ impl Server {
             sockets,
             stop: None,
             listener_counters: Arc::default(),
+            client_limit: None,
             listeners: Vec::new(),
             workers: Vec::new(),
             _health: health,
@@ -119,8 +122,9 @@ impl Server {
     }
 
     fn start_workers(&mut self) -> io::Result<()> {
+        self.client_limit = self.config.connections_a_client.map(|limit| Arc::new(ClientLimit::new(limit)));
         for number in 0..self.config.workers {
-            let (worker, handle) = Worker::new(Arc::clone(&self.config), Arc::clone(&self.cluster))?;
+            let (worker, handle) = Worker::new(Arc::clone(&self.config), Arc::clone(&self.cluster), self.client_limit.clone())?;
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
             self.workers.push((handle, thread));
         }
@@ -135,6 +139,7 @@ impl Server {
                 socket: Arc::clone(socket),
                 workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
                 limit: self.config.connections,
+                client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
                 counters: Arc::clone(&self.listener_counters),
             };

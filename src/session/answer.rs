@@ -25,22 +25,24 @@ impl Exchange {
             log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
         }
         self.status = cause.status();
-        let is_in_order = cause.side() != Side::Client && !self.over_limit;
+        let is_in_order = cause.side() != Side::Client && self.refusal.is_none();
         self.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
-        self.close_reason = if cause == Cause::Overload { Reason::Overload } else { Reason::Refused };
+        self.close_reason = if self.refusal.is_some() { Reason::Overload } else { Reason::Refused };
         context.buffers.lend(&mut self.output);
-        self.write_own_answer(cause, context.date);
+        let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
+        let message = detail.map_or_else(|| cause.sentence().to_owned(), |why| format!("{}: {why}", cause.sentence()));
+        self.write_own_answer(cause, &message, context.date);
         Flow::Goto(State::OwnAnswer)
     }
 
-    fn write_own_answer(&mut self, cause: Cause, date: &str) {
+    fn write_own_answer(&mut self, cause: Cause, message: &str, date: &str) {
         let status = cause.status();
         let (kind, body) = if self.request.accepts_json {
-            let json = serde_json::json!({ "status": status, "error": cause.word(), "message": cause.sentence() });
+            let json = serde_json::json!({ "status": status, "error": cause.word(), "message": message });
             ("application/json", format!("{json}\n"))
         } else {
             let phrase = error::phrase(status);
-            ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {}\n", cause.sentence()))
+            ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
         };
         let is_head = self.request.is_head || self.input.unread().starts_with(b"HEAD ");
         let line = match (self.keeps_client, self.request.version) {
@@ -53,7 +55,7 @@ impl Exchange {
         rewrite::field(out, "Date", date.as_bytes());
         rewrite::field(out, "Server", b"lb-threads");
         rewrite::field(out, "X-LB-Error", cause.word().as_bytes());
-        if status == 503 {
+        if matches!(status, 429 | 503) {
             rewrite::field(out, "Retry-After", RETRY_AFTER.as_bytes());
         }
         if status == 405 {
@@ -73,7 +75,7 @@ impl Exchange {
         let waiting = self.output.len();
         match client.stream.flush(&mut self.output) {
             Ok(true) => {}
-            Ok(false) if context.expired => return Flow::close(Reason::SlowReader),
+            Ok(false) if context.has_expired() => return Flow::close(Reason::SlowReader),
             Ok(false) => return Flow::wait(self.last_deadline),
             Err(_) => return Flow::close(Reason::ClientReset),
         }
@@ -83,7 +85,7 @@ impl Exchange {
 
     /// State `Linger`.
     pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.expired {
+        if context.has_expired() {
             return Flow::close(self.close_reason);
         }
         context.buffers.lend(&mut self.input);

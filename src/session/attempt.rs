@@ -5,6 +5,8 @@ use super::{Client, Context, Flow, State, trace};
 use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net;
+use crate::upstream::backend::{Connecting, InFlight};
+use crate::upstream::cluster::Picked;
 use crate::upstream::health::Attempt;
 use crate::upstream::retry::{self, Failed, Failure, Next};
 use crate::wire::rewrite::{self, RequestEnd};
@@ -14,25 +16,72 @@ use std::sync::Arc;
 impl Exchange {
     /// State `Dispatch`.
     pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        while let Some(in_flight) = context.cluster.pick(&self.tried, context.now) {
-            let speaks_http10 = in_flight.backend().speaks_http10();
-            let id = in_flight.backend().id;
-            self.in_flight = Some(in_flight);
-            match (self.request.is_chunked, self.request_end) {
-                (false, _) => self.request_end = Some(RequestEnd::Plain),
-                (true, None) if speaks_http10 => return Flow::Goto(State::Collect),
-                (true, None) => self.request_end = Some(RequestEnd::Chunked),
-                // Chunks went to another backend before; this one does not know them.
-                (true, Some(RequestEnd::Chunked)) if speaks_http10 => {
-                    self.tried.push(id);
-                    continue;
+        loop {
+            match context.cluster.pick(&self.tried, context.now) {
+                Picked::Backend(in_flight) => {
+                    self.leave_queue(context);
+                    if let Some(next) = self.frame_for(in_flight) {
+                        return match next {
+                            State::Collect => Flow::Goto(State::Collect),
+                            _ => self.start_attempt(true, client, context),
+                        };
+                    }
                 }
-                (true, Some(_)) => {}
+                Picked::AllFull if self.is_queued => return Flow::Goto(State::Queue),
+                Picked::AllFull if context.cluster.queue().join(context.key, context.caller) => self.is_queued = true,
+                Picked::AllFull => return self.refuse(Cause::BackendFull, client, context),
+                Picked::NoneUp => {
+                    self.leave_queue(context);
+                    return self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context);
+                }
             }
-            return self.start_attempt(true, client, context);
         }
-        self.in_flight = None;
-        self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context)
+    }
+
+    /// Settles how the body is framed for the backend that was picked, and what to do next. None if this backend will not do.
+    fn frame_for(&mut self, in_flight: InFlight) -> Option<State> {
+        let speaks_http10 = in_flight.backend().speaks_http10();
+        match (self.request.is_chunked, self.request_end) {
+            (false, _) => self.request_end = Some(RequestEnd::Plain),
+            (true, None) if speaks_http10 => {
+                self.in_flight = Some(in_flight);
+                return Some(State::Collect);
+            }
+            (true, None) => self.request_end = Some(RequestEnd::Chunked),
+            // Chunks went to another backend before; this one does not know them.
+            (true, Some(RequestEnd::Chunked)) if speaks_http10 => {
+                self.tried.push(in_flight.backend().id);
+                return None;
+            }
+            (true, Some(_)) => {}
+        }
+        self.in_flight = Some(in_flight);
+        Some(State::Connect)
+    }
+
+    /// State `Queue`.
+    pub(super) fn wait_for_place(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if context.has_expired() {
+            self.leave_queue(context);
+            return self.refuse(Cause::BackendFull, client, context);
+        }
+        // The first wait's deadline holds for all.
+        Flow::wait(*self.queue_deadline.get_or_insert_with(|| context.deadline(Timeout::Queue)))
+    }
+
+    /// Takes a call: a place came free. False if this exchange does not wait for one.
+    pub(super) fn take_call(&mut self) -> bool {
+        let was_queued = std::mem::take(&mut self.is_queued);
+        if was_queued {
+            self.state = State::Dispatch;
+        }
+        was_queued
+    }
+
+    pub(super) fn leave_queue(&mut self, context: &Context<'_>) {
+        if std::mem::take(&mut self.is_queued) {
+            context.cluster.queue().leave(context.key, context.caller);
+        }
     }
 
     /// Starts an attempt against the backend that was picked: on an idle connection if `idle_allowed`, else on a fresh one.
@@ -67,6 +116,7 @@ impl Exchange {
         match context.connections.open(&backend, context.key) {
             Ok(link) => {
                 self.link = Some(link);
+                self.connecting = Some(Connecting::new(&backend));
                 context.counters.backend_connects.add(1);
                 Flow::Goto(State::Connect)
             }
@@ -85,8 +135,11 @@ impl Exchange {
             None => Ok(false),
         };
         match connected {
-            Ok(true) => Flow::Goto(State::RequestBody),
-            Ok(false) if context.expired => {
+            Ok(true) => {
+                self.connecting = None;
+                Flow::Goto(State::RequestBody)
+            }
+            Ok(false) if context.has_expired() => {
                 let finding = "the connect timed out";
                 self.fail_attempt(Failed::Connect, Cause::ConnectTimeout, &finding, client, context)
             }
@@ -137,8 +190,7 @@ impl Exchange {
         if is_other {
             return Flow::Goto(State::Dispatch);
         }
-        self.in_flight = Some(context.cluster.again(&in_flight));
-        drop(in_flight);
+        self.in_flight = Some(in_flight);
         self.start_attempt(false, client, context)
     }
 
@@ -162,6 +214,7 @@ impl Exchange {
 
     /// Closes the backend connection, whatever it is doing.
     pub(super) fn drop_link(&mut self, context: &mut Context<'_>) {
+        self.connecting = None;
         if let Some(link) = self.link.take() {
             context.connections.close(link);
         }

@@ -227,7 +227,7 @@ impl Exchange {
     /// Nothing moves just now. While an answer comes early, the rest of the request is still passed on. `blamed` is the reason
     /// if the time is up.
     pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.expired {
+        if context.has_expired() {
             return Flow::close(blamed);
         }
         if !self.upload_has_ended() {

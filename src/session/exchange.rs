@@ -8,7 +8,7 @@ use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net::{Buffer, SlotKey};
 use crate::reason::Reason;
-use crate::upstream::backend::{Backend, InFlight};
+use crate::upstream::backend::{Backend, Connecting, InFlight};
 use crate::wire::head_end::HeadEnd;
 use crate::wire::request::RequestHead;
 use crate::wire::rewrite::RequestEnd;
@@ -73,7 +73,8 @@ impl Request {
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) state: State,
-    pub(super) over_limit: bool,
+    /// Why the connection is not to be served, if it is one too many.
+    pub(super) refusal: Option<Cause>,
     /// From the client, not used yet.
     pub(super) input: Buffer,
     /// For the client, not sent yet.
@@ -92,6 +93,10 @@ pub(super) struct Exchange {
     pub(super) served_by: Option<Arc<Backend>>,
     /// The backend connection in use.
     pub(super) link: Option<SlotKey>,
+    /// Counts the connect while it is in progress.
+    pub(super) connecting: Option<Connecting>,
+    pub(super) is_queued: bool,
+    pub(super) queue_deadline: Option<Deadline>,
     pub(super) is_reused: bool,
     pub(super) connect_deadline: Deadline,
     pub(super) first_byte_deadline: Option<Deadline>,
@@ -120,16 +125,16 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(context: &mut Context<'_>, over_limit: bool) -> Self {
+    pub(super) fn new(context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
         let input = context.buffers.take();
-        Self::with_input(input, context, over_limit)
+        Self::with_input(input, context, refusal)
     }
 
     /// An exchange that begins with bytes that came behind the one before.
-    pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, over_limit: bool) -> Self {
+    pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
         Self {
             state: State::Head,
-            over_limit,
+            refusal,
             input,
             output: Buffer::default(),
             head_end: HeadEnd::default(),
@@ -143,6 +148,9 @@ impl Exchange {
             in_flight: None,
             served_by: None,
             link: None,
+            connecting: None,
+            is_queued: false,
+            queue_deadline: None,
             is_reused: false,
             connect_deadline: context.deadline(Timeout::Connect),
             first_byte_deadline: None,
@@ -171,6 +179,7 @@ impl Exchange {
             State::Head => self.read_head(client, context),
             State::Dispatch => self.dispatch(client, context),
             State::Collect => self.collect_body(client, context),
+            State::Queue => self.wait_for_place(client, context),
             State::Connect => self.connect(client, context),
             State::RequestBody => self.send_request(client, context),
             State::AwaitResponse => self.await_response(client, context),
@@ -204,6 +213,7 @@ impl Exchange {
             State::Head => "head",
             State::Dispatch => "dispatch",
             State::Collect | State::RequestBody => "request body",
+            State::Queue => "queue",
             State::Connect => "connect",
             State::AwaitResponse => "await response",
             State::ResponseBody => "response body",
@@ -231,6 +241,7 @@ impl Exchange {
 
     /// Gives everything back, and closes the backend connection if there is one in use.
     pub(super) fn abandon(mut self: Box<Self>, context: &mut Context<'_>) {
+        self.leave_queue(context);
         self.drop_link(context);
         if let Some(pipe) = self.download.pipe.take() {
             context.pipes.give(pipe);

@@ -14,7 +14,7 @@ use crate::wire::{Body, fields, request};
 impl Exchange {
     /// State `Head`.
     pub(super) fn read_head(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.expired {
+        if context.has_expired() {
             return self.refuse(Cause::HeadTimeout, client, context);
         }
         loop {
@@ -81,8 +81,8 @@ impl Exchange {
         self.outbound.end_common_head();
         self.input.consume(length);
         context.buffers.reclaim(&mut self.input);
-        if self.over_limit {
-            return self.refuse(Cause::Overload, client, context);
+        if let Some(cause) = self.refusal {
+            return self.refuse(cause, client, context);
         }
         if too_large {
             return self.refuse(Cause::BodyTooLarge, client, context);

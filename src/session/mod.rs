@@ -18,11 +18,13 @@ mod tunnel;
 mod upload;
 
 use crate::config::{Config, Timeout};
+use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, SlotKey, Stream};
 use crate::reason::Reason;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connections::Connections;
+use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
 use exchange::Exchange;
 use std::net::{SocketAddr, TcpStream};
@@ -48,17 +50,30 @@ pub struct Deadline {
     pub at: Instant,
 }
 
+/// Why a session is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// One of its sockets may be ready.
+    Ready,
+    /// Its deadline has passed, and nothing else has happened.
+    Expired,
+    /// It waits for a place at a backend, and one came free.
+    Called,
+}
+
 /// What a worker lends a session for one step.
 #[derive(Debug)]
 pub struct Context<'w> {
     /// The time of this turn of the worker's loop.
     pub now: Instant,
-    /// Whether the session's deadline has passed without any event.
-    pub expired: bool,
+    /// Why the session is stepped.
+    pub hint: Hint,
     /// Whether the balancer is stopping: answers close, idle connections end.
     pub draining: bool,
     /// The session's own key, by which its backend connection names it.
     pub key: SlotKey,
+    /// How the session is called when a place at a backend comes free.
+    pub caller: &'w Caller,
     /// Settings.
     pub config: &'w Config,
     /// The backends.
@@ -80,6 +95,11 @@ pub struct Context<'w> {
 }
 
 impl Context<'_> {
+    /// Whether the session's deadline has passed. True for the state that set it, not for those that follow in the same step.
+    fn has_expired(&self) -> bool {
+        self.hint == Hint::Expired
+    }
+
     fn deadline(&self, timeout: Timeout) -> Deadline {
         Deadline { timeout, at: self.now + self.config.timeouts.of(timeout) }
     }
@@ -98,7 +118,7 @@ pub struct Session {
     client: Client,
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
-    over_limit: bool,
+    refusal: Option<Cause>,
 }
 
 // An idle keep-alive client is this and its place in the deadline lists; everything else exists only during an exchange.
@@ -134,6 +154,8 @@ enum State {
     Dispatch,
     /// Taking in a whole chunked body, for a backend that knows no chunks.
     Collect,
+    /// Waiting for a place at a backend.
+    Queue,
     /// Waiting for a connect.
     Connect,
     /// Sending the request; an early answer is looked for.
@@ -151,9 +173,10 @@ enum State {
 }
 
 impl Session {
-    /// Takes over a socket. `over_limit` says that there are too many connections: its first request is answered with 503.
-    pub fn new(socket: TcpStream, peer: SocketAddr, over_limit: bool, idle_until: Instant) -> Self {
-        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, over_limit }
+    /// Takes over a socket. `refusal` is why it is not to be served, if it is one too many: that is what its
+    /// first request is answered with.
+    pub fn new(socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>, idle_until: Instant) -> Self {
+        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, refusal }
     }
 
     /// The socket, to be registered.
@@ -168,6 +191,10 @@ impl Session {
 
     /// Runs the session until there is nothing to do yet.
     pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+        if context.hint == Hint::Called && !self.exchange.as_mut().is_some_and(|exchange| exchange.take_call()) {
+            // It found a place, or gave up, before the call came.
+            context.cluster.queue().call_next();
+        }
         if self.client.stream.is_broken() {
             return Verdict::Close(Reason::ClientReset);
         }
@@ -183,7 +210,7 @@ impl Session {
                 Flow::Yield(verdict) => return verdict,
                 Flow::Done => self.end_exchange(context),
             }
-            context.expired = false;
+            context.hint = Hint::Ready;
         }
     }
 
@@ -210,12 +237,12 @@ impl Session {
             if context.draining {
                 return Some(Verdict::Close(Reason::Drained));
             }
-            if context.expired {
+            if context.has_expired() {
                 return Some(Verdict::Close(Reason::IdleTimeout));
             }
             return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until }));
         }
-        self.exchange = Some(Box::new(Exchange::new(context, self.over_limit)));
+        self.exchange = Some(Box::new(Exchange::new(context, self.refusal)));
         None
     }
 
@@ -224,7 +251,7 @@ impl Session {
         let exchange = self.exchange.take().expect("only a running exchange ends");
         let had_a_request = exchange.had_a_request();
         if let Some(rest) = exchange.end(context) {
-            self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.over_limit)));
+            self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.refusal)));
         } else if had_a_request {
             self.idle_until = context.deadline(Timeout::Idle).at;
         }

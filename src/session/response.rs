@@ -22,7 +22,7 @@ impl Exchange {
         if let Some(flow) = self.look_for_answer(client, context) {
             return flow;
         }
-        if context.expired {
+        if context.has_expired() {
             // Slowness is no proof of illness: it never counts against the backend's health.
             return self.refuse(Cause::FirstByteTimeout, client, context);
         }

@@ -19,7 +19,7 @@ enum Moved {
 impl Exchange {
     /// State `Tunnel`.
     pub(super) fn tunnel(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.expired {
+        if context.has_expired() {
             return self.end_tunnel(Reason::TunnelIdle, client, context);
         }
         // The 101 itself, and then what came right behind it.

@@ -215,7 +215,7 @@ impl Exchange {
             Pumped::Bad(cause) => self.refuse(cause, client, context),
             // What it answered before it closed is worth more than the error.
             Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
-            Pumped::Blocked(side) if context.expired => {
+            Pumped::Blocked(side) if context.has_expired() => {
                 let waits_for_continue = self.request.expects_continue && !self.upload.has_begun();
                 let cause = match side {
                     Side::Client if waits_for_continue => Cause::FirstByteTimeout,
@@ -230,7 +230,7 @@ impl Exchange {
 
     /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.
     pub(super) fn collect_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.expired {
+        if context.has_expired() {
             return self.refuse(Cause::RequestBodyTimeout, client, context);
         }
         if self.request.expects_continue && !self.upload.has_begun() && self.collected.is_empty() && !self.interim_sent {

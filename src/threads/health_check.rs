@@ -85,6 +85,9 @@ impl Daemon {
         loop {
             let now = Instant::now();
             self.update_schedule(now);
+            if self.schedule.iter().all(|due| due.checked) {
+                self.first_round = None;
+            }
             self.start_due_checks(now);
             let wait = self.next_due().saturating_duration_since(now).min(TRANSITION);
             crossbeam_channel::select! {
@@ -135,9 +138,6 @@ impl Daemon {
         if let Some(due) = self.schedule.iter_mut().find(|due| due.backend.id == outcome.backend.id) {
             due.in_flight = false;
             due.checked = true;
-        }
-        if self.schedule.iter().all(|due| due.checked) {
-            self.first_round = None;
         }
     }
 }

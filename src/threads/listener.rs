@@ -3,6 +3,7 @@
 //! Blocks in `accept` and, when the machine has run out of something, in a short pause that stopping ends at once. Owns the
 //! listening socket. Must never end because an accept has failed, and never serve anybody itself.
 
+use super::client_limit::ClientLimit;
 use super::worker::Handle;
 use crate::error::{Cause, phrase};
 use crossbeam_channel::Receiver;
@@ -40,6 +41,8 @@ pub struct Listener {
     pub workers: Vec<Handle>,
     /// The most client connections at once.
     pub limit: usize,
+    /// The most connections of one client address, if limited.
+    pub client_limit: Option<Arc<ClientLimit>>,
     /// Closed when the listener is to stop.
     pub stop: Receiver<()>,
     /// What it counts.
@@ -78,23 +81,29 @@ impl Listener {
     }
 
     /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
-    fn hand(&self, socket: TcpStream, peer: SocketAddr) {
+    fn hand(&self, mut socket: TcpStream, peer: SocketAddr) {
+        let is_within_client_limit = self.client_limit.as_ref().is_none_or(|limit| limit.enter(peer.ip()));
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
         let total: usize = loads.iter().sum();
-        if total >= self.limit + ANSWERED_OVER_LIMIT {
-            return self.turn_away(socket);
-        }
-        let over_limit = total >= self.limit;
-        let least = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
-        let (before, after) = self.workers.split_at(least);
-        let mut socket = socket;
-        for worker in after.iter().chain(before) {
-            match worker.hand(socket, peer, over_limit) {
-                Ok(()) => return,
-                Err(given_back) => socket = given_back,
+        let refusal = match (total >= self.limit, is_within_client_limit) {
+            (true, _) => Some(Cause::Overload),
+            (false, false) => Some(Cause::ClientLimit),
+            (false, true) => None,
+        };
+        if total < self.limit + ANSWERED_OVER_LIMIT {
+            let least = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
+            let (before, after) = self.workers.split_at(least);
+            for worker in after.iter().chain(before) {
+                match worker.hand(socket, peer, refusal) {
+                    Ok(()) => return,
+                    Err(given_back) => socket = given_back,
+                }
             }
         }
         self.turn_away(socket);
+        if let Some(limit) = &self.client_limit {
+            limit.leave(peer.ip());
+        }
     }
 
     /// Tells the client, as far as that works without waiting, and closes.

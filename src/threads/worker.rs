@@ -3,14 +3,17 @@
 //! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
 //! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
 
+use super::client_limit::ClientLimit;
 use super::deadlines::Deadlines;
 use crate::config::Config;
+use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
 use crate::reason::Reason;
-use crate::session::{Context, Session, Verdict};
+use crate::session::{Context, Hint, Session, Verdict};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connections::Connections;
+use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::io;
@@ -34,8 +37,8 @@ pub enum Message {
         socket: TcpStream,
         /// Its other end.
         peer: SocketAddr,
-        /// There are too many: it is to be answered with 503.
-        over_limit: bool,
+        /// Why it is not to be served, if it is one too many.
+        refusal: Option<Cause>,
     },
     /// Finish what is in flight, and cut what is left at this moment.
     Drain(Instant),
@@ -62,9 +65,9 @@ impl Handle {
     }
 
     /// Hands a socket over. A full inbox gives it back.
-    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, over_limit: bool) -> Result<(), TcpStream> {
+    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        match self.inbox.try_send(Message::Socket { socket, peer, over_limit }) {
+        match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
             Ok(()) => {
                 self.waker.wake();
                 Ok(())
@@ -93,6 +96,10 @@ pub struct Worker {
     config: Arc<Config>,
     cluster: Arc<Cluster>,
     inbox: Receiver<Message>,
+    /// Sessions that waited for a place at a backend and are called.
+    calls: Receiver<SlotKey>,
+    caller: Caller,
+    client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
     counters: Arc<Counters>,
     sessions: Slots<Session>,
@@ -113,15 +120,19 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the handle to it.
-    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>) -> io::Result<(Self, Handle)> {
+    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, client_limit: Option<Arc<ClientLimit>>) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (sender, inbox) = crossbeam_channel::bounded(INBOX);
+        let (calling, calls) = crossbeam_channel::unbounded();
         let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::default() };
         let now = Instant::now();
         let worker = Self {
             config,
             cluster,
             inbox,
+            calls,
+            caller: Caller::new(calling, poller.waker()),
+            client_limit,
             session_count: Arc::clone(&handle.sessions),
             counters: Arc::clone(&handle.counters),
             sessions: Slots::default(),
@@ -146,8 +157,9 @@ impl Worker {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<SlotKey> = Vec::new();
         loop {
-            let (timeout, inbox) = (self.timeout(), &self.inbox);
-            if let Err(error) = self.connections.poller().wait(&mut events, timeout, || inbox.is_empty()) {
+            let (timeout, inbox, calls) = (self.timeout(), &self.inbox, &self.calls);
+            let nothing_pending = || inbox.is_empty() && calls.is_empty();
+            if let Err(error) = self.connections.poller().wait(&mut events, timeout, nothing_pending) {
                 // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
                 log::error!("waiting for events failed: {error}");
             }
@@ -157,10 +169,11 @@ impl Worker {
             self.note_events(&events, &mut ready);
             self.take_messages(&mut ready);
             for key in ready.drain(..) {
-                self.step(key, false);
+                self.step(key, Hint::Ready);
             }
+            self.take_calls();
             while let Some(key) = self.deadlines.pop_expired(self.now) {
-                self.step(key, true);
+                self.step(key, Hint::Expired);
             }
             if self.now >= self.sweep_at {
                 self.connections.expire(self.now);
@@ -215,7 +228,7 @@ impl Worker {
     fn take_messages(&mut self, ready: &mut Vec<SlotKey>) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Message::Socket { socket, peer, over_limit } => ready.extend(self.admit(socket, peer, over_limit)),
+                Message::Socket { socket, peer, refusal } => ready.extend(self.admit(socket, peer, refusal)),
                 Message::Drain(until) => {
                     self.drain_until = Some(until);
                     self.connections.close_idle();
@@ -225,10 +238,22 @@ impl Worker {
         }
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, over_limit: bool) -> Option<SlotKey> {
+    /// Steps the sessions for which a place at a backend came free.
+    fn take_calls(&mut self) {
+        while let Ok(key) = self.calls.try_recv() {
+            if self.sessions.get_mut(key).is_some() {
+                self.step(key, Hint::Called);
+            } else {
+                // It has ended meanwhile: the place is for the next one.
+                self.cluster.queue().call_next();
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Option<SlotKey> {
         self.counters.connections.add(1);
         let idle_until = self.now + self.config.timeouts.idle;
-        let key = self.sessions.insert(Session::new(socket, peer, over_limit, idle_until));
+        let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
         if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
             log::warn!("cannot watch the connection of {peer}: {error}");
@@ -239,8 +264,8 @@ impl Worker {
     }
 
     /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.
-    fn step(&mut self, key: SlotKey, expired: bool) {
-        let Some(verdict) = self.with_session(key, expired, |session, context| {
+    fn step(&mut self, key: SlotKey, hint: Hint) {
+        let Some(verdict) = self.with_session(key, hint, |session, context| {
             catch_unwind(AssertUnwindSafe(|| session.step(context))).unwrap_or(Verdict::Close(Reason::Panicked))
         }) else {
             return;
@@ -256,32 +281,32 @@ impl Worker {
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
-        self.with_session(key, false, |session, context| {
+        let peer = self.with_session(key, Hint::Ready, |session, context| {
             if reason.is_error() && reason != Reason::Refused {
                 log::info!("{} closed in stage {}: {}", session.peer(), session.stage(), reason.sentence());
             }
             session.close(context);
+            session.peer().ip()
         });
         if self.sessions.remove(key).is_some() {
             self.deadlines.clear(key);
             self.counters.closed(reason);
             self.session_count.fetch_sub(1, Ordering::Relaxed);
+            if let (Some(limit), Some(peer)) = (&self.client_limit, peer) {
+                limit.leave(peer);
+            }
         }
     }
 
     /// Lends a session everything it needs.
-    fn with_session<R>(
-        &mut self,
-        key: SlotKey,
-        expired: bool,
-        run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
-    ) -> Option<R> {
+    fn with_session<R>(&mut self, key: SlotKey, hint: Hint, run: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> Option<R> {
         let session = self.sessions.get_mut(key)?;
         let mut context = Context {
             now: self.now,
-            expired,
+            hint,
             draining: self.drain_until.is_some(),
             key,
+            caller: &self.caller,
             config: &self.config,
             cluster: &self.cluster,
             connections: &mut self.connections,

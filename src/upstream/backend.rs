@@ -1,8 +1,9 @@
 //! One backend as all workers share it: who it is, and what is counted about it.
 
+use super::queue::Queue;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
 
 /// A backend. Its identity is its `id`, which is never given again while the program runs.
 #[derive(Debug)]
@@ -13,7 +14,12 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub address: SocketAddr,
+    /// The most requests at once, if limited.
+    limit: usize,
+    /// Who waits for a place here or at another backend.
+    queue: Arc<Queue>,
     in_flight: AtomicUsize,
+    connecting: AtomicUsize,
     requests: AtomicU64,
     /// Its last answer was HTTP/1.0: it must not be sent chunks.
     speaks_http10: AtomicBool,
@@ -30,12 +36,25 @@ impl Backend {
             id,
             name,
             address,
+            limit: usize::MAX,
+            queue: Arc::default(),
+            connecting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             speaks_http10: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             trial_at: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Takes at most so many requests at once; whoever finds no place waits in `queue`.
+    pub(super) fn limited(self, limit: usize, queue: &Arc<Queue>) -> Self {
+        Self { limit, queue: Arc::clone(queue), ..self }
+    }
+
+    /// Connects that are in progress, over all workers.
+    pub(super) fn connecting(&self) -> usize {
+        self.connecting.load(Relaxed)
     }
 
     /// Requests that are at the backend now.
@@ -86,10 +105,16 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(backend: &Arc<Backend>) -> Self {
-        backend.in_flight.fetch_add(1, Relaxed);
+    /// Takes a place, if there is one.
+    pub(super) fn take(backend: &Arc<Backend>) -> Option<Self> {
+        if backend.limit == usize::MAX {
+            backend.in_flight.fetch_add(1, Ordering::SeqCst);
+        } else {
+            let one_more = |count: usize| (count < backend.limit).then_some(count + 1);
+            backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        }
         backend.requests.fetch_add(1, Relaxed);
-        Self { backend: Arc::clone(backend) }
+        Some(Self { backend: Arc::clone(backend) })
     }
 
     /// Whose request it is.
@@ -100,7 +125,29 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.backend.in_flight.fetch_sub(1, Relaxed);
+        // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that somebody waits.
+        self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.backend.queue.call_next();
+    }
+}
+
+/// One connect in progress; the count goes down when this is dropped.
+#[derive(Debug)]
+pub struct Connecting {
+    backend: Arc<Backend>,
+}
+
+impl Connecting {
+    /// Counts a connect.
+    pub fn new(backend: &Arc<Backend>) -> Self {
+        backend.connecting.fetch_add(1, Relaxed);
+        Self { backend: Arc::clone(backend) }
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.backend.connecting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -111,10 +158,20 @@ mod tests {
     #[test]
     fn a_request_counts_while_its_guard_lives() {
         let backend = Arc::new(Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap()));
-        let guard = InFlight::new(&backend);
+        let guard = InFlight::take(&backend).unwrap();
         assert_eq!(backend.in_flight(), 1);
         drop(guard);
         assert_eq!((backend.in_flight(), backend.requests()), (0, 1));
+    }
+
+    #[test]
+    fn a_full_backend_takes_no_more() {
+        let backend = Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap()).limited(2, &Arc::default());
+        let backend = Arc::new(backend);
+        let (first, _second) = (InFlight::take(&backend).unwrap(), InFlight::take(&backend).unwrap());
+        assert!(InFlight::take(&backend).is_none());
+        drop(first);
+        assert!(InFlight::take(&backend).is_some());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use super::backend::{Backend, InFlight};
 use super::balance::round_robin;
 use super::health::{Attempt, Health, Rules};
-use crate::config::{BackendAddress, HealthConfig};
+use super::queue::Queue;
+use crate::config::{self, BackendAddress, Config};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -28,6 +29,8 @@ pub struct HealthySet {
 struct Member {
     backend: Arc<Backend>,
     health: Health,
+    /// Why it is up or down, in words.
+    why: String,
 }
 
 /// The backends and their judgement.
@@ -37,9 +40,21 @@ pub struct Cluster {
     healthy: RwLock<Arc<HealthySet>>,
     /// Protects membership and judgement; taken by checkers for each result, and by workers only for failures.
     members: Mutex<Vec<Member>>,
+    queue: Arc<Queue>,
     turn: AtomicUsize,
     rules: Rules,
     started: Instant,
+}
+
+/// What came of looking for a backend.
+#[derive(Debug)]
+pub enum Picked {
+    /// This one, with a place at it taken.
+    Backend(InFlight),
+    /// Some are up, but each has as many requests as it may.
+    AllFull,
+    /// None is up, or all that are were tried.
+    NoneUp,
 }
 
 /// What the checker threads need to know about one backend.
@@ -55,16 +70,20 @@ pub struct Standing {
 
 impl Cluster {
     /// A cluster of these backends: all down until checked, or all up if there are no checks.
-    pub fn new(backends: &[BackendAddress], health: &HealthConfig) -> Self {
+    pub fn new(config: &Config) -> Self {
+        let (health, queue) = (&config.health, Arc::<Queue>::default());
+        let limit = config.backend_connections.unwrap_or(usize::MAX);
         let rules = Rules { checks: health.checks, rise: health.rise, fall: health.fall };
         let member = |(id, backend): (usize, &BackendAddress)| Member {
-            backend: Arc::new(Backend::new(id, backend.name.clone(), backend.address)),
+            backend: Arc::new(Backend::new(id, backend.name.clone(), backend.address).limited(limit, &queue)),
             health: Health::new(rules),
+            why: "it was not checked yet".to_owned(),
         };
-        let members: Vec<Member> = backends.iter().enumerate().map(member).collect();
+        let members: Vec<Member> = config.backends.iter().enumerate().map(member).collect();
         let cluster = Self {
             healthy: RwLock::default(),
             members: Mutex::default(),
+            queue,
             turn: AtomicUsize::new(0),
             rules,
             started: Instant::now(),
@@ -74,23 +93,46 @@ impl Cluster {
         cluster
     }
 
-    /// The backend whose turn it is, with its in-flight count taken. `tried` are left out: this exchange has failed there.
-    pub fn pick(&self, tried: &[usize], now: Instant) -> Option<InFlight> {
-        let usable = |backend: &Backend| !tried.contains(&backend.id);
+    /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange has failed there. One that has
+    /// many connects in progress may be swallowing them, so it is passed over while another will do.
+    pub fn pick(&self, tried: &[usize], now: Instant) -> Picked {
+        let is_new = |backend: &Backend| !tried.contains(&backend.id);
         let healthy = self.healthy.read();
-        if !healthy.on_trial.is_empty() {
-            let (now, next) = (self.clock(now), self.clock(now + NEXT_TRIAL));
-            let mut due = healthy.on_trial.iter().filter(|backend| usable(backend));
-            if let Some(backend) = due.find(|backend| backend.claim_trial(now, next)) {
-                return Some(InFlight::new(backend));
-            }
+        if let Some(trial) = self.pick_trial(&healthy, is_new, now) {
+            return Picked::Backend(trial);
         }
-        round_robin::pick(&healthy.up, &self.turn, usable).map(InFlight::new)
+        let is_prompt = |backend: &Backend| backend.connecting() < config::PENDING_CONNECTS;
+        let mut any_full = false;
+        let mut take = |backend: &Arc<Backend>| {
+            let place = InFlight::take(backend);
+            any_full |= place.is_none();
+            place
+        };
+        let first_choice = |backend: &Arc<Backend>| if is_new(backend) && is_prompt(backend) { take(backend) } else { None };
+        if let Some(place) = round_robin::pick(&healthy.up, &self.turn, first_choice) {
+            return Picked::Backend(place);
+        }
+        let mut others = healthy.up.iter().filter(|backend| is_new(backend) && !is_prompt(backend));
+        match others.find_map(take) {
+            Some(place) => Picked::Backend(place),
+            None if any_full => Picked::AllFull,
+            None => Picked::NoneUp,
+        }
     }
 
-    /// The same backend again, for a fresh connection after a dead one.
-    pub fn again(&self, in_flight: &InFlight) -> InFlight {
-        InFlight::new(in_flight.backend())
+    /// An ejected backend whose one trial request is due.
+    fn pick_trial(&self, healthy: &HealthySet, is_new: impl Fn(&Backend) -> bool, now: Instant) -> Option<InFlight> {
+        if healthy.on_trial.is_empty() {
+            return None;
+        }
+        let (now, next) = (self.clock(now), self.clock(now + NEXT_TRIAL));
+        let mut due = healthy.on_trial.iter().filter(|backend| is_new(backend));
+        due.find(|backend| backend.claim_trial(now, next)).and_then(InFlight::take)
+    }
+
+    /// The queue for a place.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// How many backends are up.
@@ -107,6 +149,13 @@ impl Cluster {
             in_transition: member.health.in_transition(),
         };
         members.iter().map(standing).collect()
+    }
+
+    /// Why no backend is up, if none is: what was found about the first one.
+    pub fn why_none_is_up(&self) -> Option<String> {
+        let members = self.members.lock();
+        let all_down = members.iter().all(|member| !member.health.is_up());
+        members.first().filter(|_| all_down).map(|member| member.why.clone())
     }
 
     /// Takes in a check's result; `finding` says in words what was seen.
@@ -135,11 +184,14 @@ impl Cluster {
         let Some(member) = members.iter_mut().find(|member| member.backend.id == backend.id) else {
             return;
         };
-        let was_up = member.health.is_up();
+        let (was_up, was_known) = (member.health.is_up(), member.health.is_known());
         let was_ejected_until = member.health.ejected_until();
         let failures = member.health.failures() + 1;
         judgement(&mut member.health, others_up == 0);
         let is_up = member.health.is_up();
+        if was_up != is_up || !was_known {
+            finding.clone_into(&mut member.why);
+        }
         let ejected_until = member.health.ejected_until();
         if let Some(until) = ejected_until.filter(|_| ejected_until != was_ejected_until) {
             member.backend.set_trial_at(self.clock(until));
@@ -148,8 +200,12 @@ impl Cluster {
             self.rebuild(&members);
         }
         drop(members);
+        if was_up != is_up {
+            self.queue.call_all();
+        }
         match (was_up, is_up) {
             (false, true) => log::info!("backend {} up: {finding}", backend.name),
+            (false, false) if !was_known => log::info!("backend {} down: {finding}", backend.name),
             (true, false) => log::info!("backend {} down after {failures} failure(s): {finding}", backend.name),
             _ => log::debug!("backend {} stays {}: {finding}", backend.name, if is_up { "up" } else { "down" }),
         }
@@ -179,18 +235,26 @@ mod tests {
 
     fn cluster(count: u16, checks: bool) -> Cluster {
         let backend = |id: u16| BackendAddress { name: format!("b{id}"), address: ([127, 0, 0, 1], id + 1).into() };
-        let backends: Vec<_> = (0..count).map(backend).collect();
-        Cluster::new(&backends, &HealthConfig { checks, ..HealthConfig::default() })
+        let mut config = Config { backends: (0..count).map(backend).collect(), ..Config::default() };
+        config.health.checks = checks;
+        Cluster::new(&config)
+    }
+
+    fn pick(cluster: &Cluster, tried: &[usize], now: Instant) -> Option<usize> {
+        match cluster.pick(tried, now) {
+            Picked::Backend(picked) => Some(picked.backend().id),
+            Picked::AllFull | Picked::NoneUp => None,
+        }
     }
 
     fn picks(cluster: &Cluster, now: Instant) -> Vec<usize> {
-        (0..3).filter_map(|_| cluster.pick(&[], now)).map(|picked| picked.backend().id).collect()
+        (0..3).filter_map(|_| pick(cluster, &[], now)).collect()
     }
 
     #[test]
     fn nobody_is_picked_before_a_check_has_passed() {
         let (cluster, now) = (cluster(2, true), Instant::now());
-        assert!(cluster.pick(&[], now).is_none());
+        assert_eq!(pick(&cluster, &[], now), None);
         let second = Arc::clone(&cluster.standings()[1].backend);
         cluster.checked(&second, true, "passed", now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
@@ -199,8 +263,8 @@ mod tests {
     #[test]
     fn what_was_tried_is_left_out() {
         let (cluster, now) = (cluster(2, false), Instant::now());
-        assert_eq!(cluster.pick(&[0], now).unwrap().backend().id, 1);
-        assert!(cluster.pick(&[0, 1], now).is_none());
+        assert_eq!(pick(&cluster, &[0], now), Some(1));
+        assert_eq!(pick(&cluster, &[0, 1], now), None);
     }
 
     #[test]
@@ -212,8 +276,7 @@ mod tests {
         }
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let later = now + Duration::from_secs(2);
-        let trial = cluster.pick(&[], later).unwrap();
-        assert_eq!(trial.backend().id, 0);
+        assert_eq!(pick(&cluster, &[], later), Some(0));
         assert_eq!(picks(&cluster, later), [1, 1, 1], "one trial at a time");
         cluster.answered(&first, later);
         assert_eq!(cluster.up(), 2);
@@ -228,5 +291,20 @@ mod tests {
             }
         }
         assert_eq!(cluster.up(), 1);
+    }
+    #[test]
+    fn one_that_may_be_swallowing_connects_is_passed_over_while_another_will_do() {
+        use crate::upstream::backend::Connecting;
+        let (cluster, now) = (cluster(2, false), Instant::now());
+        let connecting = |id: usize| -> Vec<_> {
+            let backend = Arc::clone(&cluster.standings()[id].backend);
+            (0..config::PENDING_CONNECTS).map(|_| Connecting::new(&backend)).collect()
+        };
+        let first = connecting(0);
+        assert_eq!(picks(&cluster, now), [1, 1, 1]);
+        let _second = connecting(1);
+        assert_eq!(picks(&cluster, now).len(), 3, "if all do, one is as good as another");
+        drop(first);
+        assert_eq!(picks(&cluster, now), [0, 0, 0]);
     }
 }

@@ -73,6 +73,11 @@ impl Health {
         self.checked == Checked::Passing && self.ejected_until.is_none()
     }
 
+    /// Whether anything has been found out about it.
+    pub fn is_known(&self) -> bool {
+        self.checked != Checked::Unknown
+    }
+
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
         self.against > 0 || self.ejected_until.is_some()

@@ -8,4 +8,5 @@ pub mod balance;
 pub mod cluster;
 pub mod connections;
 pub mod health;
+pub mod queue;
 pub mod retry;

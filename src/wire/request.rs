@@ -131,7 +131,7 @@ impl<'b> Facts<'b> {
                     let mut protocols = fields::list(field.value);
                     facts.asks_for_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 }
-                Name::Accept => facts.accepts_json |= contains(field.value, b"application/json"),
+                Name::Accept => facts.accepts_json |= fields::list(field.value).any(is_json),
                 Name::RequestId => facts.has_request_id = !field.value.is_empty(),
                 _ => {}
             }
@@ -161,8 +161,10 @@ impl<'b> Facts<'b> {
     }
 }
 
-fn contains(value: &[u8], part: &[u8]) -> bool {
-    value.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+/// Whether a media range is JSON, whatever its parameters say.
+fn is_json(range: &[u8]) -> bool {
+    let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 impl From<BadFraming> for Cause {

@@ -4,14 +4,14 @@ use crate::upstream::backend::Backend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The next usable backend after the one that `turn` points at; moves the turn on. None if none is usable.
-pub fn pick<'s>(up: &'s [Arc<Backend>], turn: &AtomicUsize, usable: impl Fn(&Backend) -> bool) -> Option<&'s Arc<Backend>> {
+/// Offers the backends in their order, from the one that `turn` points at, until one is taken; moves the turn on.
+pub fn pick<T>(up: &[Arc<Backend>], turn: &AtomicUsize, take: impl FnMut(&Arc<Backend>) -> Option<T>) -> Option<T> {
     if up.is_empty() {
         return None;
     }
     let first = turn.fetch_add(1, Relaxed) % up.len();
     let (before, after) = up.split_at(first);
-    after.iter().chain(before).find(|backend| usable(backend))
+    after.iter().chain(before).find_map(take)
 }
 
 #[cfg(test)]
@@ -26,15 +26,15 @@ mod tests {
     #[test]
     fn each_has_its_turn() {
         let (up, turn) = (backends(3), AtomicUsize::new(0));
-        let picked: Vec<_> = (0..7).map(|_| pick(&up, &turn, |_| true).unwrap().id).collect();
+        let picked: Vec<_> = (0..7).map(|_| pick(&up, &turn, |backend| Some(backend.id)).unwrap()).collect();
         assert_eq!(picked, [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
     fn one_that_is_not_usable_is_passed_over() {
         let (up, turn) = (backends(3), AtomicUsize::new(1));
-        assert_eq!(pick(&up, &turn, |backend| backend.id != 1).unwrap().id, 2);
-        assert!(pick(&up, &turn, |_| false).is_none());
-        assert!(pick(&[], &turn, |_| true).is_none());
+        assert_eq!(pick(&up, &turn, |backend| (backend.id != 1).then_some(backend.id)), Some(2));
+        assert_eq!(pick(&up, &turn, |_| None::<usize>), None);
+        assert_eq!(pick(&[], &turn, |backend| Some(backend.id)), None);
     }
 }
