@@ -9,7 +9,7 @@ use crate::config::{BackendAddress, Config, HealthConfig, Timeouts};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use log::LevelFilter;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use values::{parse_duration, parse_level, parse_network, parse_path, parse_share, parse_size, parse_timeout};
 

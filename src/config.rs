@@ -27,6 +27,8 @@ pub const STEP_BYTES: usize = 256 * 1024;
 pub const LINGER_BYTES: usize = 256 * 1024;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
+/// The longest request line, in bytes: the target and what stands around it; beyond it 414.
+pub const REQUEST_LINE_BYTES: usize = TARGET_BYTES + 64;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES: usize = 8;
 /// The listen backlog.

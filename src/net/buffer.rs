@@ -81,8 +81,10 @@ impl Buffer {
         }
     }
 
-    /// Makes sure that at least `limit` bytes can stand in the buffer at once: for a large head.
+    /// Makes sure that at least `limit` unread bytes can stand in the buffer at once: for a large head.
     pub fn grow_to(&mut self, limit: usize) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
         self.bytes.reserve(limit.saturating_sub(self.bytes.len()));
     }
 }
@@ -148,6 +150,16 @@ mod tests {
         buffer.make_room();
         assert_eq!(buffer.unread(), b"xxx");
         assert_eq!(buffer.room(), CAPACITY - 3);
+    }
+
+    #[test]
+    fn growing_counts_what_is_unread_alone() {
+        let mut buffer = Buffer::pooled();
+        buffer.append(&vec![b'x'; CAPACITY]);
+        buffer.consume(CAPACITY - 3);
+        buffer.grow_to(2 * CAPACITY);
+        assert_eq!(buffer.unread(), b"xxx");
+        assert!(buffer.room() >= 2 * CAPACITY - 3);
     }
 
     #[test]

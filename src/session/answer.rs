@@ -44,7 +44,7 @@ impl Exchange {
             let phrase = error::phrase(status);
             ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
         };
-        let is_head = self.request.is_head || self.input.unread().starts_with(b"HEAD ");
+        let is_head = self.request.is_head;
         let line = match (self.keeps_client, self.request.version) {
             (false, _) => ConnectionLine::Close,
             (true, Version::Http11) => ConnectionLine::Silent,

@@ -5,13 +5,22 @@ use super::{Client, Context, Flow, State, trace};
 use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net;
-use crate::upstream::backend::{Connecting, InFlight};
+use crate::upstream::backend::{Backend, Connecting, InFlight};
 use crate::upstream::cluster::Picked;
 use crate::upstream::health::Attempt;
 use crate::upstream::retry::{self, Failed, Failure, Next};
 use crate::wire::rewrite::{self, RequestEnd};
 use std::fmt::Display;
 use std::sync::Arc;
+
+/// Whether a backend will do for the request's body.
+enum Fit {
+    Ready,
+    /// It knows no chunks: the body must be taken in whole first.
+    AfterCollecting,
+    /// It knows no chunks, and some were sent already.
+    Unsuitable,
+}
 
 impl Exchange {
     /// State `Dispatch`.
@@ -20,11 +29,13 @@ impl Exchange {
             match context.cluster.pick(&self.tried, context.now) {
                 Picked::Backend(in_flight) => {
                     self.leave_queue(context);
-                    if let Some(next) = self.frame_for(in_flight) {
-                        return match next {
-                            State::Collect => Flow::Goto(State::Collect),
-                            _ => self.start_attempt(true, client, context),
-                        };
+                    match self.frame_for(in_flight.backend()) {
+                        Fit::Ready => return self.start_attempt(in_flight, true, client, context),
+                        Fit::AfterCollecting => {
+                            self.in_flight = Some(in_flight);
+                            return Flow::Goto(State::Collect);
+                        }
+                        Fit::Unsuitable => self.tried.push(in_flight.backend().id),
                     }
                 }
                 Picked::AllFull if self.is_queued => return Flow::Goto(State::Queue),
@@ -38,25 +49,17 @@ impl Exchange {
         }
     }
 
-    /// Settles how the body is framed for the backend that was picked, and what to do next. None if this backend will not do.
-    fn frame_for(&mut self, in_flight: InFlight) -> Option<State> {
-        let speaks_http10 = in_flight.backend().speaks_http10();
+    /// Settles how the body is framed for a backend.
+    fn frame_for(&mut self, backend: &Backend) -> Fit {
         match (self.request.is_chunked, self.request_end) {
             (false, _) => self.request_end = Some(RequestEnd::Plain),
-            (true, None) if speaks_http10 => {
-                self.in_flight = Some(in_flight);
-                return Some(State::Collect);
-            }
+            (true, None) if backend.speaks_http10() => return Fit::AfterCollecting,
             (true, None) => self.request_end = Some(RequestEnd::Chunked),
             // Chunks went to another backend before; this one does not know them.
-            (true, Some(RequestEnd::Chunked)) if speaks_http10 => {
-                self.tried.push(in_flight.backend().id);
-                return None;
-            }
+            (true, Some(RequestEnd::Chunked)) if backend.speaks_http10() => return Fit::Unsuitable,
             (true, Some(_)) => {}
         }
-        self.in_flight = Some(in_flight);
-        Some(State::Connect)
+        Fit::Ready
     }
 
     /// State `Queue`.
@@ -84,10 +87,47 @@ impl Exchange {
         }
     }
 
-    /// Starts an attempt against the backend that was picked: on an idle connection if `idle_allowed`, else on a fresh one.
-    pub(super) fn start_attempt(&mut self, idle_allowed: bool, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let in_flight = self.in_flight.as_ref().expect("an attempt is started on a backend that was picked");
-        let backend = Arc::clone(in_flight.backend());
+    /// Starts an attempt against a backend: on an idle connection if `idle_allowed`, else on a fresh one.
+    pub(super) fn start_attempt(
+        &mut self,
+        in_flight: InFlight,
+        idle_allowed: bool,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Flow {
+        let backend = in_flight.backend();
+        self.end_head_for(backend, client);
+        self.link = if idle_allowed {
+            context.connections.check_out(backend, context.key, !self.request.is_idempotent, context.now)
+        } else {
+            None
+        };
+        self.is_reused = self.link.is_some();
+        if self.is_reused {
+            self.in_flight = Some(in_flight);
+            context.counters.backend_reuses.add(1);
+            return Flow::Goto(State::RequestBody);
+        }
+        let opened = context.connections.open(backend, context.key);
+        self.connecting = opened.is_ok().then(|| Connecting::new(backend));
+        self.connect_deadline = context.deadline(Timeout::Connect);
+        self.in_flight = Some(in_flight);
+        match opened {
+            Ok(link) => {
+                self.link = Some(link);
+                context.counters.backend_connects.add(1);
+                Flow::Goto(State::Connect)
+            }
+            Err(error) if net::is_shortage(&error) => {
+                log::warn!("cannot open a connection to backend {}: {error}", self.backend_name());
+                self.refuse(Cause::Overload, client, context)
+            }
+            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
+        }
+    }
+
+    /// Writes the part of the head that depends on the backend, and a collected body behind it.
+    fn end_head_for(&mut self, backend: &Backend, client: &Client) {
         let is_collected = self.request.is_chunked && self.request_end.is_none();
         if is_collected {
             self.request_end = Some(RequestEnd::Length(self.collected.len() as u64));
@@ -101,30 +141,6 @@ impl Exchange {
         }
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), b"");
-        }
-        if idle_allowed {
-            let must_be_quiet = !self.request.is_idempotent;
-            self.link = context.connections.check_out(&backend, context.key, must_be_quiet, context.now);
-            if self.link.is_some() {
-                self.is_reused = true;
-                context.counters.backend_reuses.add(1);
-                return Flow::Goto(State::RequestBody);
-            }
-        }
-        self.is_reused = false;
-        self.connect_deadline = context.deadline(Timeout::Connect);
-        match context.connections.open(&backend, context.key) {
-            Ok(link) => {
-                self.link = Some(link);
-                self.connecting = Some(Connecting::new(&backend));
-                context.counters.backend_connects.add(1);
-                Flow::Goto(State::Connect)
-            }
-            Err(error) if net::is_shortage(&error) => {
-                log::warn!("cannot open a connection to backend {}: {error}", backend.name);
-                self.refuse(Cause::Overload, client, context)
-            }
-            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
         }
     }
 
@@ -190,8 +206,7 @@ impl Exchange {
         if is_other {
             return Flow::Goto(State::Dispatch);
         }
-        self.in_flight = Some(in_flight);
-        self.start_attempt(false, client, context)
+        self.start_attempt(in_flight, false, client, context)
     }
 
     /// Whether the backend has said something that was not read yet.

@@ -103,9 +103,10 @@ impl Download {
                         Piece::NeedMore => {}
                         Piece::Data(data) => self.deliver(data, output),
                         Piece::End(trailers) => {
-                            if self.delivery == Delivery::Chunked {
-                                chunked::encode_end(output.tail(), trailers)?;
-                            }
+                            // Where there is no place for trailers they are dropped, but they must be right.
+                            let mut dropped = Vec::new();
+                            let is_chunked = self.delivery == Delivery::Chunked;
+                            chunked::encode_end(if is_chunked { output.tail() } else { &mut dropped }, trailers)?;
                             self.rest = Rest::Nothing;
                         }
                     }

@@ -79,6 +79,7 @@ pub(super) struct Exchange {
     pub(super) input: Buffer,
     /// For the client, not sent yet.
     pub(super) output: Buffer,
+    pub(super) empty_lines: usize,
     pub(super) head_end: HeadEnd,
     pub(super) head_deadline: Option<Deadline>,
     pub(super) request: Request,
@@ -137,6 +138,7 @@ impl Exchange {
             refusal,
             input,
             output: Buffer::default(),
+            empty_lines: 0,
             head_end: HeadEnd::default(),
             head_deadline: None,
             request: Request::unknown(context.now),

@@ -15,14 +15,15 @@ impl Exchange {
     /// State `Head`.
     pub(super) fn read_head(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() {
-            return self.refuse(Cause::HeadTimeout, client, context);
+            return self.refuse_head(Cause::HeadTimeout, client, context);
         }
         loop {
             match self.find_head_end() {
-                Err(cause) => return self.refuse(cause, client, context),
+                Err(cause) => return self.refuse_head(cause, client, context),
                 Ok(Some(length)) => return self.begin(length, client, context),
                 Ok(None) => {}
             }
+            self.input.make_room();
             match client.stream.read(&mut self.input) {
                 Ok(Read::Bytes(_)) => {}
                 Ok(Read::Blocked) if self.input.is_empty() => return Flow::Done,
@@ -37,21 +38,37 @@ impl Exchange {
         }
     }
 
-    /// The length of the head once it is whole; the limits hold however it was split.
+    /// The length of the head once it is whole. Every limit holds in the same way however the head was split.
     fn find_head_end(&mut self) -> Result<Option<usize>, Cause> {
-        if self.head_end.in_first_line() {
-            let skipped = request::leading_empty_lines(self.input.unread());
-            if skipped > 0 {
-                self.input.consume(skipped);
-                self.head_end = Default::default();
+        if self.head_end.is_at_start() {
+            let empty_lines = request::leading_empty_lines(self.input.unread());
+            self.input.consume(2 * empty_lines);
+            self.empty_lines += empty_lines;
+            if self.empty_lines > config::LEADING_EMPTY_LINES {
+                return Err(Cause::BadRequestLine);
+            }
+            match self.input.unread() {
+                [] | [b'\r'] => return Ok(None),
+                // TLS and other garbage is refused, and not waited on until the head's time is up.
+                [first, ..] if !fields::is_token(&[*first]) => return Err(Cause::BadRequestLine),
+                _ => {}
             }
         }
-        match self.head_end.find(self.input.unread())? {
+        let end = self.head_end.find(self.input.unread())?;
+        if self.head_end.first_line() > config::REQUEST_LINE_BYTES {
+            return Err(Cause::TargetTooLong);
+        }
+        match end {
             Some(length) if length <= config::REQUEST_HEAD_BYTES => Ok(Some(length)),
-            None if self.head_end.in_first_line() && self.input.len() > config::TARGET_BYTES + 64 => Err(Cause::TargetTooLong),
             None if self.input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
             _ => Err(Cause::HeadTooLarge),
         }
+    }
+
+    /// Refuses a head that was not understood. What asks like HEAD is answered like HEAD, for all it is worth.
+    fn refuse_head(&mut self, cause: Cause, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        self.request.is_head = self.input.unread().starts_with(b"HEAD ");
+        self.refuse(cause, client, context)
     }
 
     /// The head is whole: judges it, writes it anew and notes what the rest of the exchange needs to know.
@@ -61,10 +78,7 @@ impl Exchange {
         let mut room = fields::room();
         let head = match request::parse(bytes, &mut room) {
             Ok(head) => head,
-            Err(cause) => {
-                self.request.accepts_json = false;
-                return self.refuse(cause, client, context);
-            }
+            Err(cause) => return self.refuse_head(cause, client, context),
         };
         context.counters.requests.add(1);
         context.budget.earn();

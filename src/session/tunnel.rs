@@ -6,10 +6,10 @@ use crate::config::{self, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
 
-/// How far one direction came in one step.
-enum Moved {
-    /// This many bytes; the source or the sink has had enough for now.
-    Some(usize),
+/// How one direction stands after a step.
+enum Direction {
+    /// The source or the sink has had enough for now.
+    Open,
     /// The source has closed and everything was delivered.
     Ended,
     /// A side is broken.
@@ -35,14 +35,16 @@ impl Exchange {
             return self.end_tunnel(Reason::TunnelBroken, client, context);
         };
         let backend = &mut connection.stream;
-        let up = relay(&mut client.stream, &mut self.input, backend, &mut self.client_ended);
-        let down = relay(backend, &mut self.answer, &mut client.stream, &mut self.backend_ended);
-        let moved = match (up, down) {
-            (Moved::Broken, _) | (_, Moved::Broken) => return self.end_tunnel(Reason::TunnelBroken, client, context),
-            (Moved::Ended, Moved::Ended) => return self.end_tunnel(Reason::TunnelDone, client, context),
-            (Moved::Some(up), Moved::Some(down)) => up.max(down),
-            (Moved::Some(moved), Moved::Ended) | (Moved::Ended, Moved::Some(moved)) => moved,
-        };
+        let (up, sent_up) = relay(&mut client.stream, &mut self.input, backend, &mut self.client_ended);
+        let (down, sent_down) = relay(backend, &mut self.answer, &mut client.stream, &mut self.backend_ended);
+        self.download.sent += sent_down as u64;
+        context.counters.bytes_sent.add(sent_down as u64);
+        match (up, down) {
+            (Direction::Broken, _) | (_, Direction::Broken) => return self.end_tunnel(Reason::TunnelBroken, client, context),
+            (Direction::Ended, Direction::Ended) => return self.end_tunnel(Reason::TunnelDone, client, context),
+            _ => {}
+        }
+        let moved = sent_up.max(sent_down);
         if moved > 0 {
             self.last_deadline = context.deadline(Timeout::Tunnel);
         }
@@ -59,29 +61,28 @@ impl Exchange {
     }
 }
 
-/// Moves what can be moved in one direction. The source's end is passed on once, when all its bytes are.
-fn relay(source: &mut Stream, buffer: &mut Buffer, sink: &mut Stream, ended: &mut bool) -> Moved {
-    let mut moved = 0;
+/// Moves what can be moved in one direction and says how many bytes were delivered. The source's end is passed on once, when all
+/// its bytes are.
+fn relay(source: &mut Stream, buffer: &mut Buffer, sink: &mut Stream, ended: &mut bool) -> (Direction, usize) {
+    let mut delivered = 0;
     loop {
-        match sink.flush(buffer) {
-            Ok(true) => {}
-            Ok(false) => return Moved::Some(moved),
-            Err(_) => return Moved::Broken,
-        }
-        if *ended {
-            return Moved::Ended;
-        }
-        if moved >= config::STEP_BYTES {
-            return Moved::Some(moved);
+        let waiting = buffer.len();
+        let flushed = sink.flush(buffer);
+        delivered += waiting - buffer.len();
+        match flushed {
+            Ok(true) if *ended => return (Direction::Ended, delivered),
+            Ok(true) if delivered < config::STEP_BYTES => {}
+            Ok(_) => return (Direction::Open, delivered),
+            Err(_) => return (Direction::Broken, delivered),
         }
         match source.read(buffer) {
-            Ok(Read::Bytes(count)) => moved += count,
-            Ok(Read::Blocked) => return Moved::Some(moved),
+            Ok(Read::Bytes(_)) => {}
+            Ok(Read::Blocked) => return (Direction::Open, delivered),
             Ok(Read::End) => {
                 *ended = true;
                 sink.shutdown_write();
             }
-            Err(_) => return Moved::Broken,
+            Err(_) => return (Direction::Broken, delivered),
         }
     }
 }

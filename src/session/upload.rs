@@ -77,12 +77,11 @@ impl Upload {
             if input.is_empty() || room == 0 || self.is_done() {
                 return Ok(any);
             }
-            let available = &input.unread()[..input.len().min(room)];
             let consumed = match &mut self.rest {
                 Rest::Nothing => 0,
                 Rest::Length(left) => {
-                    let take = available.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    outbound.tail().extend_from_slice(&available[..take]);
+                    let take = input.len().min(room).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    outbound.tail().extend_from_slice(&input.unread()[..take]);
                     self.received += take as u64;
                     *left -= take as u64;
                     if *left == 0 {
@@ -91,7 +90,7 @@ impl Upload {
                     take
                 }
                 Rest::Chunked(decoder) => {
-                    let (consumed, piece) = decoder.next(available).map_err(|_| Cause::BadChunk)?;
+                    let (consumed, piece) = decoder.next_up_to(room, input.unread()).map_err(|_| Cause::BadChunk)?;
                     match piece {
                         Piece::NeedMore => {}
                         Piece::Data(data) => {
@@ -130,7 +129,11 @@ impl Upload {
                     collected.extend_from_slice(data);
                     None
                 }
-                Piece::End(_) => Some(true),
+                Piece::End(trailers) => {
+                    // There is no place for them in HTTP/1.0, but they must be right.
+                    chunked::encode_end(&mut Vec::new(), trailers).map_err(|_| Cause::BadChunk)?;
+                    Some(true)
+                }
             };
             input.consume(consumed);
             if collected.len() > config::REPLAY_BYTES {
@@ -244,7 +247,10 @@ impl Exchange {
         loop {
             match self.upload.collect(&mut self.input, &mut self.collected) {
                 Err(cause) => return self.refuse(cause, client, context),
-                Ok(true) => return self.start_attempt(true, client, context),
+                Ok(true) => {
+                    let in_flight = self.in_flight.take().expect("a body is collected for a backend that was picked");
+                    return self.start_attempt(in_flight, true, client, context);
+                }
                 Ok(false) => {}
             }
             match self.read_body(client, context) {

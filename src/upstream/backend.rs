@@ -20,7 +20,6 @@ pub struct Backend {
     queue: Arc<Queue>,
     in_flight: AtomicUsize,
     connecting: AtomicUsize,
-    requests: AtomicU64,
     /// Its last answer was HTTP/1.0: it must not be sent chunks.
     speaks_http10: AtomicBool,
     /// Attempts failed since the last answer: the next answer is worth telling the cluster.
@@ -40,7 +39,6 @@ impl Backend {
             queue: Arc::default(),
             connecting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
-            requests: AtomicU64::new(0),
             speaks_http10: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             trial_at: AtomicU64::new(u64::MAX),
@@ -60,11 +58,6 @@ impl Backend {
     /// Requests that are at the backend now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
-    }
-
-    /// Attempts that went to the backend.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
     }
 
     /// Whether its last answer was HTTP/1.0.
@@ -113,7 +106,6 @@ impl InFlight {
             let one_more = |count: usize| (count < backend.limit).then_some(count + 1);
             backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         }
-        backend.requests.fetch_add(1, Relaxed);
         Some(Self { backend: Arc::clone(backend) })
     }
 
@@ -161,7 +153,7 @@ mod tests {
         let guard = InFlight::take(&backend).unwrap();
         assert_eq!(backend.in_flight(), 1);
         drop(guard);
-        assert_eq!((backend.in_flight(), backend.requests()), (0, 1));
+        assert_eq!(backend.in_flight(), 0);
     }
 
     #[test]

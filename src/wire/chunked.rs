@@ -42,6 +42,11 @@ enum State {
 impl Decoder {
     /// Looks at the input and says what is there and how many bytes of it are done with.
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
+        self.next_up_to(usize::MAX, input)
+    }
+
+    /// As [`Decoder::next`], with at most so many bytes of body at once.
+    pub fn next_up_to<'b>(&mut self, most: usize, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
         let mut done = 0;
         loop {
             let rest = &input[done..];
@@ -57,9 +62,9 @@ impl Decoder {
                         self.state = State::Data(size);
                     }
                 },
-                State::Data(_) if rest.is_empty() => return Ok((done, Piece::NeedMore)),
+                State::Data(_) if rest.is_empty() || most == 0 => return Ok((done, Piece::NeedMore)),
                 State::Data(left) => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len()).min(most);
                     *left -= take as u64;
                     if *left == 0 {
                         self.state = State::DataEnd;
@@ -91,10 +96,9 @@ fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
     let Some(line_feed) = memchr::memchr(b'\n', input) else {
         // What there is of it must already look like one, so that garbage is refused and not waited on.
         let line = input.strip_suffix(b"\r").unwrap_or(input);
-        if input.len() >= config::CHUNK_LINE_BYTES
-            || (!line.is_empty() && parse_size(line).is_none())
-            || line.is_empty() && !input.is_empty()
-        {
+        // Space at its end may still be followed by an extension.
+        let is_bad = if line.is_empty() { !input.is_empty() } else { parse_size(line.trim_ascii_end()).is_none() };
+        if is_bad || line.len() > config::CHUNK_LINE_BYTES {
             return Err(BadChunk);
         }
         return Ok(None);
@@ -119,14 +123,11 @@ fn parse_size(line: &[u8]) -> Option<u64> {
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// Empty, or space and a semicolon with anything printable behind. What it says is dropped, so its grammar is not looked at
-/// further; a control character could be read as a line end by somebody.
+/// Empty, or a semicolon with anything printable behind, maybe with space before it. What it says is dropped, so its grammar is
+/// not looked at further; a control character could be read as a line end by somebody.
 fn is_extension(extension: &[u8]) -> bool {
-    let trimmed = extension.trim_ascii_start();
-    extension.is_empty()
-        || (trimmed.is_empty() || trimmed[0] == b';')
-            && !extension.is_empty()
-            && extension.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
+    let is_printable = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+    extension.is_empty() || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
 }
 
 /// Appends one chunk; nothing for no data, because an empty chunk is the end.
@@ -252,6 +253,7 @@ mod tests {
             "8000000000000000\r\n",
             "ffffffffffffffff0\r\n",
             "5 x\r\nhello\r\n",
+            "5 \r\nhello\r\n",
             "5;a\x01b\r\nhello\r\n",
             "5;a\nb\r\nhello\r\n",
             "0\r\nA: b\n\r\n",
@@ -261,6 +263,23 @@ mod tests {
         ] {
             assert_eq!(decode(&[bad.as_bytes()]), Err(BadChunk), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_size_line_is_taken_however_it_is_split() {
+        let body = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::CHUNK_LINE_BYTES - 2));
+        for split in 0..body.len() {
+            let pieces = [&body.as_bytes()[..split], &body.as_bytes()[split..]];
+            assert_eq!(decode(&pieces).unwrap().0, b"hello", "split at {split}");
+        }
+    }
+
+    #[test]
+    fn no_more_data_is_handed_out_than_is_wanted() {
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.next_up_to(2, b"5\r\nhello\r\n"), Ok((5, Piece::Data(b"he"))));
+        assert_eq!(decoder.next_up_to(0, b"llo\r\n"), Ok((0, Piece::NeedMore)));
+        assert_eq!(decoder.next_up_to(9, b"llo\r\n"), Ok((3, Piece::Data(b"llo"))));
     }
 
     #[test]

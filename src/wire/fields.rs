@@ -85,6 +85,7 @@ impl Name {
                 | Self::ContentLength
                 | Self::TransferEncoding
                 | Self::Date
+                | Self::Expect
                 | Self::ForwardedFor
                 | Self::ForwardedProto
                 | Self::ForwardedHost

@@ -41,10 +41,10 @@ impl Framing {
 
     /// Adds a Transfer-Encoding line.
     pub fn add_coding(&mut self, value: &[u8]) -> Result<(), BadFraming> {
-        check_coding(value)?;
         if self.chunked {
             return Err(BadFraming::Coding);
         }
+        check_coding(value)?;
         self.chunked = true;
         self.not_both()
     }

@@ -9,6 +9,7 @@ use crate::error::Cause;
 pub struct HeadEnd {
     scanned: usize,
     line_start: usize,
+    first_line: Option<usize>,
 }
 
 impl HeadEnd {
@@ -21,6 +22,7 @@ impl HeadEnd {
                 return Err(Cause::BadLineEnd);
             }
             self.line_start = line_feed + 1;
+            self.first_line.get_or_insert(line.len() - 1);
             if line.len() == 1 {
                 return Ok(Some(line_feed + 1));
             }
@@ -29,9 +31,14 @@ impl HeadEnd {
         Ok(None)
     }
 
-    /// Whether not even the first line has ended yet.
-    pub fn in_first_line(&self) -> bool {
-        self.line_start == 0
+    /// Whether nothing was looked at yet.
+    pub fn is_at_start(&self) -> bool {
+        self.scanned == 0
+    }
+
+    /// How long the first line is, or how much of it has been seen.
+    pub fn first_line(&self) -> usize {
+        self.first_line.unwrap_or(self.scanned)
     }
 }
 

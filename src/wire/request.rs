@@ -49,10 +49,10 @@ impl RequestHead<'_, '_> {
     }
 }
 
-/// Drops empty lines before the request line (RFC 9112 section 2.2): how many bytes to skip. A single CR may be the start of one.
+/// How many empty lines stand before the request line; they are to be skipped (RFC 9112 section 2.2). A single CR may be the start
+/// of one.
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
-    let lines = bytes.chunks_exact(2).take(config::LEADING_EMPTY_LINES);
-    2 * lines.take_while(|line| line == b"\r\n").count()
+    bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
 /// Parses a whole head, its empty line included.
@@ -68,14 +68,11 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         return Err(Cause::MethodRefused);
     }
     let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
-    let facts = Facts::gather(parsed.headers)?;
+    let facts = Facts::gather(parsed.headers, version)?;
     let host = match (facts.host, version) {
         (None, Version::Http11) => return Err(Cause::BadHost),
         (host, _) => target.authority.or(host),
     };
-    if facts.has_coding && version == Version::Http10 {
-        return Err(Cause::BadCoding);
-    }
     if facts.unknown_expectation && version == Version::Http11 {
         return Err(Cause::ExpectationUnknown);
     }
@@ -105,7 +102,6 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
 struct Facts<'b> {
     host: Option<&'b str>,
     framing: Framing,
-    has_coding: bool,
     connection: ConnectionOptions,
     expects_continue: bool,
     unknown_expectation: bool,
@@ -115,16 +111,15 @@ struct Facts<'b> {
 }
 
 impl<'b> Facts<'b> {
-    fn gather(fields: &[Field<'b>]) -> Result<Self, Cause> {
+    fn gather(fields: &[Field<'b>], version: Version) -> Result<Self, Cause> {
         let mut facts = Self::default();
         for field in fields {
             match Name::of(field.name) {
                 Name::Host => facts.add_host(field.value)?,
                 Name::ContentLength => facts.framing.add_length(field.value).map_err(Cause::from)?,
-                Name::TransferEncoding => {
-                    facts.has_coding = true;
-                    facts.framing.add_coding(field.value).map_err(Cause::from)?;
-                }
+                // RFC 9112 section 6.1: whoever puts it into HTTP/1.0 has framed it wrongly.
+                Name::TransferEncoding if version == Version::Http10 => return Err(Cause::BadCoding),
+                Name::TransferEncoding => facts.framing.add_coding(field.value).map_err(Cause::from)?,
                 Name::Connection => facts.connection.add(field.value),
                 Name::Expect => facts.add_expectations(field.value),
                 Name::Upgrade => {
@@ -186,9 +181,9 @@ fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
         Error::TooManyHeaders => Cause::HeadTooLarge,
         Error::HeaderName | Error::HeaderValue => Cause::BadField,
         Error::Version if is_other_version(line) => Cause::VersionUnknown,
-        // A bare CR in the fields; the request line itself is whole.
-        Error::NewLine => Cause::BadLineEnd,
-        Error::Token if target_is_bad(line) => Cause::BadTarget,
+        // A bare CR in the fields, if the request line itself is whole.
+        Error::NewLine if is_request_line(line) => Cause::BadLineEnd,
+        Error::Token if is_request_line(line) => Cause::BadTarget,
         _ => Cause::BadRequestLine,
     }
 }
@@ -201,13 +196,13 @@ fn is_other_version(line: &[u8]) -> bool {
         && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Whether the line is `token SP something SP HTTP/1.x`, so that it is the target that is at fault.
-fn target_is_bad(line: &[u8]) -> bool {
+/// Whether the line is `token SP something SP HTTP/1.x`.
+fn is_request_line(line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
     method.is_some_and(fields::is_token)
         && target.is_some_and(|target| !target.is_empty())
-        && version.is_some_and(|version| version.starts_with(b"HTTP/1."))
+        && version.is_some_and(|version| matches!(version, b"HTTP/1.1" | b"HTTP/1.0"))
         && parts.next().is_none()
 }
 
@@ -241,6 +236,8 @@ mod tests {
             ("G(T / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
             (" GET / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
             ("GET / http/1.1\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("GET / HTTP/1.1 \r\nHost: h\r\n\r\n", Cause::BadRequestLine),
+            ("GET / HTTP/1.10\r\nHost: h\r\n\r\n", Cause::BadRequestLine),
             ("GET / HTTP/2.0\r\nHost: h\r\n\r\n", Cause::VersionUnknown),
             ("PRI * HTTP/2.0\r\n\r\n", Cause::VersionUnknown),
             ("GET a HTTP/1.1\r\nHost: h\r\n\r\n", Cause::BadTarget),
@@ -256,6 +253,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: h\r\nA: x\0y\r\n\r\n", Cause::BadField),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Cause::LengthAndCoding),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
+            ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
             ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\n", Cause::BadLength),
             ("GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n", Cause::ExpectationUnknown),
@@ -293,9 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_before_the_request_are_skipped_up_to_a_limit() {
-        assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 4);
+    fn empty_lines_before_the_request_are_counted() {
+        assert_eq!(leading_empty_lines(b"\r\n\r\nGET"), 2);
         assert_eq!(leading_empty_lines(b"\r"), 0);
-        assert_eq!(leading_empty_lines(&b"\r\n".repeat(100)), 2 * config::LEADING_EMPTY_LINES);
     }
 }

@@ -66,7 +66,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
     for received in head.fields {
         let name = Name::of(received.name);
         if passes_to_backend(head, received, name, client.trusted) {
-            field(out, received.name, received.value);
+            field(out, received.name, canonical(name, received.value));
         }
     }
     if head.websocket {
@@ -74,8 +74,29 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
     }
     forwarded_fields(out, head, client);
     if !head.has_request_id {
-        write!(out, "X-Request-Id: {:032x}\r\n", client.request_id).expect("a vector takes every write");
+        out.extend_from_slice(b"X-Request-Id: ");
+        out.extend_from_slice(&hexadecimal(client.request_id));
+        out.extend_from_slice(b"\r\n");
     }
+}
+
+/// A value as we write it: as it came, but a length without leading zeros.
+fn canonical(name: Name, value: &[u8]) -> &[u8] {
+    if name != Name::ContentLength {
+        return value;
+    }
+    let zeros = value.iter().take_while(|digit| **digit == b'0').count();
+    &value[zeros.min(value.len() - 1)..]
+}
+
+/// 32 digits. Twice as fast as the formatting machinery, on a path that every request takes (`cargo bench`: rewrite_a_request).
+fn hexadecimal(number: u128) -> [u8; 32] {
+    let bytes = number.to_be_bytes();
+    std::array::from_fn(|place| {
+        let byte = bytes[place / 2];
+        let digit = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
+        b"0123456789abcdef"[usize::from(digit)]
+    })
 }
 
 fn passes_to_backend(head: &RequestHead<'_, '_>, received: &Field<'_>, name: Name, trusted: bool) -> bool {
@@ -151,7 +172,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delive
     for received in head.fields {
         let name = Name::of(received.name);
         if passes_to_client(head, received, name) {
-            field(out, received.name, received.value);
+            field(out, received.name, canonical(name, received.value));
         }
     }
     if !head.has_date && !head.is_interim() {
@@ -222,6 +243,14 @@ mod tests {
             "GET /p HTTP/1.1\r\nHost: h\r\nB: 1\r\na: 2\r\nB: 3\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
              X-Forwarded-Host: h\r\nX-Request-Id: 00000000000000000000000000000abc\r\n"
         );
+    }
+
+    #[test]
+    fn a_length_is_written_without_leading_zeros() {
+        for (length, written) in [("007", "7"), ("0", "0"), ("000", "0"), ("10", "10")] {
+            let out = rewritten(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"), CLIENT);
+            assert!(out.contains(&format!("Content-Length: {written}\r\n")), "{out}");
+        }
     }
 
     #[test]
