@@ -193,11 +193,12 @@ impl Exchange {
         };
         let next = retry::decide(failure);
         let is_other = next == Next::OtherBackend;
-        let is_affordable = !retry::draws_on_budget(failed) || context.budget.spend(context.now);
         if is_other {
             self.tried.push(in_flight.backend().id);
         }
-        if next == Next::GiveUp || is_other && self.tried.len() >= config::ATTEMPTS || !is_affordable {
+        let goes_on = next != Next::GiveUp && !(is_other && self.tried.len() >= config::ATTEMPTS);
+        // Paid last: only what is really sent again draws on the budget.
+        if !goes_on || retry::draws_on_budget(failed) && !context.budget.spend(context.now) {
             self.in_flight = Some(in_flight);
             return self.refuse(cause, client, context);
         }

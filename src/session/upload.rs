@@ -73,8 +73,12 @@ impl Upload {
     fn take(&mut self, input: &mut Buffer, outbound: &mut Outbound) -> Result<bool, Cause> {
         let mut any = false;
         loop {
+            if input.is_empty() || self.is_done() {
+                return Ok(any);
+            }
+            // Asked for only when there is something to take: a full replay buffer is cut by the next byte, not by its last.
             let room = outbound.room();
-            if input.is_empty() || room == 0 || self.is_done() {
+            if room == 0 {
                 return Ok(any);
             }
             let consumed = match &mut self.rest {
