@@ -82,7 +82,7 @@ pub struct Server {
     listener_counters: Arc<ListenerCounters>,
     client_limit: Option<Arc<ClientLimit>>,
     listeners: Vec<JoinHandle<()>>,
-    workers: Vec<(Handle, JoinHandle<usize>)>,
+    workers: Vec<(Handle, Option<JoinHandle<usize>>)>,
     _health: Option<HealthChecks>,
 }
 
@@ -126,7 +126,7 @@ impl Server {
         for number in 0..self.config.workers {
             let (worker, handle) = Worker::new(Arc::clone(&self.config), Arc::clone(&self.cluster), self.client_limit.clone())?;
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
-            self.workers.push((handle, thread));
+            self.workers.push((handle, Some(thread)));
         }
         Ok(())
     }
@@ -187,16 +187,13 @@ impl Server {
     }
 
     /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
-    pub fn wait(mut self) -> Drained {
-        self.join()
-    }
-
-    fn join(&mut self) -> Drained {
+    pub fn wait(&mut self) -> Drained {
         for listener in self.listeners.drain(..) {
             // A panic of the listener was printed; there is nothing left to end.
             let _ = listener.join();
         }
-        let cut: usize = self.workers.drain(..).map(|(_, thread)| thread.join().unwrap_or(0)).sum();
+        let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
+        let cut: usize = threads.map(|thread| thread.join().unwrap_or(0)).sum();
         if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
     }
 }
@@ -204,9 +201,9 @@ impl Server {
 impl Drop for Server {
     /// A server that was not drained is cut.
     fn drop(&mut self) {
-        if !self.workers.is_empty() {
+        if self.workers.iter().any(|(_, thread)| thread.is_some()) {
             self.begin_drain(Duration::ZERO);
-            self.join();
+            self.wait();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::ServeArgs;
 use crate::config::Config;
+use crate::metrics::Totals;
 use crate::server::{Drained, Server};
 use crate::threads::log_writer::{self, LogWriter};
 use crossbeam_channel::Receiver;
@@ -70,16 +71,16 @@ fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitC
         "stopping: {} connection(s) open, up to {timeout:?} for what is in flight; once more to stop now",
         server.open_connections()
     );
-    let totals = server.totals();
     server.begin_drain(timeout);
     let (done, is_done) = crossbeam_channel::bounded(1);
     let waiting = std::thread::spawn(move || {
-        let _ = done.send(server.wait());
+        let drained = server.wait();
+        let _ = done.send((drained, server.totals()));
     });
-    let drained = crossbeam_channel::select! {
-        recv(is_done) -> drained => drained.unwrap_or(Drained::Clean),
+    let ended = crossbeam_channel::select! {
+        recv(is_done) -> ended => ended.ok(),
         recv(signals) -> _ => match is_done.try_recv() {
-            Ok(drained) => drained,
+            Ok(ended) => Some(ended),
             Err(_) => {
                 log::warn!("stopped at the second signal, with connections cut");
                 return ExitCode::from(CUT);
@@ -87,6 +88,7 @@ fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitC
         },
     };
     let _ = waiting.join();
+    let (drained, totals) = ended.unwrap_or((Drained::Clean, Totals::default()));
     log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
     match drained {
         Drained::Clean => ExitCode::SUCCESS,

@@ -196,6 +196,7 @@ impl Exchange {
     pub(super) fn enter(&mut self, state: State, client: &Client, context: &Context<'_>) {
         self.state = state;
         match state {
+            State::Collect | State::RequestBody => self.upload.start_clock(context),
             State::AwaitResponse => {
                 self.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
             }

@@ -30,6 +30,9 @@ use exchange::Exchange;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+/// How many exchanges may end in one step.
+const EXCHANGES_A_STEP: u32 = 16;
+
 /// What a session wants of its worker after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -119,6 +122,8 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
     refusal: Option<Cause>,
+    /// Empty lines that came since the last request; the limit holds however they are split.
+    empty_lines: usize,
 }
 
 // An idle keep-alive client is this and its place in the deadline lists; everything else exists only during an exchange.
@@ -176,7 +181,7 @@ impl Session {
     /// Takes over a socket. `refusal` is why it is not to be served, if it is one too many: that is what its
     /// first request is answered with.
     pub fn new(socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>, idle_until: Instant) -> Self {
-        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, refusal }
+        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, refusal, empty_lines: 0 }
     }
 
     /// The socket, to be registered.
@@ -195,9 +200,11 @@ impl Session {
             // It found a place, or gave up, before the call came.
             context.cluster.queue().call_next();
         }
-        if self.client.stream.is_broken() {
+        let is_lingering = self.exchange.as_ref().is_some_and(|exchange| exchange.state == State::Linger);
+        if self.client.stream.is_broken() && !is_lingering {
             return Verdict::Close(Reason::ClientReset);
         }
+        let mut ended = 0;
         loop {
             let Some(exchange) = &mut self.exchange else {
                 match self.idle(context) {
@@ -208,7 +215,14 @@ impl Session {
             match exchange.step(&mut self.client, context) {
                 Flow::Goto(state) => exchange.enter(state, &self.client, context),
                 Flow::Yield(verdict) => return verdict,
-                Flow::Done => self.end_exchange(context),
+                Flow::Done => {
+                    self.end_exchange(context);
+                    ended += 1;
+                }
+            }
+            if ended == EXCHANGES_A_STEP {
+                // A long pipeline that is answered at once must not keep the others waiting.
+                return Verdict::Again;
             }
             context.hint = Hint::Ready;
         }
@@ -242,7 +256,9 @@ impl Session {
             }
             return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until }));
         }
-        self.exchange = Some(Box::new(Exchange::new(context, self.refusal)));
+        let mut exchange = Box::new(Exchange::new(context, self.refusal));
+        exchange.empty_lines = self.empty_lines;
+        self.exchange = Some(exchange);
         None
     }
 
@@ -250,6 +266,7 @@ impl Session {
     fn end_exchange(&mut self, context: &mut Context<'_>) {
         let exchange = self.exchange.take().expect("only a running exchange ends");
         let had_a_request = exchange.had_a_request();
+        self.empty_lines = if had_a_request { 0 } else { exchange.empty_lines };
         if let Some(rest) = exchange.end(context) {
             self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.refusal)));
         } else if had_a_request {

@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use super::outbound::Outbound;
 use super::progress::Progress;
-use super::{Client, Context, Flow, State};
+use super::{Client, Context, Flow, State, Verdict};
 use crate::config;
 use crate::error::{Cause, Side};
 use crate::net::{Buffer, Read};
@@ -18,7 +18,7 @@ pub(super) struct Upload {
     /// Bytes of body that came so far.
     received: u64,
     limit: u64,
-    pub(super) progress: Progress,
+    progress: Progress,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,11 @@ impl Upload {
             limit: context.config.body_bytes.unwrap_or(u64::MAX),
             progress: Progress::new(context.now, context.config.timeouts.body),
         }
+    }
+
+    /// The body begins to move now: what came before, finding a backend for example, was not its fault.
+    pub(super) fn start_clock(&mut self, context: &Context<'_>) {
+        self.progress = Progress::new(context.now, context.config.timeouts.body);
     }
 
     /// Whether the whole body was received and handed on.
@@ -170,7 +175,6 @@ impl Exchange {
                     Ok(count) => {
                         self.outbound.advance(count);
                         self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
-                        moved += count;
                     }
                     Err(_) => return Pumped::BackendGone,
                 }
@@ -181,25 +185,26 @@ impl Exchange {
             if moved >= config::STEP_BYTES {
                 return Pumped::Enough;
             }
-            if let Some(stop) = self.read_body(client, context) {
-                return stop;
+            match self.read_body(client, context) {
+                Ok(count) => moved += count,
+                Err(stop) => return stop,
             }
         }
     }
 
-    /// Reads more of the body from the client; what stops it, if anything does.
-    fn read_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Option<Pumped> {
+    /// Reads more of the body from the client: how many bytes, or what stops it.
+    fn read_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<usize, Pumped> {
         context.buffers.lend(&mut self.input);
         self.input.make_room();
         if self.input.room() == 0 {
             // A full buffer from which nothing can be taken: cannot be, because a chunk's line is shorter than the buffer.
-            return Some(Pumped::Bad(Cause::BadChunk));
+            return Err(Pumped::Bad(Cause::BadChunk));
         }
         match client.stream.read(&mut self.input) {
-            Ok(Read::Bytes(_)) => None,
-            Ok(Read::Blocked) => Some(Pumped::Blocked(Side::Client)),
-            Ok(Read::End) => Some(Pumped::Ended(Reason::ClientAborted)),
-            Err(_) => Some(Pumped::Ended(Reason::ClientReset)),
+            Ok(Read::Bytes(count)) => Ok(count),
+            Ok(Read::Blocked) => Err(Pumped::Blocked(Side::Client)),
+            Ok(Read::End) => Err(Pumped::Ended(Reason::ClientAborted)),
+            Err(_) => Err(Pumped::Ended(Reason::ClientReset)),
         }
     }
 
@@ -217,7 +222,7 @@ impl Exchange {
         }
         match pumped {
             Pumped::All => Flow::Goto(State::AwaitResponse),
-            Pumped::Enough => Flow::Yield(super::Verdict::Again),
+            Pumped::Enough => Flow::Yield(Verdict::Again),
             Pumped::Ended(reason) => Flow::close(reason),
             Pumped::Bad(cause) => self.refuse(cause, client, context),
             // What it answered before it closed is worth more than the error.
@@ -248,6 +253,7 @@ impl Exchange {
         if client.stream.flush(&mut self.output).is_err() {
             return Flow::close(Reason::ClientReset);
         }
+        let mut moved = 0;
         loop {
             match self.upload.collect(&mut self.input, &mut self.collected) {
                 Err(cause) => return self.refuse(cause, client, context),
@@ -257,11 +263,17 @@ impl Exchange {
                 }
                 Ok(false) => {}
             }
+            if moved >= config::STEP_BYTES {
+                return Flow::Yield(Verdict::Again);
+            }
             match self.read_body(client, context) {
-                None => {}
-                Some(Pumped::Blocked(_)) => return Flow::wait(self.upload.progress.deadline()),
-                Some(Pumped::Ended(reason)) => return Flow::close(reason),
-                Some(_) => return self.refuse(Cause::BadChunk, client, context),
+                Ok(count) => {
+                    moved += count;
+                    self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
+                }
+                Err(Pumped::Blocked(_)) => return Flow::wait(self.upload.progress.deadline()),
+                Err(Pumped::Ended(reason)) => return Flow::close(reason),
+                Err(_) => return self.refuse(Cause::BadChunk, client, context),
             }
         }
     }

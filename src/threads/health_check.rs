@@ -5,6 +5,7 @@
 //! report to the cluster, which judges.
 
 use crate::config::HealthConfig;
+use crate::net;
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
 use crossbeam_channel::{Receiver, Sender};
@@ -31,8 +32,15 @@ pub struct HealthChecks {
 /// What a check found.
 struct Outcome {
     backend: Arc<Backend>,
-    passed: bool,
-    finding: String,
+    finding: Finding,
+}
+
+/// What a check says about the backend, in words.
+enum Finding {
+    Passed(String),
+    Failed(String),
+    /// Nothing: this machine has run out of something. That is no fault of the backend.
+    Unknown(String),
 }
 
 /// Starts the threads and waits until every backend was checked once, or for two seconds.
@@ -134,7 +142,12 @@ impl Daemon {
     }
 
     fn take(&mut self, outcome: &Outcome) {
-        self.cluster.checked(&outcome.backend, outcome.passed, &outcome.finding, Instant::now());
+        let (backend, now) = (&outcome.backend, Instant::now());
+        match &outcome.finding {
+            Finding::Passed(finding) => self.cluster.checked(backend, true, finding, now),
+            Finding::Failed(finding) => self.cluster.checked(backend, false, finding, now),
+            Finding::Unknown(finding) => log::warn!("cannot check backend {}: {finding}", backend.name),
+        }
         if let Some(due) = self.schedule.iter_mut().find(|due| due.backend.id == outcome.backend.id) {
             due.in_flight = false;
             due.checked = true;
@@ -167,30 +180,31 @@ fn agent(config: &HealthConfig) -> ureq::Agent {
 impl Checker {
     fn run(self) {
         while let Ok(backend) = self.todo.recv() {
-            let (passed, finding) = self.check(&backend);
-            if self.results.send(Outcome { backend, passed, finding }).is_err() {
+            let finding = self.check(&backend);
+            if self.results.send(Outcome { backend, finding }).is_err() {
                 return;
             }
         }
     }
 
-    fn check(&self, backend: &Backend) -> (bool, String) {
+    fn check(&self, backend: &Backend) -> Finding {
         let path = &self.path;
         let url = format!("http://{}{path}", backend.address);
         let mut response = match self.agent.get(&url).header("Host", &backend.name).call() {
             Ok(response) => response,
-            Err(error) => return (false, format!("GET {path} failed: {}", in_words(&error))),
+            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => return Finding::Unknown(error.to_string()),
+            Err(error) => return Finding::Failed(format!("GET {path} failed: {}", in_words(&error))),
         };
         backend.note_version(response.version() == ureq::http::Version::HTTP_10);
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(BODY_BYTES).read_to_vec();
         match (status, body) {
-            (200..=399, Ok(_)) => (true, format!("GET {path} answered {status}")),
+            (200..=399, Ok(_)) => Finding::Passed(format!("GET {path} answered {status}")),
             (200..=399, Err(error)) => {
-                (false, format!("GET {path} answered {status}, but its body failed: {}", in_words(&error)))
+                Finding::Failed(format!("GET {path} answered {status}, but its body failed: {}", in_words(&error)))
             }
-            (404, _) => (false, format!("GET {path} answered 404: add that file, or use --health-path /")),
-            _ => (false, format!("GET {path} answered {status}")),
+            (404, _) => Finding::Failed(format!("GET {path} answered 404: add that file, or use --health-path /")),
+            _ => Finding::Failed(format!("GET {path} answered {status}")),
         }
     }
 }

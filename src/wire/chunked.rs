@@ -139,11 +139,14 @@ pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not valid fields.
+/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not valid fields, and appends nothing
+/// then: a last chunk would look like a clean end.
 pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
+    let start = out.len();
     out.extend_from_slice(b"0\r\n");
-    if !trailers.is_empty() {
-        encode_trailers(out, trailers)?;
+    if !trailers.is_empty() && encode_trailers(out, trailers).is_err() {
+        out.truncate(start);
+        return Err(BadChunk);
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -311,7 +314,10 @@ mod tests {
 
     #[test]
     fn trailers_that_are_not_fields_are_refused() {
-        assert_eq!(encode_end(&mut Vec::new(), b"no colon\r\n"), Err(BadChunk));
-        assert_eq!(encode_end(&mut Vec::new(), b"a : b\r\n"), Err(BadChunk));
+        for bad in [&b"no colon\r\n"[..], b"a : b\r\n"] {
+            let mut out = Vec::new();
+            assert_eq!(encode_end(&mut out, bad), Err(BadChunk));
+            assert!(out.is_empty(), "nothing that looks like an end");
+        }
     }
 }
