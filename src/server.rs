@@ -93,7 +93,7 @@ impl Server {
         let for_connections = files.saturating_sub(OTHER_FILES) / FILES_A_CONNECTION;
         let allowed = usize::try_from(for_connections).unwrap_or(usize::MAX).max(1);
         if allowed < config.connections {
-            log::warn!("serving at most {allowed} connections at once: the limit of open files is {files}");
+            log::info!("serving at most {allowed} connections at once: the limit of open files is {files}");
             config.connections = allowed;
         }
         let config = Arc::new(config);

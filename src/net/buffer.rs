@@ -7,7 +7,7 @@ use crate::config;
 /// What a buffer holds before it has to grow, in bytes.
 const CAPACITY: usize = 32 * 1024;
 /// How many unused buffers a pool keeps.
-const KEPT: usize = 256;
+const KEPT: usize = 64;
 
 /// Bytes that were received or are to be sent: appended at the end, consumed at the start.
 #[derive(Debug, Default)]

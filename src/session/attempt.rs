@@ -95,6 +95,13 @@ impl Exchange {
         client: &mut Client,
         context: &mut Context<'_>,
     ) -> Flow {
+        // Paid here, where there is somebody to send it to: only what is really sent again draws on the budget.
+        if let Some(failed) = self.retry_of.take() {
+            if retry::draws_on_budget(failed) && !context.budget.spend(context.now) {
+                return self.refuse(self.last_failure.unwrap_or(Cause::BackendClosed), client, context);
+            }
+            context.counters.retries.add(1);
+        }
         let backend = in_flight.backend();
         self.end_head_for(backend, client);
         self.link = if idle_allowed {
@@ -197,12 +204,11 @@ impl Exchange {
             self.tried.push(in_flight.backend().id);
         }
         let goes_on = next != Next::GiveUp && !(is_other && self.tried.len() >= config::ATTEMPTS);
-        // Paid last: only what is really sent again draws on the budget.
-        if !goes_on || retry::draws_on_budget(failed) && !context.budget.spend(context.now) {
+        if !goes_on {
             self.in_flight = Some(in_flight);
             return self.refuse(cause, client, context);
         }
-        context.counters.retries.add(1);
+        self.retry_of = Some(failed);
         log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
         if is_other {
             return Flow::Goto(State::Dispatch);

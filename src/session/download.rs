@@ -146,6 +146,7 @@ impl Exchange {
     /// State `ResponseBody`.
     pub(super) fn forward_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         let mut moved = 0;
+        context.buffers.lend(&mut self.output);
         loop {
             if self.download.pipe.is_some() {
                 return self.splice_answer(client, context);
@@ -239,6 +240,8 @@ impl Exchange {
                 _ => self.download.upload_is_over = true,
             }
         }
+        context.buffers.reclaim(&mut self.answer);
+        context.buffers.reclaim(&mut self.output);
         Flow::wait(self.download.progress.deadline())
     }
 

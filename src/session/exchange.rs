@@ -9,6 +9,7 @@ use crate::error::Cause;
 use crate::net::{Buffer, SlotKey};
 use crate::reason::Reason;
 use crate::upstream::backend::{Backend, Connecting, InFlight};
+use crate::upstream::retry::Failed;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::request::RequestHead;
 use crate::wire::rewrite::RequestEnd;
@@ -102,6 +103,8 @@ pub(super) struct Exchange {
     pub(super) connect_deadline: Deadline,
     pub(super) first_byte_deadline: Option<Deadline>,
     pub(super) last_failure: Option<Cause>,
+    /// The next attempt is a retry of one that failed like this.
+    pub(super) retry_of: Option<Failed>,
     /// From the backend, not used yet.
     pub(super) answer: Buffer,
     pub(super) answer_end: HeadEnd,
@@ -157,6 +160,7 @@ impl Exchange {
             connect_deadline: context.deadline(Timeout::Connect),
             first_byte_deadline: None,
             last_failure: None,
+            retry_of: None,
             answer: Buffer::default(),
             answer_end: HeadEnd::default(),
             interim_answers: 0,
@@ -249,7 +253,6 @@ impl Exchange {
         if let Some(pipe) = self.download.pipe.take() {
             context.pipes.give(pipe);
         }
-        self.outbound.release(context.buffers);
         context.buffers.give(std::mem::take(&mut self.answer));
         context.buffers.give(std::mem::take(&mut self.output));
         context.buffers.give(std::mem::take(&mut self.input));

@@ -122,6 +122,8 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
     refusal: Option<Cause>,
+    /// The last step ended with [`Verdict::Again`].
+    has_more_to_do: bool,
     /// Empty lines that came since the last request; the limit holds however they are split.
     empty_lines: usize,
 }
@@ -181,7 +183,14 @@ impl Session {
     /// Takes over a socket. `refusal` is why it is not to be served, if it is one too many: that is what its
     /// first request is answered with.
     pub fn new(socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>, idle_until: Instant) -> Self {
-        Self { client: Client { stream: Stream::accepted(socket), peer }, exchange: None, idle_until, refusal, empty_lines: 0 }
+        Self {
+            client: Client { stream: Stream::accepted(socket), peer },
+            exchange: None,
+            idle_until,
+            refusal,
+            has_more_to_do: false,
+            empty_lines: 0,
+        }
     }
 
     /// The socket, to be registered.
@@ -194,8 +203,19 @@ impl Session {
         self.client.stream.note(event);
     }
 
+    /// Whether the last step ended with [`Verdict::Again`]: it stands in line for the next one, whatever its sockets say.
+    pub fn has_more_to_do(&self) -> bool {
+        self.has_more_to_do
+    }
+
     /// Runs the session until there is nothing to do yet.
     pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+        let verdict = self.run(context);
+        self.has_more_to_do = verdict == Verdict::Again;
+        verdict
+    }
+
+    fn run(&mut self, context: &mut Context<'_>) -> Verdict {
         if context.hint == Hint::Called && !self.exchange.as_mut().is_some_and(|exchange| exchange.take_call()) {
             // It found a place, or gave up, before the call came.
             context.cluster.queue().call_next();

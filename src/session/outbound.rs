@@ -4,7 +4,10 @@
 //! what was sent is dropped as we go, and the request cannot be sent again.
 
 use crate::config;
-use crate::net::{Buffer, Buffers};
+use crate::net::Buffer;
+
+/// What we add to a request's head, roughly, in bytes.
+const ADDED_FIELDS: usize = 256;
 
 /// The request as it goes to a backend.
 #[derive(Debug, Default)]
@@ -20,8 +23,11 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(buffers: &mut Buffers) -> Self {
-        Self { bytes: buffers.take(), ..Self::default() }
+    /// Room for a head that was this long when it came. It is held while the backend works, so it is no larger than need be.
+    pub(super) fn new(received_head: usize) -> Self {
+        let mut outbound = Self::default();
+        outbound.bytes.grow_to(received_head + ADDED_FIELDS);
+        outbound
     }
 
     /// Where to write the head, and later the body.
@@ -80,8 +86,8 @@ impl Outbound {
         config::REPLAY_BYTES.saturating_sub(self.bytes.len() - self.body.min(self.bytes.len()))
     }
 
-    pub(super) fn release(&mut self, buffers: &mut Buffers) {
-        buffers.give(std::mem::take(&mut self.bytes));
+    /// The request will not be sent again.
+    pub(super) fn release(&mut self) {
         *self = Self { cut: true, ..Self::default() };
     }
 }
@@ -91,7 +97,7 @@ mod tests {
     use super::*;
 
     fn outbound(head: &[u8]) -> Outbound {
-        let mut outbound = Outbound::new(&mut Buffers::default());
+        let mut outbound = Outbound::new(head.len());
         outbound.tail().extend_from_slice(head);
         outbound.end_common_head();
         outbound

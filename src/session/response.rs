@@ -116,7 +116,7 @@ impl Exchange {
         self.note_answer(head.status, head.version, context);
         self.answer.consume(length);
         if is_sent {
-            self.outbound.release(context.buffers);
+            self.outbound.release();
         }
         Some(Flow::Goto(State::ResponseBody))
     }

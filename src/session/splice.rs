@@ -22,6 +22,8 @@ impl Exchange {
             context.pipes.give(pipe);
             return false;
         }
+        context.buffers.reclaim(&mut self.answer);
+        context.buffers.reclaim(&mut self.output);
         self.download.pipe = Some(pipe);
         true
     }

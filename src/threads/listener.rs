@@ -120,12 +120,13 @@ impl Listener {
     }
 }
 
-/// Accept errors in a row.
+/// Accept errors, and what was said about them: at most two lines every few seconds, however often descriptors come and go.
 #[derive(Debug, Default)]
 struct Trouble {
     pause: Duration,
     logged_at: Option<Instant>,
     since_logged: u64,
+    is_announced: bool,
 }
 
 impl Trouble {
@@ -136,15 +137,16 @@ impl Trouble {
             log::warn!("cannot accept connections ({} time(s)): {error}; going on, more slowly", self.since_logged);
             self.logged_at = Some(Instant::now());
             self.since_logged = 0;
+            self.is_announced = true;
         }
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         self.pause
     }
 
     fn over(&mut self) {
-        if !self.pause.is_zero() {
+        self.pause = Duration::ZERO;
+        if std::mem::take(&mut self.is_announced) {
             log::info!("accepting connections again");
-            *self = Self::default();
         }
     }
 }

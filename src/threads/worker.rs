@@ -16,6 +16,7 @@ use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
+/// How many sessions that moved their share already get another turn before events are looked at: with many large bodies on the
+/// way, small answers do not wait for all of them.
+const AGAIN_A_TURN: usize = 8;
 /// How often idle backend connections are looked through for expired ones.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -109,8 +113,8 @@ pub struct Worker {
     pipes: Pipes,
     budget: Budget,
     rng: fastrand::Rng,
-    /// Sessions that have more to do at once.
-    again: Vec<SlotKey>,
+    /// Sessions that have more to do, in line for their next step.
+    again: VecDeque<SlotKey>,
     now: Instant,
     date: String,
     date_until: Instant,
@@ -142,7 +146,7 @@ impl Worker {
             pipes: Pipes::default(),
             budget: Budget::new(now),
             rng: fastrand::Rng::new(),
-            again: Vec::new(),
+            again: VecDeque::new(),
             now,
             date: String::new(),
             date_until: now,
@@ -165,9 +169,10 @@ impl Worker {
             }
             self.look_at_the_clock();
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
-            ready.append(&mut self.again);
             self.note_events(&events, &mut ready);
             self.take_messages(&mut ready);
+            let in_line = self.again.len().min(AGAIN_A_TURN);
+            ready.extend(self.again.drain(..in_line));
             for key in ready.drain(..) {
                 self.step(key, Hint::Ready);
             }
@@ -212,15 +217,19 @@ impl Worker {
 
     fn note_events(&mut self, events: &[Event], ready: &mut Vec<SlotKey>) {
         for event in events {
-            match event.source {
-                Source::Client(key) => {
-                    if let Some(session) = self.sessions.get_mut(key) {
-                        session.note(*event);
-                        ready.push(key);
-                    }
-                }
-                Source::Backend(key) => ready.extend(self.connections.note(key, *event)),
-                Source::Waker => {}
+            let concerned = match event.source {
+                Source::Client(key) => Some(key),
+                Source::Backend(key) => self.connections.note(key, *event),
+                Source::Waker => None,
+            };
+            let Some((key, session)) = concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?))) else {
+                continue;
+            };
+            if event.source == Source::Client(key) {
+                session.note(*event);
+            }
+            if !session.has_more_to_do() {
+                ready.push(key);
             }
         }
     }
@@ -274,7 +283,7 @@ impl Worker {
             Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
             Verdict::Again => {
                 self.deadlines.clear(key);
-                self.again.push(key);
+                self.again.push_back(key);
             }
             Verdict::Close(reason) => self.close(key, reason),
         }
