@@ -12,6 +12,7 @@ use rustix::pipe::SpliceFlags;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// What came of an attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +201,12 @@ impl Stream {
     /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its flags say.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.socket.set_nonblocking(on)
+    }
+
+    /// Makes the close a reset: the other side must not take what it got for all there is.
+    pub fn reset_on_close(&self) {
+        // Fails only if the connection is gone, and then there is nobody to mislead.
+        let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
     /// Tells the other side that nothing more will come.

@@ -81,11 +81,14 @@ impl Download {
         }
     }
 
-    /// Moves what is there from the backend's bytes to the client's.
-    fn take(&mut self, answer: &mut Buffer, output: &mut Buffer) -> Result<(), BadChunk> {
-        while !answer.is_empty() && output.len() < OUTPUT_BYTES {
+    /// Moves what is there from the backend's bytes to the client's; whether it stopped because the client has enough for now.
+    fn take(&mut self, answer: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
+        while !answer.is_empty() {
+            if output.len() >= OUTPUT_BYTES {
+                return Ok(true);
+            }
             let consumed = match &mut self.rest {
-                Rest::Nothing => return Ok(()),
+                Rest::Nothing => return Ok(false),
                 Rest::Length(left) => {
                     let take = answer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     output.append(&answer.unread()[..take]);
@@ -99,7 +102,7 @@ impl Download {
                 Rest::Chunked(decoder) => {
                     let (consumed, piece) = decoder.next(answer.unread())?;
                     match piece {
-                        Piece::NeedMore if consumed == 0 => return Ok(()),
+                        Piece::NeedMore if consumed == 0 => return Ok(false),
                         Piece::NeedMore => {}
                         Piece::Data(data) => self.deliver(data, output),
                         Piece::End(trailers) => {
@@ -115,7 +118,7 @@ impl Download {
             };
             answer.consume(consumed);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn deliver(&self, data: &[u8], output: &mut Buffer) {
@@ -151,16 +154,18 @@ impl Exchange {
             if self.download.pipe.is_some() {
                 return self.splice_answer(client, context);
             }
-            if self.download.take(&mut self.answer, &mut self.output).is_err() {
+            let Ok(has_more) = self.download.take(&mut self.answer, &mut self.output) else {
                 self.keeps_backend = false;
                 return self.truncate(client, context);
-            }
+            };
             if self.download.is_done() && self.link.is_some() {
                 self.release_link(context);
             }
             match self.flush_output(client, context) {
                 Err(reason) => return Flow::close(reason),
                 Ok(0) if self.download.is_done() => return self.finish(client, context),
+                // What was received must not wait for what was not.
+                Ok(0) if has_more => continue,
                 Ok(0) => {}
                 Ok(_) => return self.wait_for_body(Reason::SlowReader, client, context),
             }
@@ -230,6 +235,7 @@ impl Exchange {
     /// if the time is up.
     pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() {
+            self.break_off(client);
             return Flow::close(blamed);
         }
         if !self.upload_has_ended() {
@@ -239,10 +245,19 @@ impl Exchange {
                 // Whatever is wrong with the request now: its answer is on the way.
                 _ => self.download.upload_is_over = true,
             }
+            // While the request still comes, its progress is the exchange's.
+            self.download.progress = self.download.progress.later(self.upload.progress);
         }
         context.buffers.reclaim(&mut self.answer);
         context.buffers.reclaim(&mut self.output);
         Flow::wait(self.download.progress.deadline())
+    }
+
+    /// The answer will not be whole. Where its end is the connection's, only a reset says so.
+    fn break_off(&self, client: &Client) {
+        if self.download.delivery == Delivery::UntilClose && !self.download.is_done() {
+            client.stream.reset_on_close();
+        }
     }
 
     fn upload_has_ended(&self) -> bool {
@@ -253,6 +268,7 @@ impl Exchange {
     pub(super) fn truncate(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         self.drop_link(context);
         let _ = self.flush_output(client, context);
+        self.break_off(client);
         log::info!("{} answer of backend {} broke off after {} bytes", client.peer, self.backend_name(), self.download.sent);
         self.log_summary(client, context);
         Flow::close(Reason::AnswerTruncated)

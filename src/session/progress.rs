@@ -25,6 +25,11 @@ impl Progress {
         }
     }
 
+    /// Whichever was put off further.
+    pub(super) fn later(self, other: Self) -> Self {
+        if other.at > self.at { other } else { self }
+    }
+
     pub(super) fn deadline(&self) -> Deadline {
         Deadline { timeout: Timeout::Body, at: self.at }
     }

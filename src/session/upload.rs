@@ -18,7 +18,7 @@ pub(super) struct Upload {
     /// Bytes of body that came so far.
     received: u64,
     limit: u64,
-    progress: Progress,
+    pub(super) progress: Progress,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -163,9 +163,10 @@ impl Exchange {
     pub(super) fn pump_upload(&mut self, client: &mut Client, context: &mut Context<'_>) -> Pumped {
         let mut moved = 0;
         loop {
-            if let Err(cause) = self.upload.take(&mut self.input, &mut self.outbound) {
-                return Pumped::Bad(cause);
-            }
+            let took = match self.upload.take(&mut self.input, &mut self.outbound) {
+                Ok(took) => took,
+                Err(cause) => return Pumped::Bad(cause),
+            };
             while !self.outbound.unsent().is_empty() {
                 let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
                     return Pumped::BackendGone;
@@ -184,6 +185,10 @@ impl Exchange {
             }
             if moved >= config::STEP_BYTES {
                 return Pumped::Enough;
+            }
+            if took && !self.input.is_empty() {
+                // There may be room now for what was received already.
+                continue;
             }
             match self.read_body(client, context) {
                 Ok(count) => moved += count,

@@ -194,7 +194,8 @@ impl Cluster {
         }
         let ejected_until = member.health.ejected_until();
         if let Some(until) = ejected_until.filter(|_| ejected_until != was_ejected_until) {
-            member.backend.set_trial_at(self.clock(until));
+            // Not a moment early: the trial's failure is judged by the exact time.
+            member.backend.set_trial_at(self.clock(until) + 1);
         }
         if was_up != is_up {
             self.rebuild(&members);
