@@ -149,6 +149,12 @@ impl Stream {
         Ok(buffer.is_empty())
     }
 
+    /// Lets the next write be tried although no event has told of room: the kernel tells only when a third of its buffer is free,
+    /// which with a large buffer and a slow reader may take longer than the reader may be silent.
+    pub fn retry_write(&mut self) {
+        self.writable = true;
+    }
+
     /// Whether the other side has sent or closed something that no event has told yet. One system call, nothing is consumed.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0_u8; 1];

@@ -150,6 +150,9 @@ impl Exchange {
     pub(super) fn forward_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         let mut moved = 0;
         context.buffers.lend(&mut self.output);
+        if context.has_expired() {
+            client.stream.retry_write();
+        }
         loop {
             if self.download.pipe.is_some() {
                 return self.splice_answer(client, context);
@@ -234,7 +237,7 @@ impl Exchange {
     /// Nothing moves just now. While an answer comes early, the rest of the request is still passed on. `blamed` is the reason
     /// if the time is up.
     pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
+        if context.has_expired() && self.download.progress.deadline().at <= context.now {
             self.break_off(client);
             return Flow::close(blamed);
         }

@@ -215,6 +215,11 @@ impl Exchange {
 
     /// State `RequestBody`.
     pub(super) fn send_request(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if context.has_expired()
+            && let Some(connection) = self.link.and_then(|link| context.connections.get(link))
+        {
+            connection.stream.retry_write();
+        }
         let pumped = self.pump_upload(client, context);
         // The backend may say something before it has everything: a 100, or an early answer.
         if self.link_is_readable(context) && !matches!(pumped, Pumped::Ended(_) | Pumped::Bad(_)) {
@@ -232,7 +237,7 @@ impl Exchange {
             Pumped::Bad(cause) => self.refuse(cause, client, context),
             // What it answered before it closed is worth more than the error.
             Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
-            Pumped::Blocked(side) if context.has_expired() => {
+            Pumped::Blocked(side) if context.has_expired() && self.upload.progress.deadline().at <= context.now => {
                 let waits_for_continue = self.request.expects_continue && !self.upload.has_begun();
                 let cause = match side {
                     Side::Client if waits_for_continue => Cause::FirstByteTimeout,
