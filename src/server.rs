@@ -13,7 +13,7 @@ use crate::upstream::cluster::Cluster;
 use crossbeam_channel::Sender;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -221,12 +221,19 @@ fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketA
 
 /// A backend that is one of our own listeners is a loop.
 fn refuse_loops(config: &Config, listening: &[SocketAddr]) -> Result<(), StartError> {
-    let is_us = |address: SocketAddr| {
-        let reaches = |ours: &SocketAddr| ours.ip() == address.ip() || ours.ip().is_unspecified() && address.ip().is_loopback();
-        address.port() != 0 && listening.iter().any(|ours| ours.port() == address.port() && reaches(ours))
+    // Connecting to 0.0.0.0 or [::] ends at this machine, as loopback does.
+    let is_here = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || is_own_address(ip);
+    let reaches = |address: SocketAddr, ours: &SocketAddr| {
+        let is_same = ours.ip() == address.ip() || address.ip().is_unspecified() && ours.ip().is_loopback();
+        ours.port() == address.port() && (is_same || ours.ip().is_unspecified() && is_here(address.ip()))
     };
-    match config.backends.iter().find(|backend| is_us(backend.address)) {
+    match config.backends.iter().find(|backend| listening.iter().any(|ours| reaches(backend.address, ours))) {
         Some(backend) => Err(StartError::Loop(backend.name.clone())),
         None => Ok(()),
     }
+}
+
+/// Whether this machine has the address: only then can it be bound.
+fn is_own_address(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }

@@ -24,6 +24,7 @@ impl Exchange {
             let (status, stage, backend) = (cause.status(), cause.stage(), self.backend_name());
             log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
         }
+        self.free_place();
         self.status = cause.status();
         let is_in_order = cause.side() != Side::Client && self.refusal.is_none();
         self.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;

@@ -43,6 +43,8 @@ impl Exchange {
                 Picked::AllFull => return self.refuse(Cause::BackendFull, client, context),
                 Picked::NoneUp => {
                     self.leave_queue(context);
+                    // If it was called, the place is for the next one.
+                    context.cluster.queue().call_next();
                     return self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context);
                 }
             }
@@ -76,6 +78,8 @@ impl Exchange {
     pub(super) fn take_call(&mut self) -> bool {
         let was_queued = std::mem::take(&mut self.is_queued);
         if was_queued {
+            // Whichever place it is that came free, this exchange takes it, rather than let it lie idle.
+            self.tried.clear();
             self.state = State::Dispatch;
         }
         was_queued
@@ -201,9 +205,10 @@ impl Exchange {
         let next = retry::decide(failure);
         let is_other = next == Next::OtherBackend;
         if is_other {
+            self.attempts += 1;
             self.tried.push(in_flight.backend().id);
         }
-        let goes_on = next != Next::GiveUp && !(is_other && self.tried.len() >= config::ATTEMPTS);
+        let goes_on = next != Next::GiveUp && !(is_other && self.attempts >= config::ATTEMPTS);
         if !goes_on {
             self.in_flight = Some(in_flight);
             return self.refuse(cause, client, context);
@@ -231,7 +236,14 @@ impl Exchange {
             context.connections.check_in(link, context.now + self.backend_idle);
         }
         self.drop_link(context);
-        self.served_by = self.in_flight.take().map(|in_flight| Arc::clone(in_flight.backend()));
+        self.free_place();
+    }
+
+    /// The backend has nothing to do for this exchange any more; its name is kept for the log.
+    pub(super) fn free_place(&mut self) {
+        if let Some(in_flight) = self.in_flight.take() {
+            self.served_by = Some(Arc::clone(in_flight.backend()));
+        }
     }
 
     /// Closes the backend connection, whatever it is doing.

@@ -90,6 +90,8 @@ pub(super) struct Exchange {
     pub(super) collected: Vec<u8>,
     pub(super) request_end: Option<RequestEnd>,
     pub(super) tried: Vec<usize>,
+    /// Backends that this exchange has failed at.
+    pub(super) attempts: usize,
     pub(super) in_flight: Option<InFlight>,
     /// The backend that has answered and is done.
     pub(super) served_by: Option<Arc<Backend>>,
@@ -150,6 +152,7 @@ impl Exchange {
             collected: Vec::new(),
             request_end: None,
             tried: Vec::new(),
+            attempts: 0,
             in_flight: None,
             served_by: None,
             link: None,

@@ -287,10 +287,11 @@ impl Session {
         let exchange = self.exchange.take().expect("only a running exchange ends");
         let had_a_request = exchange.had_a_request();
         self.empty_lines = if had_a_request { 0 } else { exchange.empty_lines };
+        if had_a_request {
+            self.idle_until = context.deadline(Timeout::Idle).at;
+        }
         if let Some(rest) = exchange.end(context) {
             self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.refusal)));
-        } else if had_a_request {
-            self.idle_until = context.deadline(Timeout::Idle).at;
         }
     }
 }

@@ -135,6 +135,7 @@ impl Upload {
             let state = match piece {
                 Piece::NeedMore => Some(false),
                 Piece::Data(data) => {
+                    self.received += data.len() as u64;
                     collected.extend_from_slice(data);
                     None
                 }
@@ -145,6 +146,9 @@ impl Upload {
                 }
             };
             input.consume(consumed);
+            if self.received > self.limit {
+                return Err(Cause::BodyTooLarge);
+            }
             if collected.len() > config::REPLAY_BYTES {
                 return Err(Cause::LengthRequired);
             }

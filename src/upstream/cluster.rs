@@ -108,12 +108,12 @@ impl Cluster {
             any_full |= place.is_none();
             place
         };
-        let first_choice = |backend: &Arc<Backend>| if is_new(backend) && is_prompt(backend) { take(backend) } else { None };
-        if let Some(place) = round_robin::pick(&healthy.up, &self.turn, first_choice) {
-            return Picked::Backend(place);
-        }
-        let mut others = healthy.up.iter().filter(|backend| is_new(backend) && !is_prompt(backend));
-        match others.find_map(take) {
+        let candidates = round_robin::order(&healthy.up, &self.turn).filter(|backend| is_new(backend));
+        let prompt = candidates.clone().filter(|backend| is_prompt(backend)).find_map(&mut take);
+        // If all have many, the one with the fewest: a swallower then gets no more than the others.
+        let fewest = || candidates.clone().min_by_key(|backend| backend.connecting());
+        let place = prompt.or_else(|| fewest().and_then(&mut take));
+        match place.or_else(|| candidates.clone().find_map(&mut take)) {
             Some(place) => Picked::Backend(place),
             None if any_full => Picked::AllFull,
             None => Picked::NoneUp,
@@ -304,8 +304,12 @@ mod tests {
         let first = connecting(0);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let _second = connecting(1);
-        assert_eq!(picks(&cluster, now).len(), 3, "if all do, one is as good as another");
-        drop(first);
+        let mut shares = picks(&cluster, now);
+        shares.dedup();
+        assert_eq!(shares.len(), 3, "if all do, each has its turn: {shares:?}");
+        let _third = connecting(0);
+        assert_eq!(picks(&cluster, now), [1, 1, 1], "or the one with fewer");
+        drop((first, _third));
         assert_eq!(picks(&cluster, now), [0, 0, 0]);
     }
 }

@@ -4,14 +4,11 @@ use crate::upstream::backend::Backend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Offers the backends in their order, from the one that `turn` points at, until one is taken; moves the turn on.
-pub fn pick<T>(up: &[Arc<Backend>], turn: &AtomicUsize, take: impl FnMut(&Arc<Backend>) -> Option<T>) -> Option<T> {
-    if up.is_empty() {
-        return None;
-    }
-    let first = turn.fetch_add(1, Relaxed) % up.len();
+/// The backends in their order, from the one whose turn it is; moves the turn on.
+pub fn order<'s>(up: &'s [Arc<Backend>], turn: &AtomicUsize) -> impl Iterator<Item = &'s Arc<Backend>> + Clone {
+    let first = turn.fetch_add(1, Relaxed) % up.len().max(1);
     let (before, after) = up.split_at(first);
-    after.iter().chain(before).find_map(take)
+    after.iter().chain(before)
 }
 
 #[cfg(test)]
@@ -24,17 +21,14 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_turn() {
+    fn each_has_its_turn_and_the_others_follow_in_order() {
         let (up, turn) = (backends(3), AtomicUsize::new(0));
-        let picked: Vec<_> = (0..7).map(|_| pick(&up, &turn, |backend| Some(backend.id)).unwrap()).collect();
-        assert_eq!(picked, [0, 1, 2, 0, 1, 2, 0]);
+        let orders: Vec<Vec<usize>> = (0..4).map(|_| order(&up, &turn).map(|backend| backend.id).collect()).collect();
+        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 
     #[test]
-    fn one_that_is_not_usable_is_passed_over() {
-        let (up, turn) = (backends(3), AtomicUsize::new(1));
-        assert_eq!(pick(&up, &turn, |backend| (backend.id != 1).then_some(backend.id)), Some(2));
-        assert_eq!(pick(&up, &turn, |_| None::<usize>), None);
-        assert_eq!(pick(&[], &turn, |backend| Some(backend.id)), None);
+    fn of_nobody_nobody_is_next() {
+        assert!(order(&[], &AtomicUsize::new(7)).next().is_none());
     }
 }
