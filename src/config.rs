@@ -59,6 +59,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The most client connections at once; beyond it 503.
     pub connections: usize,
+    /// The most pipes that one worker has in use for long bodies; beyond it they are copied.
+    pub pipes_a_worker: usize,
     /// The most connections from one client address, if limited; beyond it 429.
     pub connections_a_client: Option<usize>,
     /// The most requests at one backend at once, if limited; what is beyond waits its turn.
@@ -201,6 +203,7 @@ impl Default for Config {
             health: HealthConfig::default(),
             timeouts: Timeouts::default(),
             connections: 10_000,
+            pipes_a_worker: 256,
             connections_a_client: None,
             backend_connections: None,
             body_bytes: None,

@@ -20,9 +20,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Descriptors that are not for connections: the log, listeners, epolls, pipes, health checks.
-const OTHER_FILES: u64 = 64;
+const OTHER_FILES: usize = 64;
 /// A client connection may need one to a backend.
-const FILES_A_CONNECTION: u64 = 2;
+const FILES_A_CONNECTION: usize = 2;
+/// One in so many is for pipes.
+const FILES_FOR_PIPES: usize = 8;
 
 /// Why the balancer could not start: what, and how to fix it.
 #[derive(Debug)]
@@ -89,13 +91,7 @@ pub struct Server {
 impl Server {
     /// Listens, checks the backends once, starts the pool and serves.
     pub fn start(mut config: Config) -> Result<Self, StartError> {
-        let files = net::raise_file_limit();
-        let for_connections = files.saturating_sub(OTHER_FILES) / FILES_A_CONNECTION;
-        let allowed = usize::try_from(for_connections).unwrap_or(usize::MAX).max(1);
-        if allowed < config.connections {
-            log::info!("serving at most {allowed} connections at once: the limit of open files is {files}");
-            config.connections = allowed;
-        }
+        share_out_files(&mut config);
         let config = Arc::new(config);
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
@@ -205,6 +201,18 @@ impl Drop for Server {
             self.begin_drain(Duration::ZERO);
             self.wait();
         }
+    }
+}
+
+/// Limits connections and pipes to what the limit of open files allows.
+fn share_out_files(config: &mut Config) {
+    let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+    let for_pipes = files / FILES_FOR_PIPES;
+    config.pipes_a_worker = config.pipes_a_worker.min(for_pipes / 2 / config.workers.max(1));
+    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes) / FILES_A_CONNECTION;
+    if for_connections < config.connections {
+        config.connections = for_connections.max(1);
+        log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);
     }
 }
 

@@ -52,22 +52,46 @@ impl Pipe {
     }
 }
 
-/// A worker's unused pipes.
-#[derive(Debug, Default)]
+/// A worker's unused pipes, and how many it may have in use.
+#[derive(Debug)]
 pub struct Pipes {
     free: Vec<Pipe>,
+    lendable: usize,
 }
 
 impl Pipes {
-    /// An empty pipe, or none if the machine has no descriptors left: the body is then copied.
+    /// No pipes yet; at most `most` will be in use at once, because each takes two descriptors.
+    pub fn new(most: usize) -> Self {
+        Self { free: Vec::new(), lendable: most }
+    }
+
+    /// An empty pipe, or none if enough are in use or the machine has no descriptors left: the body is then copied.
     pub fn take(&mut self) -> Option<Pipe> {
-        self.free.pop().or_else(|| Pipe::open().ok())
+        self.lendable = self.lendable.checked_sub(1)?;
+        let pipe = self.free.pop().or_else(|| Pipe::open().ok());
+        self.lendable += usize::from(pipe.is_none());
+        pipe
     }
 
     /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody else.
     pub fn give(&mut self, pipe: Pipe) {
+        self.lendable += 1;
         if pipe.is_empty() && self.free.len() < KEPT {
             self.free.push(pipe);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_lent_than_there_are_descriptors_for() {
+        let mut pipes = Pipes::new(1);
+        let pipe = pipes.take().unwrap();
+        assert!(pipes.take().is_none());
+        pipes.give(pipe);
+        assert!(pipes.take().is_some());
     }
 }

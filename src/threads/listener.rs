@@ -82,6 +82,8 @@ impl Listener {
 
     /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
     fn hand(&self, mut socket: TcpStream, peer: SocketAddr) {
+        // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let is_within_client_limit = self.client_limit.as_ref().is_none_or(|limit| limit.enter(peer.ip()));
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
         let total: usize = loads.iter().sum();

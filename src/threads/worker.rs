@@ -130,6 +130,7 @@ impl Worker {
         let (calling, calls) = crossbeam_channel::unbounded();
         let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::default() };
         let now = Instant::now();
+        let pipes = Pipes::new(config.pipes_a_worker);
         let worker = Self {
             config,
             cluster,
@@ -143,7 +144,7 @@ impl Worker {
             connections: Connections::new(poller),
             deadlines: Deadlines::default(),
             buffers: Buffers::default(),
-            pipes: Pipes::default(),
+            pipes,
             budget: Budget::new(now),
             rng: fastrand::Rng::new(),
             again: VecDeque::new(),

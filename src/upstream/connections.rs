@@ -5,7 +5,7 @@
 //! it out.
 
 use super::backend::Backend;
-use crate::net::{Event, Poller, SlotKey, Slots, Source, Stream};
+use crate::net::{self, Event, Poller, SlotKey, Slots, Source, Stream};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -43,7 +43,14 @@ impl Connections {
 
     /// Starts a fresh connection for a session.
     pub fn open(&mut self, backend: &Arc<Backend>, user: SlotKey) -> io::Result<SlotKey> {
-        let stream = Stream::connect(backend.address)?;
+        let stream = match Stream::connect(backend.address) {
+            // Idle connections hold what is missing.
+            Err(error) if net::is_shortage(&error) && !self.slots.is_empty() => {
+                self.close_idle();
+                Stream::connect(backend.address)?
+            }
+            connected => connected?,
+        };
         let connection = Connection { stream, backend: Arc::clone(backend), user: Some(user), expires: None };
         let key = self.slots.insert(connection);
         let stream = &self.slots.get_mut(key).expect("it was inserted in the line above").stream;
