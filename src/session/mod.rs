@@ -122,8 +122,8 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
     refusal: Option<Cause>,
-    /// The last step ended with [`Verdict::Again`].
-    has_more_to_do: bool,
+    /// Stands in the worker's line for its next step.
+    is_in_line: bool,
     /// Empty lines that came since the last request; the limit holds however they are split.
     empty_lines: usize,
 }
@@ -188,7 +188,7 @@ impl Session {
             exchange: None,
             idle_until,
             refusal,
-            has_more_to_do: false,
+            is_in_line: false,
             empty_lines: 0,
         }
     }
@@ -203,19 +203,18 @@ impl Session {
         self.client.stream.note(event);
     }
 
-    /// Whether the last step ended with [`Verdict::Again`]: it stands in line for the next one, whatever its sockets say.
-    pub fn has_more_to_do(&self) -> bool {
-        self.has_more_to_do
+    /// Puts the session in line for a step; false if it stands there already: it has one place, however many events it has.
+    pub fn stand_in_line(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_in_line, true)
+    }
+
+    /// It is its turn.
+    pub fn leave_line(&mut self) {
+        self.is_in_line = false;
     }
 
     /// Runs the session until there is nothing to do yet.
     pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
-        let verdict = self.run(context);
-        self.has_more_to_do = verdict == Verdict::Again;
-        verdict
-    }
-
-    fn run(&mut self, context: &mut Context<'_>) -> Verdict {
         if context.hint == Hint::Called && !self.exchange.as_mut().is_some_and(|exchange| exchange.take_call()) {
             // It found a place, or gave up, before the call came.
             context.cluster.queue().call_next();

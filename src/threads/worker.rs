@@ -175,7 +175,10 @@ impl Worker {
             let in_line = self.again.len().min(AGAIN_A_TURN);
             ready.extend(self.again.drain(..in_line));
             for key in ready.drain(..) {
-                self.step(key, Hint::Ready);
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.leave_line();
+                    self.step(key, Hint::Ready);
+                }
             }
             self.take_calls();
             while let Some(key) = self.deadlines.pop_expired(self.now) {
@@ -229,7 +232,7 @@ impl Worker {
             if event.source == Source::Client(key) {
                 session.note(*event);
             }
-            if !session.has_more_to_do() {
+            if session.stand_in_line() {
                 ready.push(key);
             }
         }
@@ -242,7 +245,9 @@ impl Worker {
                 Message::Drain(until) => {
                     self.drain_until = Some(until);
                     self.connections.close_idle();
-                    ready.extend(self.sessions.keys());
+                    let mut keys = self.sessions.keys();
+                    keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
+                    ready.extend(keys);
                 }
             }
         }
@@ -270,6 +275,7 @@ impl Worker {
             self.close(key, Reason::Overload);
             return None;
         }
+        session.stand_in_line();
         Some(key)
     }
 
@@ -284,7 +290,9 @@ impl Worker {
             Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
             Verdict::Again => {
                 self.deadlines.clear(key);
-                self.again.push_back(key);
+                if self.sessions.get_mut(key).is_some_and(Session::stand_in_line) {
+                    self.again.push_back(key);
+                }
             }
             Verdict::Close(reason) => self.close(key, reason),
         }

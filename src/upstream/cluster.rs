@@ -185,6 +185,7 @@ impl Cluster {
             return;
         };
         let (was_up, was_known) = (member.health.is_up(), member.health.is_known());
+        let passed_checks = member.health.passes_checks();
         let was_ejected_until = member.health.ejected_until();
         let failures = member.health.failures() + 1;
         judgement(&mut member.health, others_up == 0);
@@ -197,7 +198,7 @@ impl Cluster {
             // Not a moment early: the trial's failure is judged by the exact time.
             member.backend.set_trial_at(self.clock(until) + 1);
         }
-        if was_up != is_up {
+        if was_up != is_up || passed_checks != member.health.passes_checks() {
             self.rebuild(&members);
         }
         drop(members);
@@ -213,14 +214,17 @@ impl Cluster {
     }
 
     fn rebuild(&self, members: &[Member]) {
-        let select = |wanted: &dyn Fn(&Health) -> bool| {
+        let select = |wanted: fn(&Health) -> bool| -> Vec<Arc<Backend>> {
             let chosen = members.iter().filter(|member| wanted(&member.health));
             chosen.map(|member| Arc::clone(&member.backend)).collect()
         };
-        let set = HealthySet {
-            up: select(&Health::is_up),
-            on_trial: if self.rules.checks { Vec::new() } else { select(&|health| !health.is_up()) },
-        };
+        let mut set = HealthySet { up: select(Health::is_up), on_trial: Vec::new() };
+        if set.up.is_empty() {
+            // Failed attempts never take the last backend, whichever way it became the last.
+            set.up = select(Health::passes_checks);
+        } else if !self.rules.checks {
+            set.on_trial = select(|health| !health.is_up());
+        }
         *self.healthy.write() = Arc::new(set);
     }
 
@@ -311,5 +315,25 @@ mod tests {
         assert_eq!(picks(&cluster, now), [1, 1, 1], "or the one with fewer");
         drop((first, _third));
         assert_eq!(picks(&cluster, now), [0, 0, 0]);
+    }
+
+    #[test]
+    fn an_ejected_backend_serves_on_when_the_others_fail_their_checks() {
+        let (cluster, now) = (cluster(2, true), Instant::now());
+        let [one, two] = [0, 1].map(|id| Arc::clone(&cluster.standings()[id].backend));
+        cluster.checked(&one, true, "passed", now);
+        cluster.checked(&two, true, "passed", now);
+        for _ in 0..2 {
+            cluster.failed(&one, Attempt::ConnectFailed, "connection refused", now);
+        }
+        assert_eq!(picks(&cluster, now), [1, 1, 1]);
+        for _ in 0..2 {
+            cluster.checked(&two, false, "failed", now);
+        }
+        assert_eq!(picks(&cluster, now), [0, 0, 0], "its checks pass: it is better than nobody");
+        for _ in 0..2 {
+            cluster.checked(&one, false, "failed", now);
+        }
+        assert_eq!(cluster.up(), 0);
     }
 }

@@ -78,6 +78,11 @@ impl Health {
         self.checked != Checked::Unknown
     }
 
+    /// Whether the checks alone say that it is up.
+    pub fn passes_checks(&self) -> bool {
+        self.checked == Checked::Passing
+    }
+
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
         self.against > 0 || self.ejected_until.is_some()
