@@ -5,4 +5,17 @@
 mod support;
 mod support_works;
 
+mod cli;
+mod drain;
+mod failover;
+mod found;
+mod framing;
+mod health;
+mod http;
+mod overload;
+mod panics;
+mod program;
+mod retry;
+mod starvation;
 mod tidy;
+mod tunnel;

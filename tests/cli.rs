@@ -1,0 +1,187 @@
+//! The command line as people meet it: what is wrong is one line that helps, and what is right does what it says.
+
+mod demo;
+mod python;
+mod serving;
+
+use crate::program::{self, Ended, Program};
+use crate::support::{Origin, refused_address};
+use std::net::{TcpListener, UdpSocket};
+
+/// The one line that says why it ended. The lines of the log around it start with a time in brackets.
+#[track_caller]
+fn complaint(ended: &Ended) -> String {
+    let (complaints, others): (Vec<&str>, Vec<&str>) = ended.stderr.lines().partition(|line| line.starts_with("lb-threads: "));
+    assert_eq!(complaints.len(), 1, "one line that says why: {ended:?}");
+    assert!(others.iter().all(|line| line.starts_with('[')), "nothing else but log lines: {ended:?}");
+    assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains("RUST_BACKTRACE"), "no panic: {ended:?}");
+    assert_eq!(ended.stdout, "", "standard output is for what was asked for");
+    complaints[0].to_owned()
+}
+
+#[test]
+fn a_command_line_that_means_nothing_is_refused_in_one_line_with_exit_code_two() {
+    let rows: &[(&[&str], &str)] = &[
+        (&["abc"], "`abc` is not a duration"),
+        (&["10", "20"], "20"),
+        (&["--workers", "0"], "--workers"),
+        (&["--workers", "many"], "--workers"),
+        (&["--port", "70000"], "--port"),
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["--heath-path", "/"], "--health-path"),
+        (&["--health-path", "health"], "starts with /"),
+        (&["--fall", "0"], "--fall"),
+        (&["--admin", "127.0.0.1:1"], "off"),
+        (&["--log-level", "loud"], "`loud` is not a log level"),
+        (&["--connect-timeout", "0"], "would refuse everything"),
+        (&["-b", "localhost"], "has no port"),
+        (&["-b", "localhost:0"], "between 1 and 65535"),
+        (&["-b", "localhost:http"], "between 1 and 65535"),
+        (&["-b", "http://localhost:80/app"], "has a path"),
+        (&["-b", "https://localhost:443"], "not supported yet"),
+        (&["-b", "ftp://localhost:21"], "unknown scheme"),
+        (&["-b", "::1:80"], "brackets"),
+        (&["-b", "a b:80"], "no valid host"),
+        (&["-b", "127.0.0.1:1,127.0.0.1:1"], "named twice"),
+        (&["-b"], "--backend"),
+        (&["demo", "--port", "x"], "--port"),
+        (&["backend", "--failure-rate", "2"], "from 0 to 1"),
+    ];
+    for (words, said) in rows {
+        let ended = program::run(*words);
+        assert_eq!(ended.code, Some(2), "{words:?}: {ended:?}");
+        let complaint = complaint(&ended);
+        assert!(complaint.contains(said), "{words:?}: {complaint}");
+    }
+}
+
+#[test]
+fn an_environment_that_means_nothing_is_refused_in_one_line_with_exit_code_two() {
+    let rows = [("BACKEND_SERVERS", "127.0.0.1:1,nonsense", "nonsense"), ("PORT", "abc", "abc"), ("LOGLEVEL", "LOUD", "LOUD")];
+    for (name, value, said) in rows {
+        let mut command = program::command(["10"]);
+        command.env(name, value);
+        let ended = Program::start(command).wait_for_end();
+        assert_eq!(ended.code, Some(2), "{name}={value}: {ended:?}");
+        let complaint = complaint(&ended);
+        assert!(complaint.contains(said), "{name}={value}: {complaint}");
+    }
+}
+
+#[test]
+fn a_port_that_is_in_use_is_named_with_exit_code_one() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let backend = refused_address().to_string();
+    for words in [&["--port", &port, "-b", &backend][..], &["backend", "--port", &port], &["demo", "--port", &port]] {
+        let ended = program::run(words);
+        assert_eq!(ended.code, Some(1), "{words:?}: {ended:?}");
+        let complaint = complaint(&ended);
+        assert!(complaint.contains(&format!("127.0.0.1:{port}")), "it names the address: {complaint}");
+        assert!(complaint.contains("in use") && complaint.contains("--port"), "it says what to do: {complaint}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_told_in_one_line_with_exit_code_one() {
+    let rows: [(&[&str], &str); 3] = [
+        (&["--host", "no-such-host.invalid", "--port", "0"], "no-such-host.invalid"),
+        (&["--port", "0", "-b", "no-such-host.invalid:80"], "no-such-host.invalid"),
+        (&["--host", "192.0.2.1", "--port", "0"], "--host"),
+    ];
+    for (words, said) in rows {
+        let ended = program::run(words);
+        assert_eq!(ended.code, Some(1), "{words:?}: {ended:?}");
+        let complaint = complaint(&ended);
+        assert!(complaint.contains(said), "{words:?}: {complaint}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_the_balancer_itself_is_refused_however_it_is_written() {
+    let mut rows = vec![
+        ("127.0.0.1", "127.0.0.1".to_owned()),
+        ("127.0.0.1", "localhost".to_owned()),
+        ("127.0.0.1", "0.0.0.0".to_owned()),
+        ("0.0.0.0", "127.0.0.1".to_owned()),
+        ("0.0.0.0", "127.0.0.2".to_owned()),
+        ("0.0.0.0", "0.0.0.0".to_owned()),
+    ];
+    // A machine with a network has an address to the outside: the one that a socket gets (nothing is sent for that).
+    let outside =
+        UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.200:9").and_then(|()| socket.local_addr()));
+    rows.extend(outside.ok().map(|own| ("0.0.0.0", own.ip().to_string())));
+    for (host, backend) in rows {
+        let port = refused_address().port().to_string();
+        let ended = program::run(["--host", host, "--port", &port, "-b", &format!("{backend}:{port}"), "--no-health-checks"]);
+        assert_eq!(ended.code, Some(1), "--host {host} -b {backend}: {ended:?}");
+        let complaint = complaint(&ended);
+        assert!(complaint.contains("the balancer itself"), "--host {host} -b {backend}: {complaint}");
+    }
+}
+
+#[test]
+fn a_period_below_a_second_is_raised_with_a_warning() {
+    let origin = Origin::answering("hello");
+    let balancer = Program::balancer(&[origin.address()], &["0.2"]);
+    balancer.until_it_says("listening on");
+    let log = balancer.log();
+    let warning = log.lines().find(|line| line.contains("WARN")).unwrap_or_else(|| panic!("no warning: {log}"));
+    assert!(warning.contains("200ms") && warning.contains("using 1s"), "{warning}");
+    assert!(log.contains("every 1s"), "{log}");
+}
+
+#[test]
+fn help_shows_every_default_and_examples() {
+    for word in ["--help", "-h"] {
+        let ended = program::run([word]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let defaults = [
+            "[default: 10]",
+            "[default: 127.0.0.1]",
+            "[default: 9090]",
+            "[default: /health]",
+            "[default: 127.0.0.1:8080, 8081 and 8082]",
+            "[default: one a core]",
+            "[default: 2s, or the period if that is shorter]",
+            "[default: info]",
+            "[default: 75s]",
+            "[default: 30s]",
+            "[default: 1h]",
+        ];
+        for shown in defaults.iter().chain(&["[env: BACKEND_SERVERS", "[env: HOST", "[env: PORT", "[env: LOGLEVEL", "Examples:"])
+        {
+            assert!(help.contains(shown), "{word} does not show {shown}: {}", ended.stdout);
+        }
+        assert!(help.contains("lb-threads demo"), "the one-command start is an example");
+    }
+    for command in ["demo", "backend"] {
+        let ended = program::run([command, "--help"]);
+        assert!(ended.code == Some(0) && ended.stdout.contains("[default: "), "{ended:?}");
+    }
+}
+
+#[test]
+fn every_example_of_the_help_is_a_command_line_that_is_understood() {
+    let help = program::run(["--help"]).stdout;
+    let (_, examples) = help.split_once("Examples:").expect("there are examples");
+    let lines: Vec<&str> = examples.lines().map(str::trim).filter(|line| line.contains("lb-threads")).collect();
+    assert!(lines.len() >= 4, "{help}");
+    for line in lines {
+        let example = line.split("  ").next().unwrap_or(line);
+        let words = example.split(' ').skip_while(|word| *word != "lb-threads").skip(1);
+        // With `--help` behind it the words are read, and nothing is started.
+        let ended = program::run(words.chain(["--help"]));
+        assert_eq!(ended.code, Some(0), "{example}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn version_is_the_packages() {
+    for word in ["--version", "-V"] {
+        let ended = program::run([word]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert_eq!(ended.stdout, format!("lb-threads {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}

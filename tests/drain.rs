@@ -1,0 +1,204 @@
+//! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and the exit code tells the truth.
+
+use crate::program::Program;
+use crate::support::{Client, Gate, Lb, Next, Origin, Step, get, ok, until};
+use lb_threads::reason::Reason;
+use lb_threads::server::Drained;
+use rustix::process::Signal;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// An origin that answers when the gate is open.
+fn slow(gate: &Gate) -> Origin {
+    Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))])
+}
+
+#[track_caller]
+fn balancer(origin: &Origin) -> Lb {
+    let lb = Lb::over(&[origin]);
+    lb.wait_for_up(1);
+    lb
+}
+
+/// A request that is at the backend.
+#[track_caller]
+fn in_flight(address: SocketAddr, origin: &Origin) -> Client {
+    let (mut client, before) = (Client::connect(address), origin.count());
+    client.send("GET /in-flight HTTP/1.1\r\nHost: x\r\n\r\n");
+    origin.wait_for_requests(before + 1);
+    client
+}
+
+fn refuses(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err()
+}
+
+#[test]
+fn a_drain_finishes_what_is_in_flight_closes_what_is_idle_and_accepts_nothing_new() {
+    let gate = Gate::new();
+    let origin = slow(&gate);
+    let mut lb = balancer(&origin);
+    let mut fresh = lb.connect();
+    let mut busy = in_flight(lb.address(), &origin);
+    until("both are known", || lb.server().open_connections() == 2);
+    lb.begin_drain(LONG);
+    assert!(refuses(lb.address()));
+    assert!(fresh.at_end(), "one that never asked is closed");
+    lb.wait_for_closed(Reason::Drained, 1);
+    assert!(busy.is_open());
+    gate.open();
+    let response = busy.read_response();
+    assert_eq!((response.text().as_str(), response.says_close()), ("late", true));
+    assert!(busy.at_end());
+    lb.wait_for_closed(Reason::Drained, 2);
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+    until("no connection to the backend is left", || origin.open_connections() == 0);
+}
+
+#[test]
+fn a_drain_closes_kept_connections_on_both_sides() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let mut client = lb.connect();
+    client.get("/").expect_status(200);
+    assert_eq!(origin.open_connections(), 1);
+    let start = Instant::now();
+    lb.begin_drain(LONG);
+    assert!(client.at_end());
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+    assert!(start.elapsed() < Duration::from_secs(2), "nothing is waited for: {:?}", start.elapsed());
+    until("no connection to the backend is left", || origin.open_connections() == 0);
+}
+
+#[test]
+fn bodies_on_their_way_are_finished_by_a_drain() {
+    let gate = Gate::new();
+    let head = Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    let origin =
+        Origin::start([Step::ReadHead, head, Step::ReadBody, Step::WaitFor(gate.clone()), Step::send("2\r\nde\r\n0\r\n\r\n")]);
+    let mut lb = balancer(&origin);
+    let mut client = lb.connect();
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n123");
+    let mut response = client.read_head();
+    lb.begin_drain(LONG);
+    until("it does not listen any more", || refuses(lb.address()));
+    client.send("456");
+    until("the whole request came", || origin.only_request().complete);
+    gate.open();
+    client.read_body_to("POST", &mut response);
+    assert_eq!((response.text().as_str(), response.truncated), ("abcde", false));
+    assert!(client.at_end());
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn a_head_on_its_way_is_still_answered_by_a_drain() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let mut client = lb.connect();
+    client.send("GET / HTTP/1.1\r\nHo");
+    until("it is being read", || lb.totals().connections == 1);
+    // One whole exchange on the same worker after the bytes above: they have been read by then.
+    for _ in 0..4 {
+        get(lb.address(), "/").expect_status(200);
+    }
+    lb.begin_drain(LONG);
+    until("it does not listen any more", || refuses(lb.address()));
+    client.send("st: x\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn what_outlives_the_drain_timeout_is_cut_and_counted() {
+    let gate = Gate::new();
+    let origin = slow(&gate);
+    let mut lb = balancer(&origin);
+    let mut client = in_flight(lb.address(), &origin);
+    let (start, timeout) = (Instant::now(), Duration::from_millis(200));
+    lb.begin_drain(timeout);
+    lb.wait_for_closed(Reason::DrainCut, 1);
+    assert!(start.elapsed() >= timeout);
+    assert_eq!(lb.wait_for_end(), Drained::Cut(1));
+    assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no answer was made up");
+    gate.open();
+    until("the backend is told", || origin.open_connections() == 0);
+}
+
+#[test]
+fn a_balancer_with_nothing_to_do_drains_at_once() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let start = Instant::now();
+    lb.begin_drain(LONG);
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn int_and_term_let_the_process_finish_what_is_in_flight() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let gate = Gate::new();
+        let origin = slow(&gate);
+        let mut program = Program::balancer(&[origin.address()], &[]);
+        let address = program.address();
+        let mut client = in_flight(address, &origin);
+        program.signal(signal);
+        program.until_it_says("stopping: 1 connection(s) open");
+        until("it does not listen any more", || refuses(address));
+        assert!(program.is_running(), "it waits for the answer");
+        gate.open();
+        let response = client.read_response();
+        assert_eq!((response.text().as_str(), response.says_close()), ("late", true));
+        let ended = program.wait_for_end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.contains("stopped after 1 requests"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
+    for signals in [[Signal::INT, Signal::INT], [Signal::TERM, Signal::TERM], [Signal::TERM, Signal::INT]] {
+        let gate = Gate::new();
+        let origin = slow(&gate);
+        let mut program = Program::balancer(&[origin.address()], &[]);
+        let address = program.address();
+        let mut client = in_flight(address, &origin);
+        program.signal(signals[0]);
+        until("it does not listen any more", || refuses(address));
+        assert!(program.is_running());
+        let start = Instant::now();
+        program.signal(signals[1]);
+        let ended = program.wait_for_end();
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(matches!(client.comes_next(), Next::End | Next::Reset));
+        gate.open();
+    }
+}
+
+#[test]
+fn a_process_that_had_to_cut_connections_ends_with_exit_code_three() {
+    let gate = Gate::new();
+    let origin = slow(&gate);
+    let program = Program::balancer(&[origin.address()], &["--drain-timeout", "100ms"]);
+    let _client = in_flight(program.address(), &origin);
+    program.signal(Signal::TERM);
+    let ended = program.wait_for_end();
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stderr.contains("1 connection(s) were cut"), "{ended:?}");
+    gate.open();
+}
+
+#[test]
+fn a_signal_during_the_start_ends_the_process_too() {
+    // The first round of checks hangs for two seconds: time enough to change one's mind.
+    let origin = Origin::answering("hello").health(crate::support::Health::Hang);
+    let program = Program::balancer(&[origin.address()], &[]);
+    until("it checks", || origin.health_checks() == 1);
+    program.signal(Signal::INT);
+    assert_eq!(program.wait_for_end().code, Some(0));
+}

@@ -1,0 +1,201 @@
+//! Answers of backends, judged as strictly as requests: what could be read in two ways is a 502 and never passed on.
+
+use crate::support::*;
+use lb_threads::error::Cause;
+
+/// Each of these answers becomes a 502; the client's connection lives on and the backend's does not.
+#[track_caller]
+fn refuses(answers: &[impl AsRef<[u8]>]) {
+    let answers: Vec<Vec<u8>> = answers.iter().map(|answer| answer.as_ref().to_vec()).collect();
+    let scripts = answers.clone();
+    let origin = Origin::serve(move |request, reply| {
+        let number: usize = request.target.trim_start_matches('/').parse().expect("a number");
+        reply.send(&scripts[number]);
+        reply.step(&Step::Hang);
+    });
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for (number, answer) in answers.iter().enumerate() {
+        let response = client.get(&format!("/{number}"));
+        let found = (response.status, response.header("X-LB-Error"));
+        assert_eq!(found, (502, Some("bad_answer")), "{} gave {response:?}", escaped(answer));
+        assert!(!response.says_close(), "the client did nothing wrong");
+        origin.wait_for_ending(number);
+        let totals = lb.totals();
+        assert_eq!(totals.failed(Cause::BadAnswer), number as u64 + 1, "{}", escaped(answer));
+        assert_eq!((totals.retries, totals.backend_reuses), (0, 0), "any answer byte was seen: never again");
+    }
+    assert_eq!(origin.count(), answers.len());
+}
+
+#[test]
+fn an_answer_frames_its_body_in_one_way() {
+    refuses(&[
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551621\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ]);
+}
+
+#[test]
+fn a_status_line_is_spelled_exactly() {
+    refuses(&[
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 -20 OK\r\n\r\n",
+        "HTTP/1.1 99 Low\r\n\r\n",
+        "HTTP/1.1 099 Low\r\n\r\n",
+        "HTTP/1.1 000 Nothing\r\n\r\n",
+        "HTTP/1.1 600 High\r\n\r\n",
+        "HTTP/1.1 999 Higher\r\n\r\n",
+        "HTTP/1.1  200 OK\r\n\r\n",
+        "HTTP/1.1\t200 OK\r\n\r\n",
+        "HTTP/1.1200 OK\r\n\r\n",
+        "HTTP/1.1 200OK\r\n\r\n",
+        " HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/0.9 200 OK\r\n\r\n",
+        "http/1.1 200 OK\r\n\r\n",
+        "ICY 200 OK\r\n\r\n",
+        "hello\r\n\r\n",
+        "\r\n\r\n",
+    ]);
+}
+
+#[test]
+fn the_lines_of_an_answer_are_in_order() {
+    refuses(&[
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
+        "HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n X: a\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: a\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\x01b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+    ]);
+}
+
+#[test]
+fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
+    refuses(&[
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ]);
+}
+
+#[test]
+fn the_head_of_an_answer_has_limits() {
+    let fields = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "a: b\r\n".repeat(100));
+    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(65 * 1024));
+    let without_end = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(65 * 1024));
+    refuses(&[fields, large, without_end]);
+}
+
+#[test]
+fn a_head_of_an_answer_that_just_fits_passes() {
+    let (start, end) = ("HTTP/1.1 200 OK\r\nX-Pad: ", "\r\nContent-Length: 2\r\n\r\n");
+    let origin = Origin::serve(move |request, reply| {
+        let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
+        reply.send(format!("{start}{}{end}ok", "a".repeat(length - start.len() - end.len())));
+    });
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for length in [1_000, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 60_000, 64 * 1024] {
+        let response = client.get(&format!("/{length}"));
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"), "a head of {length} bytes");
+        assert_eq!(response.header("X-Pad").map(str::len), Some(length - start.len() - end.len()));
+    }
+    let fields = Origin::raw(format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "a: b\r\n".repeat(99)), After::Keep);
+    let lb = Lb::over(&[&fields]);
+    assert_eq!(get(lb.address(), "/").expect_status(200).headers_named("a").len(), 99);
+}
+
+#[test]
+fn an_answer_that_ends_inside_its_head_is_refused() {
+    for cut in [
+        "H",
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
+        "HTTP/1.1 103 Early Hints\r\n",
+    ] {
+        let origin = Origin::raw(cut, After::Close);
+        let lb = Lb::over(&[&origin]);
+        let response = get(lb.address(), "/");
+        assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{cut:?}");
+        assert_eq!((origin.count(), lb.totals().retries), (1, 0));
+    }
+}
+
+#[test]
+fn interim_answers_without_end_are_refused() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n";
+    let origin = Origin::start([Step::ReadRequest, Step::send(hints.repeat(200)), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")));
+    assert!((1..=40).contains(&response.interim.len()), "{} interim answers", response.interim.len());
+    origin.wait_for_ending(0);
+    assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
+
+    let old = exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((old.status, old.interim.len()), (502, 0));
+}
+
+#[test]
+fn bad_chunks_in_an_answer_break_it_off_and_are_never_passed_on() {
+    let bodies = [
+        "5\r\nhello\r\n+5\r\nevil!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0x5\r\nevil!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n-5\r\n",
+        "5\r\nhello\r\n5\nevil!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n\r\n",
+        "5\r\nhello\r\n10000000000000005\r\nevil!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n5;a\nb\r\nevil!\r\n",
+        "5\r\nhelloevil!\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\r\nno colon\r\n\r\n",
+        "5\r\nhello\r\n0\r\nA : evil\r\n\r\n",
+        "5\r\nhello\r\n0\n\n",
+        "5\r\nhello\r\nevil!",
+    ];
+    let origin = Origin::serve(move |request, reply| {
+        let number: usize = request.target.trim_start_matches('/').parse().expect("a number");
+        reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", bodies[number]));
+        reply.step(&Step::Hang);
+    });
+    let lb = Lb::over(&[&origin]);
+    for (number, body) in bodies.iter().enumerate() {
+        let mut client = lb.connect();
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let response = client.read_response();
+        assert!(response.truncated, "{body:?} gave {response:?}");
+        assert!("hello".starts_with(&response.text()), "{body:?} gave {response:?}");
+        origin.wait_for_ending(number);
+    }
+    lb.wait_for_closed(lb_threads::reason::Reason::AnswerTruncated, bodies.len() as u64);
+    assert_eq!(lb.totals().backend_reuses, 0);
+}

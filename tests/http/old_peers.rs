@@ -1,0 +1,193 @@
+//! HTTP/1.0 on either side: no chunks, no 100, and connections that end unless somebody asks.
+
+use super::noise;
+use crate::support::*;
+use lb_threads::error::Cause;
+use lb_threads::reason::Reason;
+
+/// Answers HTTP/1.0 to everything, with a length, and closes.
+fn old_origin() -> Origin {
+    Origin::raw("HTTP/1.0 200 OK\r\nDate: d\r\nContent-Length: 2\r\n\r\nok", After::Close)
+}
+
+/// A balancer that has seen that its backend speaks HTTP/1.0.
+fn over_known(origin: &Origin) -> Lb {
+    let lb = Lb::over(&[origin]);
+    assert_eq!(get(lb.address(), "/first").text(), "ok");
+    lb
+}
+
+#[test]
+fn a_request_without_host_gets_the_backends() {
+    let origin = Origin::answering("x");
+    let lb = Lb::over(&[&origin]);
+    exchange(lb.address(), "GET /a HTTP/1.0\r\nX: y\r\nX-Request-Id: i\r\n\r\n").expect_status(200);
+    let host = origin.address();
+    assert_eq!(
+        String::from_utf8(origin.only_request().raw_head).expect("it is text"),
+        format!(
+            "GET /a HTTP/1.1\r\nX: y\r\nX-Request-Id: i\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
+             Host: {host}\r\n\r\n"
+        )
+    );
+    exchange(lb.address(), "GET http://real/a HTTP/1.0\r\n\r\n").expect_status(200);
+    exchange(lb.address(), "GET /a HTTP/1.0\r\nHost: mine\r\n\r\n").expect_status(200);
+    let hosts: Vec<String> = origin.requests().iter().map(|request| request.headers_named("Host").join("+")).collect();
+    assert_eq!(hosts[1..], ["real", "mine"]);
+}
+
+#[test]
+fn a_client_of_http_1_0_is_closed_behind_its_answer() {
+    let origin = Origin::answering("x");
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!((response.version.as_str(), response.text().as_str(), response.says_close()), ("HTTP/1.1", "x", true));
+    assert!(client.at_end());
+    lb.wait_for_closed(Reason::AnsweredLast, 1);
+}
+
+#[test]
+fn a_client_of_http_1_0_that_asks_for_it_is_kept_and_told_so() {
+    let origin = Origin::answering("x");
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!((response.text().as_str(), response.header("Connection")), ("x", Some("keep-alive")));
+    }
+    client.send("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n");
+    assert!(client.read_response().says_close() && client.at_end());
+    assert_eq!((origin.connections(), origin.count()), (1, 4));
+    assert!(origin.requests().iter().all(|request| request.header("Connection").is_none()));
+}
+
+#[test]
+fn a_kept_client_of_http_1_0_with_an_error_is_told_that_it_is_kept() {
+    let lb = Lb::over(&[]);
+    let mut client = lb.connect();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("Connection")), (503, Some("keep-alive")));
+    }
+}
+
+#[test]
+fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
+    let body = noise(300_000);
+    for (fields, encoded) in [("Transfer-Encoding: chunked\r\n", super::in_chunks(&body, &[10_000, 3])), ("", body.clone())] {
+        let answer = [format!("HTTP/1.1 200 OK\r\nDate: d\r\n{fields}\r\n").as_bytes(), &encoded].concat();
+        let origin = Origin::raw(answer, After::Close);
+        let lb = Lb::over(&[&origin]);
+        let mut client = lb.connect();
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let mut response = client.read_head();
+        assert_eq!(String::from_utf8_lossy(&response.raw_head), "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: close\r\n\r\n");
+        client.read_body_to("GET", &mut response);
+        assert!(response.body == body && !response.truncated);
+        lb.wait_for_closed(Reason::AnsweredLast, 1);
+    }
+}
+
+#[test]
+fn trailers_never_reach_a_client_of_http_1_0() {
+    let origin =
+        Origin::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n", After::Keep);
+    let lb = Lb::over(&[&origin]);
+    let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.ends_with(b"\r\n\r\nok"), "{}", escaped(&answer));
+}
+
+#[test]
+fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
+    // To such a client a close is the body's proper end: only a reset tells it that something is missing.
+    for answer in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ] {
+        let origin = Origin::raw(answer, After::Close);
+        let lb = Lb::over(&[&origin]);
+        let mut client = lb.connect();
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        let (bytes, end) = client.read_until_closed();
+        assert_eq!(end, Next::Reset, "it looks whole: {}", escaped(&bytes));
+        lb.wait_for_closed(Reason::AnswerTruncated, 1);
+    }
+}
+
+#[test]
+fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
+    let origin = old_origin();
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for _ in 0..3 {
+        let response = client.get("/");
+        assert_eq!((response.version.as_str(), response.text().as_str(), response.says_close()), ("HTTP/1.1", "ok", false));
+    }
+    assert_eq!((origin.connections(), lb.totals().backend_reuses), (3, 0));
+    assert!(origin.requests().iter().all(|request| request.version == "HTTP/1.1"));
+}
+
+#[test]
+fn an_http_1_0_backend_that_keeps_its_connection_is_used_again() {
+    let origin = Origin::raw("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", After::Keep);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "ok");
+    }
+    assert_eq!((origin.connections(), lb.totals().backend_reuses), (1, 2));
+}
+
+#[test]
+fn a_chunked_request_goes_to_an_http_1_0_backend_with_its_length() {
+    let origin = old_origin();
+    let lb = over_known(&origin);
+    let mut client = lb.connect();
+    for length in [0, 5, 1_000, 40_000, 64 * 1024] {
+        let body = noise(length);
+        let response = client.exchange(super::post_chunked(&body, &[1_000, 7]));
+        assert_eq!(response.text(), "ok");
+        let request = origin.requests().pop().expect("it came");
+        assert_eq!(request.framing, Framing::Length(length as u64));
+        assert_eq!((request.header("Transfer-Encoding"), request.complete, request.body == body), (None, true, true));
+    }
+}
+
+#[test]
+fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
+    let origin = old_origin();
+    let lb = over_known(&origin);
+    let mut client = lb.connect();
+    client.send(super::post_chunked(&noise(64 * 1024 + 1), &[5_000]));
+    let response = client.read_response();
+    assert_eq!((response.status, response.header("X-LB-Error")), (411, Some("length_required")));
+    assert!(response.says_close() && client.at_end());
+    drop(client);
+    lb.wait_for_closed(Reason::Refused, 1);
+    assert_eq!((lb.totals().failed(Cause::LengthRequired), origin.count()), (1, 1), "nothing of it reached the backend");
+}
+
+#[test]
+fn a_request_with_a_length_streams_to_an_http_1_0_backend_whatever_its_size() {
+    let origin = old_origin();
+    let lb = over_known(&origin);
+    let body = noise(1_000_000);
+    assert_eq!(exchange(lb.address(), super::post(&body)).text(), "ok");
+    assert!(origin.requests()[1].body == body);
+}
+
+#[test]
+fn a_backend_that_learned_http_1_1_gets_chunks_again() {
+    let origin = Origin::start(Script::sequence([
+        Script::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Close),
+        Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Keep),
+    ]));
+    let lb = over_known(&origin);
+    assert_eq!(get(lb.address(), "/").text(), "ok");
+    assert_eq!(exchange(lb.address(), super::post_chunked(b"hello", &[5])).text(), "ok");
+    assert_eq!(origin.requests()[2].raw_body, b"5\r\nhello\r\n0\r\n\r\n");
+}

@@ -1,0 +1,81 @@
+//! Bytes of a backend that nobody asked for: they never reach a client, and their connection serves nobody again.
+
+use super::noise;
+use crate::support::*;
+
+const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+
+/// Asks three times on one connection of an origin that always says too much.
+fn asks_thrice(method: &str, answer: impl AsRef<[u8]>, expected: &[u8]) {
+    let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for number in 0..3 {
+        client.send(format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let response = client.read_response_to(method);
+        assert!(response.body == expected && !response.truncated, "{method} gave {response:?}");
+        origin.wait_for_ending(number);
+    }
+    stays("nothing comes behind the last answer", 10 * super::MS, || client.is_open());
+    assert_eq!((origin.connections(), lb.totals().backend_reuses, lb.totals().requests), (3, 0, 3));
+}
+
+#[test]
+fn an_answer_longer_than_its_length_is_cut_there() {
+    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{EVIL}"), b"ok");
+    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{EVIL}"), b"");
+    asks_thrice("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok\r\n", b"ok");
+}
+
+#[test]
+fn a_large_answer_longer_than_its_length_is_cut_there() {
+    for length in [40_000, 200_000, 1_000_000] {
+        let body = noise(length);
+        let answer = [format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(), &body, EVIL.as_bytes()].concat();
+        asks_thrice("GET", answer, &body);
+    }
+}
+
+#[test]
+fn what_stands_behind_the_last_chunk_is_dropped() {
+    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{EVIL}"), b"ok");
+    asks_thrice("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n\r\n", b"ok");
+}
+
+#[test]
+fn a_body_where_there_is_none_is_dropped() {
+    asks_thrice("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"");
+    asks_thrice("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n", b"");
+    asks_thrice("GET", "HTTP/1.1 204 No Content\r\n\r\nevil", b"");
+    asks_thrice("GET", format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n{EVIL}"), b"");
+}
+
+#[test]
+fn a_second_answer_to_one_request_never_reaches_the_next_client() {
+    let gate = Gate::new();
+    let origin = Origin::start(Script::sequence([
+        Script::steps([Step::ReadRequest, Step::send(ok("first")), Step::WaitFor(gate.clone()), Step::send(EVIL), Step::Hang]),
+        Script::named("second"),
+    ]));
+    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let mut client = lb.connect();
+    assert_eq!(client.get("/").text(), "first");
+    assert_eq!(origin.open_connections(), 1, "it is idle now");
+    gate.open();
+    origin.wait_for_ending(0);
+    assert_eq!(client.get("/").text(), "second");
+    assert_eq!(exchange(lb.address(), super::GET).text(), "second");
+}
+
+#[test]
+fn a_connection_that_the_backend_closed_while_idle_serves_nobody() {
+    let origin = Origin::start([Step::ReadRequest, Step::send(ok("x")), Step::Close]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for number in 0..5 {
+        client.send(super::post(b"a POST is not sent again"));
+        assert_eq!(client.read_response().expect_status(200).text(), "x");
+        origin.wait_for_ending(number);
+    }
+    assert_eq!((origin.connections(), origin.count()), (5, 5));
+}

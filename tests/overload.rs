@@ -1,0 +1,223 @@
+//! Too much of everything: connections beyond the limit, no descriptors left, garbage by the thousand.
+
+use crate::program::{self, Program};
+use crate::support::{Client, Gate, Lb, Origin, Step, comes_true, get, until};
+use lb_threads::error::Cause;
+use lb_threads::reason::Reason;
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+/// A balancer that serves four connections at once.
+#[track_caller]
+fn for_four(origin: &Origin) -> Lb {
+    let lb = Lb::with(&[origin], |config| config.connections = 4);
+    lb.wait_for_up(1);
+    lb
+}
+
+/// Four clients that have been served and stay.
+#[track_caller]
+fn four_clients(lb: &Lb) -> Vec<Client> {
+    let served = |_| {
+        let mut client = lb.connect();
+        client.get("/").expect_status(200);
+        client
+    };
+    (0..4).map(served).collect()
+}
+
+#[test]
+fn connections_beyond_the_limit_are_told_so_and_closed() {
+    let origin = Origin::answering("hello");
+    let lb = for_four(&origin);
+    let mut clients = four_clients(&lb);
+    for number in 1..=3 {
+        let mut extra = lb.connect();
+        let response = extra.get("/");
+        assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")));
+        assert_eq!(response.header("Retry-After"), Some("1"));
+        assert!(response.header("Date").is_some() && response.header("Server") == Some("lb-threads"));
+        assert!(response.says_close() && extra.at_end(), "{response:?}");
+        drop(extra);
+        lb.wait_for_closed(Reason::Overload, number);
+    }
+    assert_eq!((lb.totals().failed(Cause::Overload), origin.count()), (3, 4));
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "hello", "those within the limit notice nothing");
+    }
+}
+
+#[test]
+fn when_connections_close_others_are_served_again() {
+    let origin = Origin::answering("hello");
+    let lb = for_four(&origin);
+    let mut clients = four_clients(&lb);
+    get(lb.address(), "/").expect_status(503);
+    until("the one that was refused is gone", || lb.server().open_connections() == 4);
+    clients.truncate(3);
+    until("one is gone", || lb.server().open_connections() == 3);
+    let mut new = lb.connect();
+    assert_eq!(new.get("/").text(), "hello");
+    assert_eq!(new.get("/").text(), "hello", "for good, not for one request");
+}
+
+#[test]
+fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them() {
+    let origin = Origin::answering("hello");
+    let lb = for_four(&origin);
+    let clients = four_clients(&lb);
+    // 256 more are answered properly; those beyond them at once, unasked.
+    let mut extra: Vec<Client> = (0..300).map(|_| lb.connect()).collect();
+    let last = extra.last_mut().expect("there are many").read_head();
+    assert_eq!((last.status, last.header("X-LB-Error"), last.says_close()), (503, Some("overload"), true));
+    until("the limit holds", || lb.server().open_connections() == 260);
+    assert_eq!(extra[0].get("/").status, 503);
+    drop((extra, clients));
+    until("all are gone", || lb.server().open_connections() == 0);
+    assert_eq!(get(lb.address(), "/").text(), "hello");
+}
+
+#[test]
+fn a_process_without_free_descriptors_lives_on_and_serves_again() {
+    let origin = Origin::answering("hello");
+    let words = program::balancer_words(&[origin.address()], &["1", "--workers", "2", "--health-timeout", "500ms"]);
+    let mut program = Program::start(program::command_with_descriptors(80, words));
+    let address = program.address();
+    program.until_it_says("the limit of open files is 80");
+    get(address, "/").expect_status(200);
+    let crowd: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    program.until_it_says("cannot accept connections");
+    // Meanwhile two checks are due, and cannot be made: that is no fault of the backend.
+    comes_true_for(Duration::from_millis(2_500), || program.log().contains(" down "));
+    assert!(program.is_running(), "{}", program.log());
+    drop(crowd);
+    program.until_it_says("accepting connections again");
+    let answer = || TcpStream::connect(address).is_ok() && get(address, "/").status == 200;
+    until("it serves again", answer);
+    let log = program.log();
+    assert!(!log.contains(" down "), "its own shortage is no reason to take a backend out: {log}");
+    assert!(log.lines().filter(|line| line.contains("cannot accept")).count() <= 3, "it does not flood its log: {log}");
+    program.signal(Signal::TERM);
+    let ended = program.wait_for_end();
+    assert!(ended.code == Some(0) && !ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn descriptors_that_come_and_go_do_not_flood_the_log() {
+    let origin = Origin::answering("hello");
+    let words = program::balancer_words(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
+    let program = Program::start(program::command_with_descriptors(80, words));
+    let address = program.address();
+    let mut crowd: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    program.until_it_says("cannot accept connections");
+    // Each one that leaves makes room for one that waits, and then there is none again.
+    for _ in 0..40 {
+        let before = program.descriptors();
+        crowd.remove(0);
+        until("another has its place", || {
+            let now = program.descriptors();
+            now.len() == before.len() && now != before
+        });
+    }
+    let log = program.log();
+    let lines = log.lines().filter(|line| line.contains("accept")).count();
+    assert!(lines <= 4, "{lines} lines about accepting in a moment: {log}");
+}
+
+/// Waits until it is so, but not longer than this.
+fn comes_true_for(span: Duration, condition: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + span;
+    comes_true(|| condition() || std::time::Instant::now() >= end);
+}
+
+#[test]
+fn a_request_that_finds_no_descriptor_for_its_backend_is_told_overload() {
+    let gate = Gate::new();
+    let origin = Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(crate::support::ok("late"))]);
+    let words = program::balancer_words(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
+    let program = Program::start(program::command_with_descriptors(80, words));
+    let address = program.address();
+    let mut asking: Vec<Client> = (0..8).map(|_| Client::connect(address)).collect();
+    // Those beyond the limit of connections hold descriptors as well.
+    let idle: Vec<TcpStream> = (0..90).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    program.until_it_says("cannot accept connections");
+    for client in &mut asking {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for client in &mut asking {
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")), "{response:?}");
+    }
+    assert_eq!(origin.count(), 0);
+    drop((idle, asking));
+    gate.open();
+    until("it serves again", || get(address, "/").status == 200);
+    assert!(!program.log().contains(" down "), "{}", program.log());
+}
+
+/// Sends garbage on so many short connections: some are closed at once, some are read to their end, some are reset.
+fn send_garbage(address: SocketAddr, connections: u64, seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for number in 0..connections {
+        let mut stream = TcpStream::connect(address).expect("the balancer accepts");
+        let mut bytes: Vec<u8> = (0..rng.usize(0..400)).map(|_| rng.u8(..)).collect();
+        match number % 4 {
+            0 => bytes.splice(0..0, *b"GET / HTTP/1.1\r\n").for_each(drop),
+            1 => bytes.splice(0..0, *b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n").for_each(drop),
+            _ => {}
+        }
+        // The balancer may close first: then it has seen enough.
+        let _ = stream.write_all(&bytes);
+        match rng.u8(0..3) {
+            0 => {}
+            1 => {
+                let _ = stream.shutdown(Shutdown::Write);
+                stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes a timeout");
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+            _ => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket takes SO_LINGER"),
+        }
+    }
+}
+
+#[track_caller]
+fn two_thousand_garbage_connections(address: SocketAddr) {
+    thread::scope(|scope| {
+        for seed in 0..4 {
+            scope.spawn(move || send_garbage(address, 500, seed));
+        }
+    });
+}
+
+#[test]
+fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
+    let origin = Origin::answering("hello");
+    let lb = Lb::over(&[&origin]);
+    lb.wait_for_up(1);
+    two_thousand_garbage_connections(lb.address());
+    until("no connection is left", || lb.server().open_connections() == 0);
+    let totals = lb.totals();
+    assert_eq!((totals.connections, totals.closed_in_all()), (2_000, 2_000), "each has ended, for one reason");
+    assert_eq!(totals.closed(Reason::Panicked), 0);
+    assert!(totals.closed(Reason::Refused) > 100, "much of it was refused");
+    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!((lb.up(), get(lb.address(), "/").status), (1, 200));
+}
+
+#[test]
+fn two_thousand_short_connections_of_garbage_leave_no_descriptor_open() {
+    let origin = Origin::answering("hello");
+    let program = Program::balancer(&[origin.address()], &["--no-health-checks", "--log-level", "info"]);
+    let address = program.address();
+    get(address, "/").expect_status(200);
+    until("its backend connections are idle or gone", || origin.open_connections() <= 1);
+    let before = program.descriptors().len();
+    two_thousand_garbage_connections(address);
+    // Kept connections to the backend, a few at the most, are closed after four seconds.
+    until("all descriptors are closed again", || program.descriptors().len() <= before);
+    assert_eq!(get(address, "/").status, 200);
+    assert!(!program.log().contains("panicked"), "{}", program.log());
+}

@@ -1,0 +1,233 @@
+//! Fairness: whoever is idle, slow, stuck or greedy, a fresh request is answered as if they were not there.
+//!
+//! A fresh request has 50 ms, in the best of a few tries: a worker that is held by somebody would take seconds for each.
+
+use crate::support::{Client, Gate, Lb, Origin, Reply, Response, Script, Step, get, until};
+use lb_threads::config::Config;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const AT_ONCE: Duration = Duration::from_millis(50);
+const TRIES: usize = 6;
+const LARGE: usize = 10_000_000;
+
+/// Answers everything at once, but for `/slow` behind its gate, `/large` with 10 MB and `/endless` without an end.
+fn origin(gate: &Gate) -> Origin {
+    let (gate, large) = (gate.clone(), vec![b'x'; LARGE]);
+    Origin::start(Script::serve_heads(move |request, reply| match request.target.as_str() {
+        "/slow" => {
+            reply.step(&Step::WaitFor(gate.clone()));
+            reply.ok("slow");
+        }
+        "/large" => {
+            reply.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
+            reply.send(&large);
+        }
+        "/endless" => send_endlessly(reply, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n", b"\r\n"),
+        "/long" => send_endlessly(reply, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", b"", b""),
+        _ => reply.ok("fast"),
+    }))
+}
+
+fn send_endlessly(reply: &mut Reply<'_>, head: &str, before: &[u8], behind: &[u8]) {
+    let piece = [before, &vec![b'x'; 0x10000], behind].concat();
+    reply.send(head);
+    while !reply.has_ended() {
+        reply.send(&piece);
+    }
+}
+
+/// Sends a fresh request on a connection of its own, a few times, and wants one of them answered at once.
+#[track_caller]
+fn expect_a_fresh_answer_at_once(address: SocketAddr, is_right: impl Fn(&Response) -> bool) {
+    let mut times = Vec::new();
+    while times.len() < TRIES {
+        let start = Instant::now();
+        let response = get(address, "/fresh");
+        assert!(is_right(&response), "{response:?}");
+        times.push(start.elapsed());
+        if start.elapsed() < AT_ONCE {
+            return;
+        }
+    }
+    panic!("a fresh request took {times:?}");
+}
+
+fn is_fast(response: &Response) -> bool {
+    response.status == 200 && response.text() == "fast"
+}
+
+#[track_caller]
+fn balancer(origin: &Origin, change: impl FnOnce(&mut Config)) -> Lb {
+    let lb = Lb::with(&[origin], change);
+    lb.wait_for_up(1);
+    lb
+}
+
+#[test]
+fn idle_clients_half_heads_and_waiting_requests_hold_no_worker() {
+    const IDLE: usize = 1_000;
+    const HALF: usize = 100;
+    const WAITING: usize = 100;
+
+    let gate = Gate::new();
+    let origin = origin(&gate);
+    let lb = balancer(&origin, |_| {});
+    let idle = |_| {
+        let mut client = lb.connect();
+        client.get("/").expect_status(200);
+        client
+    };
+    let idle: Vec<Client> = (0..IDLE).map(idle).collect();
+    let sends = |bytes: &'static str| {
+        let mut client = lb.connect();
+        client.send(bytes);
+        client
+    };
+    let _half: Vec<Client> = (0..HALF).map(|_| sends("GET /half HTTP/1.1\r\nHost: exa")).collect();
+    let waiting: Vec<Client> = (0..WAITING).map(|_| sends("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    until("all requests are at the backend", || origin.count() == IDLE + WAITING);
+    assert_eq!(lb.server().open_connections(), IDLE + HALF + WAITING);
+    expect_a_fresh_answer_at_once(lb.address(), is_fast);
+    gate.open();
+    for mut client in waiting {
+        assert_eq!(client.read_response().text(), "slow");
+    }
+    for mut client in idle.into_iter().step_by(100) {
+        assert_eq!(client.get("/").text(), "fast", "the idle ones were not forgotten");
+    }
+}
+
+#[test]
+fn slow_readers_of_large_answers_hold_no_worker() {
+    let origin = origin(&Gate::new());
+    let lb = balancer(&origin, |_| {});
+    let reader = |_| {
+        let mut client = lb.connect();
+        client.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+        client
+    };
+    let readers: Vec<Client> = (0..20).map(reader).collect();
+    origin.wait_for_requests(readers.len());
+    let mut last = (0, Instant::now());
+    until("nothing flows any more", || {
+        let sent = lb.totals().bytes_sent;
+        if sent != last.0 {
+            last = (sent, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_millis(100)
+    });
+    assert!(lb.totals().bytes_sent < (readers.len() * LARGE) as u64, "they are slow");
+    expect_a_fresh_answer_at_once(lb.address(), is_fast);
+    for mut reader in readers.into_iter().take(2) {
+        assert_eq!(reader.read_response().body.len(), LARGE, "slow, but not lost");
+    }
+}
+
+/// Reads as fast as it can for as long as `meanwhile` takes.
+#[track_caller]
+fn while_reading(lb: &Lb, target: &str, meanwhile: impl FnOnce()) {
+    let (end, read) = (Gate::new(), AtomicU64::new(0));
+    let reader = || {
+        let mut client = lb.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        while !end.is_open() {
+            read.fetch_add(client.read_exactly(0x10000).len() as u64, Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(reader);
+        let _ending = OpensAtEnd(&end);
+        until("it flows", || read.load(Relaxed) > 5_000_000);
+        meanwhile();
+    });
+}
+
+/// Opens its gate even if the test fails before.
+struct OpensAtEnd<'g>(&'g Gate);
+
+impl Drop for OpensAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+#[test]
+fn an_endless_download_leaves_the_others_their_turns() {
+    let origin = origin(&Gate::new());
+    for target in ["/endless", "/long"] {
+        let lb = balancer(&origin, |config| config.workers = 1);
+        while_reading(&lb, target, || expect_a_fresh_answer_at_once(lb.address(), is_fast));
+    }
+}
+
+#[test]
+fn an_endless_upload_leaves_the_others_their_turns() {
+    let origin = Origin::start(Script::serve_heads(|request, reply| match request.method.as_str() {
+        "POST" => while reply.read_bytes(0x10000).is_some() {},
+        _ => reply.ok("fast"),
+    }));
+    let lb = balancer(&origin, |config| config.workers = 1);
+    let (end, sent) = (Gate::new(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = lb.connect();
+            client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
+            while !end.is_open() {
+                client.send([b'x'; 0x10000]);
+                sent.fetch_add(0x10000, Relaxed);
+            }
+        });
+        let _ending = OpensAtEnd(&end);
+        until("it flows", || sent.load(Relaxed) > 10_000_000);
+        expect_a_fresh_answer_at_once(lb.address(), is_fast);
+    });
+}
+
+#[test]
+fn a_pipeline_longer_than_the_buffer_is_answered_to_its_end() {
+    const REQUESTS: usize = 2_000;
+
+    let origin = origin(&Gate::new());
+    let lb = balancer(&origin, |_| {});
+    let mut pipeline: String = (0..REQUESTS).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    pipeline.push_str("GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answers = crate::support::raw_exchange(lb.address(), pipeline);
+    assert_eq!(String::from_utf8_lossy(&answers).matches("\r\n\r\nfast").count(), REQUESTS + 1);
+    let came: Vec<String> = origin.requests().into_iter().map(|request| request.target).take(3).collect();
+    assert_eq!((came, origin.count()), (["/0", "/1", "/2"].map(str::to_owned).to_vec(), REQUESTS + 1));
+}
+
+#[test]
+fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turns() {
+    // No backend is up: each answer is made at once, so nothing but its share of a step can end the greedy one's turn.
+    let dead = Origin::named("dead");
+    dead.stop();
+    let lb = Lb::with(&[&dead], |config| config.workers = 1);
+    let requests = "GET /greedy HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2_000);
+    let end = Gate::new();
+    thread::scope(|scope| {
+        let stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
+        let (mut sending, mut reading) = (stream.try_clone().expect("a socket can be cloned"), stream);
+        let _ending = ClosesAtEnd(&end, sending.try_clone().expect("a socket can be cloned"));
+        let end = &end;
+        scope.spawn(move || io::copy(&mut reading, &mut io::sink()));
+        scope.spawn(move || while !end.is_open() && sending.write_all(requests.as_bytes()).is_ok() {});
+        until("it flows", || lb.totals().requests > 5_000);
+        expect_a_fresh_answer_at_once(lb.address(), |response| response.status == 503);
+    });
+}
+
+/// Ends the threads of a greedy client even if the test fails before.
+struct ClosesAtEnd<'g>(&'g Gate, TcpStream);
+
+impl Drop for ClosesAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+        // Fails only if it is closed already.
+        let _ = self.1.shutdown(Shutdown::Both);
+    }
+}

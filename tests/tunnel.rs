@@ -1,0 +1,373 @@
+//! Upgrades to WebSocket: the handshake, then bytes both ways, whatever they mean, until both ends have closed.
+
+use std::time::Duration;
+
+use lb_threads::error::Cause;
+use lb_threads::reason::Reason;
+
+use crate::support::*;
+
+const ASK: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nX-Request-Id: i\r\n\r\n";
+const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+const MS: Duration = Duration::from_millis(1);
+
+/// Agrees to the upgrade and then does this.
+fn agreeing(then: impl IntoIterator<Item = Step>) -> Origin {
+    let steps = [Step::ReadHead, Step::send(AGREE)].into_iter().chain(then);
+    Origin::start(steps.collect::<Vec<_>>())
+}
+
+/// Asks for the upgrade and gets it.
+#[track_caller]
+fn upgraded(lb: &Lb) -> Client {
+    let mut client = lb.connect();
+    client.send(ASK);
+    client.read_head().expect_status(101);
+    client
+}
+
+fn in_flight(lb: &Lb) -> usize {
+    lb.server().cluster().standings().iter().map(|standing| standing.backend.in_flight()).sum()
+}
+
+#[test]
+fn an_upgrade_passes_with_its_fields_and_then_bytes_flow_both_ways() {
+    let origin = agreeing([Step::ReadBytes(4), Step::send(b"\x81\x02hi"), Step::ReadBytes(3), Step::send("bye"), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send(ASK);
+    let response = client.read_head();
+    assert_eq!(
+        String::from_utf8_lossy(&response.raw_head),
+        "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&origin.only_request().raw_head),
+        "GET /chat HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+         X-Request-Id: i\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Host: h\r\n\r\n"
+    );
+    client.send(b"\x89\x00\r\n");
+    assert_eq!(client.read_exactly(4), b"\x81\x02hi");
+    client.send("\0\n\n");
+    assert_eq!(client.read_exactly(3), b"bye");
+    assert!(origin.bytes_received()[0].ends_with(b"\r\n\r\n\x89\x00\r\n\0\n\n"));
+    assert_eq!((in_flight(&lb), lb.totals().requests), (1, 1));
+    client.shutdown_write();
+    assert!(client.at_end());
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+    assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
+    until("the backend is free", || in_flight(&lb) == 0);
+}
+
+#[test]
+fn bytes_right_behind_the_request_are_not_lost() {
+    let origin = agreeing([Step::ReadBytes(5), Step::send("got it"), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send(format!("{ASK}hello"));
+    client.read_head().expect_status(101);
+    assert_eq!(client.read_exactly(6), b"got it");
+    assert!(origin.bytes_received()[0].ends_with(b"\r\n\r\nhello"));
+}
+
+#[test]
+fn bytes_right_behind_the_answer_are_not_lost() {
+    let origin = Origin::start([Step::ReadHead, Step::send(format!("{AGREE}hello")), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    assert_eq!(client.read_exactly(5), b"hello");
+}
+
+#[test]
+fn an_answer_that_drips_in_before_the_switch_is_no_harm() {
+    let origin = Origin::start([Step::ReadHead, Step::send_slowly(format!("{AGREE}hello"), 1, MS / 4), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send_in_pieces(ASK, std::iter::repeat_n(7, 20));
+    client.read_head().expect_status(101);
+    assert_eq!(client.read_exactly(5), b"hello");
+}
+
+#[test]
+fn a_hint_before_the_switch_is_passed_on() {
+    let origin =
+        Origin::start([Step::ReadHead, Step::send(format!("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n{AGREE}")), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send(ASK);
+    assert_eq!(client.read_interim().status, 103);
+    client.read_head().expect_status(101);
+}
+
+#[test]
+fn a_client_that_closes_its_side_still_reads_what_the_backend_sends() {
+    let origin = agreeing([Step::ReadToEnd, Step::send("all of it"), Step::Close]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    client.send("question");
+    client.shutdown_write();
+    assert_eq!(client.read_to_end(), b"all of it");
+    assert!(origin.bytes_received()[0].ends_with(b"question"));
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+    assert_eq!(origin.wait_for_ending(0), Ending::Closed);
+}
+
+#[test]
+fn a_backend_that_closes_its_side_still_reads_what_the_client_sends() {
+    let origin = agreeing([Step::send("that is all"), Step::ShutdownWrite, Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    assert_eq!(client.read_exactly(11), b"that is all");
+    assert!(client.at_end());
+    stays("half of the tunnel is open", 20 * MS, || lb.totals().closed_in_all() == 0);
+    for part in ["still ", "here"] {
+        client.send(part);
+        until("it is at the backend", || origin.bytes_received()[0].ends_with(part.as_bytes()));
+    }
+    client.shutdown_write();
+    assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+}
+
+#[test]
+fn a_client_that_closes_its_side_with_the_request_is_tunnelled_all_the_same() {
+    let origin = agreeing([Step::ReadToEnd, Step::send("answer"), Step::Close]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send(format!("{ASK}all I have"));
+    client.shutdown_write();
+    client.read_head().expect_status(101);
+    assert_eq!(client.read_to_end(), b"answer");
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+}
+
+#[test]
+fn megabytes_pass_both_ways_at_once() {
+    let up: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[..1].to_vec()).collect();
+    let down: Vec<u8> = up.iter().rev().copied().collect();
+    let sent_down = down.clone();
+    let origin = Origin::start(Script::serve_heads(move |_, reply| {
+        reply.send(AGREE);
+        for piece in sent_down.chunks(100_000) {
+            reply.send(piece);
+            reply.read_bytes(100_000);
+        }
+        reply.step(&Step::Close);
+    }));
+    let lb = Lb::over(&[&origin]);
+    let answer = raw_exchange(lb.address(), [ASK.as_bytes(), &up].concat());
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+    assert!(answer[head..] == down, "{} bytes came down", answer.len() - head);
+    let received = &origin.bytes_received()[0];
+    assert!(received.ends_with(&up), "{} bytes went up", received.len());
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_backend_and_loses_nothing() {
+    let body = vec![b'x'; 30_000_000];
+    let origin = agreeing([Step::Send(body), Step::Close]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    let stuck = || origin.ending(0).is_none();
+    stays("the backend's sending is at a halt", 50 * MS, stuck);
+    assert_eq!(client.read_exactly(30_000_000).len(), 30_000_000);
+    client.shutdown_write();
+    assert!(client.at_end());
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+}
+
+#[test]
+fn a_reset_on_either_side_ends_both() {
+    let origin = agreeing([Step::send("x"), Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    client.read_exactly(1);
+    client.reset();
+    assert!(matches!(origin.wait_for_ending(0), Ending::PeerClosed | Ending::PeerReset));
+    until("it is closed", || lb.totals().closed_in_all() == 1);
+    let totals = lb.totals();
+    assert_eq!(totals.closed(Reason::ClientReset) + totals.closed(Reason::TunnelBroken), 1);
+
+    let origin = agreeing([Step::send("x"), Step::ReadBytes(1), Step::Reset]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = upgraded(&lb);
+    client.read_exactly(1);
+    client.send("y");
+    until("the client's connection ends", || !client.is_open());
+    lb.wait_for_closed(Reason::TunnelBroken, 1);
+    until("the backend is free", || in_flight(&lb) == 0);
+}
+
+#[test]
+fn a_refused_upgrade_is_an_ordinary_answer() {
+    let origin = Origin::serve(|request, reply| match request.target.as_str() {
+        "/chat" => reply.answer(400, &[("Sec-WebSocket-Version", "99")], "not now"),
+        _ => reply.ok("plain"),
+    });
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for _ in 0..2 {
+        client.send(ASK);
+        let response = client.read_response();
+        assert_eq!((response.status, response.text().as_str(), response.says_close()), (400, "not now", false));
+        assert_eq!(client.get("/").text(), "plain");
+    }
+    client.send(ASK.replace("/chat", "/other"));
+    assert_eq!(client.read_response().expect_status(200).text(), "plain");
+    assert_eq!((origin.connections(), origin.count()), (1, 5));
+    assert!(origin.requests()[1].header("Upgrade").is_none());
+}
+
+#[test]
+fn an_upgrade_to_anything_else_is_not_passed_on() {
+    let origin = Origin::answering("plain");
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Connection: upgrade\r\nUpgrade: TLS/1.2\r\n",
+        "Connection: upgrade\r\nUpgrade: websocketx\r\n",
+        // Named on one side only: it is no request to switch.
+        "Upgrade: websocket\r\n",
+        "Connection: upgrade\r\n",
+    ] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
+        assert_eq!(client.read_response().expect_status(200).text(), "plain");
+        let request = origin.requests().pop().expect("it came");
+        for name in ["Connection", "Upgrade", "HTTP2-Settings"] {
+            assert_eq!(request.header(name), None, "{fields:?}");
+        }
+    }
+    let mut client = lb.connect();
+    client.send("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    client.read_response().expect_status(200);
+    assert_eq!(origin.requests().pop().expect("it came").header("Upgrade"), None, "HTTP/1.0 knows no upgrade");
+}
+
+#[test]
+fn of_several_protocols_only_websocket_goes_on() {
+    let origin = agreeing([Step::Hang]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n");
+    client.read_head().expect_status(101);
+    assert_eq!(origin.only_request().headers_named("Upgrade"), ["websocket"]);
+}
+
+#[test]
+fn a_switch_to_something_else_than_was_asked_for_is_a_bad_answer() {
+    for head in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    ] {
+        let origin = Origin::start([Step::ReadHead, Step::send(format!("{head}tunnel")), Step::Hang]);
+        let lb = Lb::over(&[&origin]);
+        let response = exchange(lb.address(), ASK);
+        assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{head:?}");
+        origin.wait_for_ending(0);
+        assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_silent_for_too_long_is_closed() {
+    let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
+    let lb = Lb::with(&[&origin], |config| config.timeouts.tunnel = 100 * MS);
+    let mut client = upgraded(&lb);
+    let since = std::time::Instant::now();
+    stays("it is open", 50 * MS, || client.is_open());
+    client.send("y");
+    assert_eq!(client.read_exactly(1), b"x");
+    assert!(client.at_end());
+    assert!(since.elapsed() >= 145 * MS, "a byte puts the end off: {:?}", since.elapsed());
+    lb.wait_for_closed(Reason::TunnelIdle, 1);
+    assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
+    until("the backend is free", || in_flight(&lb) == 0);
+}
+
+#[test]
+fn other_timeouts_do_not_end_a_tunnel() {
+    let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
+    let lb = Lb::with(&[&origin], |config| {
+        let timeouts = &mut config.timeouts;
+        for timeout in
+            [&mut timeouts.idle, &mut timeouts.head, &mut timeouts.first_byte, &mut timeouts.body, &mut timeouts.backend_idle]
+        {
+            *timeout = 60 * MS;
+        }
+    });
+    let mut client = upgraded(&lb);
+    stays("the tunnel is open", 150 * MS, || client.is_open());
+    client.send("y");
+    assert_eq!(client.read_exactly(1), b"x");
+}
+
+#[test]
+fn a_tunnels_backend_connection_serves_nobody_afterwards() {
+    let origin = Origin::start(Script::sequence([
+        Script::steps([Step::ReadHead, Step::send(AGREE), Step::ReadToEnd, Step::Close]),
+        Script::named("next"),
+    ]));
+    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let mut client = upgraded(&lb);
+    client.shutdown_write();
+    assert!(client.at_end());
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+    assert_eq!(exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n").text(), "next");
+    assert_eq!((origin.connections(), lb.totals().backend_reuses), (2, 0));
+}
+
+#[test]
+fn many_tunnels_live_side_by_side() {
+    let origin = Origin::start(Script::serve_heads(|_, reply| {
+        reply.send(AGREE);
+        while let Some(bytes) = reply.read_bytes(4) {
+            reply.send(bytes);
+        }
+    }));
+    let lb = Lb::over(&[&origin]);
+    let mut clients: Vec<Client> = (0..40).map(|_| upgraded(&lb)).collect();
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("{:02}.{round}", number));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.read_exactly(4), format!("{number:02}.{round}").as_bytes());
+        }
+    }
+    assert_eq!(in_flight(&lb), 40);
+    drop(clients);
+    lb.wait_for_closed(Reason::TunnelDone, 40);
+}
+
+#[test]
+fn much_that_comes_right_behind_the_request_or_the_answer_is_not_lost() {
+    let (up, down) = (vec![b'u'; 300_000], vec![b'd'; 300_000]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::send([AGREE.as_bytes(), &down].concat()),
+        Step::ReadBytes(up.len()),
+        Step::send("end"),
+        Step::ReadToEnd,
+        Step::Close,
+    ]);
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send([ASK.as_bytes(), &up].concat());
+    client.read_head().expect_status(101);
+    assert!(client.read_exactly(down.len()) == down);
+    assert_eq!(client.read_exactly(3), b"end");
+    client.shutdown_write();
+    assert!(client.at_end());
+    lb.wait_for_closed(Reason::TunnelDone, 1);
+    assert!(origin.bytes_received()[0].ends_with(&up));
+}
