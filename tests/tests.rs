@@ -15,6 +15,7 @@ mod http;
 mod overload;
 mod panics;
 mod program;
+mod queue;
 mod retry;
 mod starvation;
 mod tidy;

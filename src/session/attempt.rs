@@ -25,30 +25,45 @@ enum Fit {
 impl Exchange {
     /// State `Dispatch`.
     pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if !self.was_called && context.cluster.queue().has_waiters() {
+            return self.join_queue(client, context);
+        }
         loop {
             match context.cluster.pick(&self.tried, context.now) {
-                Picked::Backend(in_flight) => {
-                    self.leave_queue(context);
-                    match self.frame_for(in_flight.backend()) {
-                        Fit::Ready => return self.start_attempt(in_flight, true, client, context),
-                        Fit::AfterCollecting => {
-                            self.in_flight = Some(in_flight);
-                            return Flow::Goto(State::Collect);
-                        }
-                        Fit::Unsuitable => self.tried.push(in_flight.backend().id),
+                Picked::Backend(in_flight) => match self.frame_for(in_flight.backend()) {
+                    Fit::Ready => {
+                        self.was_called = false;
+                        return self.start_attempt(in_flight, true, client, context);
                     }
-                }
-                Picked::AllFull if self.is_queued => return Flow::Goto(State::Queue),
-                Picked::AllFull if context.cluster.queue().join(context.key, context.caller) => self.is_queued = true,
-                Picked::AllFull => return self.refuse(Cause::BackendFull, client, context),
+                    Fit::AfterCollecting => {
+                        self.in_flight = Some(in_flight);
+                        return Flow::Goto(State::Collect);
+                    }
+                    Fit::Unsuitable => self.tried.push(in_flight.backend().id),
+                },
+                Picked::AllFull => return self.join_queue(client, context),
                 Picked::NoneUp => {
-                    self.leave_queue(context);
                     // If it was called, the place is for the next one.
                     context.cluster.queue().call_next();
                     return self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context);
                 }
             }
         }
+    }
+
+    /// Waits for a place, behind those who wait already; who was called and found none is the first again.
+    fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let queue = context.cluster.queue();
+        let was_called = std::mem::take(&mut self.was_called);
+        if !queue.join(context.key, context.caller, was_called) {
+            return self.refuse(Cause::BackendFull, client, context);
+        }
+        self.is_queued = true;
+        if context.cluster.has_place() {
+            // It came free before we had joined, and nobody was told. It is for the first in line, whoever that is.
+            queue.call_next();
+        }
+        Flow::Goto(State::Queue)
     }
 
     /// Settles how the body is framed for a backend.
@@ -78,6 +93,7 @@ impl Exchange {
     pub(super) fn take_call(&mut self) -> bool {
         let was_queued = std::mem::take(&mut self.is_queued);
         if was_queued {
+            self.was_called = true;
             // Whichever place it is that came free, this exchange takes it, rather than let it lie idle.
             self.tried.clear();
             self.state = State::Dispatch;

@@ -100,6 +100,7 @@ pub(super) struct Exchange {
     /// Counts the connect while it is in progress.
     pub(super) connecting: Option<Connecting>,
     pub(super) is_queued: bool,
+    pub(super) was_called: bool,
     pub(super) queue_deadline: Option<Deadline>,
     pub(super) is_reused: bool,
     pub(super) connect_deadline: Deadline,
@@ -158,6 +159,7 @@ impl Exchange {
             link: None,
             connecting: None,
             is_queued: false,
+            was_called: false,
             queue_deadline: None,
             is_reused: false,
             connect_deadline: context.deadline(Timeout::Connect),

@@ -50,6 +50,10 @@ impl Backend {
         Self { limit, queue: Arc::clone(queue), ..self }
     }
 
+    pub(super) fn has_place(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) < self.limit
+    }
+
     /// Connects that are in progress, over all workers.
     pub(super) fn connecting(&self) -> usize {
         self.connecting.load(Relaxed)

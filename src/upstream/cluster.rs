@@ -130,6 +130,11 @@ impl Cluster {
         due.find(|backend| backend.claim_trial(now, next)).and_then(InFlight::take)
     }
 
+    /// Whether any backend that is up has a place.
+    pub fn has_place(&self) -> bool {
+        self.healthy.read().up.iter().any(|backend| backend.has_place())
+    }
+
     /// The queue for a place.
     pub fn queue(&self) -> &Queue {
         &self.queue

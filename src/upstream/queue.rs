@@ -1,8 +1,8 @@
 //! The queue for a place at a backend, when every backend has as many requests as it may.
 //!
 //! Shared by all workers. A session that finds no place joins the queue; whoever gives a place back calls the first one, through
-//! its worker's channel. The one called looks for a place like anybody else, and joins again at the front of its patience, not of
-//! the queue: its deadline stays.
+//! its worker's channel. Who comes new does not look for a place while others wait. A call to a session that does not wait any
+//! more is passed on by its worker.
 
 use crate::config;
 use crate::net::{SlotKey, Waker};
@@ -46,29 +46,32 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Joins at the end; false if the queue is full. The session must look for a place once more after it has joined: one that
-    /// came free between its last look and now was not told to it.
-    pub fn join(&self, session: SlotKey, caller: &Caller) -> bool {
+    /// Whether anybody waits.
+    pub fn has_waiters(&self) -> bool {
+        self.length.load(Ordering::SeqCst) > 0
+    }
+
+    /// Joins at the end, or at the front who was called and found nothing; false if the queue is full. The session must then look
+    /// whether there is a place: one that came free between its last look and now was told to nobody.
+    pub fn join(&self, session: SlotKey, caller: &Caller, at_front: bool) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.len() >= config::QUEUE {
             return false;
         }
-        waiting.push_back((session, caller.clone()));
+        if at_front {
+            waiting.push_front((session, caller.clone()));
+        } else {
+            waiting.push_back((session, caller.clone()));
+        }
         self.length.store(waiting.len(), Ordering::SeqCst);
         true
     }
 
-    /// Leaves without having been served. A call that was already on its way goes to the next one.
+    /// Leaves without having been served, unless the call is on its way already.
     pub fn leave(&self, session: SlotKey, caller: &Caller) {
         let mut waiting = self.waiting.lock();
-        let place = waiting.iter().position(|(key, theirs)| *key == session && theirs.is(caller));
-        if let Some(place) = place {
-            waiting.remove(place);
-            self.length.store(waiting.len(), Ordering::SeqCst);
-            return;
-        }
-        drop(waiting);
-        self.call_next();
+        waiting.retain(|(key, theirs)| *key != session || !theirs.is(caller));
+        self.length.store(waiting.len(), Ordering::SeqCst);
     }
 
     /// A place came free: calls the first one.
@@ -87,8 +90,10 @@ impl Queue {
 
     /// Everything may have changed: calls all.
     pub fn call_all(&self) {
-        let all = std::mem::take(&mut *self.waiting.lock());
+        let mut waiting = self.waiting.lock();
+        let all = std::mem::take(&mut *waiting);
         self.length.store(0, Ordering::SeqCst);
+        drop(waiting);
         for (session, caller) in all {
             caller.call(session);
         }
@@ -126,7 +131,7 @@ mod tests {
     fn first_come_is_first_called() {
         let fixture = fixture();
         for key in &fixture.keys {
-            assert!(fixture.queue.join(*key, &fixture.caller));
+            assert!(fixture.queue.join(*key, &fixture.caller, false));
         }
         fixture.queue.call_next();
         fixture.queue.call_next();
@@ -134,26 +139,38 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_after_its_call_passes_it_on() {
+    fn who_was_called_and_found_nothing_is_the_first_again() {
         let fixture = fixture();
         for key in &fixture.keys {
-            fixture.queue.join(*key, &fixture.caller);
+            fixture.queue.join(*key, &fixture.caller, false);
         }
         fixture.queue.call_next();
-        fixture.queue.leave(fixture.keys[0], &fixture.caller);
-        fixture.queue.leave(fixture.keys[2], &fixture.caller);
+        fixture.queue.join(fixture.keys[0], &fixture.caller, true);
         fixture.queue.call_next();
-        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), fixture.keys[..2], "the third left before it was called");
+        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[0]; 2]);
+    }
+
+    #[test]
+    fn who_left_is_not_called() {
+        let fixture = fixture();
+        for key in &fixture.keys {
+            fixture.queue.join(*key, &fixture.caller, false);
+        }
+        fixture.queue.leave(fixture.keys[0], &fixture.caller);
+        fixture.queue.call_next();
+        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[1]]);
+        fixture.queue.leave(fixture.keys[2], &fixture.caller);
+        assert!(!fixture.queue.has_waiters());
     }
 
     #[test]
     fn a_full_queue_takes_nobody() {
         let fixture = fixture();
         for _ in 0..config::QUEUE {
-            assert!(fixture.queue.join(fixture.keys[0], &fixture.caller));
+            assert!(fixture.queue.join(fixture.keys[0], &fixture.caller, false));
         }
-        assert!(!fixture.queue.join(fixture.keys[1], &fixture.caller));
+        assert!(!fixture.queue.join(fixture.keys[1], &fixture.caller, false));
         fixture.queue.call_all();
-        assert!(fixture.queue.join(fixture.keys[1], &fixture.caller));
+        assert!(fixture.queue.join(fixture.keys[1], &fixture.caller, false));
     }
 }

@@ -1,0 +1,161 @@
+//! Places at backends: `--backend-max-connections` and the queue for them; and the limit of connections for each client address.
+
+use crate::support::{Client, Gate, Lb, Origin, get, until};
+use lb_threads::error::Cause;
+use lb_threads::reason::Reason;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// An origin that answers when the gate is open.
+fn gated(gate: &Gate) -> Origin {
+    let gate = gate.clone();
+    Origin::serve(move |_, reply| {
+        gate.wait();
+        reply.ok("late");
+    })
+}
+
+fn limited(origins: &[&Origin], limit: usize) -> Lb {
+    Lb::with(origins, |config| config.backend_connections = Some(limit))
+}
+
+/// A client whose request waits for a place.
+fn waiting(lb: &Lb, requests: u64) -> Client {
+    let mut client = lb.connect();
+    client.send(GET);
+    until("the request was read", || lb.totals().requests == requests);
+    client
+}
+
+#[test]
+fn many_clients_do_not_become_many_connections() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&now), Arc::clone(&most));
+    let origin = Origin::serve(move |_, reply| {
+        counts.1.fetch_max(counts.0.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::yield_now();
+        counts.0.fetch_sub(1, Ordering::SeqCst);
+        reply.ok("served");
+    });
+    let lb = limited(&[&origin], 3);
+    let mut clients: Vec<Client> = (0..200).map(|_| lb.connect()).collect();
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.send(GET);
+        }
+        for client in &mut clients {
+            assert_eq!(client.read_response().text(), "served");
+        }
+    }
+    assert_eq!(origin.count(), 600, "each was executed once");
+    assert!(most.load(Ordering::SeqCst) <= 3 && origin.open_connections() <= 6, "{}", origin.open_connections());
+}
+
+#[test]
+fn who_waits_too_long_is_told_that_the_backends_are_full() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let lb = Lb::with(&[&origin], |config| {
+        config.backend_connections = Some(1);
+        config.timeouts.queue = Duration::from_millis(50);
+    });
+    let mut first = waiting(&lb, 1);
+    origin.wait_for_requests(1);
+    let refused = get(lb.address(), "/");
+    assert_eq!((refused.status, refused.header("X-LB-Error")), (503, Some("backend_full")));
+    assert!(refused.header("Retry-After").is_some());
+    gate.open();
+    assert_eq!(first.read_response().text(), "late");
+    assert_eq!(get(lb.address(), "/").text(), "late", "the place is free again");
+    assert_eq!(lb.totals().failed(Cause::BackendFull), 1);
+}
+
+#[test]
+fn a_client_that_goes_away_while_it_waits_keeps_nobody_from_being_served() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let lb = limited(&[&origin], 1);
+    let mut first = waiting(&lb, 1);
+    origin.wait_for_requests(1);
+    let second = waiting(&lb, 2);
+    let mut third = waiting(&lb, 3);
+    second.reset();
+    lb.wait_for_closed(Reason::ClientReset, 1);
+    gate.open();
+    assert_eq!(first.read_response().text(), "late");
+    assert_eq!(third.read_response().text(), "late");
+    assert_eq!(origin.count(), 2);
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let lb = Lb::with(&[&origin], |config| {
+        config.backend_connections = Some(1);
+        config.workers = 1;
+    });
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..10 {
+        let mut client = lb.connect();
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        until("the request was read", || lb.totals().requests == number + 1);
+        clients.push(client);
+    }
+    gate.open();
+    for client in &mut clients {
+        client.read_response().expect_status(200);
+    }
+    let order: Vec<String> = origin.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(order, (0..10).map(|number| format!("/{number}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_backend_that_comes_back_takes_those_who_wait() {
+    let gate = Gate::new();
+    let (busy, other) = (gated(&gate), Origin::named("other").health(crate::support::Health::Status(500)));
+    let lb = limited(&[&busy, &other], 1);
+    let mut first = waiting(&lb, 1);
+    busy.wait_for_requests(1);
+    let mut second = waiting(&lb, 2);
+    other.set_health(crate::support::Health::Healthy);
+    assert_eq!(second.read_response().text(), "other");
+    gate.open();
+    assert_eq!(first.read_response().text(), "late");
+}
+
+#[test]
+fn a_refused_upload_gives_its_place_back_at_once() {
+    let origin = Origin::answering("served");
+    let lb = Lb::with(&[&origin], |config| {
+        config.backend_connections = Some(1);
+        config.timeouts.queue = Duration::from_millis(500);
+    });
+    let mut bad = lb.connect();
+    bad.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    origin.wait_for_requests(1);
+    bad.send("oops\r\n");
+    assert_eq!(bad.read_response().status, 400);
+    assert_eq!(get(lb.address(), "/").text(), "served", "while the refusal lingers");
+}
+
+#[test]
+fn connections_of_one_client_address_are_limited() {
+    let origin = Origin::answering("served");
+    let lb = Lb::with(&[&origin], |config| config.connections_a_client = Some(2));
+    let mut clients = [lb.connect(), lb.connect()];
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "served");
+    }
+    let refused = lb.connect().get("/");
+    assert_eq!((refused.status, refused.header("X-LB-Error")), (429, Some("client_limit")));
+    let mut elsewhere = Client::connect_from([127, 0, 0, 2].into(), lb.address());
+    assert_eq!(elsewhere.get("/").text(), "served", "another address has its own limit");
+    drop(clients);
+    until("they are gone", || lb.server().open_connections() == 1);
+    assert_eq!(lb.connect().get("/").text(), "served");
+}
