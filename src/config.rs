@@ -29,6 +29,8 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 pub const INTERIM_ANSWERS: u32 = 32;
 /// The longest request line, in bytes: the target and what stands around it; beyond it 414.
 pub const REQUEST_LINE_BYTES: usize = TARGET_BYTES + 64;
+/// How long a connection that has not carried a request yet may wait for its first one when the balancer stops.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES: usize = 8;
 /// The listen backlog.

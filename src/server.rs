@@ -13,7 +13,7 @@ use crate::upstream::cluster::Cluster;
 use crossbeam_channel::Sender;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -176,6 +176,11 @@ impl Server {
         for socket in &self.sockets {
             net::stop_listening(socket);
         }
+        // What was accepted must have reached its worker before that is told to end.
+        for listener in self.listeners.drain(..) {
+            // A panic of the listener was printed; there is nothing left to end.
+            let _ = listener.join();
+        }
         let deadline = Instant::now() + timeout;
         for (handle, _) in &self.workers {
             handle.drain(deadline);
@@ -184,10 +189,6 @@ impl Server {
 
     /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
     pub fn wait(&mut self) -> Drained {
-        for listener in self.listeners.drain(..) {
-            // A panic of the listener was printed; there is nothing left to end.
-            let _ = listener.join();
-        }
         let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
         let cut: usize = threads.map(|thread| thread.join().unwrap_or(0)).sum();
         if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
@@ -241,7 +242,12 @@ fn refuse_loops(config: &Config, listening: &[SocketAddr]) -> Result<(), StartEr
     }
 }
 
-/// Whether this machine has the address: only then can it be bound.
+/// Whether this machine has the address: the way to an own address has that address as its source. Nothing is sent.
 fn is_own_address(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == ip)
 }

@@ -73,6 +73,32 @@ fn a_drain_closes_kept_connections_on_both_sides() {
 }
 
 #[test]
+fn a_drain_closes_idle_backend_connections_while_a_request_is_still_in_flight() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let origin = Origin::serve(move |request, reply| {
+        if request.target == "/in-flight" {
+            reply.step(&Step::WaitFor(waits.clone()));
+        }
+        reply.ok("late");
+    });
+    let mut lb = Lb::with(&[&origin], |config| {
+        config.workers = 1;
+        config.timeouts.backend_idle = 6 * LONG;
+    });
+    lb.wait_for_up(1);
+    let mut busy = in_flight(lb.address(), &origin);
+    get(lb.address(), "/").expect_status(200);
+    assert_eq!(origin.open_connections(), 2, "one is busy and one is kept");
+    lb.begin_drain(LONG);
+    until("the kept one is closed", || origin.open_connections() == 1);
+    assert!(busy.is_open());
+    gate.open();
+    assert_eq!(busy.read_response().text(), "late");
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
 fn bodies_on_their_way_are_finished_by_a_drain() {
     let gate = Gate::new();
     let head = Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
@@ -201,4 +227,16 @@ fn a_signal_during_the_start_ends_the_process_too() {
     until("it checks", || origin.health_checks() == 1);
     program.signal(Signal::INT);
     assert_eq!(program.wait_for_end().code, Some(0));
+}
+
+#[test]
+fn a_client_that_was_accepted_and_is_about_to_send_is_served() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let mut fresh = lb.connect();
+    until("it was accepted", || lb.server().open_connections() == 1);
+    lb.begin_drain(LONG);
+    let response = fresh.get("/");
+    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
 }

@@ -2,10 +2,10 @@
 //!
 //! A fresh request has 50 ms, in the best of a few tries: a worker that is held by somebody would take seconds for each.
 
-use crate::support::{Client, Gate, Lb, Origin, Reply, Response, Script, Step, get, until};
+use crate::support::{Client, Gate, Lb, Origin, Reply, Response, Script, Step, config, get, until};
 use lb_threads::config::Config;
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,29 +129,72 @@ fn slow_readers_of_large_answers_hold_no_worker() {
 
 /// Reads as fast as it can for as long as `meanwhile` takes.
 #[track_caller]
-fn while_reading(lb: &Lb, target: &str, meanwhile: impl FnOnce()) {
-    let (end, read) = (Gate::new(), AtomicU64::new(0));
-    let reader = || {
-        let mut client = lb.connect();
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
-        while !end.is_open() {
-            read.fetch_add(client.read_exactly(0x10000).len() as u64, Relaxed);
-        }
-    };
+fn while_reading(address: SocketAddr, target: &str, meanwhile: impl FnOnce()) {
+    let read = AtomicU64::new(0);
+    let mut stream = TcpStream::connect(address).expect("the balancer accepts");
+    let ending = Closes(stream.try_clone().expect("a socket can be cloned"));
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").expect("the balancer reads");
     thread::scope(|scope| {
-        scope.spawn(reader);
-        let _ending = OpensAtEnd(&end);
-        until("it flows", || read.load(Relaxed) > 5_000_000);
+        scope.spawn(|| {
+            let mut piece = vec![0; 0x40000];
+            while let Ok(count @ 1..) = stream.read(&mut piece) {
+                read.fetch_add(count as u64, Relaxed);
+            }
+        });
+        let _ending = ending;
+        until("it flows", || read.load(Relaxed) > 20_000_000);
         meanwhile();
     });
 }
 
-/// Opens its gate even if the test fails before.
-struct OpensAtEnd<'g>(&'g Gate);
+/// Closes a connection, and so ends the threads that use it, even if the test fails before.
+struct Closes(TcpStream);
 
-impl Drop for OpensAtEnd<'_> {
+impl Drop for Closes {
     fn drop(&mut self) {
-        self.0.open();
+        // Fails only if it is closed already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// A backend that swallows what is posted, faster than a scripted origin that records it all.
+struct Sink {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Sink {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port can be bound");
+        let address = listener.local_addr().expect("it is bound");
+        let accepting = listener.try_clone().expect("a socket can be cloned");
+        thread::spawn(move || {
+            for stream in accepting.incoming().map_while(Result::ok) {
+                thread::spawn(move || Self::serve(stream));
+            }
+        });
+        Self { address, listener }
+    }
+
+    fn serve(mut stream: TcpStream) -> io::Result<u64> {
+        let mut piece = vec![0; 0x40000];
+        let count = stream.read(&mut piece)?;
+        if piece[..count].starts_with(b"GET") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfast")?;
+            return Ok(0);
+        }
+        let mut swallowed = 0;
+        while let count @ 1.. = stream.read(&mut piece)? {
+            swallowed += count as u64;
+        }
+        Ok(swallowed)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Wakes the accept. It cannot fail on a listening socket.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 
@@ -160,29 +203,29 @@ fn an_endless_download_leaves_the_others_their_turns() {
     let origin = origin(&Gate::new());
     for target in ["/endless", "/long"] {
         let lb = balancer(&origin, |config| config.workers = 1);
-        while_reading(&lb, target, || expect_a_fresh_answer_at_once(lb.address(), is_fast));
+        while_reading(lb.address(), target, || expect_a_fresh_answer_at_once(lb.address(), is_fast));
     }
 }
 
 #[test]
 fn an_endless_upload_leaves_the_others_their_turns() {
-    let origin = Origin::start(Script::serve_heads(|request, reply| match request.method.as_str() {
-        "POST" => while reply.read_bytes(0x10000).is_some() {},
-        _ => reply.ok("fast"),
-    }));
-    let lb = balancer(&origin, |config| config.workers = 1);
-    let (end, sent) = (Gate::new(), AtomicU64::new(0));
+    let sink = Sink::start();
+    let mut config = config(&[sink.address]);
+    config.workers = 1;
+    config.health.checks = false;
+    let lb = Lb::start(config);
+    let sent = AtomicU64::new(0);
+    let mut stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
+    let ending = Closes(stream.try_clone().expect("a socket can be cloned"));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut client = lb.connect();
-            client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
-            while !end.is_open() {
-                client.send([b'x'; 0x10000]);
-                sent.fetch_add(0x10000, Relaxed);
+            let _ = stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
+            while let Ok(count @ 1..) = stream.write(&[b'x'; 0x40000]) {
+                sent.fetch_add(count as u64, Relaxed);
             }
         });
-        let _ending = OpensAtEnd(&end);
-        until("it flows", || sent.load(Relaxed) > 10_000_000);
+        let _ending = ending;
+        until("it flows", || sent.load(Relaxed) > 20_000_000);
         expect_a_fresh_answer_at_once(lb.address(), is_fast);
     });
 }
@@ -208,26 +251,14 @@ fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turn
     dead.stop();
     let lb = Lb::with(&[&dead], |config| config.workers = 1);
     let requests = "GET /greedy HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2_000);
-    let end = Gate::new();
+    let stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
+    let cloned = || stream.try_clone().expect("a socket can be cloned");
+    let (mut sending, mut reading, ending) = (cloned(), cloned(), Closes(cloned()));
     thread::scope(|scope| {
-        let stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
-        let (mut sending, mut reading) = (stream.try_clone().expect("a socket can be cloned"), stream);
-        let _ending = ClosesAtEnd(&end, sending.try_clone().expect("a socket can be cloned"));
-        let end = &end;
         scope.spawn(move || io::copy(&mut reading, &mut io::sink()));
-        scope.spawn(move || while !end.is_open() && sending.write_all(requests.as_bytes()).is_ok() {});
+        scope.spawn(move || while sending.write_all(requests.as_bytes()).is_ok() {});
+        let _ending = ending;
         until("it flows", || lb.totals().requests > 5_000);
         expect_a_fresh_answer_at_once(lb.address(), |response| response.status == 503);
     });
-}
-
-/// Ends the threads of a greedy client even if the test fails before.
-struct ClosesAtEnd<'g>(&'g Gate, TcpStream);
-
-impl Drop for ClosesAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.open();
-        // Fails only if it is closed already.
-        let _ = self.1.shutdown(Shutdown::Both);
-    }
 }

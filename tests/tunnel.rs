@@ -244,10 +244,25 @@ fn an_upgrade_to_anything_else_is_not_passed_on() {
             assert_eq!(request.header(name), None, "{fields:?}");
         }
     }
-    let mut client = lb.connect();
-    client.send("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
-    client.read_response().expect_status(200);
-    assert_eq!(origin.requests().pop().expect("it came").header("Upgrade"), None, "HTTP/1.0 knows no upgrade");
+}
+
+#[test]
+fn only_a_get_of_http_1_1_without_a_body_can_be_upgraded() {
+    let origin = Origin::answering("plain");
+    let lb = Lb::over(&[&origin]);
+    let upgrade = "Host: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
+    for (line, rest) in [
+        ("GET / HTTP/1.0", "\r\n"),
+        ("POST / HTTP/1.1", "\r\n"),
+        ("POST / HTTP/1.1", "Content-Length: 2\r\n\r\nhi"),
+        ("GET / HTTP/1.1", "Content-Length: 2\r\n\r\nhi"),
+        ("GET / HTTP/1.1", "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+    ] {
+        let response = exchange(lb.address(), format!("{line}\r\n{upgrade}{rest}"));
+        assert_eq!(response.expect_status(200).text(), "plain");
+        let request = origin.requests().pop().expect("it came");
+        assert_eq!((request.header("Upgrade"), request.header("Connection")), (None, None), "{line} {rest:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,8 @@ enum Fit {
 impl Exchange {
     /// State `Dispatch`.
     pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if !self.was_called && context.cluster.queue().has_waiters() {
+        let takes_any = self.tried.is_empty();
+        if takes_any && !self.was_called && context.cluster.queue().has_waiters() {
             return self.join_queue(client, context);
         }
         loop {
@@ -41,7 +42,9 @@ impl Exchange {
                     }
                     Fit::Unsuitable => self.tried.push(in_flight.backend().id),
                 },
-                Picked::AllFull => return self.join_queue(client, context),
+                Picked::AllFull if takes_any => return self.join_queue(client, context),
+                // Only who can use any place may wait: a call must never go to one who cannot use what came free.
+                Picked::AllFull => return self.refuse(Cause::BackendFull, client, context),
                 Picked::NoneUp => {
                     // If it was called, the place is for the next one.
                     context.cluster.queue().call_next();
@@ -94,8 +97,6 @@ impl Exchange {
         let was_queued = std::mem::take(&mut self.is_queued);
         if was_queued {
             self.was_called = true;
-            // Whichever place it is that came free, this exchange takes it, rather than let it lie idle.
-            self.tried.clear();
             self.state = State::Dispatch;
         }
         was_queued

@@ -17,7 +17,7 @@ mod trace;
 mod tunnel;
 mod upload;
 
-use crate::config::{Config, Timeout};
+use crate::config::{self, Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, SlotKey, Stream};
@@ -122,6 +122,8 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
     refusal: Option<Cause>,
+    /// No request has come yet.
+    is_fresh: bool,
     /// Stands in the worker's line for its next step.
     is_in_line: bool,
     /// Empty lines that came since the last request; the limit holds however they are split.
@@ -188,6 +190,7 @@ impl Session {
             exchange: None,
             idle_until,
             refusal,
+            is_fresh: true,
             is_in_line: false,
             empty_lines: 0,
         }
@@ -268,7 +271,7 @@ impl Session {
     fn idle(&mut self, context: &mut Context<'_>) -> Option<Verdict> {
         if !self.client.stream.is_readable() {
             if context.draining {
-                return Some(Verdict::Close(Reason::Drained));
+                return Some(self.idle_while_draining(context));
             }
             if context.has_expired() {
                 return Some(Verdict::Close(Reason::IdleTimeout));
@@ -281,12 +284,23 @@ impl Session {
         None
     }
 
+    /// An idle connection ends. One that has not carried a request yet is given a moment: its client was accepted, and is about
+    /// to send.
+    fn idle_while_draining(&mut self, context: &Context<'_>) -> Verdict {
+        if !std::mem::take(&mut self.is_fresh) {
+            return Verdict::Close(Reason::Drained);
+        }
+        self.idle_until = self.idle_until.min(context.now + config::DRAIN_GRACE);
+        Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })
+    }
+
     /// The next request, if the client has sent more; else the connection is idle.
     fn end_exchange(&mut self, context: &mut Context<'_>) {
         let exchange = self.exchange.take().expect("only a running exchange ends");
         let had_a_request = exchange.had_a_request();
         self.empty_lines = if had_a_request { 0 } else { exchange.empty_lines };
         if had_a_request {
+            self.is_fresh = false;
             self.idle_until = context.deadline(Timeout::Idle).at;
         }
         if let Some(rest) = exchange.end(context) {

@@ -255,7 +255,8 @@ impl Worker {
 
     /// Steps the sessions for which a place at a backend came free.
     fn take_calls(&mut self) {
-        while let Ok(key) = self.calls.try_recv() {
+        // Those that come meanwhile have their turn in the next round of the loop.
+        for key in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
             if self.sessions.get_mut(key).is_some() {
                 self.step(key, Hint::Called);
             } else {

@@ -203,11 +203,12 @@ impl Cluster {
             // Not a moment early: the trial's failure is judged by the exact time.
             member.backend.set_trial_at(self.clock(until) + 1);
         }
-        if was_up != is_up || passed_checks != member.health.passes_checks() {
+        let has_changed = was_up != is_up || passed_checks != member.health.passes_checks();
+        if has_changed {
             self.rebuild(&members);
         }
         drop(members);
-        if was_up != is_up {
+        if has_changed {
             self.queue.call_all();
         }
         match (was_up, is_up) {

@@ -107,11 +107,14 @@ fn a_log_that_nobody_reads_stalls_nothing() {
     let address = ([127, 0, 0, 1], port).into();
     until("it listens", || std::net::TcpStream::connect(address).is_ok());
     let mut client = Client::connect(address);
-    let padding = "x".repeat(2_000);
-    // Three heads of 2 KB a request: a pipe of 64 KiB is full after a dozen.
-    for number in 0..500 {
-        client.send(format!("GET /{number} HTTP/1.1\r\nHost: x\r\nX-Padding: {padding}\r\n\r\n"));
-        client.read_response().expect_status(200);
+    // Four lines a request, three of them with a head of 500 bytes: the pipe is full after a few dozen, and the log's own buffer of
+    // 8,192 lines after some 2,000.
+    let request = format!("GET /it HTTP/1.1\r\nHost: x\r\nX-Padding: {}\r\n\r\n", "x".repeat(400));
+    for _ in 0..40 {
+        client.send(request.repeat(100));
+        for _ in 0..100 {
+            client.read_response().expect_status(200);
+        }
     }
     balancer.signal(Signal::TERM);
     assert_eq!(balancer.exit_code(), Some(0), "and it ends, though nobody reads why");

@@ -2,6 +2,12 @@
 
 use crate::support::*;
 use lb_threads::error::Cause;
+use std::time::Duration;
+
+/// Keeps idle connections for longer than any test waits: what is closed was not closed for its age.
+fn over(origin: &Origin) -> Lb {
+    Lb::with(&[origin], |config| config.timeouts.backend_idle = Duration::from_secs(60))
+}
 
 /// Each of these answers becomes a 502; the client's connection lives on and the backend's does not.
 #[track_caller]
@@ -13,7 +19,7 @@ fn refuses(answers: &[impl AsRef<[u8]>]) {
         reply.send(&scripts[number]);
         reply.step(&Step::Hang);
     });
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     let mut client = lb.connect();
     for (number, answer) in answers.iter().enumerate() {
         let response = client.get(&format!("/{number}"));
@@ -120,7 +126,7 @@ fn a_head_of_an_answer_that_just_fits_passes() {
         let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
         reply.send(format!("{start}{}{end}ok", "a".repeat(length - start.len() - end.len())));
     });
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     let mut client = lb.connect();
     for length in [1_000, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 60_000, 64 * 1024] {
         let response = client.get(&format!("/{length}"));
@@ -142,7 +148,7 @@ fn an_answer_that_ends_inside_its_head_is_refused() {
         "HTTP/1.1 103 Early Hints\r\n",
     ] {
         let origin = Origin::raw(cut, After::Close);
-        let lb = Lb::over(&[&origin]);
+        let lb = over(&origin);
         let response = get(lb.address(), "/");
         assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{cut:?}");
         assert_eq!((origin.count(), lb.totals().retries), (1, 0));
@@ -153,7 +159,7 @@ fn an_answer_that_ends_inside_its_head_is_refused() {
 fn interim_answers_without_end_are_refused() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n";
     let origin = Origin::start([Step::ReadRequest, Step::send(hints.repeat(200)), Step::Hang]);
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let response = client.read_response();
@@ -187,7 +193,7 @@ fn bad_chunks_in_an_answer_break_it_off_and_are_never_passed_on() {
         reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", bodies[number]));
         reply.step(&Step::Hang);
     });
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     for (number, body) in bodies.iter().enumerate() {
         let mut client = lb.connect();
         client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));

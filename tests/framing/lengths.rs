@@ -145,3 +145,15 @@ fn framing_in_good_order_is_served() {
         "POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello",
     ]);
 }
+
+#[test]
+fn a_length_is_passed_on_without_its_leading_zeros() {
+    // Somebody behind us may read them as octal.
+    let scene = Scene::new();
+    for (written, passed_on) in [("0000011", "11"), ("011", "11"), ("11", "11"), ("0", "0"), ("000", "0")] {
+        let body = if passed_on == "0" { "" } else { "hello world" };
+        scene.serves(&[format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {written}\r\n\r\n{body}")]);
+        let request = scene.origin.requests().pop().expect("it came");
+        assert_eq!((request.headers_named("Content-Length"), request.text().as_str()), (vec![passed_on], body));
+    }
+}

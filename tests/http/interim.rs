@@ -4,6 +4,7 @@ use super::wait_until_free;
 use crate::support::*;
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
+use std::time::Duration;
 
 const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
@@ -86,7 +87,7 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
             reply.answer(status, &[], "no");
             reply.step(&Step::Hang);
         }));
-        let lb = Lb::over(&[&origin]);
+        let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
         let mut client = lb.connect();
         client.send(EXPECTING);
         let response = client.read_response();

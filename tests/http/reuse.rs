@@ -108,7 +108,10 @@ fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
         Script::steps([Step::ReadHead, Step::send(ok("early")), Step::Hang]),
         Script::named("other"),
     ]));
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = Lb::with(&[&origin], |config| {
+        config.workers = 1;
+        config.timeouts.backend_idle = Duration::from_secs(60);
+    });
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\npart");
     assert_eq!(client.read_response().text(), "early");

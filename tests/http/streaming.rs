@@ -3,6 +3,7 @@
 use super::wait_until_free;
 use crate::support::*;
 use lb_threads::reason::Reason;
+use std::time::{Duration, Instant};
 
 /// Sends a piece, waits for the gate, sends the rest. The client must see the piece while the origin waits.
 fn piece_leaves_at_once(head: &str, first: &str, rest: &str, seen: &str) {
@@ -170,4 +171,48 @@ fn an_upload_goes_on_while_an_early_answer_streams() {
     assert!(client.at_end());
     drop(client);
     lb.wait_for_closed(Reason::AnsweredLast, 1);
+}
+
+/// What a hundred small pieces may take: less than the delayed acknowledgements (40 ms each) that they would wait for one by
+/// one if any socket on the way held them back, and far more than they need.
+const HUNDRED_PIECES: Duration = Duration::from_millis(2_000);
+
+#[test]
+fn no_event_waits_for_the_acknowledgement_of_the_one_before() {
+    let gates: Vec<Gate> = (0..100).map(|_| Gate::new()).collect();
+    let waited = gates.clone();
+    let origin = Origin::serve(move |_, reply| {
+        reply.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for gate in &waited {
+            reply.step(&Step::WaitFor(gate.clone()));
+            reply.send("1\r\ne\r\n");
+        }
+        reply.send("0\r\n\r\n");
+    });
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send(super::GET);
+    client.read_until("\r\n\r\n");
+    let since = Instant::now();
+    for gate in &gates {
+        gate.open();
+        client.read_until("1\r\ne\r\n");
+    }
+    assert!(since.elapsed() < HUNDRED_PIECES, "they took {:?}", since.elapsed());
+}
+
+#[test]
+fn no_piece_of_an_upload_waits_for_the_acknowledgement_of_the_one_before() {
+    let origin = Origin::echo();
+    let lb = Lb::over(&[&origin]);
+    let mut client = lb.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n");
+    origin.wait_for_requests(1);
+    let since = Instant::now();
+    for sent in 1..=100 {
+        client.send("x");
+        until("the piece is at the backend", || origin.requests()[0].body.len() == sent);
+    }
+    assert!(since.elapsed() < HUNDRED_PIECES, "they took {:?}", since.elapsed());
+    assert_eq!(client.read_response().body.len(), 100);
 }

@@ -2,13 +2,22 @@
 
 use super::noise;
 use crate::support::*;
+use std::time::Duration;
 
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+
+/// One worker, which keeps idle connections for longer than any test waits: what is closed was not closed for its age.
+fn over(origin: &Origin) -> Lb {
+    Lb::with(&[origin], |config| {
+        config.workers = 1;
+        config.timeouts.backend_idle = Duration::from_secs(60);
+    })
+}
 
 /// Asks three times on one connection of an origin that always says too much.
 fn asks_thrice(method: &str, answer: impl AsRef<[u8]>, expected: &[u8]) {
     let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     let mut client = lb.connect();
     for number in 0..3 {
         client.send(format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n"));
@@ -57,7 +66,7 @@ fn a_second_answer_to_one_request_never_reaches_the_next_client() {
         Script::steps([Step::ReadRequest, Step::send(ok("first")), Step::WaitFor(gate.clone()), Step::send(EVIL), Step::Hang]),
         Script::named("second"),
     ]));
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = over(&origin);
     let mut client = lb.connect();
     assert_eq!(client.get("/").text(), "first");
     assert_eq!(origin.open_connections(), 1, "it is idle now");
@@ -70,7 +79,7 @@ fn a_second_answer_to_one_request_never_reaches_the_next_client() {
 #[test]
 fn a_connection_that_the_backend_closed_while_idle_serves_nobody() {
     let origin = Origin::start([Step::ReadRequest, Step::send(ok("x")), Step::Close]);
-    let lb = Lb::over(&[&origin]);
+    let lb = over(&origin);
     let mut client = lb.connect();
     for number in 0..5 {
         client.send(super::post(b"a POST is not sent again"));
