@@ -40,7 +40,7 @@ reasons! {
     EarlyAnswer, ok, "early_answer", "the backend answered before the request body was complete";
     TunnelIdle, ok, "tunnel_idle", "nothing moved through the tunnel for too long";
     TunnelBroken, error, "tunnel_broken", "one side of the tunnel was reset";
-    Overload, error, "overload", "the balancer is at its limit of connections";
+    Overload, error, "overload", "there were too many connections, in all or from this client";
     DrainCut, error, "drain_cut", "the drain timeout passed with the connection still busy";
     Panicked, error, "panicked", "a bug in the balancer: the step panicked and this connection paid for it";
 }

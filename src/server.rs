@@ -165,6 +165,11 @@ impl Server {
         self.listener_counters.accept_errors.load(Relaxed)
     }
 
+    /// Connections that were closed unserved because there were far too many.
+    pub fn turned_away(&self) -> u64 {
+        self.listener_counters.turned_away.load(Relaxed)
+    }
+
     /// Client connections open now.
     pub fn open_connections(&self) -> usize {
         self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
@@ -190,7 +195,7 @@ impl Server {
     /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
     pub fn wait(&mut self) -> Drained {
         let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
-        let cut: usize = threads.map(|thread| thread.join().unwrap_or(0)).sum();
+        let cut: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
         if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
     }
 }

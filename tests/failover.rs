@@ -173,7 +173,7 @@ fn without_checks_a_trial_request_brings_a_backend_back() {
         let start = Instant::now();
         lb.wait_for_up(2);
         // The second time it is out for two seconds.
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
         one
     });
     assert!(sent.iter().all(|sent| sent.status == 200), "at nobody's cost");

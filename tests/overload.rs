@@ -198,6 +198,7 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
     let lb = Lb::over(&[&origin]);
     lb.wait_for_up(1);
     two_thousand_garbage_connections(lb.address());
+    until("all were taken over", || lb.totals().connections == 2_000);
     until("no connection is left", || lb.server().open_connections() == 0);
     let totals = lb.totals();
     assert_eq!((totals.connections, totals.closed_in_all()), (2_000, 2_000), "each has ended, for one reason");

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const AT_ONCE: Duration = Duration::from_millis(50);
-const TRIES: usize = 6;
+const TRIES: usize = 20;
 const LARGE: usize = 10_000_000;
 
 /// Answers everything at once, but for `/slow` behind its gate, `/large` with 10 MB and `/endless` without an end.

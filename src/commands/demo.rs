@@ -9,6 +9,7 @@ use crate::config::{BackendAddress, Config, HealthConfig};
 use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ fn start(name: &'static str) -> io::Result<Backend> {
         .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // Ctrl-C goes to a whole process group: the backends must outlive the drain.
+        .process_group(0)
         .spawn()?;
     let mut line = String::new();
     if let Some(output) = process.stdout.take() {

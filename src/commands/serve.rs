@@ -7,6 +7,7 @@ use crate::server::{Drained, Server};
 use crate::threads::log_writer::{self, LogWriter};
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
+use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,7 +100,7 @@ fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitC
     }
 }
 
-/// A message for each SIGINT and SIGTERM.
+/// A message for each SIGINT, SIGTERM and SIGHUP. USR1 and USR2 will mean something later; they must not end the program.
 fn stop_signals() -> io::Result<Receiver<()>> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let from_terminal = sender.clone();
@@ -107,10 +108,13 @@ fn stop_signals() -> io::Result<Receiver<()>> {
         let _ = from_terminal.send(());
     })
     .map_err(io::Error::other)?;
-    let mut terminations = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in terminations.forever() {
-            let _ = sender.send(());
+        for signal in signals.forever() {
+            match signal {
+                SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored: this version does nothing at it"),
+                _ => drop(sender.send(())),
+            }
         }
     })?;
     Ok(receiver)

@@ -45,6 +45,6 @@ pub fn raise_file_limit() -> u64 {
 /// Whether this machine has run out of something: descriptors, memory or local ports. Such an error is our own fault; it says
 /// nothing about the other side.
 pub fn is_shortage(error: &io::Error) -> bool {
-    const SHORTAGES: [Errno; 5] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    const SHORTAGES: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NOSPC];
     Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
 }

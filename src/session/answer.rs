@@ -20,7 +20,8 @@ impl Exchange {
         self.drop_link(context);
         context.counters.failed(cause);
         if log::log_enabled!(log::Level::Info) {
-            let label = self.request.label.as_deref().unwrap_or("-");
+            let label = self.request.label.take();
+            let label = label.as_deref().unwrap_or("-");
             let (status, stage, backend) = (cause.status(), cause.stage(), self.backend_name());
             log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
         }
@@ -46,11 +47,7 @@ impl Exchange {
             ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
         };
         let is_head = self.request.is_head;
-        let line = match (self.keeps_client, self.request.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http11) => ConnectionLine::Silent,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-        };
+        let line = self.connection_line();
         let out = self.output.tail();
         rewrite::status_line(out, status, error::phrase(status));
         rewrite::field(out, "Date", date.as_bytes());
@@ -68,6 +65,15 @@ impl Exchange {
         out.extend_from_slice(b"\r\n");
         if !is_head {
             out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    /// What an answer says about the client's connection.
+    pub(super) fn connection_line(&self) -> ConnectionLine {
+        match (self.keeps_client, self.request.version) {
+            (false, _) => ConnectionLine::Close,
+            (true, Version::Http11) => ConnectionLine::Silent,
+            (true, Version::Http10) => ConnectionLine::KeepAlive,
         }
     }
 
@@ -120,10 +126,14 @@ impl Exchange {
     }
 
     /// One line a request: who asked for what, who served it, how long it took.
-    pub(super) fn log_summary(&self, client: &Client, context: &Context<'_>) {
-        let Some(label) = &self.request.label else {
+    pub(super) fn log_summary(&mut self, client: &Client, context: &Context<'_>) {
+        let Some(label) = self.request.label.take() else {
             return;
         };
+        if self.status == 0 {
+            log::info!("{} \"{label}\" not answered, in stage {}, backend {}", client.peer, self.stage(), self.backend_name());
+            return;
+        }
         log::info!(
             "{} \"{label}\" {} from {} in {:.1} ms, done in {:.1} ms, {} bytes",
             client.peer,

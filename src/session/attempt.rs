@@ -25,6 +25,10 @@ enum Fit {
 impl Exchange {
     /// State `Dispatch`.
     pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let chosen = self.collected_for.take().and_then(|backend| context.cluster.pick_again(&backend));
+        if let Some(in_flight) = chosen {
+            return self.start_attempt(in_flight, true, client, context);
+        }
         let takes_any = self.tried.is_empty();
         if takes_any && !self.was_called && context.cluster.queue().has_waiters() {
             return self.join_queue(client, context);
@@ -36,8 +40,9 @@ impl Exchange {
                         self.was_called = false;
                         return self.start_attempt(in_flight, true, client, context);
                     }
+                    // The place is not held meanwhile: a slow client would block it. But it is still that backend's turn.
                     Fit::AfterCollecting => {
-                        self.in_flight = Some(in_flight);
+                        self.collected_for = Some(Arc::clone(in_flight.backend()));
                         return Flow::Goto(State::Collect);
                     }
                     Fit::Unsuitable => self.tried.push(in_flight.backend().id),
@@ -154,19 +159,13 @@ impl Exchange {
         }
     }
 
-    /// Writes the part of the head that depends on the backend, and a collected body behind it.
+    /// Writes the part of the head that depends on the backend, and behind it a body that was collected for the first attempt.
     fn end_head_for(&mut self, backend: &Backend, client: &Client) {
-        let is_collected = self.request.is_chunked && self.request_end.is_none();
-        if is_collected {
-            self.request_end = Some(RequestEnd::Length(self.collected.len() as u64));
-        }
         let mut end = Vec::new();
         let host = (!self.request.has_host).then_some(backend.name.as_str());
         rewrite::request_end(&mut end, host, self.request_end.unwrap_or(RequestEnd::Plain));
         self.outbound.start_attempt(&end);
-        if is_collected {
-            self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected));
-        }
+        self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected));
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), b"");
         }

@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use super::progress::Progress;
 use super::upload::Pumped;
-use super::{Client, Context, Flow, Verdict};
+use super::{Client, Context, Flow, State, Verdict};
 use crate::config;
 use crate::net::{Buffer, Pipe, Read};
 use crate::reason::Reason;
@@ -238,7 +238,6 @@ impl Exchange {
     /// if the time is up.
     pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() && self.download.progress.deadline().at <= context.now {
-            self.break_off(client);
             return Flow::close(blamed);
         }
         if !self.upload_has_ended() {
@@ -256,11 +255,9 @@ impl Exchange {
         Flow::wait(self.download.progress.deadline())
     }
 
-    /// The answer will not be whole. Where its end is the connection's, only a reset says so.
-    fn break_off(&self, client: &Client) {
-        if self.download.delivery == Delivery::UntilClose && !self.download.is_done() {
-            client.stream.reset_on_close();
-        }
+    /// Whether the answer is not whole though its end looks like one: where its end is the connection's, only a reset says so.
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.state == State::ResponseBody && self.download.delivery == Delivery::UntilClose && !self.download.is_done()
     }
 
     fn upload_has_ended(&self) -> bool {
@@ -271,9 +268,7 @@ impl Exchange {
     pub(super) fn truncate(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         self.drop_link(context);
         let _ = self.flush_output(client, context);
-        self.break_off(client);
         log::info!("{} answer of backend {} broke off after {} bytes", client.peer, self.backend_name(), self.download.sent);
-        self.log_summary(client, context);
         Flow::close(Reason::AnswerTruncated)
     }
 }

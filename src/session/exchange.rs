@@ -88,6 +88,8 @@ pub(super) struct Exchange {
     pub(super) outbound: Outbound,
     /// A chunked body taken in whole, for an HTTP/1.0 backend.
     pub(super) collected: Vec<u8>,
+    /// The backend whose turn it was when the collecting began.
+    pub(super) collected_for: Option<Arc<Backend>>,
     pub(super) request_end: Option<RequestEnd>,
     pub(super) tried: Vec<usize>,
     /// Backends that this exchange has failed at.
@@ -151,6 +153,7 @@ impl Exchange {
             upload: Upload::new(Body::None, context),
             outbound: Outbound::default(),
             collected: Vec::new(),
+            collected_for: None,
             request_end: None,
             tried: Vec::new(),
             attempts: 0,

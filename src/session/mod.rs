@@ -231,7 +231,10 @@ impl Session {
             let Some(exchange) = &mut self.exchange else {
                 match self.idle(context) {
                     Some(verdict) => return verdict,
-                    None => continue,
+                    None => {
+                        context.hint = Hint::Ready;
+                        continue;
+                    }
                 }
             };
             match exchange.step(&mut self.client, context) {
@@ -262,7 +265,11 @@ impl Session {
 
     /// Gives back what the session holds. To be called once, when it is over for whatever reason.
     pub fn close(&mut self, context: &mut Context<'_>) {
-        if let Some(exchange) = self.exchange.take() {
+        if let Some(mut exchange) = self.exchange.take() {
+            if exchange.is_broken_off() {
+                self.client.stream.reset_on_close();
+            }
+            exchange.log_summary(&self.client, context);
             exchange.abandon(context);
         }
     }
@@ -287,7 +294,7 @@ impl Session {
     /// An idle connection ends. One that has not carried a request yet is given a moment: its client was accepted, and is about
     /// to send.
     fn idle_while_draining(&mut self, context: &Context<'_>) -> Verdict {
-        if !std::mem::take(&mut self.is_fresh) {
+        if !self.is_fresh || context.has_expired() {
             return Verdict::Close(Reason::Drained);
         }
         self.idle_until = self.idle_until.min(context.now + config::DRAIN_GRACE);

@@ -106,11 +106,7 @@ impl Exchange {
         self.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
         self.keeps_backend = is_sent && head.is_persistent();
         self.backend_idle = idle_time(&head, context);
-        let line = match (self.keeps_client, self.request.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http11) => ConnectionLine::Silent,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-        };
+        let line = self.connection_line();
         rewrite::response(self.output.tail(), &head, delivery, line, context.date);
         self.download = Download::new(head.body, delivery, context);
         self.note_answer(head.status, head.version, context);

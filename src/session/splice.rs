@@ -18,7 +18,7 @@ impl Exchange {
         let Some(pipe) = context.pipes.take() else {
             return false;
         };
-        if self.set_nonblocking(true, client, context).is_err() {
+        if self.set_nonblocking(client, context).is_err() {
             context.pipes.give(pipe);
             return false;
         }
@@ -28,12 +28,18 @@ impl Exchange {
         true
     }
 
-    fn set_nonblocking(&mut self, on: bool, client: &Client, context: &mut Context<'_>) -> std::io::Result<()> {
-        client.stream.set_nonblocking(on)?;
+    fn set_nonblocking(&mut self, client: &Client, context: &mut Context<'_>) -> std::io::Result<()> {
+        client.stream.set_nonblocking(true)?;
         match self.link.and_then(|link| context.connections.get(link)) {
-            Some(connection) => connection.stream.set_nonblocking(on),
+            Some(connection) => connection.stream.set_nonblocking(true),
             None => Ok(()),
         }
+    }
+
+    fn end_splice_of_backend(&mut self, context: &mut Context<'_>) {
+        let connection = self.link.and_then(|link| context.connections.get(link));
+        self.keeps_backend &= connection.is_some_and(|connection| connection.stream.set_nonblocking(false).is_ok());
+        self.release_link(context);
     }
 
     /// Part of state `ResponseBody`: backend → pipe → client, the pipe emptied before it is filled again.
@@ -56,6 +62,10 @@ impl Exchange {
                     moved += count;
                     self.download.progress.note(count, 1, context.now);
                     self.download.took(count as u64);
+                    if self.download.is_done() {
+                        // The rest is in the pipe: the backend need not wait for the client.
+                        self.end_splice_of_backend(context);
+                    }
                 }
                 Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
                 Ok(Read::End) | Err(_) => return self.truncate(client, context),
@@ -91,14 +101,10 @@ impl Exchange {
     }
 
     fn end_splice(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if self.set_nonblocking(false, client, context).is_err() {
-            self.keeps_backend = false;
-            self.keeps_client = false;
-        }
+        self.keeps_client &= client.stream.set_nonblocking(false).is_ok();
         if let Some(pipe) = self.download.pipe.take() {
             context.pipes.give(pipe);
         }
-        self.release_link(context);
         self.finish(client, context)
     }
 }

@@ -10,6 +10,7 @@ use crate::net::{Buffer, Read};
 use crate::reason::Reason;
 use crate::wire::Body;
 use crate::wire::chunked::{self, Decoder, Piece};
+use crate::wire::rewrite::RequestEnd;
 
 /// What of the request's body is still to come.
 #[derive(Debug)]
@@ -272,8 +273,8 @@ impl Exchange {
             match self.upload.collect(&mut self.input, &mut self.collected) {
                 Err(cause) => return self.refuse(cause, client, context),
                 Ok(true) => {
-                    let in_flight = self.in_flight.take().expect("a body is collected for a backend that was picked");
-                    return self.start_attempt(in_flight, true, client, context);
+                    self.request_end = Some(RequestEnd::Length(self.collected.len() as u64));
+                    return Flow::Goto(State::Dispatch);
                 }
                 Ok(false) => {}
             }

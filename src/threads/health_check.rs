@@ -10,6 +10,7 @@ use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -151,6 +152,9 @@ impl Daemon {
         if let Some(due) = self.schedule.iter_mut().find(|due| due.backend.id == outcome.backend.id) {
             due.in_flight = false;
             due.checked = true;
+            if matches!(outcome.finding, Finding::Unknown(_)) {
+                due.at = due.at.min(now + TRANSITION);
+            }
         }
     }
 }
@@ -180,7 +184,9 @@ fn agent(config: &HealthConfig) -> ureq::Agent {
 impl Checker {
     fn run(self) {
         while let Ok(backend) = self.todo.recv() {
-            let finding = self.check(&backend);
+            // A checker that died would leave its backend unchecked for ever.
+            let checked = catch_unwind(AssertUnwindSafe(|| self.check(&backend)));
+            let finding = checked.unwrap_or_else(|_| Finding::Unknown("the check panicked".to_owned()));
             if self.results.send(Outcome { backend, finding }).is_err() {
                 return;
             }

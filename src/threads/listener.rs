@@ -24,8 +24,6 @@ const ANSWERED_OVER_LIMIT: usize = 256;
 /// What a listener counts.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
     /// Failed accepts.
     pub accept_errors: AtomicU64,
     /// Connections closed unserved because there were too many.
@@ -57,7 +55,6 @@ impl Listener {
             match self.socket.accept() {
                 Ok((socket, peer)) => {
                     trouble.over();
-                    self.counters.accepted.fetch_add(1, Relaxed);
                     self.hand(socket, peer);
                 }
                 Err(_) if self.is_stopped() => return,

@@ -304,7 +304,9 @@ impl Worker {
             if reason.is_error() && reason != Reason::Refused {
                 log::info!("{} closed in stage {}: {}", session.peer(), session.stage(), reason.sentence());
             }
-            session.close(context);
+            if catch_unwind(AssertUnwindSafe(|| session.close(context))).is_err() {
+                log::error!("{} could not be closed properly: a bug in the balancer", session.peer());
+            }
             session.peer().ip()
         });
         if self.sessions.remove(key).is_some() {

@@ -120,6 +120,12 @@ impl Cluster {
         }
     }
 
+    /// A place at a backend that was picked before, if it is still up and has one.
+    pub fn pick_again(&self, backend: &Arc<Backend>) -> Option<InFlight> {
+        let is_up = self.healthy.read().up.iter().any(|other| Arc::ptr_eq(other, backend));
+        if is_up { InFlight::take(backend) } else { None }
+    }
+
     /// An ejected backend whose one trial request is due.
     fn pick_trial(&self, healthy: &HealthySet, is_new: impl Fn(&Backend) -> bool, now: Instant) -> Option<InFlight> {
         if healthy.on_trial.is_empty() {
@@ -178,8 +184,9 @@ impl Cluster {
 
     /// Takes in an attempt that failed; `finding` says in words how.
     pub fn failed(&self, backend: &Backend, attempt: Attempt, finding: &str, now: Instant) {
-        backend.set_suspect(true);
         self.judge(backend, finding, |health, is_last| health.attempt(attempt, is_last, now));
+        // Behind the judgement: an answer that comes in between must find the failure in the count.
+        backend.set_suspect(true);
     }
 
     /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.

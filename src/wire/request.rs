@@ -6,6 +6,7 @@ use super::target::{self, Target};
 use super::{Body, Version};
 use crate::config;
 use crate::error::Cause;
+use httparse::Status;
 
 /// A request head that was found right in every part. Borrows the bytes it was parsed from.
 #[derive(Debug)]
@@ -58,7 +59,12 @@ pub fn leading_empty_lines(bytes: &[u8]) -> usize {
 /// Parses a whole head, its empty line included.
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<RequestHead<'h, 'b>, Cause> {
     let mut parsed = httparse::Request::new(&mut []);
-    parsed.parse_with_uninit_headers(head, room).map_err(|error| bad_head(head, error))?;
+    match parsed.parse_with_uninit_headers(head, room) {
+        Ok(Status::Complete(length)) if length == head.len() => {}
+        // The head ends elsewhere for the tokeniser than for us: nobody should have to guess who is right.
+        Ok(_) => return Err(Cause::BadRequestLine),
+        Err(error) => return Err(bad_head(head, error)),
+    }
     let (method, version) = (parsed.method.unwrap_or_default(), Version::from_minor(parsed.version.unwrap_or_default()));
     let path = parsed.path.unwrap_or_default();
     if path.len() > config::TARGET_BYTES {

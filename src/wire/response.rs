@@ -3,6 +3,7 @@
 use super::fields::{ConnectionOptions, Field, FieldRoom, Name};
 use super::framing::Framing;
 use super::{Body, Version};
+use httparse::Status;
 use std::time::Duration;
 
 /// An answer's head that was found right in every part. Borrows the bytes it was parsed from.
@@ -51,7 +52,10 @@ impl ResponseHead<'_, '_> {
 /// Parses a whole head, its empty line included. `to_head` says that it answers a HEAD request.
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>, to_head: bool) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
     let mut parsed = httparse::Response::new(&mut []);
-    httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, room).map_err(|_| BadAnswer)?;
+    let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, room);
+    if end != Ok(Status::Complete(head.len())) {
+        return Err(BadAnswer);
+    }
     let version = Version::from_minor(parsed.version.unwrap_or_default());
     let status = parsed.code.unwrap_or_default();
     if !(100..=599).contains(&status) {

@@ -39,7 +39,7 @@ fn a_connect_that_hangs_goes_on_to_the_next_backend_when_its_time_is_over() {
         let lb = balancer_with(&[black_hole.address(), next.address()], |config| config.timeouts.connect = timeout);
         let start = Instant::now();
         assert_eq!(exchange(lb.address(), request(method, "/a", 5)).text(), "next", "{method}");
-        assert!(start.elapsed() >= timeout && start.elapsed() < 10 * timeout, "{:?}", start.elapsed());
+        assert!(start.elapsed() >= timeout && start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(next.only_request().text(), "abcde");
     }
 }

@@ -108,6 +108,7 @@ fn a_backend_that_does_not_answer_in_time_is_a_504_and_nobody_else_is_asked() {
         let timeout = Duration::from_millis(100);
         let lb = balancer_with(&[first.address(), next.address()], |config| config.timeouts.first_byte = timeout);
         assert_failed(&exchange(lb.address(), request(method, "/a", 5)), 504, "first_byte_timeout");
+        first.wait_for_requests(1);
         assert_eq!((first.count(), next.count()), (1, 0), "{method}: its time is over, for all attempts");
         assert_eq!(first.wait_for_ending(0), crate::support::Ending::PeerClosed, "and its connection is closed");
     }
@@ -115,10 +116,10 @@ fn a_backend_that_does_not_answer_in_time_is_a_504_and_nobody_else_is_asked() {
 
 #[test]
 fn all_attempts_share_one_deadline() {
-    let pause = Duration::from_millis(300);
+    let pause = Duration::from_millis(500);
     let first = origin("first", [vec![Step::ReadRequest, Step::Pause(pause), Step::Reset]]);
     let next = Origin::start(Script::steps([Step::ReadRequest, Step::Hang]));
-    let timeout = Duration::from_millis(400);
+    let timeout = Duration::from_millis(600);
     let lb = balancer_with(&[first.address(), next.address()], |config| config.timeouts.first_byte = timeout);
     let start = Instant::now();
     assert_failed(&get(lb.address(), "/"), 504, "first_byte_timeout");
