@@ -353,7 +353,7 @@ fn many_tunnels_live_side_by_side() {
     let mut clients: Vec<Client> = (0..40).map(|_| upgraded(&lb)).collect();
     for round in 0..3 {
         for (number, client) in clients.iter_mut().enumerate() {
-            client.send(format!("{:02}.{round}", number));
+            client.send(format!("{number:02}.{round}"));
         }
         for (number, client) in clients.iter_mut().enumerate() {
             assert_eq!(client.read_exactly(4), format!("{number:02}.{round}").as_bytes());

@@ -111,6 +111,16 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
 }
 
 #[test]
+fn what_a_trusted_proxy_leaves_out_is_added() {
+    let origin = Origin::answering("x");
+    let lb = Lb::with(&[&origin], |config| config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")]);
+    exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For:\r\n\r\n").expect_status(200);
+    let request = origin.only_request();
+    assert_eq!(request.headers_named("X-Forwarded-For"), ["127.0.0.1"]);
+    assert_eq!((request.header("X-Forwarded-Proto"), request.header("X-Forwarded-Host")), (Some("http"), Some("h")));
+}
+
+#[test]
 fn a_request_without_an_identifier_gets_one_of_its_own() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);

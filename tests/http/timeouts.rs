@@ -300,12 +300,9 @@ fn an_answer_that_comes_bit_by_bit_may_take_as_long_as_it_needs() {
 #[test]
 fn a_client_that_does_not_read_its_answer_is_closed() {
     for fields in ["Content-Length: 30000000", "Transfer-Encoding: chunked"] {
-        let origin = Origin::start([
-            Step::ReadRequest,
-            Step::send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n1c9c380\r\n")),
-            Step::Send(vec![b'x'; 30_000_000]),
-        ]);
-        let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n1c9c380\r\n");
+        let origin = Origin::raw([head.as_bytes(), &vec![b'x'; 30_000_000]].concat(), After::Keep);
+        let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 3 * SHORT));
         let mut client = lb.connect();
         client.send(GET);
         lb.wait_for_closed(Reason::SlowReader, 1);
@@ -318,12 +315,8 @@ fn a_client_that_does_not_read_its_answer_is_closed() {
 #[test]
 fn a_slow_backend_does_not_make_a_slow_reader() {
     // The client has read all there is; what is missing is the backend's fault.
-    let origin = Origin::start([
-        Step::ReadRequest,
-        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n"),
-        Step::Send(vec![b'x'; 300_000]),
-        Step::Hang,
-    ]);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(300_000));
+    let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
     assert_eq!((response.body.len(), response.truncated), (300_000, true));

@@ -125,6 +125,7 @@ fn all_attempts_share_one_deadline() {
     assert_failed(&get(lb.address(), "/"), 504, "first_byte_timeout");
     let took = start.elapsed();
     assert!(took >= timeout && took < pause + timeout, "{took:?}");
+    next.wait_for_requests(1);
     assert_eq!((first.count(), next.count()), (1, 1));
 }
 
