@@ -1,0 +1,67 @@
+//! The whole balancer over loopback: clients send what the input says, the origin answers what it says.
+//!
+//! Holds, whatever comes: nothing panics. The origin is sent well-formed requests alone, each one that a client has sent, and not
+//! more than were sent or retried. Clients get valid answers, in order, not more than they asked for, none of the origin's that it
+//! did not give, and no refusal of what is well-formed. Every connection ends and is counted. Afterwards plain
+//! requests are served, on the backend connections that are left, and in the end no session and no descriptor is left. One thread
+//! plays all parts but the balancer's.
+
+#![no_main]
+
+mod answers;
+mod client;
+mod origin;
+mod requests;
+mod script;
+mod stage;
+
+use answers::Answer;
+use client::Client;
+use lb_threads::reason::Reason;
+use libfuzzer_sys::fuzz_target;
+use requests::{Request, Requests};
+use script::Script;
+use stage::Stage;
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock};
+
+fuzz_target!(|input: &[u8]| {
+    static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
+    let Some(script) = Script::of(input) else { return };
+    let stage = STAGE.get_or_init(|| Mutex::new(Stage::start()));
+    run(&mut stage.lock().expect("a panic ends the process"), script);
+});
+
+fn run(stage: &mut Stage, script: Script) {
+    let before = stage.server.totals();
+    let said = answers::said(&script.answers, origin::PLAIN);
+    stage.origin.play(script.answers);
+    let sends = script.clients.into_iter().filter(|pieces| !pieces.is_empty());
+    let mut clients: Vec<Client> = sends.map(|pieces| stage.connect(pieces, script.ending, script.reads_late)).collect();
+    stage.play(&mut clients);
+    stage.origin.play(Vec::new());
+    clients.extend(stage.serve_plain_requests());
+    let seen = stage.settle();
+    let after = stage.server.totals();
+
+    assert_eq!(after.closed(Reason::Panicked), 0, "a step has panicked");
+    assert_eq!(after.closed_in_all(), after.connections, "a connection has ended without a reason");
+    let asked: Vec<Requests> = clients.iter().map(|client| Requests::of(&client.sent)).collect();
+    let all: Vec<&Request> = asked.iter().flat_map(|asked| &asked.all).collect();
+    let (sent, taken, retried) = (all.len() as u64, after.requests - before.requests, after.retries - before.retries);
+    assert!(taken <= sent, "more requests than were sent");
+    assert!(seen.len() as u64 <= taken + retried, "the origin saw more requests than were taken");
+    let whole: HashSet<_> = all.iter().filter(|request| request.whole).map(|request| request.words()).collect();
+    for request in seen.iter().filter(|request| request.whole) {
+        assert!(whole.contains(&request.words()), "nobody sent {request:?}");
+    }
+    let judged = clients.iter().zip(&asked).flat_map(|(client, asked)| client.judge(asked));
+    let forwarded: Vec<Answer> = judged.collect();
+    assert!(forwarded.len() <= seen.len(), "more answers of the origin than it was asked for");
+    if let Some(said) = said.filter(|_| all.iter().all(|request| request.method != "HEAD")) {
+        for answer in forwarded.into_iter().filter(|answer| !answer.ends_by_close) {
+            let (status, body) = (answer.status, answer.body);
+            assert!(body.is_none_or(|body| said.contains(&(status, body))), "the origin did not say this {status}");
+        }
+    }
+}
