@@ -155,11 +155,13 @@ impl Stream {
         self.writable = true;
     }
 
-    /// Whether the other side has sent or closed something that no event has told yet. One system call, nothing is consumed.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether the other side has neither sent nor closed, whatever events have told. One system call, nothing is consumed.
+    pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        matches!(rustix::net::recv(&self.socket, &mut byte[..], flags), Err(Errno::AGAIN))
+        let is_quiet = matches!(rustix::net::recv(&self.socket, &mut byte[..], flags), Err(Errno::AGAIN));
+        self.readable = !is_quiet;
+        is_quiet
     }
 
     /// Moves up to `limit` bytes from the socket into a pipe. The socket must be in non-blocking mode.

@@ -158,6 +158,8 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Buffers;
+    use std::io::Write;
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -187,6 +189,12 @@ mod tests {
             (key, peer)
         }
 
+        fn next_event(&mut self) -> Event {
+            let mut events = Vec::new();
+            self.connections.poller().wait(&mut events, Some(Duration::from_secs(10)), || true).unwrap();
+            events[0]
+        }
+
         fn out(&mut self, now: Instant) -> Option<SlotKey> {
             self.connections.check_out(&Arc::clone(&self.backend), self.user, true, now)
         }
@@ -207,6 +215,26 @@ mod tests {
         let (_second, peer) = fixture.idle(now + Duration::from_secs(1));
         drop(peer);
         assert_eq!(fixture.out(now), Some(first));
+    }
+
+    #[test]
+    fn one_that_only_tells_of_room_to_write_stays() {
+        let (mut fixture, now) = (Fixture::new(), Instant::now());
+        let key = fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user).unwrap();
+        let (mut peer, _) = fixture.listener.accept().unwrap();
+        let tells_of_room = fixture.next_event();
+        peer.write_all(b"answer").unwrap();
+        let tells_of_answer = fixture.next_event();
+        fixture.connections.note(key, tells_of_answer);
+        // Read to its last byte and no further: nobody has seen yet that nothing follows.
+        let mut buffer = Buffers::default().take();
+        let all_but_six = buffer.room() - b"answer".len();
+        buffer.tail().resize(all_but_six, 0);
+        fixture.connections.get(key).unwrap().stream.read(&mut buffer).unwrap();
+        assert!(fixture.connections.get(key).unwrap().stream.is_readable());
+        fixture.connections.check_in(key, now + Duration::from_secs(1));
+        fixture.connections.note(key, tells_of_room);
+        assert_eq!(fixture.out(now), Some(key));
     }
 
     #[test]

@@ -136,8 +136,8 @@ fn both_directions_flow_at_once() {
     let origin = Origin::start(Script::serve_heads(move |_, reply| {
         reply.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", down.len()));
         for piece in down.chunks(50_000) {
-            reply.send(piece);
             reply.read_bytes(piece.len());
+            reply.send(piece);
         }
     }));
     let lb = Lb::over(&[&origin]);
