@@ -25,10 +25,10 @@ pub const REPLAY_BYTES: usize = 64 * 1024;
 pub const STEP_BYTES: usize = 256 * 1024;
 /// What is read and dropped after a refusal so that the answer is not lost to a reset, in bytes.
 pub const LINGER_BYTES: usize = 256 * 1024;
+/// The most fields in an answer's head.
+pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
-/// The longest request line, in bytes: the target and what stands around it; beyond it 414.
-pub const REQUEST_LINE_BYTES: usize = TARGET_BYTES + 64;
 /// How long a connection that has not carried a request yet may wait for its first one when the balancer stops.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).

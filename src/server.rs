@@ -3,13 +3,14 @@
 //! Owns the threads and ends them. Runs on the thread that calls it.
 
 use crate::config::Config;
-use crate::metrics::Totals;
+use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::threads::client_limit::ClientLimit;
 use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
-use crate::threads::worker::{Handle, Worker};
+use crate::threads::worker::{Handle, Shared, Worker};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::retry::Budget;
 use crossbeam_channel::Sender;
 use std::fmt;
 use std::io;
@@ -119,8 +120,15 @@ impl Server {
 
     fn start_workers(&mut self) -> io::Result<()> {
         self.client_limit = self.config.connections_a_client.map(|limit| Arc::new(ClientLimit::new(limit)));
-        for number in 0..self.config.workers {
-            let (worker, handle) = Worker::new(Arc::clone(&self.config), Arc::clone(&self.cluster), self.client_limit.clone())?;
+        let counters: Vec<Arc<Counters>> = (0..self.config.workers).map(|_| Arc::default()).collect();
+        let shared = Shared {
+            config: Arc::clone(&self.config),
+            cluster: Arc::clone(&self.cluster),
+            client_limit: self.client_limit.clone(),
+            budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        };
+        for (number, counters) in counters.into_iter().enumerate() {
+            let (worker, handle) = Worker::new(shared.clone(), counters)?;
             let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
             self.workers.push((handle, Some(thread)));
         }

@@ -73,6 +73,7 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
     let mut extra: Vec<Client> = (0..300).map(|_| lb.connect()).collect();
     let last = extra.last_mut().expect("there are many").read_head();
     assert_eq!((last.status, last.header("X-LB-Error"), last.says_close()), (503, Some("overload"), true));
+    assert!(last.header("Date").is_some() && last.header("Retry-After").is_some(), "{last:?}");
     until("the limit holds", || lb.server().open_connections() == 260);
     assert_eq!(extra[0].get("/").status, 503);
     drop((extra, clients));

@@ -1,6 +1,6 @@
 //! Places at backends: `--backend-max-connections` and the queue for them; and the limit of connections for each client address.
 
-use crate::support::{Client, Gate, Lb, Origin, get, until};
+use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 use std::sync::Arc;
@@ -126,6 +126,25 @@ fn a_backend_that_comes_back_takes_those_who_wait() {
     assert_eq!(second.read_response().text(), "other");
     gate.open();
     assert_eq!(first.read_response().text(), "late");
+}
+
+#[test]
+fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
+    let gate = Gate::new();
+    let (busy, broken) = (gated(&gate), Origin::serve(|_, reply| reply.step(&Step::Reset)));
+    let lb = limited(&[&busy, &broken], 1);
+    let mut first = waiting(&lb, 1);
+    busy.wait_for_requests(1);
+    let mut second = waiting(&lb, 2);
+    broken.wait_for_requests(1);
+    // A third one stands behind the second, and has the broken one's place all the same: the second has no use for it.
+    let mut third = waiting(&lb, 3);
+    broken.wait_for_requests(2);
+    gate.open();
+    for client in [&mut first, &mut second, &mut third] {
+        assert_eq!(client.read_response().text(), "late");
+    }
+    assert_eq!((broken.count(), busy.count()), (2, 3));
 }
 
 #[test]

@@ -3,15 +3,12 @@
 use super::exchange::Exchange;
 use super::{Client, Context, Flow, State};
 use crate::config;
-use crate::error::{self, Cause, Side};
+use crate::error::{Cause, Side};
 use crate::net::Read;
 use crate::reason::Reason;
 use crate::wire::Version;
-use crate::wire::rewrite::{self, ConnectionLine};
-use std::io::Write;
-
-/// When a client may come back after a 503, in seconds.
-const RETRY_AFTER: &str = "1";
+use crate::wire::own_answer::{self, Manner};
+use crate::wire::rewrite::ConnectionLine;
 
 impl Exchange {
     /// Answers with an error of our own. The backend connection, if there is one, is closed; the client's stays open if its
@@ -33,39 +30,14 @@ impl Exchange {
         context.buffers.lend(&mut self.output);
         let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
         let message = detail.map_or_else(|| cause.sentence().to_owned(), |why| format!("{}: {why}", cause.sentence()));
-        self.write_own_answer(cause, &message, context.date);
-        Flow::Goto(State::OwnAnswer)
-    }
-
-    fn write_own_answer(&mut self, cause: Cause, message: &str, date: &str) {
-        let status = cause.status();
-        let (kind, body) = if self.request.accepts_json {
-            let json = serde_json::json!({ "status": status, "error": cause.word(), "message": message });
-            ("application/json", format!("{json}\n"))
-        } else {
-            let phrase = error::phrase(status);
-            ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
+        let manner = Manner {
+            as_json: self.request.accepts_json,
+            to_head: self.request.is_head,
+            connection: self.connection_line(),
+            date: context.date,
         };
-        let is_head = self.request.is_head;
-        let line = self.connection_line();
-        let out = self.output.tail();
-        rewrite::status_line(out, status, error::phrase(status));
-        rewrite::field(out, "Date", date.as_bytes());
-        rewrite::field(out, "Server", b"lb-threads");
-        rewrite::field(out, "X-LB-Error", cause.word().as_bytes());
-        if matches!(status, 429 | 503) {
-            rewrite::field(out, "Retry-After", RETRY_AFTER.as_bytes());
-        }
-        if status == 405 {
-            rewrite::field(out, "Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
-        }
-        rewrite::field(out, "Content-Type", kind.as_bytes());
-        write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
-        rewrite::connection_line(out, line);
-        out.extend_from_slice(b"\r\n");
-        if !is_head {
-            out.extend_from_slice(body.as_bytes());
-        }
+        own_answer::write(self.output.tail(), cause, &message, manner);
+        Flow::Goto(State::OwnAnswer)
     }
 
     /// What an answer says about the client's connection.

@@ -29,12 +29,11 @@ impl Exchange {
         if let Some(in_flight) = chosen {
             return self.start_attempt(in_flight, true, client, context);
         }
-        let takes_any = self.tried.is_empty();
-        if takes_any && !self.was_called && context.cluster.queue().has_waiters() {
+        if !self.was_called && context.cluster.queue().has_waiters() && context.cluster.has_other_than(&self.tried) {
             return self.join_queue(client, context);
         }
         loop {
-            match context.cluster.pick(&self.tried, context.now) {
+            match context.cluster.pick(&self.tried, self.request.is_idempotent, context.now) {
                 Picked::Backend(in_flight) => match self.frame_for(in_flight.backend()) {
                     Fit::Ready => {
                         self.was_called = false;
@@ -47,12 +46,10 @@ impl Exchange {
                     }
                     Fit::Unsuitable => self.tried.push(in_flight.backend().id),
                 },
-                Picked::AllFull if takes_any => return self.join_queue(client, context),
-                // Only who can use any place may wait: a call must never go to one who cannot use what came free.
-                Picked::AllFull => return self.refuse(Cause::BackendFull, client, context),
+                Picked::AllFull => return self.join_queue(client, context),
                 Picked::NoneUp => {
                     // If it was called, the place is for the next one.
-                    context.cluster.queue().call_next();
+                    context.cluster.call_next();
                     return self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context);
                 }
             }
@@ -61,16 +58,13 @@ impl Exchange {
 
     /// Waits for a place, behind those who wait already; who was called and found none is the first again.
     fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let queue = context.cluster.queue();
         let was_called = std::mem::take(&mut self.was_called);
-        if !queue.join(context.key, context.caller, was_called) {
+        if !context.cluster.queue().join(context.key, context.caller, &self.tried, was_called) {
             return self.refuse(Cause::BackendFull, client, context);
         }
         self.is_queued = true;
-        if context.cluster.has_place() {
-            // It came free before we had joined, and nobody was told. It is for the first in line, whoever that is.
-            queue.call_next();
-        }
+        // A place may have come free before we had joined. It is for the first in line that can use it, whoever that is.
+        context.cluster.call_next();
         Flow::Goto(State::Queue)
     }
 

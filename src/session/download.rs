@@ -10,9 +10,13 @@ use crate::reason::Reason;
 use crate::wire::Body;
 use crate::wire::chunked::{self, BadChunk, Decoder, Piece};
 use crate::wire::rewrite::Delivery;
+use std::fmt::Display;
 
 /// What may wait for a slow client before the backend is read again, in bytes.
 const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// What is found when a body breaks off because the backend has closed.
+pub(super) const CLOSED: &str = "it closed the connection inside the body";
 
 /// What of the answer's body is still to come.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Download {
     pub(super) progress: Progress,
     /// Holds body bytes on their way inside the kernel.
     pub(super) pipe: Option<Pipe>,
+    /// How much of an earlier 1xx stands before the answer in the output, which was not sent yet.
+    starts_at: usize,
     /// Bytes sent to the client, heads included.
     pub(super) sent: u64,
     /// The backend does not take the rest of the request: it is not tried any more.
@@ -39,10 +45,11 @@ enum Rest {
 impl Download {
     /// Before there is an answer.
     pub(super) fn nothing(context: &Context<'_>) -> Self {
-        Self::new(Body::None, Delivery::Plain, context)
+        Self::new(Body::None, Delivery::Plain, 0, context)
     }
 
-    pub(super) fn new(body: Body, delivery: Delivery, context: &Context<'_>) -> Self {
+    /// `starts_at` is where the answer's head begins in the output.
+    pub(super) fn new(body: Body, delivery: Delivery, starts_at: usize, context: &Context<'_>) -> Self {
         Self {
             rest: match body {
                 Body::None => Rest::Nothing,
@@ -53,6 +60,7 @@ impl Download {
             delivery,
             progress: Progress::new(context.now, context.config.timeouts.body),
             pipe: None,
+            starts_at,
             sent: 0,
             upload_is_over: false,
         }
@@ -158,8 +166,7 @@ impl Exchange {
                 return self.splice_answer(client, context);
             }
             let Ok(has_more) = self.download.take(&mut self.answer, &mut self.output) else {
-                self.keeps_backend = false;
-                return self.truncate(client, context);
+                return self.break_off(&"its chunks are not well-formed", client, context);
             };
             if self.download.is_done() && self.link.is_some() {
                 self.release_link(context);
@@ -185,7 +192,8 @@ impl Exchange {
                 }
                 Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
                 Ok(Read::End) if self.download.end_by_close(&mut self.output) => self.keeps_backend = false,
-                Ok(Read::End) | Err(_) => return self.truncate(client, context),
+                Ok(Read::End) => return self.break_off(&CLOSED, client, context),
+                Err(error) => return self.break_off(&error, client, context),
             }
         }
     }
@@ -264,11 +272,17 @@ impl Exchange {
         self.download.upload_is_over || self.upload.is_done() && self.outbound.unsent().is_empty() || self.download.is_done()
     }
 
-    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end.
-    pub(super) fn truncate(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end. If the client has
+    /// seen nothing of the answer yet, it gets an error in its place.
+    pub(super) fn break_off(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if self.download.sent == 0 {
+            self.output.truncate_by(self.output.len() - self.download.starts_at);
+            return self.refuse_answer(finding, client, context);
+        }
         self.drop_link(context);
         let _ = self.flush_output(client, context);
-        log::info!("{} answer of backend {} broke off after {} bytes", client.peer, self.backend_name(), self.download.sent);
+        let (backend, sent) = (self.backend_name(), self.download.sent);
+        log::info!("{} answer of backend {backend} broke off after {sent} bytes: {finding}", client.peer);
         Flow::close(Reason::AnswerTruncated)
     }
 }

@@ -106,7 +106,10 @@ pub(super) struct Exchange {
     pub(super) queue_deadline: Option<Deadline>,
     pub(super) is_reused: bool,
     pub(super) connect_deadline: Deadline,
+    /// Until when a backend must answer; all attempts share it. Counted from the request's last byte.
     pub(super) first_byte_deadline: Option<Deadline>,
+    /// Until when a backend must say 100 to a client that waits for it.
+    pub(super) continue_deadline: Option<Deadline>,
     pub(super) last_failure: Option<Cause>,
     /// The next attempt is a retry of one that failed like this.
     pub(super) retry_of: Option<Failed>,
@@ -167,6 +170,7 @@ impl Exchange {
             is_reused: false,
             connect_deadline: context.deadline(Timeout::Connect),
             first_byte_deadline: None,
+            continue_deadline: None,
             last_failure: None,
             retry_of: None,
             answer: Buffer::default(),
@@ -209,9 +213,6 @@ impl Exchange {
         self.state = state;
         match state {
             State::Collect | State::RequestBody => self.upload.start_clock(context),
-            State::AwaitResponse => {
-                self.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
-            }
             State::Linger => {
                 client.stream.shutdown_write();
                 self.last_deadline = context.deadline(Timeout::Linger);

@@ -54,15 +54,21 @@ impl Exchange {
                 _ => {}
             }
         }
-        let end = self.head_end.find(self.input.unread())?;
-        if self.head_end.first_line() > config::REQUEST_LINE_BYTES {
-            return Err(Cause::TargetTooLong);
+        let knew_first_line = self.head_end.first_line(self.input.unread()).is_some();
+        let end = self.head_end.find(self.input.unread());
+        let first_line = self.head_end.first_line(self.input.unread());
+        let found = match end {
+            Ok(Some(length)) if length <= config::REQUEST_HEAD_BYTES => return Ok(Some(length)),
+            Ok(None) if self.input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
+            Ok(_) if first_line.is_none() => Err(Cause::TargetTooLong),
+            Ok(_) => Err(Cause::HeadTooLarge),
+            Err(cause) => Err(cause),
+        };
+        // Whoever begins with something else than HTTP/1.1 may wait for an answer, and send nothing more.
+        if let (false, Some(line)) = (knew_first_line, first_line) {
+            request::check_line(line)?;
         }
-        match end {
-            Some(length) if length <= config::REQUEST_HEAD_BYTES => Ok(Some(length)),
-            None if self.input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
-            _ => Err(Cause::HeadTooLarge),
-        }
+        found
     }
 
     /// Refuses a head that was not understood. What asks like HEAD is answered like HEAD, for all it is worth.
@@ -81,7 +87,6 @@ impl Exchange {
             Err(cause) => return self.refuse_head(cause, client, context),
         };
         context.counters.requests.add(1);
-        context.budget.earn();
         self.request = Request::from_head(&head, context.now);
         self.upload = Upload::new(head.body, context);
         let too_large = matches!((head.body, context.config.body_bytes), (Body::Length(length), Some(limit)) if length > limit);

@@ -90,7 +90,7 @@ pub struct Context<'w> {
     /// The worker's counters.
     pub counters: &'w Counters,
     /// What may be sent again.
-    pub budget: &'w mut Budget,
+    pub budget: &'w Budget,
     /// Randomness for request identifiers.
     pub rng: &'w mut fastrand::Rng,
     /// The value of a `Date` field.
@@ -220,7 +220,7 @@ impl Session {
     pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
         if context.hint == Hint::Called && !self.exchange.as_mut().is_some_and(|exchange| exchange.take_call()) {
             // It found a place, or gave up, before the call came.
-            context.cluster.queue().call_next();
+            context.cluster.call_next();
         }
         let is_lingering = self.exchange.as_ref().is_some_and(|exchange| exchange.state == State::Linger);
         if self.client.stream.is_broken() && !is_lingering {

@@ -29,8 +29,7 @@ impl Exchange {
         if client.stream.flush(&mut self.output).is_err() {
             return Flow::close(Reason::ClientReset);
         }
-        let deadline = self.first_byte_deadline.unwrap_or_else(|| context.deadline(Timeout::FirstByte));
-        Flow::wait(deadline)
+        Flow::wait(*self.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte)))
     }
 
     /// Reads what the backend says until the head of its final answer is there. None: not yet.
@@ -42,7 +41,7 @@ impl Exchange {
                     None => continue,
                 },
                 Ok(None) if self.answer.len() < config::ANSWER_HEAD_BYTES => {}
-                _ => return Some(self.refuse_answer("its head is too large or has a line without CR", client, context)),
+                _ => return Some(self.refuse_answer(&"its head is too large or has a line without CR", client, context)),
             }
             if !self.link_is_readable(context) {
                 return None;
@@ -59,7 +58,7 @@ impl Exchange {
                 Err(error) => &error.to_string(),
             };
             if !self.answer.is_empty() {
-                return Some(self.refuse_answer("it ended inside its head", client, context));
+                return Some(self.refuse_answer(&"it ended inside its head", client, context));
             }
             let written = self.outbound.was_written();
             let failed = if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
@@ -72,13 +71,14 @@ impl Exchange {
         context.buffers.lend(&mut self.output);
         let (bytes, rest) = self.answer.unread().split_at(length);
         trace::head(client.peer, "← received", bytes, rest);
-        let mut room = fields::room();
-        let Ok(head) = response::parse(bytes, &mut room, self.request.is_head) else {
-            return Some(self.refuse_answer("its head is not valid HTTP/1.1", client, context));
+        let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer_end.lines()));
+        let room = if more_room.is_empty() { &mut room[..] } else { &mut more_room[..] };
+        let Ok(head) = response::parse(bytes, room, self.request.is_head) else {
+            return Some(self.refuse_answer(&"its head is not valid HTTP/1.1", client, context));
         };
         if head.status == 101 {
             if !(self.request.websocket && head.websocket) {
-                return Some(self.refuse_answer("it switches to a protocol that nobody asked for", client, context));
+                return Some(self.refuse_answer(&"it switches to a protocol that nobody asked for", client, context));
             }
             rewrite::response(self.output.tail(), &head, Delivery::Plain, ConnectionLine::WebSocket, context.date);
             self.note_answer(101, head.version, context);
@@ -93,8 +93,12 @@ impl Exchange {
             }
             self.answer.consume(length);
             self.answer_end = HeadEnd::default();
+            if !self.upload.is_done() {
+                // The client may have waited for this: its time for the body begins now.
+                self.upload.start_clock(context);
+            }
             if self.interim_answers > config::INTERIM_ANSWERS {
-                return Some(self.refuse_answer("it sends 1xx without end", client, context));
+                return Some(self.refuse_answer(&"it sends 1xx without end", client, context));
             }
             return match client.stream.flush(&mut self.output) {
                 Ok(_) => None,
@@ -106,9 +110,9 @@ impl Exchange {
         self.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
         self.keeps_backend = is_sent && head.is_persistent();
         self.backend_idle = idle_time(&head, context);
-        let line = self.connection_line();
+        let (line, starts_at) = (self.connection_line(), self.output.len());
         rewrite::response(self.output.tail(), &head, delivery, line, context.date);
-        self.download = Download::new(head.body, delivery, context);
+        self.download = Download::new(head.body, delivery, starts_at, context);
         self.note_answer(head.status, head.version, context);
         self.answer.consume(length);
         if is_sent {
@@ -127,10 +131,10 @@ impl Exchange {
     }
 
     /// The backend broke the protocol after it had said something: no retry.
-    pub(super) fn refuse_answer(&mut self, finding: &str, client: &mut Client, context: &mut Context<'_>) -> Flow {
+    pub(super) fn refuse_answer(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if let Some(in_flight) = &self.in_flight {
             log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);
-            context.cluster.failed(in_flight.backend(), Attempt::SendFailed, finding, context.now);
+            context.cluster.failed(in_flight.backend(), Attempt::SendFailed, &finding.to_string(), context.now);
         }
         self.refuse(Cause::BadAnswer, client, context)
     }

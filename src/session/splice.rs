@@ -2,6 +2,7 @@
 //!
 //! Measured at 1 MiB answers; see `benches/README.md`. Below [`config::SPLICE_BYTES`] copying is cheaper.
 
+use super::download::CLOSED;
 use super::exchange::Exchange;
 use super::{Client, Context, Flow, Verdict};
 use crate::config;
@@ -68,7 +69,8 @@ impl Exchange {
                     }
                 }
                 Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
-                Ok(Read::End) | Err(_) => return self.truncate(client, context),
+                Ok(Read::End) => return self.break_off(&CLOSED, client, context),
+                Err(error) => return self.break_off(&error, client, context),
             }
         }
     }

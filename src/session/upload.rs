@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::outbound::Outbound;
 use super::progress::Progress;
 use super::{Client, Context, Flow, State, Verdict};
-use crate::config;
+use crate::config::{self, Timeout};
 use crate::error::{Cause, Side};
 use crate::net::{Buffer, Read};
 use crate::reason::Reason;
@@ -242,17 +242,25 @@ impl Exchange {
             Pumped::Bad(cause) => self.refuse(cause, client, context),
             // What it answered before it closed is worth more than the error.
             Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
-            Pumped::Blocked(side) if context.has_expired() && self.upload.progress.deadline().at <= context.now => {
-                let waits_for_continue = self.request.expects_continue && !self.upload.has_begun();
-                let cause = match side {
-                    Side::Client if waits_for_continue => Cause::FirstByteTimeout,
-                    Side::Client => Cause::RequestBodyTimeout,
-                    _ => Cause::SendTimeout,
-                };
-                self.refuse(cause, client, context)
-            }
-            Pumped::Blocked(_) => Flow::wait(self.upload.progress.deadline()),
+            Pumped::Blocked(side) => self.wait_for_upload(side, client, context),
         }
+    }
+
+    /// Nothing of the request moves just now, because of one side. A client that waits for a 100 waits for the backend.
+    fn wait_for_upload(&mut self, side: Side, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let waits_for_continue = self.request.expects_continue && !self.upload.has_begun() && !self.interim_sent;
+        let (deadline, cause) = match side {
+            Side::Client if waits_for_continue => {
+                let deadline = *self.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+                (deadline, Cause::FirstByteTimeout)
+            }
+            Side::Client => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
+            _ => (self.upload.progress.deadline(), Cause::SendTimeout),
+        };
+        if context.has_expired() && deadline.at <= context.now {
+            return self.refuse(cause, client, context);
+        }
+        Flow::wait(deadline)
     }
 
     /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.

@@ -5,13 +5,15 @@
 
 use super::client_limit::ClientLimit;
 use super::worker::Handle;
-use crate::error::{Cause, phrase};
+use crate::error::Cause;
+use crate::wire::own_answer::{self, Manner};
+use crate::wire::rewrite::ConnectionLine;
 use crossbeam_channel::Receiver;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The first pause after an accept error; it doubles up to the longest one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
@@ -108,14 +110,12 @@ impl Listener {
     /// Tells the client, as far as that works without waiting, and closes.
     fn turn_away(&self, mut socket: TcpStream) {
         self.counters.turned_away.fetch_add(1, Relaxed);
-        let (status, word) = (Cause::Overload.status(), Cause::Overload.word());
-        let answer = format!(
-            "HTTP/1.1 {status} {}\r\nServer: lb-threads\r\nX-LB-Error: {word}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
-             Connection: close\r\n\r\n",
-            phrase(status)
-        );
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let manner = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: &date };
+        let mut answer = Vec::new();
+        own_answer::write(&mut answer, Cause::Overload, Cause::Overload.sentence(), manner);
         // A fresh socket has room for this; whether the client reads it is its own affair.
-        let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(answer.as_bytes()));
+        let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer));
     }
 }
 

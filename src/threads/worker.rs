@@ -94,6 +94,19 @@ impl Handle {
     }
 }
 
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The backends.
+    pub cluster: Arc<Cluster>,
+    /// Connections by client address, if limited.
+    pub client_limit: Option<Arc<ClientLimit>>,
+    /// What may be sent again.
+    pub budget: Arc<Budget>,
+}
+
 /// The thread's state.
 #[derive(Debug)]
 pub struct Worker {
@@ -111,7 +124,7 @@ pub struct Worker {
     deadlines: Deadlines,
     buffers: Buffers,
     pipes: Pipes,
-    budget: Budget,
+    budget: Arc<Budget>,
     rng: fastrand::Rng,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
@@ -124,28 +137,28 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the handle to it.
-    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, client_limit: Option<Arc<ClientLimit>>) -> io::Result<(Self, Handle)> {
+    pub fn new(shared: Shared, counters: Arc<Counters>) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (sender, inbox) = crossbeam_channel::bounded(INBOX);
         let (calling, calls) = crossbeam_channel::unbounded();
-        let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::default() };
+        let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::clone(&counters) };
         let now = Instant::now();
-        let pipes = Pipes::new(config.pipes_a_worker);
+        let pipes = Pipes::new(shared.config.pipes_a_worker);
         let worker = Self {
-            config,
-            cluster,
+            config: shared.config,
+            cluster: shared.cluster,
             inbox,
             calls,
             caller: Caller::new(calling, poller.waker()),
-            client_limit,
+            client_limit: shared.client_limit,
             session_count: Arc::clone(&handle.sessions),
-            counters: Arc::clone(&handle.counters),
+            counters,
             sessions: Slots::default(),
             connections: Connections::new(poller),
             deadlines: Deadlines::default(),
             buffers: Buffers::default(),
             pipes,
-            budget: Budget::new(now),
+            budget: shared.budget,
             rng: fastrand::Rng::new(),
             again: VecDeque::new(),
             now,
@@ -216,6 +229,7 @@ impl Worker {
             self.date = httpdate::fmt_http_date(wall);
             let into_second = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
             self.date_until = self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
+            self.budget.tick(self.now);
         }
     }
 
@@ -261,7 +275,7 @@ impl Worker {
                 self.step(key, Hint::Called);
             } else {
                 // It has ended meanwhile: the place is for the next one.
-                self.cluster.queue().call_next();
+                self.cluster.call_next();
             }
         }
     }
@@ -334,7 +348,7 @@ impl Worker {
             buffers: &mut self.buffers,
             pipes: &mut self.pipes,
             counters: &self.counters,
-            budget: &mut self.budget,
+            budget: &self.budget,
             rng: &mut self.rng,
             date: &self.date,
         };

@@ -123,7 +123,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that somebody waits.
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.backend.queue.call_next();
+        self.backend.queue.call_first(|tried| !tried.contains(&self.backend.id));
     }
 }
 

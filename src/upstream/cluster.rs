@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long the next trial of an ejected backend is put off when one is taken: its result decides, unless it is never known.
 const NEXT_TRIAL: Duration = Duration::from_secs(30);
+/// How long a trial waits for a request that may be sent again, before one is risked that may not.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who gets work: immutable, replaced as a whole at each transition.
 #[derive(Debug, Default)]
@@ -94,12 +96,16 @@ impl Cluster {
     }
 
     /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange has failed there. One that has
-    /// many connects in progress may be swallowing them, so it is passed over while another will do.
-    pub fn pick(&self, tried: &[usize], now: Instant) -> Picked {
+    /// many connects in progress may be swallowing them, so it is passed over while another will do. `may_repeat` says that the
+    /// request may be sent again if it fails: such a one is sooner risked on a trial.
+    pub fn pick(&self, tried: &[usize], may_repeat: bool, now: Instant) -> Picked {
         let is_new = |backend: &Backend| !tried.contains(&backend.id);
         let healthy = self.healthy.read();
-        if let Some(trial) = self.pick_trial(&healthy, is_new, now) {
-            return Picked::Backend(trial);
+        if !healthy.on_trial.is_empty() {
+            let due = if may_repeat { Some(now) } else { now.checked_sub(TRIAL_PATIENCE) };
+            if let Some(trial) = due.and_then(|due| self.pick_trial(&healthy, is_new, due, now)) {
+                return Picked::Backend(trial);
+            }
         }
         let is_prompt = |backend: &Backend| backend.connecting() < config::PENDING_CONNECTS;
         let mut any_full = false;
@@ -126,24 +132,37 @@ impl Cluster {
         if is_up { InFlight::take(backend) } else { None }
     }
 
-    /// An ejected backend whose one trial request is due.
-    fn pick_trial(&self, healthy: &HealthySet, is_new: impl Fn(&Backend) -> bool, now: Instant) -> Option<InFlight> {
-        if healthy.on_trial.is_empty() {
-            return None;
-        }
-        let (now, next) = (self.clock(now), self.clock(now + NEXT_TRIAL));
-        let mut due = healthy.on_trial.iter().filter(|backend| is_new(backend));
-        due.find(|backend| backend.claim_trial(now, next)).and_then(InFlight::take)
+    /// An ejected backend whose one trial request has been due since `due`, or longer.
+    fn pick_trial(
+        &self,
+        healthy: &HealthySet,
+        is_new: impl Fn(&Backend) -> bool,
+        due: Instant,
+        now: Instant,
+    ) -> Option<InFlight> {
+        let (due, next) = (self.clock(due), self.clock(now + NEXT_TRIAL));
+        let mut new = healthy.on_trial.iter().filter(|backend| is_new(backend));
+        new.find(|backend| backend.claim_trial(due, next)).and_then(InFlight::take)
     }
 
-    /// Whether any backend that is up has a place.
-    pub fn has_place(&self) -> bool {
-        self.healthy.read().up.iter().any(|backend| backend.has_place())
+    /// Whether a backend is up that was not tried.
+    pub fn has_other_than(&self, tried: &[usize]) -> bool {
+        self.healthy.read().up.iter().any(|backend| !tried.contains(&backend.id))
     }
 
     /// The queue for a place.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// Calls the first in the queue for whom there is a place now: for one that was told to nobody, or to somebody who did not
+    /// want it any more.
+    pub fn call_next(&self) {
+        if self.queue.has_waiters() {
+            let healthy = Arc::clone(&self.healthy.read());
+            let is_use_to = |backend: &Backend, tried: &[usize]| backend.has_place() && !tried.contains(&backend.id);
+            self.queue.call_first(|tried| healthy.up.iter().any(|backend| is_use_to(backend, tried)));
+        }
     }
 
     /// How many backends are up.
@@ -162,11 +181,14 @@ impl Cluster {
         members.iter().map(standing).collect()
     }
 
-    /// Why no backend is up, if none is: what was found about the first one.
+    /// Why no backend is up, if none is: what was found, each finding once.
     pub fn why_none_is_up(&self) -> Option<String> {
         let members = self.members.lock();
         let all_down = members.iter().all(|member| !member.health.is_up());
-        members.first().filter(|_| all_down).map(|member| member.why.clone())
+        let mut findings: Vec<&str> = members.iter().map(|member| member.why.as_str()).collect();
+        findings.sort_unstable();
+        findings.dedup();
+        (all_down && !findings.is_empty()).then(|| findings.join("; "))
     }
 
     /// Takes in a check's result; `finding` says in words what was seen.
@@ -190,7 +212,7 @@ impl Cluster {
     }
 
     /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.
-    fn judge(&self, backend: &Backend, finding: &str, judgement: impl FnOnce(&mut Health, bool)) {
+    fn judge(&self, backend: &Backend, finding: &str, judgement: impl FnOnce(&mut Health, bool) -> u32) {
         let mut members = self.members.lock();
         let others_up = members.iter().filter(|member| member.backend.id != backend.id && member.health.is_up()).count();
         let Some(member) = members.iter_mut().find(|member| member.backend.id == backend.id) else {
@@ -199,8 +221,7 @@ impl Cluster {
         let (was_up, was_known) = (member.health.is_up(), member.health.is_known());
         let passed_checks = member.health.passes_checks();
         let was_ejected_until = member.health.ejected_until();
-        let failures = member.health.failures() + 1;
-        judgement(&mut member.health, others_up == 0);
+        let in_a_row = judgement(&mut member.health, others_up == 0);
         let is_up = member.health.is_up();
         if was_up != is_up || !was_known {
             finding.clone_into(&mut member.why);
@@ -221,7 +242,7 @@ impl Cluster {
         match (was_up, is_up) {
             (false, true) => log::info!("backend {} up: {finding}", backend.name),
             (false, false) if !was_known => log::info!("backend {} down: {finding}", backend.name),
-            (true, false) => log::info!("backend {} down after {failures} failure(s): {finding}", backend.name),
+            (true, false) => log::info!("backend {} down after {in_a_row} failure(s): {finding}", backend.name),
             _ => log::debug!("backend {} stays {}: {finding}", backend.name, if is_up { "up" } else { "down" }),
         }
     }
@@ -259,7 +280,7 @@ mod tests {
     }
 
     fn pick(cluster: &Cluster, tried: &[usize], now: Instant) -> Option<usize> {
-        match cluster.pick(tried, now) {
+        match cluster.pick(tried, true, now) {
             Picked::Backend(picked) => Some(picked.backend().id),
             Picked::AllFull | Picked::NoneUp => None,
         }
@@ -298,6 +319,40 @@ mod tests {
         assert_eq!(picks(&cluster, later), [1, 1, 1], "one trial at a time");
         cluster.answered(&first, later);
         assert_eq!(cluster.up(), 2);
+    }
+
+    #[test]
+    fn a_trial_waits_a_while_for_a_request_that_may_be_sent_again() {
+        let (cluster, now) = (cluster(2, false), Instant::now());
+        let first = Arc::clone(&cluster.standings()[0].backend);
+        for _ in 0..2 {
+            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+        }
+        let picks_first = |after: Duration| match cluster.pick(&[], false, now + after) {
+            Picked::Backend(picked) => picked.backend().id == 0,
+            Picked::AllFull | Picked::NoneUp => false,
+        };
+        let second = Duration::from_secs(1);
+        assert!(!picks_first(2 * second), "a POST is not risked at once");
+        assert!(picks_first(2 * second + TRIAL_PATIENCE), "but better than never");
+    }
+
+    #[test]
+    fn a_trial_taken_to_the_moment_is_never_too_early_for_the_judge() {
+        let (cluster, now) = (cluster(2, false), Instant::now());
+        let first = Arc::clone(&cluster.standings()[0].backend);
+        let half = Duration::from_micros(500);
+        for _ in 0..2 {
+            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now + half);
+        }
+        // The first millisecond in which it is picked: its failure must count, or no further trial would come for long.
+        let mut tried_at = now;
+        while pick(&cluster, &[], tried_at) != Some(0) {
+            tried_at += Duration::from_millis(1);
+        }
+        cluster.failed(&first, Attempt::ConnectFailed, "connection refused", tried_at);
+        let later = tried_at + Duration::from_secs(3);
+        assert_eq!(pick(&cluster, &[], later), Some(0), "out again for two seconds, and not for thirty");
     }
 
     #[test]

@@ -93,15 +93,12 @@ impl Health {
         self.ejected_until
     }
 
-    /// How many results in a row led to where it is: for the log.
-    pub fn failures(&self) -> u32 {
-        self.against.max(self.failed_connects).max(self.failed_sends)
-    }
-
-    /// Takes in a check's result. A passed one also ends an ejection whose time is over.
-    pub fn check(&mut self, passed: bool, now: Instant) {
+    /// Takes in a check's result and returns how many in a row have now spoken against its state. A passed one also ends an
+    /// ejection whose time is over.
+    pub fn check(&mut self, passed: bool, now: Instant) -> u32 {
         let agrees = matches!((self.checked, passed), (Checked::Passing, true) | (Checked::Failing, false));
         self.against = if agrees { 0 } else { self.against + 1 };
+        let in_a_row = self.against;
         let needed = match self.checked {
             Checked::Unknown => 1,
             Checked::Passing => self.rules.fall,
@@ -114,11 +111,13 @@ impl Health {
         if passed && self.ejected_until.is_some_and(|until| until <= now) {
             self.readmit();
         }
+        in_a_row
     }
 
-    /// Takes in an attempt's result. `is_last` says that no other backend is up: the last one is never ejected.
-    pub fn attempt(&mut self, attempt: Attempt, is_last: bool, now: Instant) {
-        match attempt {
+    /// Takes in an attempt's result and returns how many in a row have now failed like this. `is_last` says that no other backend
+    /// is up: the last one is never ejected.
+    pub fn attempt(&mut self, attempt: Attempt, is_last: bool, now: Instant) -> u32 {
+        let in_a_row = match attempt {
             Attempt::Answered => {
                 if self.ejected_until.is_none() {
                     self.next_ejection = FIRST_EJECTION;
@@ -128,11 +127,13 @@ impl Health {
                 }
                 self.failed_connects = 0;
                 self.failed_sends = 0;
-                return;
+                return 0;
             }
-            Attempt::ConnectFailed => self.failed_connects += 1,
-            Attempt::SendFailed => self.failed_sends += 1,
-        }
+            Attempt::ConnectFailed => &mut self.failed_connects,
+            Attempt::SendFailed => &mut self.failed_sends,
+        };
+        *in_a_row += 1;
+        let in_a_row = *in_a_row;
         let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
         let may_be_ejected = match self.ejected_until {
             None => !is_last,
@@ -143,6 +144,7 @@ impl Health {
             self.ejected_until = Some(now + self.next_ejection);
             self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
         }
+        in_a_row
     }
 
     fn readmit(&mut self) {

@@ -1,8 +1,8 @@
 //! The queue for a place at a backend, when every backend has as many requests as it may.
 //!
 //! Shared by all workers. A session that finds no place joins the queue; whoever gives a place back calls the first one, through
-//! its worker's channel. Who comes new does not look for a place while others wait. A call to a session that does not wait any
-//! more is passed on by its worker.
+//! its worker's channel: the first one that has not failed at that backend already. Who comes new does not look for a place while
+//! others wait. A call to a session that does not wait any more is passed on by its worker.
 
 use crate::config;
 use crate::net::{SlotKey, Waker};
@@ -36,11 +36,20 @@ impl Caller {
     }
 }
 
+/// A session that waits for a place.
+#[derive(Debug)]
+struct Waiter {
+    session: SlotKey,
+    caller: Caller,
+    /// The backends that are no use to it, because it has failed there.
+    tried: Vec<usize>,
+}
+
 /// Sessions that wait for a place, first come, first called.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// Protects the order; taken by sessions that join or leave, and by whoever gives a place back while somebody waits.
-    waiting: Mutex<VecDeque<(SlotKey, Caller)>>,
+    waiting: Mutex<VecDeque<Waiter>>,
     /// How many wait, so that giving a place back costs nothing while nobody does.
     length: AtomicUsize,
 }
@@ -51,17 +60,18 @@ impl Queue {
         self.length.load(Ordering::SeqCst) > 0
     }
 
-    /// Joins at the end, or at the front who was called and found nothing; false if the queue is full. The session must then look
-    /// whether there is a place: one that came free between its last look and now was told to nobody.
-    pub fn join(&self, session: SlotKey, caller: &Caller, at_front: bool) -> bool {
+    /// Joins at the end, or at the front who was called and found nothing; false if the queue is full. Then somebody must look
+    /// whether there is a place (`Cluster::call_next`): one that came free between the last look and now was told to nobody.
+    pub fn join(&self, session: SlotKey, caller: &Caller, tried: &[usize], at_front: bool) -> bool {
+        let waiter = Waiter { session, caller: caller.clone(), tried: tried.to_vec() };
         let mut waiting = self.waiting.lock();
         if waiting.len() >= config::QUEUE {
             return false;
         }
         if at_front {
-            waiting.push_front((session, caller.clone()));
+            waiting.push_front(waiter);
         } else {
-            waiting.push_back((session, caller.clone()));
+            waiting.push_back(waiter);
         }
         self.length.store(waiting.len(), Ordering::SeqCst);
         true
@@ -70,21 +80,21 @@ impl Queue {
     /// Leaves without having been served, unless the call is on its way already.
     pub fn leave(&self, session: SlotKey, caller: &Caller) {
         let mut waiting = self.waiting.lock();
-        waiting.retain(|(key, theirs)| *key != session || !theirs.is(caller));
+        waiting.retain(|waiter| waiter.session != session || !waiter.caller.is(caller));
         self.length.store(waiting.len(), Ordering::SeqCst);
     }
 
-    /// A place came free: calls the first one.
-    pub fn call_next(&self) {
-        if self.length.load(Ordering::SeqCst) == 0 {
+    /// A place came free: calls the first one that can use it, told by the backends that it has tried.
+    pub fn call_first(&self, can_use: impl Fn(&[usize]) -> bool) {
+        if !self.has_waiters() {
             return;
         }
         let mut waiting = self.waiting.lock();
-        let first = waiting.pop_front();
+        let first = waiting.iter().position(|waiter| can_use(&waiter.tried)).and_then(|place| waiting.remove(place));
         self.length.store(waiting.len(), Ordering::SeqCst);
         drop(waiting);
-        if let Some((session, caller)) = first {
-            caller.call(session);
+        if let Some(waiter) = first {
+            waiter.caller.call(waiter.session);
         }
     }
 
@@ -94,8 +104,8 @@ impl Queue {
         let all = std::mem::take(&mut *waiting);
         self.length.store(0, Ordering::SeqCst);
         drop(waiting);
-        for (session, caller) in all {
-            caller.call(session);
+        for waiter in all {
+            waiter.caller.call(waiter.session);
         }
     }
 }
@@ -131,10 +141,10 @@ mod tests {
     fn first_come_is_first_called() {
         let fixture = fixture();
         for key in &fixture.keys {
-            assert!(fixture.queue.join(*key, &fixture.caller, false));
+            assert!(fixture.queue.join(*key, &fixture.caller, &[], false));
         }
-        fixture.queue.call_next();
-        fixture.queue.call_next();
+        fixture.queue.call_first(|_| true);
+        fixture.queue.call_first(|_| true);
         assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), fixture.keys[..2]);
     }
 
@@ -142,22 +152,34 @@ mod tests {
     fn who_was_called_and_found_nothing_is_the_first_again() {
         let fixture = fixture();
         for key in &fixture.keys {
-            fixture.queue.join(*key, &fixture.caller, false);
+            fixture.queue.join(*key, &fixture.caller, &[], false);
         }
-        fixture.queue.call_next();
-        fixture.queue.join(fixture.keys[0], &fixture.caller, true);
-        fixture.queue.call_next();
+        fixture.queue.call_first(|_| true);
+        fixture.queue.join(fixture.keys[0], &fixture.caller, &[], true);
+        fixture.queue.call_first(|_| true);
         assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[0]; 2]);
+    }
+
+    #[test]
+    fn a_place_goes_to_the_first_who_can_use_it() {
+        let fixture = fixture();
+        for (key, tried) in fixture.keys.iter().zip([&[7, 8][..], &[7], &[]]) {
+            fixture.queue.join(*key, &fixture.caller, tried, false);
+        }
+        for backend in [8, 7, 7, 9] {
+            fixture.queue.call_first(|tried| !tried.contains(&backend));
+        }
+        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[1], fixture.keys[2], fixture.keys[0]]);
     }
 
     #[test]
     fn who_left_is_not_called() {
         let fixture = fixture();
         for key in &fixture.keys {
-            fixture.queue.join(*key, &fixture.caller, false);
+            fixture.queue.join(*key, &fixture.caller, &[], false);
         }
         fixture.queue.leave(fixture.keys[0], &fixture.caller);
-        fixture.queue.call_next();
+        fixture.queue.call_first(|_| true);
         assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[1]]);
         fixture.queue.leave(fixture.keys[2], &fixture.caller);
         assert!(!fixture.queue.has_waiters());
@@ -167,10 +189,10 @@ mod tests {
     fn a_full_queue_takes_nobody() {
         let fixture = fixture();
         for _ in 0..config::QUEUE {
-            assert!(fixture.queue.join(fixture.keys[0], &fixture.caller, false));
+            assert!(fixture.queue.join(fixture.keys[0], &fixture.caller, &[], false));
         }
-        assert!(!fixture.queue.join(fixture.keys[1], &fixture.caller, false));
+        assert!(!fixture.queue.join(fixture.keys[1], &fixture.caller, &[], false));
         fixture.queue.call_all();
-        assert!(fixture.queue.join(fixture.keys[1], &fixture.caller, false));
+        assert!(fixture.queue.join(fixture.keys[1], &fixture.caller, &[], false));
     }
 }

@@ -3,6 +3,9 @@
 //! The contract stands in the README. What it protects: no request is lost that could be saved, and none is executed twice that
 //! must not be.
 
+use crate::metrics::Counters;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How an attempt failed before any byte of an answer was seen.
@@ -61,41 +64,84 @@ pub fn draws_on_budget(failed: Failed) -> bool {
     matches!(failed, Failed::Reused { written: true } | Failed::Fresh { written: true })
 }
 
-/// What share of requests may be sent again.
+/// What share of recent requests may be sent again.
 const SHARE: f64 = 0.2;
 /// How many a second may be in any case.
 const AT_LEAST_A_SECOND: f64 = 3.0;
-/// How many may be saved up.
-const MOST: f64 = 100.0;
+/// Recent is what lies in the running window and in the one before.
+const WINDOW: Duration = Duration::from_secs(10);
 
-/// A token bucket that each request fills a little. Owned by one worker.
+/// What may be sent again, over all workers.
 #[derive(Debug)]
 pub struct Budget {
-    tokens: f64,
-    filled_at: Instant,
+    /// Each counts its worker's requests; summed only when something is to be spent, so that a request costs nothing.
+    workers: Vec<Arc<Counters>>,
+    /// Protects the windows; taken by workers for each request that is sent again, and once a second.
+    ledger: Mutex<Ledger>,
 }
 
 impl Budget {
-    /// A budget with a few seconds' worth in it.
-    pub fn new(now: Instant) -> Self {
-        Self { tokens: 10.0 * AT_LEAST_A_SECOND, filled_at: now }
-    }
-
-    /// Counts a request.
-    pub fn earn(&mut self) {
-        self.tokens = (self.tokens + SHARE).min(MOST);
+    /// A budget for the requests that these workers count.
+    pub fn new(workers: Vec<Arc<Counters>>, now: Instant) -> Self {
+        let ledger = Ledger { started: now, requests_before: 0, spent: 0, earlier: Window::default() };
+        Self { workers, ledger: Mutex::new(ledger) }
     }
 
     /// Takes one retry out, if there is one.
-    pub fn spend(&mut self, now: Instant) -> bool {
-        let elapsed: Duration = now.saturating_duration_since(self.filled_at);
-        self.filled_at = now;
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * AT_LEAST_A_SECOND).min(MOST);
-        let has_one = self.tokens >= 1.0;
-        if has_one {
-            self.tokens -= 1.0;
+    pub fn spend(&self, now: Instant) -> bool {
+        let requests = self.requests();
+        self.ledger.lock().spend(requests, now)
+    }
+
+    /// To be called each second while there are requests, so that a quiet time is not taken for a busy one.
+    pub fn tick(&self, now: Instant) {
+        let requests = self.requests();
+        self.ledger.lock().turn(requests, now);
+    }
+
+    fn requests(&self) -> u64 {
+        self.workers.iter().map(|counters| counters.requests.get()).sum()
+    }
+}
+
+/// What happened in one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    requests: u64,
+    spent: u64,
+    length: Duration,
+}
+
+/// Two windows: the running one and the one before.
+#[derive(Debug)]
+struct Ledger {
+    started: Instant,
+    requests_before: u64,
+    spent: u64,
+    earlier: Window,
+}
+
+impl Ledger {
+    fn spend(&mut self, requests: u64, now: Instant) -> bool {
+        self.turn(requests, now);
+        let running = now.saturating_duration_since(self.started);
+        let seconds = (self.earlier.length + running).max(WINDOW).as_secs_f64();
+        let recent = self.earlier.requests + (requests - self.requests_before);
+        let allowed = SHARE * recent as f64 + AT_LEAST_A_SECOND * seconds;
+        let may_spend = (self.earlier.spent + self.spent + 1) as f64 <= allowed;
+        self.spent += u64::from(may_spend);
+        may_spend
+    }
+
+    /// Begins a new window when the running one is over. One that nobody ended in time was a quiet one.
+    fn turn(&mut self, requests: u64, now: Instant) {
+        let length = now.saturating_duration_since(self.started);
+        if length < WINDOW {
+            return;
         }
-        has_one
+        let ended = Window { requests: requests - self.requests_before, spent: self.spent, length };
+        self.earlier = if length < 2 * WINDOW { ended } else { Window::default() };
+        (self.started, self.requests_before, self.spent) = (now, requests, 0);
     }
 }
 
@@ -135,16 +181,37 @@ mod tests {
         assert!(draws_on_budget(Failed::Fresh { written: true }));
     }
 
+    fn spend_all(budget: &Budget, now: Instant) -> u64 {
+        (0..).take_while(|_| budget.spend(now)).count() as u64
+    }
+
     #[test]
-    fn a_budget_runs_out_and_fills_with_requests_and_time() {
-        let mut now = Instant::now();
-        let mut budget = Budget::new(now);
-        while budget.spend(now) {}
-        for _ in 0..5 {
-            budget.earn();
-        }
-        assert!(budget.spend(now) && !budget.spend(now), "five requests pay for one retry");
-        now += Duration::from_secs(1);
-        assert!(budget.spend(now) && budget.spend(now) && budget.spend(now) && !budget.spend(now));
+    fn a_budget_is_a_share_of_what_all_workers_serve() {
+        let workers = [Arc::<Counters>::default(), Arc::default()];
+        let now = Instant::now();
+        let budget = Budget::new(workers.to_vec(), now);
+        assert_eq!(spend_all(&budget, now), 30, "three a second, for a window");
+        workers[0].requests.add(100);
+        workers[1].requests.add(900);
+        assert_eq!(spend_all(&budget, now), 200);
+    }
+
+    #[test]
+    fn a_budget_comes_back_with_time_and_forgets_what_is_long_ago() {
+        let (worker, start, second) = (Arc::<Counters>::default(), Instant::now(), Duration::from_secs(1));
+        let budget = Budget::new(vec![Arc::clone(&worker)], start);
+        worker.requests.add(1000);
+        assert_eq!(spend_all(&budget, start + 9 * second), 230);
+        assert_eq!(spend_all(&budget, start + 11 * second), 3, "three a second");
+        budget.tick(start + 22 * second);
+        assert_eq!(spend_all(&budget, start + 22 * second), 30, "the thousand and what they paid for are gone");
+    }
+
+    #[test]
+    fn a_quiet_hour_does_not_count_as_a_window() {
+        let (worker, start) = (Arc::<Counters>::default(), Instant::now());
+        let budget = Budget::new(vec![Arc::clone(&worker)], start);
+        worker.requests.add(1000);
+        assert_eq!(spend_all(&budget, start + Duration::from_secs(3600)), 30);
     }
 }

@@ -165,23 +165,35 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     Ok(())
 }
 
-/// Fields that frame, route, authenticate or belong to one connection have no place in a trailer (RFC 9110 section 6.5.1).
+/// Fields that frame, route, authenticate, set conditions, steer the answer or belong to one connection have no place in a trailer
+/// (RFC 9110 section 6.5.1).
 fn may_be_trailer(name: &str) -> bool {
-    const FORBIDDEN: [&str; 14] = [
+    const FORBIDDEN: [&str; 25] = [
+        "age",
         "authorization",
         "cache-control",
         "content-encoding",
         "content-range",
         "content-type",
         "cookie",
-        "set-cookie",
-        "max-forwards",
-        "range",
-        "trailer",
-        "www-authenticate",
+        "expires",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
         "location",
+        "max-forwards",
+        "pragma",
+        "range",
+        "retry-after",
+        "set-cookie",
+        "trailer",
         "vary",
-        "age",
+        "via",
+        "warning",
+        "www-authenticate",
+        "x-real-ip",
     ];
     Name::of(name) == Name::Other && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }

@@ -1,16 +1,23 @@
 //! Header fields: the names that a proxy knows, and list values.
 
+use crate::config;
 use std::mem::MaybeUninit;
 
 /// A field as httparse hands it out: a valid name, and a value without control characters or space around it.
 pub type Field<'b> = httparse::Header<'b>;
 
 /// Room for the fields of one head. More than fit are refused.
-pub type FieldRoom<'b> = [MaybeUninit<Field<'b>>; crate::config::HEAD_FIELDS];
+pub type FieldRoom<'b> = [MaybeUninit<Field<'b>>];
 
-/// Empty room; costs nothing.
-pub fn room<'b>() -> FieldRoom<'b> {
-    [const { MaybeUninit::uninit() }; crate::config::HEAD_FIELDS]
+/// Empty room for as many as a request may have; costs nothing.
+pub fn room<'b>() -> [MaybeUninit<Field<'b>>; config::HEAD_FIELDS] {
+    [const { MaybeUninit::uninit() }; config::HEAD_FIELDS]
+}
+
+/// Empty room for an answer that has more lines than fit into [`room`], up to a limit of its own; else none.
+pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
+    let fields = if lines > config::HEAD_FIELDS { lines.min(config::ANSWER_HEAD_FIELDS) } else { 0 };
+    std::iter::repeat_with(MaybeUninit::uninit).take(fields).collect()
 }
 
 /// The fields that mean something to a proxy.

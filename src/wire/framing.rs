@@ -14,6 +14,7 @@ pub struct Framing {
     pub length: Option<u64>,
     /// Whether the body is chunked.
     pub chunked: bool,
+    has_unknown_coding: bool,
 }
 
 /// What is wrong with the framing fields.
@@ -36,7 +37,7 @@ impl Framing {
         if self.length.replace(length).is_some() {
             return Err(BadFraming::Length);
         }
-        self.not_both()
+        Ok(())
     }
 
     /// Adds a Transfer-Encoding line.
@@ -44,16 +45,21 @@ impl Framing {
         if self.chunked {
             return Err(BadFraming::Coding);
         }
-        check_coding(value)?;
-        self.chunked = true;
-        self.not_both()
-    }
-
-    fn not_both(self) -> Result<(), BadFraming> {
-        if self.chunked && self.length.is_some() {
-            return Err(BadFraming::Both);
+        match is_chunked(value)? {
+            true => self.chunked = true,
+            false => self.has_unknown_coding = true,
         }
         Ok(())
+    }
+
+    /// Judges the lines together, when all were added. Both fields are worse than a coding that we do not know.
+    pub fn check(self) -> Result<(), BadFraming> {
+        let has_coding = self.chunked || self.has_unknown_coding;
+        match self.length {
+            Some(_) if has_coding => Err(BadFraming::Both),
+            _ if self.has_unknown_coding => Err(BadFraming::CodingUnknown),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -72,20 +78,33 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     (length <= LARGEST_LENGTH).then_some(length)
 }
 
-/// Accepts `chunked` alone; tells an unknown coding from a malformed list.
-fn check_coding(value: &[u8]) -> Result<(), BadFraming> {
+/// Whether it is `chunked` alone, or well-formed codings that we do not know; anything else is an error.
+fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     if value.eq_ignore_ascii_case(b"chunked") {
-        return Ok(());
+        return Ok(true);
     }
     let codings: Vec<&[u8]> = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
-    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let (last, before) = codings.split_last().expect("a split has at least one part");
-    let misplaced = before.iter().any(|coding| is_chunked(coding));
-    let known_alone = is_chunked(last) && before.is_empty();
-    if misplaced || known_alone || !codings.iter().all(|coding| is_token(coding)) {
+    let names_chunked = |coding: &[u8]| name(coding).eq_ignore_ascii_case(b"chunked");
+    let is_misplaced = before.iter().any(|coding| names_chunked(coding));
+    // Alone it was accepted above, so here it has parameters or space that no one spelling has.
+    let is_misspelt = names_chunked(last) && (before.is_empty() || !last.eq_ignore_ascii_case(b"chunked"));
+    if is_misplaced || is_misspelt || !codings.iter().all(|coding| is_coding(coding)) {
         return Err(BadFraming::Coding);
     }
-    Err(BadFraming::CodingUnknown)
+    Ok(false)
+}
+
+fn name(coding: &[u8]) -> &[u8] {
+    coding.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+/// `token *( ; token=token )`: a quoted parameter could hold a comma, and nobody sends one.
+fn is_coding(coding: &[u8]) -> bool {
+    let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let is_parameter =
+        |part: &[u8]| part.split(|byte| *byte == b'=').count() == 2 && part.split(|byte| *byte == b'=').all(is_token);
+    parts.next().is_some_and(is_token) && parts.all(is_parameter)
 }
 
 #[cfg(test)]
@@ -125,16 +144,24 @@ mod tests {
     fn length_and_coding_are_refused_in_either_order() {
         let mut framing = Framing::default();
         framing.add_length(b"5").unwrap();
-        assert_eq!(framing.add_coding(b"chunked"), Err(BadFraming::Both));
-        let mut framing = Framing::default();
-        framing.add_coding(b"Chunked").unwrap();
-        assert_eq!(framing.add_length(b"5"), Err(BadFraming::Both));
+        framing.add_coding(b"chunked").unwrap();
+        assert_eq!(framing.check(), Err(BadFraming::Both));
+        for coding in ["Chunked", "gzip"] {
+            let mut framing = Framing::default();
+            framing.add_coding(coding.as_bytes()).unwrap();
+            framing.add_length(b"5").unwrap();
+            assert_eq!(framing.check(), Err(BadFraming::Both), "{coding}");
+        }
     }
 
     #[test]
     fn only_chunked_alone_is_a_known_coding() {
-        for unknown in ["gzip", "identity", "xchunked", "gzip, chunked", "deflate,gzip"] {
-            assert_eq!(check_coding(unknown.as_bytes()), Err(BadFraming::CodingUnknown), "{unknown:?}");
+        for unknown in
+            ["gzip", "identity", "xchunked", "gzip, chunked", "deflate,gzip", "gzip;level=9", "gzip ; a=b;c=d , chunked"]
+        {
+            let mut framing = Framing::default();
+            assert_eq!(framing.add_coding(unknown.as_bytes()), Ok(()), "{unknown:?}");
+            assert_eq!(framing.check(), Err(BadFraming::CodingUnknown), "{unknown:?}");
         }
         for bad in [
             "",
@@ -147,15 +174,29 @@ mod tests {
             "\"chunked\"",
             "chunked gzip",
             "chunked\x0b",
+            "gzip, chunked;q=1",
+            "gzip;level",
+            "gzip;a=b=c",
+            "gzip;",
         ] {
-            assert_eq!(check_coding(bad.as_bytes()), Err(BadFraming::Coding), "{bad:?}");
+            assert_eq!(is_chunked(bad.as_bytes()), Err(BadFraming::Coding), "{bad:?}");
         }
     }
 
     #[test]
-    fn a_second_coding_line_is_refused() {
+    fn nothing_may_follow_chunked_on_another_line() {
+        for second in ["chunked", "gzip"] {
+            let mut framing = Framing::default();
+            framing.add_coding(b"chunked").unwrap();
+            assert_eq!(framing.add_coding(second.as_bytes()), Err(BadFraming::Coding));
+        }
+    }
+
+    #[test]
+    fn chunked_behind_an_unknown_coding_is_still_unknown() {
         let mut framing = Framing::default();
+        framing.add_coding(b"gzip").unwrap();
         framing.add_coding(b"chunked").unwrap();
-        assert_eq!(framing.add_coding(b"chunked"), Err(BadFraming::Coding));
+        assert_eq!(framing.check(), Err(BadFraming::CodingUnknown));
     }
 }

@@ -3,42 +3,59 @@
 use crate::error::Cause;
 
 /// Looks for the empty line that ends a head. Keeps its place between calls: each byte is looked at once, however the head was
-/// split. Every line must end in CR LF: a bare LF is refused here (RFC 9112 section 2.2 lets us; accepting it is how heads are
-/// smuggled), a bare CR later, by the tokeniser.
+/// split. Every line must end in CR LF: a bare LF or CR is refused as soon as it comes (RFC 9112 section 2.2 lets us; accepting it
+/// is how heads are smuggled).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadEnd {
     scanned: usize,
     line_start: usize,
     first_line: Option<usize>,
+    lines: usize,
 }
 
 impl HeadEnd {
     /// The length of the head with its empty line, once it is whole. `bytes` must start where it did at the first call.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
-        for offset in memchr::memchr_iter(b'\n', &bytes[self.scanned..]) {
-            let line_feed = self.scanned + offset;
-            let line = &bytes[self.line_start..line_feed];
+        for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[self.scanned..]) {
+            let at = self.scanned + offset;
+            if bytes[at] == b'\r' {
+                match bytes.get(at + 1) {
+                    Some(b'\n') => continue,
+                    Some(_) => return Err(Cause::BadLineEnd),
+                    None => {
+                        self.scanned = at;
+                        return Ok(None);
+                    }
+                }
+            }
+            let line = &bytes[self.line_start..at];
             if line.last() != Some(&b'\r') {
                 return Err(Cause::BadLineEnd);
             }
-            self.line_start = line_feed + 1;
+            self.line_start = at + 1;
+            self.lines += 1;
             self.first_line.get_or_insert(line.len() - 1);
             if line.len() == 1 {
-                return Ok(Some(line_feed + 1));
+                return Ok(Some(at + 1));
             }
         }
         self.scanned = bytes.len();
         Ok(None)
     }
 
+    /// The first line without its end, once it is whole.
+    pub fn first_line<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        self.first_line.map(|length| &bytes[..length])
+    }
+
+    /// How many lines have ended so far.
+    pub fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// Whether nothing was looked at yet.
     pub fn is_at_start(&self) -> bool {
         self.scanned == 0
-    }
-
-    /// How long the first line is, or how much of it has been seen.
-    pub fn first_line(&self) -> usize {
-        self.first_line.unwrap_or(self.scanned)
     }
 }
 
@@ -64,5 +81,16 @@ mod tests {
         for head in [&b"GET / HTTP/1.1\nHost: a\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\n\r\n", b"\n"] {
             assert_eq!(HeadEnd::default().find(head), Err(Cause::BadLineEnd));
         }
+    }
+
+    #[test]
+    fn a_bare_cr_is_refused_as_soon_as_it_cannot_become_a_line_end() {
+        for head in [&b"GET / HTTP/1.1\rH"[..], b"GET / HTTP/1.1\r\nHost: a\r\r", b"\rG", b"GET /\rx HTTP/1.1\r\n\r\n"] {
+            let mut end = HeadEnd::default();
+            let found = (0..=head.len()).find_map(|have| end.find(&head[..have]).err());
+            assert_eq!(found, Some(Cause::BadLineEnd), "in pieces");
+            assert_eq!(HeadEnd::default().find(head), Err(Cause::BadLineEnd), "at once");
+        }
+        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\r"), Ok(None), "it may still become one");
     }
 }

@@ -7,6 +7,7 @@ pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head_end;
+pub mod own_answer;
 pub mod request;
 pub mod response;
 pub mod rewrite;

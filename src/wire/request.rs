@@ -31,7 +31,7 @@ pub struct RequestHead<'h, 'b> {
     pub websocket: bool,
     /// Whether the client takes JSON.
     pub accepts_json: bool,
-    /// Whether the client brought an `X-Request-Id`.
+    /// Whether the client brought an `X-Request-Id` that says something.
     pub has_request_id: bool,
 }
 
@@ -65,15 +65,8 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         Ok(_) => return Err(Cause::BadRequestLine),
         Err(error) => return Err(bad_head(head, error)),
     }
-    let (method, version) = (parsed.method.unwrap_or_default(), Version::from_minor(parsed.version.unwrap_or_default()));
-    let path = parsed.path.unwrap_or_default();
-    if path.len() > config::TARGET_BYTES {
-        return Err(Cause::TargetTooLong);
-    }
-    if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Cause::MethodRefused);
-    }
-    let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
+    let (method, target) = judge_line(&parsed)?;
+    let version = Version::from_minor(parsed.version.unwrap_or_default());
     let facts = Facts::gather(parsed.headers, version)?;
     let host = match (facts.host, version) {
         (None, Version::Http11) => return Err(Cause::BadHost),
@@ -101,6 +94,29 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         accepts_json: facts.accepts_json,
         has_request_id: facts.has_request_id,
     })
+}
+
+/// Judges a request line alone, without its line end: for what must not wait until the head is whole.
+pub fn check_line(line: &[u8]) -> Result<(), Cause> {
+    let head = [line, b"\r\n\r\n"].concat();
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse(&head) {
+        Ok(Status::Complete(length)) if length == head.len() => judge_line(&parsed).map(|_| ()),
+        Ok(_) => Err(Cause::BadRequestLine),
+        Err(error) => Err(bad_line(line, error)),
+    }
+}
+
+fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
+    let (method, path) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
+    if path.len() > config::TARGET_BYTES {
+        return Err(Cause::TargetTooLong);
+    }
+    if matches!(method, "CONNECT" | "TRACE") {
+        return Err(Cause::MethodRefused);
+    }
+    let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
+    Ok((method, target))
 }
 
 /// What one walk over the fields gathers.
@@ -133,10 +149,11 @@ impl<'b> Facts<'b> {
                     facts.asks_for_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 }
                 Name::Accept => facts.accepts_json |= fields::list(field.value).any(is_json),
-                Name::RequestId => facts.has_request_id = !field.value.is_empty(),
+                Name::RequestId => facts.has_request_id |= !field.value.is_empty(),
                 _ => {}
             }
         }
+        facts.framing.check()?;
         Ok(facts)
     }
 
@@ -179,17 +196,21 @@ impl From<BadFraming> for Cause {
     }
 }
 
-/// Names what the tokeniser refused.
+/// Names what the tokeniser refused. What is wrong with the request line comes first, as if the rest had not come yet.
 fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
-    use httparse::Error;
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    match (check_line(line), error) {
+        (Err(cause), _) => cause,
+        (Ok(()), httparse::Error::TooManyHeaders) => Cause::HeadTooLarge,
+        (Ok(()), httparse::Error::NewLine) => Cause::BadLineEnd,
+        (Ok(()), _) => Cause::BadField,
+    }
+}
+
+fn bad_line(line: &[u8], error: httparse::Error) -> Cause {
     match error {
-        Error::TooManyHeaders => Cause::HeadTooLarge,
-        Error::HeaderName | Error::HeaderValue => Cause::BadField,
-        Error::Version if is_other_version(line) => Cause::VersionUnknown,
-        // A bare CR in the fields, if the request line itself is whole.
-        Error::NewLine if is_request_line(line) => Cause::BadLineEnd,
-        Error::Token if is_request_line(line) => Cause::BadTarget,
+        httparse::Error::Version if is_other_version(line) => Cause::VersionUnknown,
+        httparse::Error::Token if is_request_line(line) => Cause::BadTarget,
         _ => Cause::BadRequestLine,
     }
 }
@@ -258,6 +279,9 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n", Cause::BadField),
             ("GET / HTTP/1.1\r\nHost: h\r\nA: x\0y\r\n\r\n", Cause::BadField),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Cause::LengthAndCoding),
+            ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n", Cause::LengthAndCoding),
+            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodRefused),
+            ("GET / HTTP/2.0\r\n folded\r\n\r\n", Cause::VersionUnknown),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
@@ -273,6 +297,25 @@ mod tests {
         assert_eq!(judge(&long), Err(Cause::TargetTooLong));
         let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
         assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
+    }
+
+    #[test]
+    fn a_request_line_is_judged_alone_as_it_is_with_its_head() {
+        let rows = [
+            ("GET / HTTP/1.1", Ok(())),
+            ("OPTIONS * HTTP/1.0", Ok(())),
+            ("GET /", Err(Cause::BadRequestLine)),
+            ("SSH-2.0-OpenSSH", Err(Cause::BadRequestLine)),
+            ("EHLO mail", Err(Cause::BadRequestLine)),
+            ("PRI * HTTP/2.0", Err(Cause::VersionUnknown)),
+            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodRefused)),
+            ("GET x HTTP/1.1", Err(Cause::BadTarget)),
+            ("GET /\u{e9} HTTP/1.1", Err(Cause::BadTarget)),
+        ];
+        for (line, judgement) in rows {
+            assert_eq!(check_line(line.as_bytes()), judgement, "{line:?}");
+            assert_eq!(judge(&format!("{line}\r\nHost: h\r\n\r\n")).map(|_| ()), judgement, "{line:?}");
+        }
     }
 
     #[test]

@@ -91,6 +91,7 @@ struct Facts {
     connection: ConnectionOptions,
     keep_alive: Option<Duration>,
     has_date: bool,
+    has_upgrade: bool,
     websocket: bool,
 }
 
@@ -104,10 +105,14 @@ impl Facts {
                 Name::Connection => facts.connection.add(field.value),
                 Name::KeepAlive => facts.keep_alive = keep_alive_timeout(field.value).or(facts.keep_alive),
                 Name::Date => facts.has_date = true,
-                Name::Upgrade => facts.websocket = field.value.eq_ignore_ascii_case(b"websocket"),
+                Name::Upgrade => {
+                    facts.websocket = !facts.has_upgrade && field.value.eq_ignore_ascii_case(b"websocket");
+                    facts.has_upgrade = true;
+                }
                 _ => {}
             }
         }
+        facts.framing.check().map_err(|_| BadAnswer)?;
         Ok(facts)
     }
 }

@@ -107,7 +107,7 @@ fn passes_to_backend(head: &RequestHead<'_, '_>, received: &Field<'_>, name: Nam
         // Appended to, behind the others.
         Name::ForwardedFor => false,
         Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
-        Name::RequestId => head.has_request_id,
+        Name::RequestId => !received.value.is_empty(),
         Name::Expect => head.expects_continue,
         _ => true,
     };

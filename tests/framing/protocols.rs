@@ -31,6 +31,39 @@ fn a_tls_client_hello_is_refused_at_once() {
 }
 
 #[test]
+fn a_first_line_of_something_else_is_answered_at_once_and_its_head_is_not_waited_for() {
+    // An HTTP/0.9 client sends exactly this, and waits; the others wait for a greeting.
+    Scene::new().refuses(400, "bad_request_line", &["GET /\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "EHLO mail.test\r\n", "* OK\r\n"]);
+    Scene::new().refuses(505, "version_unknown", &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"]);
+    Scene::new().refuses(405, "method_refused", &["CONNECT h:80 HTTP/1.1\r\n"]);
+}
+
+#[test]
+fn a_cr_that_ends_no_line_is_answered_at_once() {
+    let heads = ["GET / HTTP/1.1\rHost: h\r\r", "GET / HTTP/1.1\r\nHost: h\r\n\r\r\n", "GET / HTTP/1.1\r\nHost: h\rA: b"];
+    Scene::new().refuses(400, "bad_line_end", &heads);
+}
+
+#[test]
+fn what_is_wrong_is_the_same_however_the_head_is_split() {
+    let scene = Scene::new();
+    for (head, status) in [
+        ("GET / HTTP/2.0\r\nA: b\n\r\n", 505),
+        ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", 405),
+        ("GET x HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\nbad field: x\r\n\r\n", 400),
+    ] {
+        let words = [1, 7, head.len()].map(|piece| {
+            let mut client = scene.lb.connect();
+            client.send_in_pieces(head, std::iter::repeat_n(piece, head.len()));
+            let response = client.read_response();
+            (response.status, response.header("X-LB-Error").map(str::to_owned))
+        });
+        assert!(words.iter().all(|word| word == &words[0]) && words[0].0 == status, "{head:?}: {words:?}");
+    }
+}
+
+#[test]
 fn a_first_byte_that_begins_no_method_is_refused_at_once_and_not_waited_on() {
     // No line end will ever come: whoever sent this should not have to wait for the head's timeout.
     let socks = b"\x05\x01\x00".to_vec();

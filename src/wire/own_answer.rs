@@ -1,0 +1,98 @@
+//! Answers of our own: what a request gets that cannot be served, as bytes.
+//!
+//! Whoever refuses (a session, or a listener that is flooded) says the same in the same words.
+
+use super::rewrite::{self, ConnectionLine};
+use crate::error::{self, Cause};
+use std::io::Write;
+
+/// When a client may come back after a 429 or 503, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// What shapes an answer of our own, besides its cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner<'a> {
+    /// Whether the client takes JSON.
+    pub as_json: bool,
+    /// It answers a HEAD request: the body is announced, and left out.
+    pub to_head: bool,
+    /// What it says about the client's connection.
+    pub connection: ConnectionLine,
+    /// The value of `Date`.
+    pub date: &'a str,
+}
+
+/// Writes the whole answer. `message` says what happened and what to look at.
+pub fn write(out: &mut Vec<u8>, cause: Cause, message: &str, manner: Manner<'_>) {
+    let (status, phrase) = (cause.status(), error::phrase(cause.status()));
+    let (kind, body) = if manner.as_json {
+        let json = serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+        ("application/json", format!("{json}\n"))
+    } else {
+        ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
+    };
+    rewrite::status_line(out, status, phrase);
+    rewrite::field(out, "Date", manner.date.as_bytes());
+    rewrite::field(out, "Server", b"lb-threads");
+    rewrite::field(out, "X-LB-Error", cause.word().as_bytes());
+    if matches!(status, 429 | 503) {
+        rewrite::field(out, "Retry-After", RETRY_AFTER.as_bytes());
+    }
+    if status == 405 {
+        rewrite::field(out, "Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
+    }
+    rewrite::field(out, "Content-Type", kind.as_bytes());
+    write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
+    rewrite::connection_line(out, manner.connection);
+    out.extend_from_slice(b"\r\n");
+    if !manner.to_head {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Manner<'_> = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: "today" };
+
+    fn answer(cause: Cause, manner: Manner<'_>) -> String {
+        let mut out = Vec::new();
+        write(&mut out, cause, "look there", manner);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn it_says_who_speaks_and_why() {
+        assert_eq!(
+            answer(Cause::Overload, PLAIN),
+            "HTTP/1.1 503 Service Unavailable\r\nDate: today\r\nServer: lb-threads\r\nX-LB-Error: overload\r\n\
+             Retry-After: 1\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\nConnection: close\r\n\r\n\
+             503 Service Unavailable\noverload: look there\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_to_head_announces_the_body_it_leaves_out() {
+        let whole = answer(Cause::BadHost, PLAIN);
+        let head = answer(Cause::BadHost, Manner { to_head: true, ..PLAIN });
+        assert!(head.ends_with("\r\n\r\n") && whole.starts_with(&head) && whole.len() > head.len());
+    }
+
+    #[test]
+    fn json_is_whole_whatever_the_message_says() {
+        let mut out = Vec::new();
+        write(&mut out, Cause::NoBackend, "\"quoted\"\n", Manner { as_json: true, ..PLAIN });
+        let text = String::from_utf8(out).unwrap();
+        let body: serde_json::Value = serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
+        assert_eq!(
+            (&body["error"], &body["message"], &body["status"]),
+            (&"no_backend".into(), &"\"quoted\"\n".into(), &503.into())
+        );
+    }
+
+    #[test]
+    fn a_refused_method_is_told_which_are_served() {
+        assert!(answer(Cause::MethodRefused, PLAIN).contains("\r\nAllow: GET, HEAD,"));
+    }
+}
