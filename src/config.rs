@@ -16,7 +16,7 @@ pub const HEAD_FIELDS: usize = 100;
 /// The largest head of an answer, in bytes; beyond it 502.
 pub const ANSWER_HEAD_BYTES: usize = 64 * 1024;
 /// The longest line that holds a chunk's size and extensions, in bytes.
-pub const CHUNK_LINE_BYTES: usize = 256;
+pub const CHUNK_LINE_BYTES: usize = 4096;
 /// The largest trailer section, in bytes.
 pub const TRAILER_BYTES: usize = 8 * 1024;
 /// What is kept of a request body so that the request can be sent again, in bytes.
@@ -29,8 +29,10 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
-/// How long a connection that has not carried a request yet may wait for its first one when the balancer stops.
-pub const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection may wait for its first request when the balancer stops, or when it is one too many.
+pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// Connections beyond a limit that are still answered properly; those beyond these too are turned away at once.
+pub const ANSWERED_OVER_LIMIT: usize = 256;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES: usize = 8;
 /// The listen backlog.

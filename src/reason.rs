@@ -29,19 +29,20 @@ macro_rules! reasons {
 reasons! {
     ClientDone, ok, "client_done", "the client closed its idle connection";
     AnsweredLast, ok, "answered_last", "the last answer was sent: the client or the answer asked for a close";
-    IdleTimeout, ok, "idle_timeout", "the client was idle for too long";
+    IdleTimeout, ok, "idle_timeout", "the client was idle for too long (--idle-timeout)";
     TunnelDone, ok, "tunnel_done", "both directions of the tunnel ended";
     Drained, ok, "drained", "the balancer is stopping and the connection was idle or done";
     Refused, error, "refused", "the request was refused with an error, and the connection with it";
     ClientReset, error, "client_reset", "the client reset the connection";
     ClientAborted, error, "client_aborted", "the client closed inside a request";
-    SlowReader, error, "slow_reader", "the client did not read its answer in time";
-    AnswerTruncated, error, "answer_truncated", "the backend died, stalled or broke the framing inside the answer's body";
+    SlowReader, error, "slow_reader", "the client did not read its answer in time (--body-timeout)";
+    AnswerTruncated, error, "answer_truncated", "the backend died or broke the framing inside the answer's body";
+    AnswerTimeout, error, "answer_timeout", "the backend's answer made no progress (--body-timeout)";
     EarlyAnswer, ok, "early_answer", "the backend answered before the request body was complete";
-    TunnelIdle, ok, "tunnel_idle", "nothing moved through the tunnel for too long";
+    TunnelIdle, ok, "tunnel_idle", "nothing moved through the tunnel for too long (--tunnel-timeout)";
     TunnelBroken, error, "tunnel_broken", "one side of the tunnel was reset";
     Overload, error, "overload", "there were too many connections, in all or from this client";
-    DrainCut, error, "drain_cut", "the drain timeout passed with the connection still busy";
+    DrainCut, error, "drain_cut", "the time to finish passed with the connection still busy (--drain-timeout)";
     Panicked, error, "panicked", "a bug in the balancer: the step panicked and this connection paid for it";
 }
 

@@ -82,6 +82,19 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
 }
 
 #[test]
+fn a_connection_beyond_the_limit_that_says_nothing_is_told_soon() {
+    let origin = Origin::answering("hello");
+    let lb = for_four(&origin);
+    let _clients = four_clients(&lb);
+    let mut silent = lb.connect();
+    let response = silent.read_response();
+    assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")));
+    assert!(response.says_close() && silent.at_end());
+    drop(silent);
+    lb.wait_for_closed(Reason::Overload, 1);
+}
+
+#[test]
 fn a_process_without_free_descriptors_lives_on_and_serves_again() {
     let origin = Origin::answering("hello");
     let words = program::balancer_words(&[origin.address()], &["1", "--workers", "2", "--health-timeout", "500ms"]);

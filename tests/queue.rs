@@ -178,3 +178,18 @@ fn connections_of_one_client_address_are_limited() {
     until("they are gone", || lb.server().open_connections() == 1);
     assert_eq!(lb.connect().get("/").text(), "served");
 }
+
+#[test]
+fn what_is_beyond_a_clients_limit_takes_no_place_from_others() {
+    let origin = Origin::answering("served");
+    let lb = Lb::with(&[&origin], |config| (config.connections, config.connections_a_client) = (5, Some(2)));
+    let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
+    for client in &mut crowd[2..] {
+        assert_eq!(client.read_response().status, 429, "unasked, because it says nothing");
+    }
+    let mut crowd_again: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
+    let mut elsewhere = Client::connect_from([127, 0, 0, 2].into(), lb.address());
+    assert_eq!(elsewhere.get("/").text(), "served");
+    assert_eq!(crowd_again[9].read_response().status, 429);
+    assert_eq!(crowd[0].get("/").text(), "served", "and those within it notice nothing");
+}

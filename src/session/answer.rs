@@ -23,10 +23,10 @@ impl Exchange {
             log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
         }
         self.free_place();
-        self.status = cause.status();
+        self.answer.status = cause.status();
         let is_in_order = cause.side() != Side::Client && self.refusal.is_none();
-        self.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
-        self.close_reason = if self.refusal.is_some() { Reason::Overload } else { Reason::Refused };
+        self.ending.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
+        self.ending.reason = if self.refusal.is_some() { Reason::Overload } else { Reason::Refused };
         context.buffers.lend(&mut self.output);
         let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
         let message = detail.map_or_else(|| cause.sentence().to_owned(), |why| format!("{}: {why}", cause.sentence()));
@@ -42,7 +42,7 @@ impl Exchange {
 
     /// What an answer says about the client's connection.
     pub(super) fn connection_line(&self) -> ConnectionLine {
-        match (self.keeps_client, self.request.version) {
+        match (self.ending.keeps_client, self.request.version) {
             (false, _) => ConnectionLine::Close,
             (true, Version::Http11) => ConnectionLine::Silent,
             (true, Version::Http10) => ConnectionLine::KeepAlive,
@@ -55,25 +55,25 @@ impl Exchange {
         match client.stream.flush(&mut self.output) {
             Ok(true) => {}
             Ok(false) if context.has_expired() => return Flow::close(Reason::SlowReader),
-            Ok(false) => return Flow::wait(self.last_deadline),
+            Ok(false) => return Flow::wait(self.ending.deadline),
             Err(_) => return Flow::close(Reason::ClientReset),
         }
         context.counters.bytes_sent.add(waiting as u64);
-        if self.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
+        if self.ending.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
     }
 
     /// State `Linger`.
     pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() {
-            return Flow::close(self.close_reason);
+            return Flow::close(self.ending.reason);
         }
         context.buffers.lend(&mut self.input);
         loop {
             self.input.clear();
             match client.stream.read(&mut self.input) {
-                Ok(Read::Bytes(count)) if count < self.linger_left => self.linger_left -= count,
-                Ok(Read::Blocked) => return Flow::wait(self.last_deadline),
-                _ => return Flow::close(self.close_reason),
+                Ok(Read::Bytes(count)) if count < self.ending.linger_left => self.ending.linger_left -= count,
+                Ok(Read::Blocked) => return Flow::wait(self.ending.deadline),
+                _ => return Flow::close(self.ending.reason),
             }
         }
     }
@@ -81,11 +81,11 @@ impl Exchange {
     /// The last byte of a backend's answer is sent: the summary for the log, and what becomes of the connection.
     pub(super) fn finish(&mut self, client: &Client, context: &mut Context<'_>) -> Flow {
         self.log_summary(client, context);
-        if self.keeps_client {
+        if self.ending.keeps_client {
             return Flow::Done;
         }
         let is_early = !self.upload.is_done();
-        self.close_reason = match (is_early, context.draining && self.request.is_persistent) {
+        self.ending.reason = match (is_early, context.draining && self.request.is_persistent) {
             (true, _) => Reason::EarlyAnswer,
             (false, true) => Reason::Drained,
             (false, false) => Reason::AnsweredLast,
@@ -94,7 +94,7 @@ impl Exchange {
         if is_early || !self.input.is_empty() || client.stream.is_readable() {
             return Flow::Goto(State::Linger);
         }
-        Flow::close(self.close_reason)
+        Flow::close(self.ending.reason)
     }
 
     /// One line a request: who asked for what, who served it, how long it took.
@@ -102,16 +102,16 @@ impl Exchange {
         let Some(label) = self.request.label.take() else {
             return;
         };
-        if self.status == 0 {
+        if self.answer.status == 0 {
             log::info!("{} \"{label}\" not answered, in stage {}, backend {}", client.peer, self.stage(), self.backend_name());
             return;
         }
         log::info!(
             "{} \"{label}\" {} from {} in {:.1} ms, done in {:.1} ms, {} bytes",
             client.peer,
-            self.status,
+            self.answer.status,
             self.backend_name(),
-            self.answered_in.as_secs_f64() * 1000.0,
+            self.answer.after.as_secs_f64() * 1000.0,
             context.now.saturating_duration_since(self.request.started).as_secs_f64() * 1000.0,
             self.download.sent,
         );

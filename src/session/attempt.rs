@@ -25,32 +25,32 @@ enum Fit {
 impl Exchange {
     /// State `Dispatch`.
     pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let chosen = self.collected_for.take().and_then(|backend| context.cluster.pick_again(&backend));
+        let chosen = self.collected.backend.take().and_then(|backend| context.cluster.pick_again(&backend));
         if let Some(in_flight) = chosen {
             return self.start_attempt(in_flight, true, client, context);
         }
-        if !self.was_called && context.cluster.queue().has_waiters() && context.cluster.has_other_than(&self.tried) {
+        if !self.seat.was_called && context.cluster.queue().has_waiters() && context.cluster.has_other_than(&self.history.tried) {
             return self.join_queue(client, context);
         }
         loop {
-            match context.cluster.pick(&self.tried, self.request.is_idempotent, context.now) {
+            match context.cluster.pick(&self.history.tried, self.request.is_idempotent, context.now) {
                 Picked::Backend(in_flight) => match self.frame_for(in_flight.backend()) {
                     Fit::Ready => {
-                        self.was_called = false;
+                        self.seat.was_called = false;
                         return self.start_attempt(in_flight, true, client, context);
                     }
                     // The place is not held meanwhile: a slow client would block it. But it is still that backend's turn.
                     Fit::AfterCollecting => {
-                        self.collected_for = Some(Arc::clone(in_flight.backend()));
+                        self.collected.backend = Some(Arc::clone(in_flight.backend()));
                         return Flow::Goto(State::Collect);
                     }
-                    Fit::Unsuitable => self.tried.push(in_flight.backend().id),
+                    Fit::Unsuitable => self.history.tried.push(in_flight.backend().id),
                 },
                 Picked::AllFull => return self.join_queue(client, context),
                 Picked::NoneUp => {
                     // If it was called, the place is for the next one.
                     context.cluster.call_next();
-                    return self.refuse(self.last_failure.unwrap_or(Cause::NoBackend), client, context);
+                    return self.refuse(self.history.last_failure.unwrap_or(Cause::NoBackend), client, context);
                 }
             }
         }
@@ -58,11 +58,11 @@ impl Exchange {
 
     /// Waits for a place, behind those who wait already; who was called and found none is the first again.
     fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let was_called = std::mem::take(&mut self.was_called);
-        if !context.cluster.queue().join(context.key, context.caller, &self.tried, was_called) {
+        let was_called = std::mem::take(&mut self.seat.was_called);
+        if !context.cluster.queue().join(context.key, context.caller, &self.history.tried, was_called) {
             return self.refuse(Cause::BackendFull, client, context);
         }
-        self.is_queued = true;
+        self.seat.is_queued = true;
         // A place may have come free before we had joined. It is for the first in line that can use it, whoever that is.
         context.cluster.call_next();
         Flow::Goto(State::Queue)
@@ -88,21 +88,21 @@ impl Exchange {
             return self.refuse(Cause::BackendFull, client, context);
         }
         // The first wait's deadline holds for all.
-        Flow::wait(*self.queue_deadline.get_or_insert_with(|| context.deadline(Timeout::Queue)))
+        Flow::wait(*self.seat.deadline.get_or_insert_with(|| context.deadline(Timeout::Queue)))
     }
 
     /// Takes a call: a place came free. False if this exchange does not wait for one.
     pub(super) fn take_call(&mut self) -> bool {
-        let was_queued = std::mem::take(&mut self.is_queued);
+        let was_queued = std::mem::take(&mut self.seat.is_queued);
         if was_queued {
-            self.was_called = true;
+            self.seat.was_called = true;
             self.state = State::Dispatch;
         }
         was_queued
     }
 
     pub(super) fn leave_queue(&mut self, context: &Context<'_>) {
-        if std::mem::take(&mut self.is_queued) {
+        if std::mem::take(&mut self.seat.is_queued) {
             context.cluster.queue().leave(context.key, context.caller);
         }
     }
@@ -116,32 +116,32 @@ impl Exchange {
         context: &mut Context<'_>,
     ) -> Flow {
         // Paid here, where there is somebody to send it to: only what is really sent again draws on the budget.
-        if let Some(failed) = self.retry_of.take() {
+        if let Some(failed) = self.history.retry_of.take() {
             if retry::draws_on_budget(failed) && !context.budget.spend(context.now) {
-                return self.refuse(self.last_failure.unwrap_or(Cause::BackendClosed), client, context);
+                return self.refuse(self.history.last_failure.unwrap_or(Cause::BackendClosed), client, context);
             }
             context.counters.retries.add(1);
         }
         let backend = in_flight.backend();
         self.end_head_for(backend, client);
-        self.link = if idle_allowed {
+        self.attempt.link = if idle_allowed {
             context.connections.check_out(backend, context.key, !self.request.is_idempotent, context.now)
         } else {
             None
         };
-        self.is_reused = self.link.is_some();
-        if self.is_reused {
-            self.in_flight = Some(in_flight);
+        self.attempt.is_reused = self.attempt.link.is_some();
+        if self.attempt.is_reused {
+            self.attempt.in_flight = Some(in_flight);
             context.counters.backend_reuses.add(1);
             return Flow::Goto(State::RequestBody);
         }
         let opened = context.connections.open(backend, context.key);
-        self.connecting = opened.is_ok().then(|| Connecting::new(backend));
-        self.connect_deadline = context.deadline(Timeout::Connect);
-        self.in_flight = Some(in_flight);
+        self.attempt.connecting = opened.is_ok().then(|| Connecting::new(backend));
+        self.attempt.connect_deadline = context.deadline(Timeout::Connect);
+        self.attempt.in_flight = Some(in_flight);
         match opened {
             Ok(link) => {
-                self.link = Some(link);
+                self.attempt.link = Some(link);
                 context.counters.backend_connects.add(1);
                 Flow::Goto(State::Connect)
             }
@@ -159,7 +159,7 @@ impl Exchange {
         let host = (!self.request.has_host).then_some(backend.name.as_str());
         rewrite::request_end(&mut end, host, self.request_end.unwrap_or(RequestEnd::Plain));
         self.outbound.start_attempt(&end);
-        self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected));
+        self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected.body));
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), b"");
         }
@@ -167,20 +167,20 @@ impl Exchange {
 
     /// State `Connect`.
     pub(super) fn connect(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let connected = match self.link.and_then(|link| context.connections.get(link)) {
+        let connected = match self.attempt.link.and_then(|link| context.connections.get(link)) {
             Some(connection) => connection.stream.connected(),
             None => Ok(false),
         };
         match connected {
             Ok(true) => {
-                self.connecting = None;
+                self.attempt.connecting = None;
                 Flow::Goto(State::RequestBody)
             }
             Ok(false) if context.has_expired() => {
                 let finding = "the connect timed out";
                 self.fail_attempt(Failed::Connect, Cause::ConnectTimeout, &finding, client, context)
             }
-            Ok(false) => Flow::wait(self.connect_deadline),
+            Ok(false) => Flow::wait(self.attempt.connect_deadline),
             Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
         }
     }
@@ -194,9 +194,10 @@ impl Exchange {
         client: &mut Client,
         context: &mut Context<'_>,
     ) -> Flow {
-        let in_flight = self.in_flight.take().expect("an attempt has a backend");
+        let in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
         self.drop_link(context);
-        self.last_failure = Some(cause);
+        self.history.last_failure = Some(cause);
+        self.history.last_backend = Some(Arc::clone(in_flight.backend()));
         match failed {
             Failed::Connect => {
                 context.cluster.failed(in_flight.backend(), Attempt::ConnectFailed, &finding.to_string(), context.now);
@@ -210,20 +211,20 @@ impl Exchange {
         let failure = Failure {
             failed,
             idempotent: self.request.is_idempotent,
-            replayable: self.outbound.is_replayable() && !self.interim_sent,
+            replayable: self.outbound.is_replayable() && self.answer.interims == 0,
         };
         let next = retry::decide(failure);
         let is_other = next == Next::OtherBackend;
         if is_other {
-            self.attempts += 1;
-            self.tried.push(in_flight.backend().id);
+            self.history.failed_backends += 1;
+            self.history.tried.push(in_flight.backend().id);
         }
-        let goes_on = next != Next::GiveUp && !(is_other && self.attempts >= config::ATTEMPTS);
+        let goes_on = next != Next::GiveUp && !(is_other && self.history.failed_backends >= config::ATTEMPTS);
         if !goes_on {
-            self.in_flight = Some(in_flight);
+            self.attempt.in_flight = Some(in_flight);
             return self.refuse(cause, client, context);
         }
-        self.retry_of = Some(failed);
+        self.history.retry_of = Some(failed);
         log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
         if is_other {
             return Flow::Goto(State::Dispatch);
@@ -233,17 +234,17 @@ impl Exchange {
 
     /// Whether the backend has said something that was not read yet.
     pub(super) fn link_is_readable(&self, context: &mut Context<'_>) -> bool {
-        self.link.and_then(|link| context.connections.get(link)).is_some_and(|connection| connection.stream.is_readable())
+        self.attempt.link.and_then(|link| context.connections.get(link)).is_some_and(|connection| connection.stream.is_readable())
     }
 
     /// The backend is done with: its connection is kept if it may be, and it counts as free.
     pub(super) fn release_link(&mut self, context: &mut Context<'_>) {
-        if self.keeps_backend
-            && self.answer.is_empty()
+        if self.answer.keeps_backend
+            && self.answer.bytes.is_empty()
             && !context.draining
-            && let Some(link) = self.link.take()
+            && let Some(link) = self.attempt.link.take()
         {
-            context.connections.check_in(link, context.now + self.backend_idle);
+            context.connections.check_in(link, context.now + self.answer.backend_idle);
         }
         self.drop_link(context);
         self.free_place();
@@ -251,15 +252,15 @@ impl Exchange {
 
     /// The backend has nothing to do for this exchange any more; its name is kept for the log.
     pub(super) fn free_place(&mut self) {
-        if let Some(in_flight) = self.in_flight.take() {
-            self.served_by = Some(Arc::clone(in_flight.backend()));
+        if let Some(in_flight) = self.attempt.in_flight.take() {
+            self.history.last_backend = Some(Arc::clone(in_flight.backend()));
         }
     }
 
     /// Closes the backend connection, whatever it is doing.
     pub(super) fn drop_link(&mut self, context: &mut Context<'_>) {
-        self.connecting = None;
-        if let Some(link) = self.link.take() {
+        self.attempt.connecting = None;
+        if let Some(link) = self.attempt.link.take() {
             context.connections.close(link);
         }
     }

@@ -165,10 +165,10 @@ impl Exchange {
             if self.download.pipe.is_some() {
                 return self.splice_answer(client, context);
             }
-            let Ok(has_more) = self.download.take(&mut self.answer, &mut self.output) else {
+            let Ok(has_more) = self.download.take(&mut self.answer.bytes, &mut self.output) else {
                 return self.break_off(&"its chunks are not well-formed", client, context);
             };
-            if self.download.is_done() && self.link.is_some() {
+            if self.download.is_done() && self.attempt.link.is_some() {
                 self.release_link(context);
             }
             match self.flush_output(client, context) {
@@ -190,8 +190,8 @@ impl Exchange {
                     moved += count;
                     self.download.progress.note(count, 1, context.now);
                 }
-                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
-                Ok(Read::End) if self.download.end_by_close(&mut self.output) => self.keeps_backend = false,
+                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTimeout, client, context),
+                Ok(Read::End) if self.download.end_by_close(&mut self.output) => self.answer.keeps_backend = false,
                 Ok(Read::End) => return self.break_off(&CLOSED, client, context),
                 Err(error) => return self.break_off(&error, client, context),
             }
@@ -217,16 +217,16 @@ impl Exchange {
 
     /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer.
     fn read_answer(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
-        let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
+        let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
             return Ok(Read::End);
         };
         if !self.download.is_plain_length() {
-            context.buffers.lend(&mut self.answer);
-            self.answer.make_room();
-            if self.answer.room() == 0 {
-                self.answer.grow_to(2 * config::TRAILER_BYTES + self.answer.len());
+            context.buffers.lend(&mut self.answer.bytes);
+            self.answer.bytes.make_room();
+            if self.answer.bytes.room() == 0 {
+                self.answer.bytes.grow_to(2 * config::TRAILER_BYTES + self.answer.bytes.len());
             }
-            return connection.stream.read(&mut self.answer);
+            return connection.stream.read(&mut self.answer.bytes);
         }
         let read = connection.stream.read(&mut self.output)?;
         if let Read::Bytes(count) = read {
@@ -235,7 +235,7 @@ impl Exchange {
             if surplus > 0 {
                 // More than was announced: nobody asked for it, and what else comes on this connection is not to be trusted.
                 self.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
-                self.keeps_backend = false;
+                self.answer.keeps_backend = false;
             }
             self.download.took(count as u64 - surplus);
         }
@@ -258,7 +258,7 @@ impl Exchange {
             // While the request still comes, its progress is the exchange's.
             self.download.progress = self.download.progress.later(self.upload.progress);
         }
-        context.buffers.reclaim(&mut self.answer);
+        context.buffers.reclaim(&mut self.answer.bytes);
         context.buffers.reclaim(&mut self.output);
         Flow::wait(self.download.progress.deadline())
     }

@@ -84,56 +84,99 @@ pub(super) struct Exchange {
     pub(super) head_end: HeadEnd,
     pub(super) head_deadline: Option<Deadline>,
     pub(super) request: Request,
+    pub(super) request_end: Option<RequestEnd>,
     pub(super) upload: Upload,
     pub(super) outbound: Outbound,
-    /// A chunked body taken in whole, for an HTTP/1.0 backend.
-    pub(super) collected: Vec<u8>,
+    pub(super) collected: Collected,
+    pub(super) seat: Seat,
+    pub(super) history: History,
+    pub(super) attempt: Attempt,
+    pub(super) answer: Answer,
+    pub(super) download: Download,
+    pub(super) tunnel_ends: TunnelEnds,
+    pub(super) ending: Ending,
+}
+
+/// A chunked body taken in whole, for an HTTP/1.0 backend.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) body: Vec<u8>,
     /// The backend whose turn it was when the collecting began.
-    pub(super) collected_for: Option<Arc<Backend>>,
-    pub(super) request_end: Option<RequestEnd>,
-    pub(super) tried: Vec<usize>,
-    /// Backends that this exchange has failed at.
-    pub(super) attempts: usize,
-    pub(super) in_flight: Option<InFlight>,
-    /// The backend that has answered and is done.
-    pub(super) served_by: Option<Arc<Backend>>,
-    /// The backend connection in use.
-    pub(super) link: Option<SlotKey>,
-    /// Counts the connect while it is in progress.
-    pub(super) connecting: Option<Connecting>,
+    pub(super) backend: Option<Arc<Backend>>,
+}
+
+/// The wait for a place at a backend.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
     pub(super) is_queued: bool,
     pub(super) was_called: bool,
-    pub(super) queue_deadline: Option<Deadline>,
-    pub(super) is_reused: bool,
-    pub(super) connect_deadline: Deadline,
+    /// The first wait's deadline holds for all.
+    pub(super) deadline: Option<Deadline>,
+}
+
+/// What all attempts have in common.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Backends that are no use any more: it has failed there, or they do not know the body's framing.
+    pub(super) tried: Vec<usize>,
+    pub(super) failed_backends: usize,
+    pub(super) last_failure: Option<Cause>,
+    /// The next attempt is a retry of one that failed like this.
+    pub(super) retry_of: Option<Failed>,
     /// Until when a backend must answer; all attempts share it. Counted from the request's last byte.
     pub(super) first_byte_deadline: Option<Deadline>,
     /// Until when a backend must say 100 to a client that waits for it.
     pub(super) continue_deadline: Option<Deadline>,
-    pub(super) last_failure: Option<Cause>,
-    /// The next attempt is a retry of one that failed like this.
-    pub(super) retry_of: Option<Failed>,
+    /// The backend that has answered and is done, or has failed: for the log.
+    pub(super) last_backend: Option<Arc<Backend>>,
+}
+
+/// One try against one backend.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) in_flight: Option<InFlight>,
+    /// The backend connection in use.
+    pub(super) link: Option<SlotKey>,
+    /// Counts the connect while it is in progress.
+    pub(super) connecting: Option<Connecting>,
+    pub(super) connect_deadline: Deadline,
+    pub(super) is_reused: bool,
+}
+
+/// What the backend has said, up to the end of its final head.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
     /// From the backend, not used yet.
-    pub(super) answer: Buffer,
-    pub(super) answer_end: HeadEnd,
-    pub(super) interim_answers: u32,
-    /// A 1xx went to the client: it counts as an answer byte.
+    pub(super) bytes: Buffer,
+    pub(super) head_end: HeadEnd,
+    /// How many 1xx came; they count as answer bytes.
+    pub(super) interims: u32,
+    /// A 1xx went to the client, from the backend or ours.
     pub(super) interim_sent: bool,
-    pub(super) download: Download,
-    pub(super) keeps_client: bool,
     pub(super) keeps_backend: bool,
     pub(super) backend_idle: Duration,
-    /// What the summary in the log says about the answer.
+    /// What the client was told, 0 before; ours or the backend's.
     pub(super) status: u16,
-    pub(super) answered_in: Duration,
+    /// How long after the request's head the answer's came.
+    pub(super) after: Duration,
+}
+
+/// Who has closed its sending side of a tunnel.
+#[derive(Debug, Default)]
+pub(super) struct TunnelEnds {
+    pub(super) client: bool,
+    pub(super) backend: bool,
+}
+
+/// How the exchange ends, and the connection with it or not.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) keeps_client: bool,
     /// Why the connection will end, once the exchange does.
-    pub(super) close_reason: Reason,
-    pub(super) last_deadline: Deadline,
+    pub(super) reason: Reason,
+    /// For the last things that are done: an answer of ours, a tunnel, the linger.
+    pub(super) deadline: Deadline,
     pub(super) linger_left: usize,
-    /// The tunnel's client has closed its sending side.
-    pub(super) client_ended: bool,
-    /// The tunnel's backend has closed its sending side.
-    pub(super) backend_ended: bool,
 }
 
 impl Exchange {
@@ -144,6 +187,7 @@ impl Exchange {
 
     /// An exchange that begins with bytes that came behind the one before.
     pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
+        let connect_deadline = context.deadline(Timeout::Connect);
         Self {
             state: State::Head,
             refusal,
@@ -153,41 +197,22 @@ impl Exchange {
             head_end: HeadEnd::default(),
             head_deadline: None,
             request: Request::unknown(context.now),
+            request_end: None,
             upload: Upload::new(Body::None, context),
             outbound: Outbound::default(),
-            collected: Vec::new(),
-            collected_for: None,
-            request_end: None,
-            tried: Vec::new(),
-            attempts: 0,
-            in_flight: None,
-            served_by: None,
-            link: None,
-            connecting: None,
-            is_queued: false,
-            was_called: false,
-            queue_deadline: None,
-            is_reused: false,
-            connect_deadline: context.deadline(Timeout::Connect),
-            first_byte_deadline: None,
-            continue_deadline: None,
-            last_failure: None,
-            retry_of: None,
-            answer: Buffer::default(),
-            answer_end: HeadEnd::default(),
-            interim_answers: 0,
-            interim_sent: false,
+            collected: Collected::default(),
+            seat: Seat::default(),
+            history: History::default(),
+            attempt: Attempt { in_flight: None, link: None, connecting: None, connect_deadline, is_reused: false },
+            answer: Answer::default(),
             download: Download::nothing(context),
-            keeps_client: false,
-            keeps_backend: false,
-            backend_idle: Duration::ZERO,
-            status: 0,
-            answered_in: Duration::ZERO,
-            close_reason: Reason::AnsweredLast,
-            last_deadline: context.deadline(Timeout::Linger),
-            linger_left: config::LINGER_BYTES,
-            client_ended: false,
-            backend_ended: false,
+            tunnel_ends: TunnelEnds::default(),
+            ending: Ending {
+                keeps_client: false,
+                reason: Reason::AnsweredLast,
+                deadline: context.deadline(Timeout::Linger),
+                linger_left: config::LINGER_BYTES,
+            },
         }
     }
 
@@ -215,10 +240,10 @@ impl Exchange {
             State::Collect | State::RequestBody => self.upload.start_clock(context),
             State::Linger => {
                 client.stream.shutdown_write();
-                self.last_deadline = context.deadline(Timeout::Linger);
+                self.ending.deadline = context.deadline(Timeout::Linger);
             }
-            State::OwnAnswer => self.last_deadline = context.deadline(Timeout::Body),
-            State::Tunnel => self.last_deadline = context.deadline(Timeout::Tunnel),
+            State::OwnAnswer => self.ending.deadline = context.deadline(Timeout::Body),
+            State::Tunnel => self.ending.deadline = context.deadline(Timeout::Tunnel),
             _ => {}
         }
     }
@@ -241,7 +266,7 @@ impl Exchange {
 
     /// Whether a request was read, rather than nothing or a stray empty line.
     pub(super) fn had_a_request(&self) -> bool {
-        self.status != 0
+        self.answer.status != 0
     }
 
     /// Gives everything back; what the client has sent beyond this exchange is returned.
@@ -262,14 +287,14 @@ impl Exchange {
         if let Some(pipe) = self.download.pipe.take() {
             context.pipes.give(pipe);
         }
-        context.buffers.give(std::mem::take(&mut self.answer));
+        context.buffers.give(std::mem::take(&mut self.answer.bytes));
         context.buffers.give(std::mem::take(&mut self.output));
         context.buffers.give(std::mem::take(&mut self.input));
     }
 
     /// The backend that has served or failed this exchange last.
     pub(super) fn backend_name(&self) -> &str {
-        let backend = self.in_flight.as_ref().map(InFlight::backend).or(self.served_by.as_ref());
+        let backend = self.attempt.in_flight.as_ref().map(InFlight::backend).or(self.history.last_backend.as_ref());
         backend.map_or("-", |backend| backend.name.as_str())
     }
 }

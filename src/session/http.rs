@@ -15,7 +15,7 @@ impl Exchange {
     /// State `Head`.
     pub(super) fn read_head(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() {
-            return self.refuse_head(Cause::HeadTimeout, client, context);
+            return self.refuse_head(self.refusal.unwrap_or(Cause::HeadTimeout), client, context);
         }
         loop {
             match self.find_head_end() {
@@ -59,8 +59,8 @@ impl Exchange {
         let first_line = self.head_end.first_line(self.input.unread());
         let found = match end {
             Ok(Some(length)) if length <= config::REQUEST_HEAD_BYTES => return Ok(Some(length)),
+            Ok(None) if first_line.is_none() && request::has_too_long_target(self.input.unread()) => Err(Cause::TargetTooLong),
             Ok(None) if self.input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
-            Ok(_) if first_line.is_none() => Err(Cause::TargetTooLong),
             Ok(_) => Err(Cause::HeadTooLarge),
             Err(cause) => Err(cause),
         };
@@ -71,9 +71,11 @@ impl Exchange {
         found
     }
 
-    /// Refuses a head that was not understood. What asks like HEAD is answered like HEAD, for all it is worth.
+    /// Refuses a head that was not understood. What asks like HEAD, or for JSON, is answered like that, for all it is worth.
     fn refuse_head(&mut self, cause: Cause, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.request.is_head = self.input.unread().starts_with(b"HEAD ");
+        let head = self.input.unread();
+        self.request.is_head = head.starts_with(b"HEAD ");
+        self.request.accepts_json = request::seems_to_accept_json(head);
         self.refuse(cause, client, context)
     }
 

@@ -231,10 +231,7 @@ impl Session {
             let Some(exchange) = &mut self.exchange else {
                 match self.idle(context) {
                     Some(verdict) => return verdict,
-                    None => {
-                        context.hint = Hint::Ready;
-                        continue;
-                    }
+                    None => continue,
                 }
             };
             match exchange.step(&mut self.client, context) {
@@ -274,16 +271,27 @@ impl Session {
         }
     }
 
+    /// Whether it is one too many.
+    pub fn is_refused(&self) -> bool {
+        self.refusal.is_some()
+    }
+
     /// Nothing is going on: a request may begin, or the client may have closed.
     fn idle(&mut self, context: &mut Context<'_>) -> Option<Verdict> {
         if !self.client.stream.is_readable() {
             if context.draining {
                 return Some(self.idle_while_draining(context));
             }
-            if context.has_expired() {
-                return Some(Verdict::Close(Reason::IdleTimeout));
+            match (self.refusal, context.has_expired()) {
+                // Not in the list of those that wait for much longer.
+                (Some(_), false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Linger, at: self.idle_until })),
+                (None, false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })),
+                (None, true) => return Some(Verdict::Close(Reason::IdleTimeout)),
+                // It is told unasked.
+                (Some(_), true) => {}
             }
-            return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until }));
+        } else {
+            context.hint = Hint::Ready;
         }
         let mut exchange = Box::new(Exchange::new(context, self.refusal));
         exchange.empty_lines = self.empty_lines;
@@ -297,7 +305,7 @@ impl Session {
         if !self.is_fresh || context.has_expired() {
             return Verdict::Close(Reason::Drained);
         }
-        self.idle_until = self.idle_until.min(context.now + config::DRAIN_GRACE);
+        self.idle_until = self.idle_until.min(context.now + config::FIRST_REQUEST_GRACE);
         Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })
     }
 

@@ -5,6 +5,7 @@
 
 use crate::config;
 use crate::net::Buffer;
+use crate::wire::chunked;
 
 /// What we add to a request's head, roughly, in bytes.
 const ADDED_FIELDS: usize = 256;
@@ -18,6 +19,8 @@ pub(super) struct Outbound {
     /// Where the body starts.
     body: usize,
     sent: usize,
+    /// How much of the body that is kept are the lines around chunks.
+    chunk_lines: usize,
     /// Whether the start was dropped.
     cut: bool,
 }
@@ -74,16 +77,28 @@ impl Outbound {
         !self.cut
     }
 
-    /// How many bytes of body may be added now. Drops what was sent when the replay buffer is full.
-    pub(super) fn room(&mut self) -> usize {
-        let full = self.bytes.len() - self.body.min(self.bytes.len()) >= config::REPLAY_BYTES;
-        if (full || self.cut) && self.sent > 0 {
+    /// Appends a part of the body as a chunk.
+    pub(super) fn append_chunk(&mut self, data: &[u8]) {
+        let before = self.bytes.len();
+        chunked::encode(self.tail(), data);
+        self.chunk_lines += self.bytes.len() - before - data.len();
+    }
+
+    /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
+    pub(super) fn make_room(&mut self) -> usize {
+        if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
             let sent = std::mem::take(&mut self.sent);
             self.tail().drain(..sent);
             self.cut = true;
-            self.body = 0;
+            (self.body, self.chunk_lines) = (0, 0);
         }
-        config::REPLAY_BYTES.saturating_sub(self.bytes.len() - self.body.min(self.bytes.len()))
+        self.replay_room()
+    }
+
+    /// What the replay buffer still takes of the body. The lines around chunks come on top, unless the chunks are tiny.
+    pub(super) fn replay_room(&self) -> usize {
+        let kept = self.bytes.len() - self.body.min(self.bytes.len());
+        (config::REPLAY_BYTES + self.chunk_lines.min(config::REPLAY_BYTES)).saturating_sub(kept)
     }
 
     /// The request will not be sent again.
@@ -116,15 +131,33 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_around_chunks_take_no_room_from_the_body() {
+        let mut outbound = outbound(b"head");
+        outbound.start_attempt(b"");
+        for _ in 0..16 {
+            outbound.append_chunk(&[b'x'; config::REPLAY_BYTES / 16]);
+            outbound.advance(1000);
+        }
+        assert!(outbound.replay_room() == 0 && outbound.is_replayable(), "full of body, and whole");
+        assert!(outbound.make_room() > 0 && !outbound.is_replayable());
+        let mut tiny = self::outbound(b"head");
+        tiny.start_attempt(b"");
+        while tiny.replay_room() > 0 {
+            tiny.append_chunk(b"x");
+        }
+        assert!(tiny.bytes.len() < 2 * config::REPLAY_BYTES + 100, "but they are limited");
+    }
+
+    #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
         let mut outbound = outbound(b"head");
         outbound.start_attempt(b"");
-        assert_eq!(outbound.room(), config::REPLAY_BYTES);
+        assert_eq!(outbound.make_room(), config::REPLAY_BYTES);
         outbound.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
-        assert_eq!(outbound.room(), 0);
+        assert_eq!(outbound.make_room(), 0);
         assert!(outbound.is_replayable(), "nothing was sent yet");
         outbound.advance(1000);
-        assert_eq!(outbound.room(), 1000 - 4);
+        assert_eq!(outbound.make_room(), 1000 - 4);
         assert!(!outbound.is_replayable() && outbound.was_written());
         assert_eq!(outbound.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
     }

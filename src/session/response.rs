@@ -29,39 +29,39 @@ impl Exchange {
         if client.stream.flush(&mut self.output).is_err() {
             return Flow::close(Reason::ClientReset);
         }
-        Flow::wait(*self.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte)))
+        Flow::wait(*self.history.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte)))
     }
 
     /// Reads what the backend says until the head of its final answer is there. None: not yet.
     pub(super) fn look_for_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
         loop {
-            match self.answer_end.find(self.answer.unread()) {
+            match self.answer.head_end.find(self.answer.bytes.unread()) {
                 Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => match self.begin_answer(length, client, context) {
                     Some(flow) => return Some(flow),
                     None => continue,
                 },
-                Ok(None) if self.answer.len() < config::ANSWER_HEAD_BYTES => {}
+                Ok(None) if self.answer.bytes.len() < config::ANSWER_HEAD_BYTES => {}
                 _ => return Some(self.refuse_answer(&"its head is too large or has a line without CR", client, context)),
             }
             if !self.link_is_readable(context) {
                 return None;
             }
-            context.buffers.lend(&mut self.answer);
-            if self.answer.room() == 0 {
-                self.answer.grow_to(config::ANSWER_HEAD_BYTES);
+            context.buffers.lend(&mut self.answer.bytes);
+            if self.answer.bytes.room() == 0 {
+                self.answer.bytes.grow_to(config::ANSWER_HEAD_BYTES);
             }
-            let connection = self.link.and_then(|link| context.connections.get(link))?;
-            let finding: &dyn Display = match connection.stream.read(&mut self.answer) {
+            let connection = self.attempt.link.and_then(|link| context.connections.get(link))?;
+            let finding: &dyn Display = match connection.stream.read(&mut self.answer.bytes) {
                 Ok(Read::Bytes(_)) => continue,
                 Ok(Read::Blocked) => return None,
                 Ok(Read::End) => &"closed the connection before it answered",
                 Err(error) => &error.to_string(),
             };
-            if !self.answer.is_empty() {
+            if !self.answer.bytes.is_empty() {
                 return Some(self.refuse_answer(&"it ended inside its head", client, context));
             }
             let written = self.outbound.was_written();
-            let failed = if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+            let failed = if self.attempt.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
             return Some(self.fail_attempt(failed, Cause::BackendClosed, finding, client, context));
         }
     }
@@ -69,9 +69,9 @@ impl Exchange {
     /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
     pub(super) fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
         context.buffers.lend(&mut self.output);
-        let (bytes, rest) = self.answer.unread().split_at(length);
+        let (bytes, rest) = self.answer.bytes.unread().split_at(length);
         trace::head(client.peer, "← received", bytes, rest);
-        let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer_end.lines()));
+        let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer.head_end.lines()));
         let room = if more_room.is_empty() { &mut room[..] } else { &mut more_room[..] };
         let Ok(head) = response::parse(bytes, room, self.request.is_head) else {
             return Some(self.refuse_answer(&"its head is not valid HTTP/1.1", client, context));
@@ -82,22 +82,22 @@ impl Exchange {
             }
             rewrite::response(self.output.tail(), &head, Delivery::Plain, ConnectionLine::WebSocket, context.date);
             self.note_answer(101, head.version, context);
-            self.answer.consume(length);
+            self.answer.bytes.consume(length);
             return Some(Flow::Goto(State::Tunnel));
         }
         if head.is_interim() {
-            self.interim_answers += 1;
+            self.answer.interims += 1;
             if self.request.version == Version::Http11 {
                 rewrite::response(self.output.tail(), &head, Delivery::Plain, ConnectionLine::Silent, context.date);
-                self.interim_sent = true;
+                self.answer.interim_sent = true;
             }
-            self.answer.consume(length);
-            self.answer_end = HeadEnd::default();
+            self.answer.bytes.consume(length);
+            self.answer.head_end = HeadEnd::default();
             if !self.upload.is_done() {
                 // The client may have waited for this: its time for the body begins now.
                 self.upload.start_clock(context);
             }
-            if self.interim_answers > config::INTERIM_ANSWERS {
+            if self.answer.interims > config::INTERIM_ANSWERS {
                 return Some(self.refuse_answer(&"it sends 1xx without end", client, context));
             }
             return match client.stream.flush(&mut self.output) {
@@ -107,14 +107,14 @@ impl Exchange {
         }
         let is_sent = self.upload.is_done() && self.outbound.unsent().is_empty();
         let delivery = rewrite::delivery(head.body, self.request.version);
-        self.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
-        self.keeps_backend = is_sent && head.is_persistent();
-        self.backend_idle = idle_time(&head, context);
+        self.ending.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
+        self.answer.keeps_backend = is_sent && head.is_persistent();
+        self.answer.backend_idle = idle_time(&head, context);
         let (line, starts_at) = (self.connection_line(), self.output.len());
         rewrite::response(self.output.tail(), &head, delivery, line, context.date);
         self.download = Download::new(head.body, delivery, starts_at, context);
         self.note_answer(head.status, head.version, context);
-        self.answer.consume(length);
+        self.answer.bytes.consume(length);
         if is_sent {
             self.outbound.release();
         }
@@ -122,9 +122,9 @@ impl Exchange {
     }
 
     pub(super) fn note_answer(&mut self, status: u16, version: Version, context: &mut Context<'_>) {
-        self.status = status;
-        self.answered_in = context.now.saturating_duration_since(self.request.started);
-        if let Some(in_flight) = &self.in_flight {
+        self.answer.status = status;
+        self.answer.after = context.now.saturating_duration_since(self.request.started);
+        if let Some(in_flight) = &self.attempt.in_flight {
             in_flight.backend().note_version(version == Version::Http10);
             context.cluster.answered(in_flight.backend(), context.now);
         }
@@ -132,7 +132,7 @@ impl Exchange {
 
     /// The backend broke the protocol after it had said something: no retry.
     pub(super) fn refuse_answer(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if let Some(in_flight) = &self.in_flight {
+        if let Some(in_flight) = &self.attempt.in_flight {
             log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);
             context.cluster.failed(in_flight.backend(), Attempt::SendFailed, &finding.to_string(), context.now);
         }

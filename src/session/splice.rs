@@ -13,7 +13,7 @@ impl Exchange {
     /// Starts splicing if it is worth it and nothing is left in our buffers; whether it did.
     pub(super) fn start_splice(&mut self, client: &Client, context: &mut Context<'_>) -> bool {
         let is_long = self.download.length_left().is_some_and(|left| left >= config::SPLICE_BYTES);
-        if !is_long || !self.answer.is_empty() || !self.upload.is_done() {
+        if !is_long || !self.answer.bytes.is_empty() || !self.upload.is_done() {
             return false;
         }
         let Some(pipe) = context.pipes.take() else {
@@ -23,7 +23,7 @@ impl Exchange {
             context.pipes.give(pipe);
             return false;
         }
-        context.buffers.reclaim(&mut self.answer);
+        context.buffers.reclaim(&mut self.answer.bytes);
         context.buffers.reclaim(&mut self.output);
         self.download.pipe = Some(pipe);
         true
@@ -31,15 +31,15 @@ impl Exchange {
 
     fn set_nonblocking(&mut self, client: &Client, context: &mut Context<'_>) -> std::io::Result<()> {
         client.stream.set_nonblocking(true)?;
-        match self.link.and_then(|link| context.connections.get(link)) {
+        match self.attempt.link.and_then(|link| context.connections.get(link)) {
             Some(connection) => connection.stream.set_nonblocking(true),
             None => Ok(()),
         }
     }
 
     fn end_splice_of_backend(&mut self, context: &mut Context<'_>) {
-        let connection = self.link.and_then(|link| context.connections.get(link));
-        self.keeps_backend &= connection.is_some_and(|connection| connection.stream.set_nonblocking(false).is_ok());
+        let connection = self.attempt.link.and_then(|link| context.connections.get(link));
+        self.answer.keeps_backend &= connection.is_some_and(|connection| connection.stream.set_nonblocking(false).is_ok());
         self.release_link(context);
     }
 
@@ -68,7 +68,7 @@ impl Exchange {
                         self.end_splice_of_backend(context);
                     }
                 }
-                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTruncated, client, context),
+                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTimeout, client, context),
                 Ok(Read::End) => return self.break_off(&CLOSED, client, context),
                 Err(error) => return self.break_off(&error, client, context),
             }
@@ -95,7 +95,7 @@ impl Exchange {
 
     fn fill_pipe(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
         let limit = self.download.length_left().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let connection = self.link.and_then(|link| context.connections.get(link));
+        let connection = self.attempt.link.and_then(|link| context.connections.get(link));
         match (connection, &mut self.download.pipe) {
             (Some(connection), Some(pipe)) => connection.stream.splice_to(pipe, limit.min(config::STEP_BYTES)),
             _ => Ok(Read::End),
@@ -103,7 +103,7 @@ impl Exchange {
     }
 
     fn end_splice(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.keeps_client &= client.stream.set_nonblocking(false).is_ok();
+        self.ending.keeps_client &= client.stream.set_nonblocking(false).is_ok();
         if let Some(pipe) = self.download.pipe.take() {
             context.pipes.give(pipe);
         }

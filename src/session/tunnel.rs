@@ -26,17 +26,17 @@ impl Exchange {
         let head = self.output.len();
         match client.stream.flush(&mut self.output) {
             Ok(true) => context.counters.bytes_sent.add(head as u64),
-            Ok(false) => return Flow::wait(self.last_deadline),
+            Ok(false) => return Flow::wait(self.ending.deadline),
             Err(_) => return Flow::close(Reason::ClientReset),
         }
         context.buffers.lend(&mut self.input);
-        context.buffers.lend(&mut self.answer);
-        let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
+        context.buffers.lend(&mut self.answer.bytes);
+        let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
             return self.end_tunnel(Reason::TunnelBroken, client, context);
         };
         let backend = &mut connection.stream;
-        let (up, sent_up) = relay(&mut client.stream, &mut self.input, backend, &mut self.client_ended);
-        let (down, sent_down) = relay(backend, &mut self.answer, &mut client.stream, &mut self.backend_ended);
+        let (up, sent_up) = relay(&mut client.stream, &mut self.input, backend, &mut self.tunnel_ends.client);
+        let (down, sent_down) = relay(backend, &mut self.answer.bytes, &mut client.stream, &mut self.tunnel_ends.backend);
         self.download.sent += sent_down as u64;
         context.counters.bytes_sent.add(sent_down as u64);
         match (up, down) {
@@ -46,12 +46,12 @@ impl Exchange {
         }
         let moved = sent_up.max(sent_down);
         if moved > 0 {
-            self.last_deadline = context.deadline(Timeout::Tunnel);
+            self.ending.deadline = context.deadline(Timeout::Tunnel);
         }
         if moved >= config::STEP_BYTES {
             return Flow::Yield(Verdict::Again);
         }
-        Flow::wait(self.last_deadline)
+        Flow::wait(self.ending.deadline)
     }
 
     fn end_tunnel(&mut self, reason: Reason, client: &Client, context: &mut Context<'_>) -> Flow {

@@ -78,50 +78,52 @@ impl Upload {
     /// Moves what fits from the client's bytes to the backend's; whether anything moved.
     fn take(&mut self, input: &mut Buffer, outbound: &mut Outbound) -> Result<bool, Cause> {
         let mut any = false;
-        loop {
-            if input.is_empty() || self.is_done() {
+        while !input.is_empty() && !self.is_done() {
+            let mut consumed = self.take_some(outbound.replay_room(), input, outbound)?;
+            if consumed == 0 {
+                // Only now: a full replay buffer is cut by the next byte of the body, not by its end.
+                consumed = self.take_some(outbound.make_room(), input, outbound)?;
+            }
+            if consumed == 0 {
                 return Ok(any);
             }
-            // Asked for only when there is something to take: a full replay buffer is cut by the next byte, not by its last.
-            let room = outbound.room();
-            if room == 0 {
-                return Ok(any);
-            }
-            let consumed = match &mut self.rest {
-                Rest::Nothing => 0,
-                Rest::Length(left) => {
-                    let take = input.len().min(room).min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    outbound.tail().extend_from_slice(&input.unread()[..take]);
-                    self.received += take as u64;
-                    *left -= take as u64;
-                    if *left == 0 {
-                        self.rest = Rest::Nothing;
-                    }
-                    take
-                }
-                Rest::Chunked(decoder) => {
-                    let (consumed, piece) = decoder.next_up_to(room, input.unread()).map_err(|_| Cause::BadChunk)?;
-                    match piece {
-                        Piece::NeedMore => {}
-                        Piece::Data(data) => {
-                            self.received += data.len() as u64;
-                            chunked::encode(outbound.tail(), data);
-                        }
-                        Piece::End(trailers) => {
-                            chunked::encode_end(outbound.tail(), trailers).map_err(|_| Cause::BadChunk)?;
-                            self.rest = Rest::Nothing;
-                        }
-                    }
-                    if consumed == 0 {
-                        return Ok(any);
-                    }
-                    consumed
-                }
-            };
             input.consume(consumed);
             any = true;
             if self.received > self.limit {
                 return Err(Cause::BodyTooLarge);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
+    fn take_some(&mut self, room: usize, input: &Buffer, outbound: &mut Outbound) -> Result<usize, Cause> {
+        match &mut self.rest {
+            Rest::Nothing => Ok(0),
+            Rest::Length(left) => {
+                let take = input.len().min(room).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                outbound.tail().extend_from_slice(&input.unread()[..take]);
+                self.received += take as u64;
+                *left -= take as u64;
+                if *left == 0 {
+                    self.rest = Rest::Nothing;
+                }
+                Ok(take)
+            }
+            Rest::Chunked(decoder) => {
+                let (consumed, piece) = decoder.next_up_to(room, input.unread()).map_err(|_| Cause::BadChunk)?;
+                match piece {
+                    Piece::NeedMore => {}
+                    Piece::Data(data) => {
+                        self.received += data.len() as u64;
+                        outbound.append_chunk(data);
+                    }
+                    Piece::End(trailers) => {
+                        chunked::encode_end(outbound.tail(), trailers).map_err(|_| Cause::BadChunk)?;
+                        self.rest = Rest::Nothing;
+                    }
+                }
+                Ok(consumed)
             }
         }
     }
@@ -173,7 +175,7 @@ impl Exchange {
                 Err(cause) => return Pumped::Bad(cause),
             };
             while !self.outbound.unsent().is_empty() {
-                let Some(connection) = self.link.and_then(|link| context.connections.get(link)) else {
+                let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
                     return Pumped::BackendGone;
                 };
                 match connection.stream.write(self.outbound.unsent()) {
@@ -221,7 +223,7 @@ impl Exchange {
     /// State `RequestBody`.
     pub(super) fn send_request(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired()
-            && let Some(connection) = self.link.and_then(|link| context.connections.get(link))
+            && let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link))
         {
             connection.stream.retry_write();
         }
@@ -248,10 +250,10 @@ impl Exchange {
 
     /// Nothing of the request moves just now, because of one side. A client that waits for a 100 waits for the backend.
     fn wait_for_upload(&mut self, side: Side, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let waits_for_continue = self.request.expects_continue && !self.upload.has_begun() && !self.interim_sent;
+        let waits_for_continue = self.request.expects_continue && !self.upload.has_begun() && !self.answer.interim_sent;
         let (deadline, cause) = match side {
             Side::Client if waits_for_continue => {
-                let deadline = *self.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+                let deadline = *self.history.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
             Side::Client => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
@@ -268,8 +270,12 @@ impl Exchange {
         if context.has_expired() {
             return self.refuse(Cause::RequestBodyTimeout, client, context);
         }
-        if self.request.expects_continue && !self.upload.has_begun() && self.collected.is_empty() && !self.interim_sent {
-            self.interim_sent = true;
+        if self.request.expects_continue
+            && !self.upload.has_begun()
+            && self.collected.body.is_empty()
+            && !self.answer.interim_sent
+        {
+            self.answer.interim_sent = true;
             context.buffers.lend(&mut self.output);
             self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -278,10 +284,10 @@ impl Exchange {
         }
         let mut moved = 0;
         loop {
-            match self.upload.collect(&mut self.input, &mut self.collected) {
+            match self.upload.collect(&mut self.input, &mut self.collected.body) {
                 Err(cause) => return self.refuse(cause, client, context),
                 Ok(true) => {
-                    self.request_end = Some(RequestEnd::Length(self.collected.len() as u64));
+                    self.request_end = Some(RequestEnd::Length(self.collected.body.len() as u64));
                     return Flow::Goto(State::Dispatch);
                 }
                 Ok(false) => {}

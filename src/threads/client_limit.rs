@@ -18,12 +18,13 @@ impl ClientLimit {
         Self { limit, counts: Mutex::default() }
     }
 
-    /// Counts a connection; whether it is within the limit.
+    /// Counts a connection, if it is within the limit.
     pub fn enter(&self, address: IpAddr) -> bool {
         let mut counts = self.counts.lock();
         let count = counts.entry(address).or_insert(0);
-        *count += 1;
-        *count <= self.limit
+        let is_within = *count < self.limit;
+        *count += usize::from(is_within);
+        is_within
     }
 
     /// A connection that was counted has ended.
@@ -48,7 +49,6 @@ mod tests {
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         assert!(limit.enter(one) && limit.enter(other));
         assert!(!limit.enter(one));
-        limit.leave(one);
         limit.leave(one);
         limit.leave(other);
         assert!(limit.counts.lock().is_empty());

@@ -5,12 +5,13 @@
 
 use super::client_limit::ClientLimit;
 use super::worker::Handle;
+use crate::config;
 use crate::error::Cause;
 use crate::wire::own_answer::{self, Manner};
 use crate::wire::rewrite::ConnectionLine;
 use crossbeam_channel::Receiver;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,8 +21,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How often accept errors are logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(5);
-/// Connections beyond the limit that are still answered properly; beyond these too, they are closed at once.
-const ANSWERED_OVER_LIMIT: usize = 256;
 
 /// What a listener counts.
 #[derive(Debug, Default)]
@@ -83,15 +82,10 @@ impl Listener {
     fn hand(&self, mut socket: TcpStream, peer: SocketAddr) {
         // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let is_within_client_limit = self.client_limit.as_ref().is_none_or(|limit| limit.enter(peer.ip()));
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
-        let total: usize = loads.iter().sum();
-        let refusal = match (total >= self.limit, is_within_client_limit) {
-            (true, _) => Some(Cause::Overload),
-            (false, false) => Some(Cause::ClientLimit),
-            (false, true) => None,
-        };
-        if total < self.limit + ANSWERED_OVER_LIMIT {
+        let refused: usize = self.workers.iter().map(Handle::refused).sum();
+        let refusal = self.refusal(loads.iter().sum::<usize>().saturating_sub(refused), peer.ip());
+        if refusal.is_none() || refused < config::ANSWERED_OVER_LIMIT {
             let least = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
             let (before, after) = self.workers.split_at(least);
             for worker in after.iter().chain(before) {
@@ -101,19 +95,28 @@ impl Listener {
                 }
             }
         }
-        self.turn_away(socket);
-        if let Some(limit) = &self.client_limit {
+        self.turn_away(socket, refusal.unwrap_or(Cause::Overload));
+        if let (None, Some(limit)) = (refusal, &self.client_limit) {
             limit.leave(peer.ip());
         }
     }
 
+    /// Why a connection is one too many, if it is, when so many are served. One that is not counts for its client.
+    fn refusal(&self, served: usize, client: IpAddr) -> Option<Cause> {
+        if served >= self.limit {
+            return Some(Cause::Overload);
+        }
+        let is_within = self.client_limit.as_ref().is_none_or(|limit| limit.enter(client));
+        if is_within { None } else { Some(Cause::ClientLimit) }
+    }
+
     /// Tells the client, as far as that works without waiting, and closes.
-    fn turn_away(&self, mut socket: TcpStream) {
+    fn turn_away(&self, mut socket: TcpStream, cause: Cause) {
         self.counters.turned_away.fetch_add(1, Relaxed);
         let date = httpdate::fmt_http_date(SystemTime::now());
         let manner = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: &date };
         let mut answer = Vec::new();
-        own_answer::write(&mut answer, Cause::Overload, Cause::Overload.sentence(), manner);
+        own_answer::write(&mut answer, cause, cause.sentence(), manner);
         // A fresh socket has room for this; whether the client reads it is its own affair.
         let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer));
     }

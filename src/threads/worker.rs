@@ -5,7 +5,7 @@
 
 use super::client_limit::ClientLimit;
 use super::deadlines::Deadlines;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
@@ -54,6 +54,7 @@ pub struct Handle {
     inbox: Sender<Message>,
     waker: Arc<Waker>,
     sessions: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
 
@@ -63,6 +64,11 @@ impl Handle {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// Those of them that are only there to be refused.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -70,7 +76,9 @@ impl Handle {
 
     /// Hands a socket over. A full inbox gives it back.
     pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
+        let is_refused = usize::from(refusal.is_some());
         self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.refused.fetch_add(is_refused, Ordering::Relaxed);
         match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
             Ok(()) => {
                 self.waker.wake();
@@ -78,6 +86,7 @@ impl Handle {
             }
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
                 self.sessions.fetch_sub(1, Ordering::Relaxed);
+                self.refused.fetch_sub(is_refused, Ordering::Relaxed);
                 match message {
                     Message::Socket { socket, .. } => Err(socket),
                     Message::Drain(_) => unreachable!("the message was a socket"),
@@ -118,6 +127,7 @@ pub struct Worker {
     caller: Caller,
     client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
+    refused_count: Arc<AtomicUsize>,
     counters: Arc<Counters>,
     sessions: Slots<Session>,
     connections: Connections,
@@ -141,7 +151,13 @@ impl Worker {
         let poller = Poller::new()?;
         let (sender, inbox) = crossbeam_channel::bounded(INBOX);
         let (calling, calls) = crossbeam_channel::unbounded();
-        let handle = Handle { inbox: sender, waker: poller.waker(), sessions: Arc::default(), counters: Arc::clone(&counters) };
+        let handle = Handle {
+            inbox: sender,
+            waker: poller.waker(),
+            sessions: Arc::default(),
+            refused: Arc::default(),
+            counters: Arc::clone(&counters),
+        };
         let now = Instant::now();
         let pipes = Pipes::new(shared.config.pipes_a_worker);
         let worker = Self {
@@ -152,6 +168,7 @@ impl Worker {
             caller: Caller::new(calling, poller.waker()),
             client_limit: shared.client_limit,
             session_count: Arc::clone(&handle.sessions),
+            refused_count: Arc::clone(&handle.refused),
             counters,
             sessions: Slots::default(),
             connections: Connections::new(poller),
@@ -282,7 +299,8 @@ impl Worker {
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Option<SlotKey> {
         self.counters.connections.add(1);
-        let idle_until = self.now + self.config.timeouts.idle;
+        let patience = if refusal.is_some() { config::FIRST_REQUEST_GRACE } else { self.config.timeouts.idle };
+        let idle_until = self.now + patience;
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
         if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
@@ -314,21 +332,23 @@ impl Worker {
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
-        let peer = self.with_session(key, Hint::Ready, |session, context| {
-            if reason.is_error() && reason != Reason::Refused {
-                log::info!("{} closed in stage {}: {}", session.peer(), session.stage(), reason.sentence());
-            }
+        self.with_session(key, Hint::Ready, |session, context| {
+            // A refusal has said more than this already.
+            let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
+            let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
             if catch_unwind(AssertUnwindSafe(|| session.close(context))).is_err() {
                 log::error!("{} could not be closed properly: a bug in the balancer", session.peer());
             }
-            session.peer().ip()
         });
-        if self.sessions.remove(key).is_some() {
+        if let Some(session) = self.sessions.remove(key) {
             self.deadlines.clear(key);
             self.counters.closed(reason);
             self.session_count.fetch_sub(1, Ordering::Relaxed);
-            if let (Some(limit), Some(peer)) = (&self.client_limit, peer) {
-                limit.leave(peer);
+            if session.is_refused() {
+                self.refused_count.fetch_sub(1, Ordering::Relaxed);
+            } else if let Some(limit) = &self.client_limit {
+                limit.leave(session.peer().ip());
             }
         }
     }

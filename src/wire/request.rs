@@ -107,6 +107,12 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     }
 }
 
+/// Whether the target in a request line that is not whole yet is too long already.
+pub fn has_too_long_target(line: &[u8]) -> bool {
+    let target = line.split(|byte| *byte == b' ').nth(1);
+    line.len() > config::TARGET_BYTES && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
+}
+
 fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
     let (method, path) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
     if path.len() > config::TARGET_BYTES {
@@ -177,6 +183,16 @@ impl<'b> Facts<'b> {
             }
         }
     }
+}
+
+/// Whether bytes that are no valid head have an Accept line with JSON: good enough to choose the words of a refusal.
+pub fn seems_to_accept_json(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte == b'\n').any(|line| {
+        let Some(colon) = memchr::memchr(b':', line) else {
+            return false;
+        };
+        line[..colon].eq_ignore_ascii_case(b"accept") && fields::list(&line[colon + 1..]).any(is_json)
+    })
 }
 
 /// Whether a media range is JSON, whatever its parameters say.
@@ -297,6 +313,12 @@ mod tests {
         assert_eq!(judge(&long), Err(Cause::TargetTooLong));
         let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
         assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_may_still_ask_for_json() {
+        assert!(seems_to_accept_json(b"GET / HTTP/1.1\r\nbad field\r\naccept: text/html, application/json;q=1\r\n"));
+        assert!(!seems_to_accept_json(b"GET /application/json HTTP/1.1\r\nAccept: */*\r\n"));
     }
 
     #[test]

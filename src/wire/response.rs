@@ -120,8 +120,9 @@ impl Facts {
 /// The `timeout` parameter, in seconds.
 fn keep_alive_timeout(value: &[u8]) -> Option<Duration> {
     let value = std::str::from_utf8(value).ok()?;
-    let seconds = value.split(',').find_map(|parameter| parameter.trim().strip_prefix("timeout="))?;
-    seconds.parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
+    let mut parameters = value.split(',').filter_map(|parameter| parameter.split_once('='));
+    let (_, seconds) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().parse::<u32>().ok().map(|seconds| Duration::from_secs(u64::from(seconds)))
 }
 
 #[cfg(test)]

@@ -86,8 +86,8 @@ fn a_chunk_ends_in_cr_lf_where_its_size_says() {
 
 #[test]
 fn a_chunk_extension_has_no_control_characters_and_a_limit() {
-    let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300));
-    let without_end = format!("5;{}", "x".repeat(300));
+    let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(4_100));
+    let without_end = format!("5;{}", "x".repeat(4_100));
     refuses(&[
         "5;a\nb\r\nhello\r\n0\r\n\r\n",
         "5;\n\r\nhello\r\n0\r\n\r\n",

@@ -1,6 +1,7 @@
 //! Other protocols that knock at the port: they get one answer that their users can read, and no backend hears of them.
 
 use super::Scene;
+use crate::support::exchange;
 
 #[test]
 fn http_0_9_is_refused() {
@@ -36,6 +37,19 @@ fn a_first_line_of_something_else_is_answered_at_once_and_its_head_is_not_waited
     Scene::new().refuses(400, "bad_request_line", &["GET /\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "EHLO mail.test\r\n", "* OK\r\n"]);
     Scene::new().refuses(505, "version_unknown", &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"]);
     Scene::new().refuses(405, "method_refused", &["CONNECT h:80 HTTP/1.1\r\n"]);
+}
+
+#[test]
+fn a_refusal_is_json_for_who_accepts_json_also_if_the_head_is_not_understood() {
+    let scene = Scene::new();
+    for head in [
+        "GET / HTTP/1.1\r\nHost: a b\r\nAccept: application/json",
+        "GET / HTTP/1.1\r\nacCept: text/plain, application/json\r\nbad field: x",
+    ] {
+        let response = exchange(scene.lb.address(), format!("{head}\r\n\r\n"));
+        let body: serde_json::Value = serde_json::from_str(&response.text()).expect("it is JSON");
+        assert_eq!((response.status, &body["status"]), (400, &400.into()));
+    }
 }
 
 #[test]

@@ -312,7 +312,7 @@ fn a_backend_that_stalls_inside_its_body_shows_as_a_truncation() {
         let response = client.read_response();
         assert_eq!((response.status, response.text().as_str(), response.truncated), (200, "hello", true), "{head:?}");
         assert!(since.elapsed() >= SHORT - MS, "after {:?}", since.elapsed());
-        lb.wait_for_closed(Reason::AnswerTruncated, 1);
+        lb.wait_for_closed(Reason::AnswerTimeout, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
     }
@@ -352,7 +352,7 @@ fn a_slow_backend_does_not_make_a_slow_reader() {
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
     assert_eq!((response.body.len(), response.truncated), (300_000, true));
-    lb.wait_for_closed(Reason::AnswerTruncated, 1);
+    lb.wait_for_closed(Reason::AnswerTimeout, 1);
     assert_eq!(lb.totals().closed(Reason::SlowReader), 0);
 }
 

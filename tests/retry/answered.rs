@@ -64,3 +64,15 @@ fn an_answer_that_is_not_http_is_a_502_and_nobody_else_is_asked() {
         assert_eq!((first.count(), next.count()), (1, 0));
     }
 }
+
+#[test]
+fn a_1xx_counts_as_an_answer_byte_also_where_it_is_not_passed_on() {
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let first = origin("first", [vec![Step::ReadRequest, Step::send("HTTP/1.1 103 Early Hints\r\n\r\n"), Step::Reset]]);
+        let next = Origin::named("next");
+        let lb = balancer(&[first.address(), next.address()]);
+        let response = exchange(lb.address(), format!("GET / {version}\r\nHost: x\r\n\r\n"));
+        assert_failed(&response, 502, "backend_closed");
+        assert_eq!((first.count(), next.count()), (1, 0), "{version}");
+    }
+}

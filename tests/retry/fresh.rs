@@ -58,6 +58,23 @@ fn a_body_of_up_to_64_kib_is_sent_again_whole() {
 }
 
 #[test]
+fn a_chunked_body_of_up_to_64_kib_is_sent_again_whole_and_a_longer_one_is_not() {
+    let chunked = |length: usize| {
+        let chunks: String = (0..length / 4096).map(|_| format!("1000\r\n{}\r\n", "x".repeat(4096))).collect();
+        format!("PUT /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+    };
+    for (length, is_saved) in [(4_096, true), (65_536, true), (69_632, false)] {
+        let first = origin("first", [DIES.to_vec()]);
+        let next = Origin::named("next");
+        let lb = balancer(&[first.address(), next.address()]);
+        let response = exchange(lb.address(), chunked(length));
+        assert_eq!(response.status, if is_saved { 200 } else { 502 }, "{length} bytes");
+        assert_eq!(next.count(), usize::from(is_saved), "{length} bytes");
+        assert!(!is_saved || next.only_request().body.len() == length, "{length} bytes");
+    }
+}
+
+#[test]
 fn a_body_over_64_kib_is_not_sent_again() {
     for length in [65_537, 200_000] {
         let first = origin("first", [DIES.to_vec()]);
