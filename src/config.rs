@@ -25,6 +25,8 @@ pub const REPLAY_BYTES: usize = 64 * 1024;
 pub const STEP_BYTES: usize = 256 * 1024;
 /// What is read and dropped after a refusal so that the answer is not lost to a reset, in bytes.
 pub const LINGER_BYTES: usize = 256 * 1024;
+/// An answer of this size fits into any socket's buffers, in bytes: a longer one may still be on its way when it was sent.
+pub const BUFFERED_BYTES: u64 = 16 * 1024;
 /// The most fields in an answer's head.
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.

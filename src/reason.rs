@@ -39,7 +39,7 @@ reasons! {
     AnswerTruncated, error, "answer_truncated", "the backend died or broke the framing inside the answer's body";
     AnswerTimeout, error, "answer_timeout", "the backend's answer made no progress (--body-timeout)";
     EarlyAnswer, ok, "early_answer", "the backend answered before the request body was complete";
-    TunnelIdle, ok, "tunnel_idle", "nothing moved through the tunnel for too long (--tunnel-timeout)";
+    TunnelIdle, error, "tunnel_idle", "nothing moved through the tunnel for too long (--tunnel-timeout)";
     TunnelBroken, error, "tunnel_broken", "one side of the tunnel was reset";
     Overload, error, "overload", "there were too many connections, in all or from this client";
     DrainCut, error, "drain_cut", "the time to finish passed with the connection still busy (--drain-timeout)";

@@ -64,17 +64,23 @@ impl Exchange {
 
     /// State `Linger`.
     pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
+        if context.has_expired() || client.stream.is_broken() {
             return Flow::close(self.ending.reason);
         }
         context.buffers.lend(&mut self.input);
-        loop {
+        while self.ending.linger_left > 0 {
             self.input.clear();
             match client.stream.read(&mut self.input) {
-                Ok(Read::Bytes(count)) if count < self.ending.linger_left => self.ending.linger_left -= count,
+                Ok(Read::Bytes(count)) => self.ending.linger_left = self.ending.linger_left.saturating_sub(count),
                 Ok(Read::Blocked) => return Flow::wait(self.ending.deadline),
-                _ => return Flow::close(self.ending.reason),
+                Ok(Read::End) | Err(_) => return Flow::close(self.ending.reason),
             }
+        }
+        // It is not listened to any longer. A few lines of ours have reached it long since; a long answer needs the rest of the time.
+        if self.download.sent > config::BUFFERED_BYTES {
+            Flow::wait(self.ending.deadline)
+        } else {
+            Flow::close(self.ending.reason)
         }
     }
 

@@ -192,7 +192,13 @@ impl Worker {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<SlotKey> = Vec::new();
         loop {
-            let (timeout, inbox, calls) = (self.timeout(), &self.inbox, &self.calls);
+            // Before the wait: what has happened to idle backend connections by the time a new client's request is read is then
+            // in the same batch of events as the request, or was seen earlier.
+            self.take_messages(&mut ready);
+            if let Some(cut) = self.drained() {
+                return cut;
+            }
+            let (timeout, inbox, calls) = (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
             let nothing_pending = || inbox.is_empty() && calls.is_empty();
             if let Err(error) = self.connections.poller().wait(&mut events, timeout, nothing_pending) {
                 // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
@@ -201,7 +207,6 @@ impl Worker {
             self.look_at_the_clock();
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
             self.note_events(&events, &mut ready);
-            self.take_messages(&mut ready);
             let in_line = self.again.len().min(AGAIN_A_TURN);
             ready.extend(self.again.drain(..in_line));
             for key in ready.drain(..) {
@@ -218,19 +223,20 @@ impl Worker {
                 self.connections.expire(self.now);
                 self.sweep_at = self.now + SWEEP;
             }
-            if let Some(until) = self.drain_until {
-                if self.sessions.is_empty() && self.inbox.is_empty() {
-                    return 0;
-                }
-                if self.now >= until {
-                    return self.cut();
-                }
-            }
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+    /// How many connections had to be cut, once the drain is over.
+    fn drained(&mut self) -> Option<usize> {
+        let until = self.drain_until?;
+        if self.sessions.is_empty() && self.inbox.is_empty() {
+            return Some(0);
+        }
+        (self.now >= until).then(|| self.cut())
+    }
+
+    fn timeout(&self, has_ready: bool) -> Option<Duration> {
+        if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
         let sweep = (!self.connections.is_empty()).then_some(self.sweep_at);
@@ -272,7 +278,7 @@ impl Worker {
     fn take_messages(&mut self, ready: &mut Vec<SlotKey>) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Message::Socket { socket, peer, refusal } => ready.extend(self.admit(socket, peer, refusal)),
+                Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
                 Message::Drain(until) => {
                     self.drain_until = Some(until);
                     self.connections.close_idle();
@@ -297,7 +303,8 @@ impl Worker {
         }
     }
 
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Option<SlotKey> {
+    /// Takes a connection over. Its first event comes at once, because it can be written to.
+    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
         self.counters.connections.add(1);
         let patience = if refusal.is_some() { config::FIRST_REQUEST_GRACE } else { self.config.timeouts.idle };
         let idle_until = self.now + patience;
@@ -306,10 +313,7 @@ impl Worker {
         if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
             log::warn!("cannot watch the connection of {peer}: {error}");
             self.close(key, Reason::Overload);
-            return None;
         }
-        session.stand_in_line();
-        Some(key)
     }
 
     /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.

@@ -107,6 +107,22 @@ fn the_linger_ends_after_its_time_or_after_too_many_bytes() {
 }
 
 #[test]
+fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
+    let body = "answer ".repeat(100_000);
+    let answer = format!("HTTP/1.1 413 Too Much\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let origin = Origin::start([Step::ReadHead, Step::send(answer), Step::Hang]);
+    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let mut client = lb.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n");
+    // More than is dropped after an answer, and sent before any of the answer is read.
+    while client.try_send(vec![b'x'; 32 * 1024]).is_ok() && lb.totals().bytes_sent < body.len() as u64 {}
+    let response = client.read_response();
+    assert!(response.text() == body, "{} bytes of {}", response.body.len(), body.len());
+    client.reset();
+    lb.wait_for_closed(Reason::EarlyAnswer, 1);
+}
+
+#[test]
 fn a_refusal_to_head_has_no_body() {
     let scene = Scene::new();
     for request in
