@@ -47,7 +47,7 @@ impl fmt::Display for StartError {
             Self::Listen(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 write!(f, "cannot listen on {address}: ports below 1024 need privileges; choose another with --port")
             }
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Self::Listen(address, error) if net::is_foreign_address(error) => {
                 write!(f, "cannot listen on {address}: this machine does not have that address; choose another with --host")
             }
             Self::Listen(address, error) => {
@@ -230,15 +230,30 @@ fn share_out_files(config: &mut Config) {
     }
 }
 
+/// Listens on every address. One of several that this machine does not have is passed over: `localhost` names `::1` also where
+/// there is no IPv6. If any port will do, all get the same one.
 fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketAddr>), StartError> {
-    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::<SocketAddr>::new());
+    let mut missing = None;
     for address in &config.listen {
-        let failed = |error| StartError::Listen(*address, error);
-        let socket = net::listen(*address).map_err(failed)?;
-        addresses.push(socket.local_addr().map_err(failed)?);
-        sockets.push(Arc::new(socket));
+        let port = if address.port() == 0 { addresses.first().map_or(0, SocketAddr::port) } else { address.port() };
+        let address = SocketAddr::new(address.ip(), port);
+        match net::listen(address) {
+            Ok(socket) => {
+                addresses.push(socket.local_addr().map_err(|error| StartError::Listen(address, error))?);
+                sockets.push(Arc::new(socket));
+            }
+            Err(error) if net::is_foreign_address(&error) => {
+                log::warn!("not listening on {address}: this machine does not have that address");
+                missing = Some(StartError::Listen(address, error));
+            }
+            Err(error) => return Err(StartError::Listen(address, error)),
+        }
     }
-    Ok((sockets, addresses))
+    match missing {
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok((sockets, addresses)),
+    }
 }
 
 /// A backend that is one of our own listeners is a loop.
@@ -263,4 +278,38 @@ fn is_own_address(ip: IpAddr) -> bool {
         socket.local_addr()
     });
     source.is_ok_and(|source| source.ip() == ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening_on(addresses: &[&str]) -> Result<Vec<SocketAddr>, StartError> {
+        let listen = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        open_listeners(&Config { listen, ..Config::default() }).map(|(_, addresses)| addresses)
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_get_the_same_free_port() {
+        let addresses = listening_on(&["127.0.0.1:0", "127.0.0.2:0"]).unwrap();
+        assert_eq!(addresses.len(), 2);
+        assert_eq!(addresses[0].port(), addresses[1].port());
+    }
+
+    #[test]
+    fn an_address_that_this_machine_does_not_have_is_passed_over_while_there_is_another() {
+        // 192.0.2.0/24 is for documentation: nobody has it.
+        let addresses = listening_on(&["192.0.2.1:0", "127.0.0.1:0"]).unwrap();
+        assert_eq!(addresses.len(), 1);
+        let error = listening_on(&["192.0.2.1:0"]).unwrap_err();
+        assert!(error.to_string().contains("this machine does not have that address"), "{error}");
+    }
+
+    #[test]
+    fn a_port_in_use_is_never_passed_over() {
+        let holder = TcpListener::bind("127.0.0.2:0").unwrap();
+        let taken = holder.local_addr().unwrap().to_string();
+        let error = listening_on(&["127.0.0.1:0", &taken]).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
 }

@@ -42,6 +42,11 @@ pub fn raise_file_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
+/// Whether listening failed because this machine does not have the address, or nothing of its family.
+pub fn is_foreign_address(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
 /// Whether this machine has run out of something: descriptors, memory or local ports. Such an error is our own fault; it says
 /// nothing about the other side.
 pub fn is_shortage(error: &io::Error) -> bool {
