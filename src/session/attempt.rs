@@ -194,10 +194,9 @@ impl Exchange {
         client: &mut Client,
         context: &mut Context<'_>,
     ) -> Flow {
-        let in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
+        let mut in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
         self.drop_link(context);
         self.history.last_failure = Some(cause);
-        self.history.last_backend = Some(Arc::clone(in_flight.backend()));
         match failed {
             Failed::Connect => {
                 context.cluster.failed(in_flight.backend(), Attempt::ConnectFailed, &finding.to_string(), context.now);
@@ -227,6 +226,8 @@ impl Exchange {
         self.history.retry_of = Some(failed);
         log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
         if is_other {
+            in_flight.release();
+            self.attempt.in_flight = Some(in_flight);
             return Flow::Goto(State::Dispatch);
         }
         self.start_attempt(in_flight, false, client, context)
@@ -250,10 +251,10 @@ impl Exchange {
         self.free_place();
     }
 
-    /// The backend has nothing to do for this exchange any more; its name is kept for the log.
+    /// The backend has nothing to do for this exchange any more.
     pub(super) fn free_place(&mut self) {
-        if let Some(in_flight) = self.attempt.in_flight.take() {
-            self.history.last_backend = Some(Arc::clone(in_flight.backend()));
+        if let Some(in_flight) = &mut self.attempt.in_flight {
+            in_flight.release();
         }
     }
 

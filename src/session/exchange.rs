@@ -127,13 +127,12 @@ pub(super) struct History {
     pub(super) first_byte_deadline: Option<Deadline>,
     /// Until when a backend must say 100 to a client that waits for it.
     pub(super) continue_deadline: Option<Deadline>,
-    /// The backend that has answered and is done, or has failed: for the log.
-    pub(super) last_backend: Option<Arc<Backend>>,
 }
 
 /// One try against one backend.
 #[derive(Debug)]
 pub(super) struct Attempt {
+    /// The backend, and the place at it until it is done or has failed.
     pub(super) in_flight: Option<InFlight>,
     /// The backend connection in use.
     pub(super) link: Option<SlotKey>,
@@ -294,7 +293,6 @@ impl Exchange {
 
     /// The backend that has served or failed this exchange last.
     pub(super) fn backend_name(&self) -> &str {
-        let backend = self.attempt.in_flight.as_ref().map(InFlight::backend).or(self.history.last_backend.as_ref());
-        backend.map_or("-", |backend| backend.name.as_str())
+        self.attempt.in_flight.as_ref().map_or("-", |in_flight| in_flight.backend().name.as_str())
     }
 }

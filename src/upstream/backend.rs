@@ -95,10 +95,11 @@ impl Backend {
     }
 }
 
-/// One request that is at a backend; the count goes down when this is dropped, however the request ended.
+/// One request that is at a backend; the count goes down when this is released or dropped, however the request ended.
 #[derive(Debug)]
 pub struct InFlight {
     backend: Arc<Backend>,
+    is_released: bool,
 }
 
 impl InFlight {
@@ -110,20 +111,28 @@ impl InFlight {
             let one_more = |count: usize| (count < backend.limit).then_some(count + 1);
             backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         }
-        Some(Self { backend: Arc::clone(backend) })
+        Some(Self { backend: Arc::clone(backend), is_released: false })
     }
 
-    /// Whose request it is.
+    /// Whose request it is, or was.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// The backend is done with it: the place is free from now on.
+    pub fn release(&mut self) {
+        if std::mem::replace(&mut self.is_released, true) {
+            return;
+        }
+        // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that somebody waits.
+        self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.backend.queue.call_first(|tried| !tried.contains(&self.backend.id));
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that somebody waits.
-        self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.backend.queue.call_first(|tried| !tried.contains(&self.backend.id));
+        self.release();
     }
 }
 
@@ -154,10 +163,13 @@ mod tests {
     #[test]
     fn a_request_counts_while_its_guard_lives() {
         let backend = Arc::new(Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap()));
-        let guard = InFlight::take(&backend).unwrap();
+        let mut guard = InFlight::take(&backend).unwrap();
+        let other = InFlight::take(&backend).unwrap();
+        assert_eq!(backend.in_flight(), 2);
+        guard.release();
         assert_eq!(backend.in_flight(), 1);
-        drop(guard);
-        assert_eq!(backend.in_flight(), 0);
+        drop((guard, other));
+        assert_eq!(backend.in_flight(), 0, "each was counted once");
     }
 
     #[test]

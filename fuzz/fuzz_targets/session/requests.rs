@@ -118,9 +118,13 @@ impl Requests {
         let empty_lines = request::leading_empty_lines(&self.pending);
         self.is_malformed |= empty_lines > config::LEADING_EMPTY_LINES;
         self.pending.drain(..2 * empty_lines);
-        let Some(length) = HeadEnd::default().find(&self.pending).map_err(|cause| cause.to_string())? else {
+        let mut end = HeadEnd::default();
+        let Some(length) = end.find(&self.pending).map_err(|cause| cause.to_string())? else {
             // What cannot be the start of a request need not be waited for.
-            self.is_malformed |= self.pending.first().is_some_and(|first| !fields::is_token(&[*first]) && self.pending != b"\r");
+            self.is_malformed |= match end.first_line(&self.pending) {
+                Some(line) => request::check_line(line).is_err(),
+                None => self.pending.first().is_some_and(|first| !fields::is_token(&[*first]) && self.pending != b"\r"),
+            };
             return Ok(Next::More);
         };
         let mut room = fields::room();
