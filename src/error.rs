@@ -79,7 +79,7 @@ causes! {
     ClientLimit, Client, Head, 429, "client_limit", "there are too many connections from this client address (--max-connections-per-client)";
     HeadTooLarge, Client, Head, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
     CodingUnknown, Client, Head, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
-    VersionUnknown, Client, Head, 505, "version_unknown", "only HTTP/1.1 and HTTP/1.0 are served here";
+    VersionUnknown, Client, Head, 505, "version_unknown", "only HTTP/1 is served here";
     NoBackend, Balancer, Pick, 503, "no_backend", "no backend is healthy";
     BackendFull, Balancer, Pick, 503, "backend_full", "every healthy backend has as many requests as it may (--backend-max-connections), and none came free in time (--queue-timeout)";
     Overload, Balancer, Pick, 503, "overload", "the balancer is at its limit of connections or file descriptors";

@@ -27,6 +27,11 @@ impl Buffer {
         &self.bytes[self.start..]
     }
 
+    /// The same, to be changed in place.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
     /// How many bytes were not consumed yet.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start

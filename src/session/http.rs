@@ -81,6 +81,7 @@ impl Exchange {
 
     /// The head is whole: judges it, writes it anew and notes what the rest of the exchange needs to know.
     fn begin(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        request::lower_minor_version(&mut self.input.unread_mut()[..length]);
         let (bytes, rest) = self.input.unread().split_at(length);
         trace::head(client.peer, "→ received", bytes, rest);
         let mut room = fields::room();

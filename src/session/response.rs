@@ -69,6 +69,7 @@ impl Exchange {
     /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
     pub(super) fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
         context.buffers.lend(&mut self.output);
+        response::lower_minor_version(self.answer.bytes.unread_mut());
         let (bytes, rest) = self.answer.bytes.unread().split_at(length);
         trace::head(client.peer, "← received", bytes, rest);
         let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer.head_end.lines()));

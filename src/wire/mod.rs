@@ -29,6 +29,13 @@ impl Version {
     }
 }
 
+/// Makes HTTP/1.1 of a higher minor version: whoever says that speaks HTTP/1.1 as well (RFC 9110 section 2.5).
+fn lower_minor_version(version: &mut [u8; 8]) {
+    if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = version {
+        *minor = b'1';
+    }
+}
+
 /// Where a body ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {

@@ -56,6 +56,14 @@ pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
+/// Makes HTTP/1.1 of a higher minor version, in place. To be called before [`parse`].
+pub fn lower_minor_version(head: &mut [u8]) {
+    let line = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    if let Some(version) = head[..line].last_chunk_mut() {
+        super::lower_minor_version(version);
+    }
+}
+
 /// Parses a whole head, its empty line included.
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<RequestHead<'h, 'b>, Cause> {
     let mut parsed = httparse::Request::new(&mut []);
@@ -98,7 +106,8 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
 
 /// Judges a request line alone, without its line end: for what must not wait until the head is whole.
 pub fn check_line(line: &[u8]) -> Result<(), Cause> {
-    let head = [line, b"\r\n\r\n"].concat();
+    let mut head = [line, b"\r\n\r\n"].concat();
+    lower_minor_version(&mut head);
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse(&head) {
         Ok(Status::Complete(length)) if length == head.len() => judge_line(&parsed).map(|_| ()),
@@ -326,6 +335,7 @@ mod tests {
         let rows = [
             ("GET / HTTP/1.1", Ok(())),
             ("OPTIONS * HTTP/1.0", Ok(())),
+            ("GET / HTTP/1.2", Ok(())),
             ("GET /", Err(Cause::BadRequestLine)),
             ("SSH-2.0-OpenSSH", Err(Cause::BadRequestLine)),
             ("EHLO mail", Err(Cause::BadRequestLine)),
@@ -336,7 +346,9 @@ mod tests {
         ];
         for (line, judgement) in rows {
             assert_eq!(check_line(line.as_bytes()), judgement, "{line:?}");
-            assert_eq!(judge(&format!("{line}\r\nHost: h\r\n\r\n")).map(|_| ()), judgement, "{line:?}");
+            let mut head = format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
+            lower_minor_version(&mut head);
+            assert_eq!(judge(std::str::from_utf8(&head).unwrap()).map(|_| ()), judgement, "{line:?}");
         }
     }
 

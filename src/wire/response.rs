@@ -49,6 +49,13 @@ impl ResponseHead<'_, '_> {
     }
 }
 
+/// Makes HTTP/1.1 of a higher minor version, in place. To be called before [`parse`].
+pub fn lower_minor_version(head: &mut [u8]) {
+    if let Some(version) = head.first_chunk_mut() {
+        super::lower_minor_version(version);
+    }
+}
+
 /// Parses a whole head, its empty line included. `to_head` says that it answers a HEAD request.
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>, to_head: bool) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
     let mut parsed = httparse::Response::new(&mut []);

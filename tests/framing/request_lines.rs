@@ -1,6 +1,7 @@
 //! The request line: method, target, version, and exactly one space between them.
 
 use super::Scene;
+use crate::support::{After, Lb, Origin, get};
 
 /// A request with this first line and otherwise in order.
 fn lines(lines: &[&str]) -> Vec<String> {
@@ -85,6 +86,20 @@ fn another_major_version_is_not_supported() {
         "version_unknown",
         &lines(&["GET / HTTP/0.9", "GET / HTTP/2.0", "GET / HTTP/2.1", "GET / HTTP/3.0", "GET / HTTP/9.9"]),
     );
+}
+
+#[test]
+fn a_higher_minor_version_is_served_as_the_one_we_know() {
+    let scene = Scene::new();
+    let mut client = scene.lb.connect();
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        let response = client.exchange(format!("GET / {version}\r\nHost: h\r\n\r\n"));
+        assert_eq!((response.status, response.version.as_str(), response.says_close()), (200, "HTTP/1.1", false));
+    }
+    assert!(scene.origin.requests().iter().all(|request| request.version == "HTTP/1.1"));
+    let origin = Origin::raw("HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Keep);
+    let response = get(Lb::over(&[&origin]).address(), "/");
+    assert_eq!((response.status, response.version.as_str(), response.text().as_str()), (200, "HTTP/1.1", "ok"));
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Requests {
             };
             return Ok(Next::More);
         };
+        request::lower_minor_version(&mut self.pending[..length]);
         let mut room = fields::room();
         let head = request::parse(&self.pending[..length], &mut room).map_err(|cause| cause.to_string())?;
         let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
