@@ -9,6 +9,7 @@ use crate::upstream::backend::{Backend, Connecting, InFlight};
 use crate::upstream::cluster::Picked;
 use crate::upstream::health::Attempt;
 use crate::upstream::retry::{self, Failed, Failure, Next};
+use crate::wire::Body;
 use crate::wire::rewrite::{self, RequestEnd};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -56,10 +57,11 @@ impl Exchange {
         }
     }
 
-    /// Waits for a place, behind those who wait already; who was called and found none is the first again.
+    /// Waits for a place, behind those who wait already; who was called and found none has the place of before.
     fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let was_called = std::mem::take(&mut self.seat.was_called);
-        if !context.cluster.queue().join(context.key, context.caller, &self.history.tried, was_called) {
+        self.seat.was_called = false;
+        self.seat.ticket = context.cluster.queue().join(context.key, context.caller, &self.history.tried, self.seat.ticket);
+        if self.seat.ticket.is_none() {
             return self.refuse(Cause::BackendFull, client, context);
         }
         self.seat.is_queued = true;
@@ -161,7 +163,7 @@ impl Exchange {
         self.outbound.start_attempt(&end);
         self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected.body));
         if log::log_enabled!(log::Level::Debug) {
-            trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), b"");
+            trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), Body::None, b"");
         }
     }
 
@@ -206,6 +208,10 @@ impl Exchange {
             }
             // An idle connection that the backend closed is in order.
             Failed::Reused { .. } => {}
+        }
+        if failed == Failed::Connect && !self.outbound.has_body() {
+            // Nobody has heard of the body yet: how it is framed is open again.
+            self.request_end = None;
         }
         let failure = Failure {
             failed,

@@ -265,7 +265,8 @@ impl Exchange {
 
     /// Whether the answer is not whole though its end looks like one: where its end is the connection's, only a reset says so.
     pub(super) fn is_broken_off(&self) -> bool {
-        self.state == State::ResponseBody && self.download.delivery == Delivery::UntilClose && !self.download.is_done()
+        let is_whole = self.download.is_done() && self.output.is_empty();
+        self.state == State::ResponseBody && self.download.delivery == Delivery::UntilClose && !is_whole
     }
 
     fn upload_has_ended(&self) -> bool {

@@ -9,6 +9,7 @@ use crate::error::Cause;
 use crate::net::{Buffer, SlotKey};
 use crate::reason::Reason;
 use crate::upstream::backend::{Backend, Connecting, InFlight};
+use crate::upstream::queue::Ticket;
 use crate::upstream::retry::Failed;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::request::RequestHead;
@@ -110,6 +111,8 @@ pub(super) struct Collected {
 pub(super) struct Seat {
     pub(super) is_queued: bool,
     pub(super) was_called: bool,
+    /// Its place in the queue, also when it comes back.
+    pub(super) ticket: Option<Ticket>,
     /// The first wait's deadline holds for all.
     pub(super) deadline: Option<Deadline>,
 }
@@ -242,7 +245,10 @@ impl Exchange {
                 self.ending.deadline = context.deadline(Timeout::Linger);
             }
             State::OwnAnswer => self.ending.deadline = context.deadline(Timeout::Body),
-            State::Tunnel => self.ending.deadline = context.deadline(Timeout::Tunnel),
+            State::Tunnel => {
+                self.outbound.release();
+                self.ending.deadline = context.deadline(Timeout::Tunnel);
+            }
             _ => {}
         }
     }

@@ -83,12 +83,15 @@ impl Exchange {
     fn begin(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Flow {
         request::lower_minor_version(&mut self.input.unread_mut()[..length]);
         let (bytes, rest) = self.input.unread().split_at(length);
-        trace::head(client.peer, "→ received", bytes, rest);
         let mut room = fields::room();
         let head = match request::parse(bytes, &mut room) {
             Ok(head) => head,
-            Err(cause) => return self.refuse_head(cause, client, context),
+            Err(cause) => {
+                trace::head(client.peer, "→ received", bytes, Body::None, b"");
+                return self.refuse_head(cause, client, context);
+            }
         };
+        trace::head(client.peer, "→ received", bytes, head.body, rest);
         context.counters.requests.add(1);
         self.request = Request::from_head(&head, context.now);
         self.upload = Upload::new(head.body, context);

@@ -67,6 +67,11 @@ impl Outbound {
         self.sent += count;
     }
 
+    /// Whether any of the body came, or its end.
+    pub(super) fn has_body(&self) -> bool {
+        self.cut || self.bytes.len() > self.body
+    }
+
     /// Whether any byte went out in this attempt.
     pub(super) fn was_written(&self) -> bool {
         self.sent > 0 || self.cut

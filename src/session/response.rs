@@ -12,7 +12,7 @@ use crate::upstream::retry::Failed;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::response::{self, ResponseHead};
 use crate::wire::rewrite::{self, ConnectionLine, Delivery};
-use crate::wire::{Version, fields};
+use crate::wire::{Body, Version, fields};
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -71,12 +71,13 @@ impl Exchange {
         context.buffers.lend(&mut self.output);
         response::lower_minor_version(self.answer.bytes.unread_mut());
         let (bytes, rest) = self.answer.bytes.unread().split_at(length);
-        trace::head(client.peer, "← received", bytes, rest);
         let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer.head_end.lines()));
         let room = if more_room.is_empty() { &mut room[..] } else { &mut more_room[..] };
         let Ok(head) = response::parse(bytes, room, self.request.is_head) else {
+            trace::head(client.peer, "← received", bytes, Body::None, b"");
             return Some(self.refuse_answer(&"its head is not valid HTTP/1.1", client, context));
         };
+        trace::head(client.peer, "← received", bytes, head.body, rest);
         if head.status == 101 {
             if !(self.request.websocket && head.websocket) {
                 return Some(self.refuse_answer(&"it switches to a protocol that nobody asked for", client, context));

@@ -1,5 +1,6 @@
 //! What `LOGLEVEL=DEBUG` shows: heads and the first bytes of bodies, escaped, secrets masked.
 
+use crate::wire::Body;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -8,10 +9,11 @@ const BODY_BYTES: usize = 256;
 /// Fields whose values are secrets.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
-/// Logs a head and what of the body is there, if anybody listens.
-pub(super) fn head(client: SocketAddr, direction: &str, head: &[u8], body: &[u8]) {
+/// Logs a head, and what of its body stands behind it, if anybody listens. What else stands there may be another head, with its
+/// secrets.
+pub(super) fn head(client: SocketAddr, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        log::debug!("{client} {direction}\n{}{}", Head(head), Body(body));
+        log::debug!("{client} {direction}\n{}{}", Head(head), Start(body.part_of(behind)));
     }
 }
 
@@ -31,9 +33,9 @@ impl fmt::Display for Head<'_> {
     }
 }
 
-struct Body<'b>(&'b [u8]);
+struct Start<'b>(&'b [u8]);
 
-impl fmt::Display for Body<'_> {
+impl fmt::Display for Start<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.len().min(BODY_BYTES)];
         match shown {
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_long_body_is_cut() {
-        let shown = Body(&[b'x'; BODY_BYTES + 1]).to_string();
+        let shown = Start(&[b'x'; BODY_BYTES + 1]).to_string();
         assert!(shown.ends_with(" …") && shown.len() < BODY_BYTES + 20);
     }
 }

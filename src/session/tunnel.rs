@@ -51,6 +51,9 @@ impl Exchange {
         if moved >= config::STEP_BYTES {
             return Flow::Yield(Verdict::Again);
         }
+        context.buffers.reclaim(&mut self.input);
+        context.buffers.reclaim(&mut self.answer.bytes);
+        context.buffers.reclaim(&mut self.output);
         Flow::wait(self.ending.deadline)
     }
 

@@ -22,7 +22,7 @@ pub struct Backend {
     connecting: AtomicUsize,
     /// Its last answer was HTTP/1.0: it must not be sent chunks.
     speaks_http10: AtomicBool,
-    /// Attempts failed since the last answer: the next answer is worth telling the cluster.
+    /// Attempts failed since the last answer, or it is ejected: the next answer is worth telling the cluster.
     suspect: AtomicBool,
     /// When it may be tried again though it is ejected, in milliseconds on the cluster's clock.
     trial_at: AtomicU64,

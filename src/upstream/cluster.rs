@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-/// How long the next trial of an ejected backend is put off when one is taken: its result decides, unless it is never known.
-const NEXT_TRIAL: Duration = Duration::from_secs(30);
+/// How long the next trial of an ejected backend is put off when one is taken: its result decides, unless it is never known,
+/// because the client went away, or the request had to wait first.
+const NEXT_TRIAL: Duration = Duration::from_secs(5);
 /// How long a trial waits for a request that may be sent again, before one is risked that may not.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -142,7 +143,7 @@ impl Cluster {
     ) -> Option<InFlight> {
         let (due, next) = (self.clock(due), self.clock(now + NEXT_TRIAL));
         let mut new = healthy.on_trial.iter().filter(|backend| is_new(backend));
-        new.find(|backend| backend.claim_trial(due, next)).and_then(InFlight::take)
+        new.find(|backend| backend.has_place() && backend.claim_trial(due, next)).and_then(InFlight::take)
     }
 
     /// Whether a backend is up that was not tried.
@@ -199,7 +200,6 @@ impl Cluster {
     /// Takes in an attempt that was answered. Without a lock, unless attempts failed before.
     pub fn answered(&self, backend: &Backend, now: Instant) {
         if backend.is_suspect() {
-            backend.set_suspect(false);
             self.judge(backend, "a request was answered", |health, is_last| health.attempt(Attempt::Answered, is_last, now));
         }
     }
@@ -207,8 +207,6 @@ impl Cluster {
     /// Takes in an attempt that failed; `finding` says in words how.
     pub fn failed(&self, backend: &Backend, attempt: Attempt, finding: &str, now: Instant) {
         self.judge(backend, finding, |health, is_last| health.attempt(attempt, is_last, now));
-        // Behind the judgement: an answer that comes in between must find the failure in the count.
-        backend.set_suspect(true);
     }
 
     /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.
@@ -222,6 +220,7 @@ impl Cluster {
         let passed_checks = member.health.passes_checks();
         let was_ejected_until = member.health.ejected_until();
         let in_a_row = judgement(&mut member.health, others_up == 0);
+        member.backend.set_suspect(member.health.is_suspect());
         let is_up = member.health.is_up();
         if was_up != is_up || !was_known {
             finding.clone_into(&mut member.why);
@@ -319,6 +318,38 @@ mod tests {
         assert_eq!(picks(&cluster, later), [1, 1, 1], "one trial at a time");
         cluster.answered(&first, later);
         assert_eq!(cluster.up(), 2);
+    }
+
+    #[test]
+    fn a_trial_is_not_taken_while_the_backend_is_full() {
+        let backend = |id: u16| BackendAddress { name: format!("b{id}"), address: ([127, 0, 0, 1], id + 1).into() };
+        let mut config = Config { backends: vec![backend(0), backend(1)], backend_connections: Some(1), ..Config::default() };
+        config.health.checks = false;
+        let (cluster, now) = (Cluster::new(&config), Instant::now());
+        let first = Arc::clone(&cluster.standings()[0].backend);
+        let old_request = InFlight::take(&first);
+        for _ in 0..2 {
+            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+        }
+        let later = now + Duration::from_secs(2);
+        assert_eq!(pick(&cluster, &[1], later), None);
+        drop(old_request);
+        assert_eq!(pick(&cluster, &[1], later), Some(0), "the trial was still there");
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_request_does_not_end_an_ejection() {
+        let (cluster, now) = (cluster(2, false), Instant::now());
+        let first = Arc::clone(&cluster.standings()[0].backend);
+        for _ in 0..2 {
+            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+        }
+        cluster.answered(&first, now);
+        assert_eq!(picks(&cluster, now), [1, 1, 1]);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(pick(&cluster, &[], later), Some(0));
+        cluster.answered(&first, later);
+        assert_eq!(cluster.up(), 2, "the trial's answer does");
     }
 
     #[test]

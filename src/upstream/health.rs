@@ -88,6 +88,11 @@ impl Health {
         self.against > 0 || self.ejected_until.is_some()
     }
 
+    /// Whether an answer would tell something about it: there were failures since the last one.
+    pub fn is_suspect(&self) -> bool {
+        self.failed_connects > 0 || self.failed_sends > 0 || self.ejected_until.is_some()
+    }
+
     /// Until when it is ejected by failed attempts, if it is.
     pub fn ejected_until(&self) -> Option<Instant> {
         self.ejected_until
@@ -121,8 +126,8 @@ impl Health {
             Attempt::Answered => {
                 if self.ejected_until.is_none() {
                     self.next_ejection = FIRST_EJECTION;
-                } else if !self.rules.checks {
-                    // The trial request went well.
+                } else if !self.rules.checks && self.ejected_until.is_some_and(|until| until <= now) {
+                    // The trial request went well. An answer that comes earlier is to a request from before the ejection.
                     self.readmit();
                 }
                 self.failed_connects = 0;
@@ -257,6 +262,9 @@ mod tests {
             health.attempt(Attempt::ConnectFailed, false, now);
         }
         health.attempt(Attempt::Answered, false, now);
+        assert!(!health.is_up(), "an answer to a request from before the ejection is no trial");
+        let until = health.ejected_until().unwrap();
+        health.attempt(Attempt::Answered, false, until);
         assert!(health.is_up());
     }
 }

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// How a worker's sessions are called.
 #[derive(Clone, Debug)]
@@ -39,17 +39,23 @@ impl Caller {
 /// A session that waits for a place.
 #[derive(Debug)]
 struct Waiter {
+    ticket: Ticket,
     session: SlotKey,
     caller: Caller,
     /// The backends that are no use to it, because it has failed there.
     tried: Vec<usize>,
 }
 
+/// When a session came to the queue first; who comes back keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
 /// Sessions that wait for a place, first come, first called.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// Protects the order; taken by sessions that join or leave, and by whoever gives a place back while somebody waits.
     waiting: Mutex<VecDeque<Waiter>>,
+    tickets: AtomicU64,
     /// How many wait, so that giving a place back costs nothing while nobody does.
     length: AtomicUsize,
 }
@@ -60,21 +66,19 @@ impl Queue {
         self.length.load(Ordering::SeqCst) > 0
     }
 
-    /// Joins at the end, or at the front who was called and found nothing; false if the queue is full. Then somebody must look
-    /// whether there is a place (`Cluster::call_next`): one that came free between the last look and now was told to nobody.
-    pub fn join(&self, session: SlotKey, caller: &Caller, tried: &[usize], at_front: bool) -> bool {
-        let waiter = Waiter { session, caller: caller.clone(), tried: tried.to_vec() };
+    /// Joins at the end, or with the ticket of an earlier time in the place that it gives; none if the queue is full. Then somebody
+    /// must look whether there is a place (`Cluster::call_next`): one that came free between the last look and now was told to
+    /// nobody.
+    pub fn join(&self, session: SlotKey, caller: &Caller, tried: &[usize], earlier: Option<Ticket>) -> Option<Ticket> {
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= config::QUEUE {
-            return false;
+        if waiting.len() >= config::QUEUE && earlier.is_none() {
+            return None;
         }
-        if at_front {
-            waiting.push_front(waiter);
-        } else {
-            waiting.push_back(waiter);
-        }
+        let ticket = earlier.unwrap_or_else(|| Ticket(self.tickets.fetch_add(1, Ordering::Relaxed)));
+        let place = waiting.partition_point(|waiter| waiter.ticket < ticket);
+        waiting.insert(place, Waiter { ticket, session, caller: caller.clone(), tried: tried.to_vec() });
         self.length.store(waiting.len(), Ordering::SeqCst);
-        true
+        Some(ticket)
     }
 
     /// Leaves without having been served, unless the call is on its way already.
@@ -137,62 +141,76 @@ mod tests {
         }
     }
 
-    #[test]
-    fn first_come_is_first_called() {
-        let fixture = fixture();
-        for key in &fixture.keys {
-            assert!(fixture.queue.join(*key, &fixture.caller, &[], false));
+    impl Fixture {
+        fn join(&self, place: usize, earlier: Option<Ticket>) -> Option<Ticket> {
+            self.queue.join(self.keys[place], &self.caller, &[], earlier)
         }
-        fixture.queue.call_first(|_| true);
-        fixture.queue.call_first(|_| true);
-        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), fixture.keys[..2]);
+
+        fn all_join(&self) {
+            assert!((0..3).all(|place| self.join(place, None).is_some()));
+        }
+
+        fn called(&self) -> Vec<SlotKey> {
+            self.calls.try_iter().collect()
+        }
     }
 
     #[test]
-    fn who_was_called_and_found_nothing_is_the_first_again() {
+    fn first_come_is_first_called() {
         let fixture = fixture();
-        for key in &fixture.keys {
-            fixture.queue.join(*key, &fixture.caller, &[], false);
+        fixture.all_join();
+        fixture.queue.call_first(|_| true);
+        fixture.queue.call_first(|_| true);
+        assert_eq!(fixture.called(), fixture.keys[..2]);
+    }
+
+    #[test]
+    fn who_was_called_and_found_nothing_has_the_place_of_before() {
+        let fixture = fixture();
+        let tickets: Vec<_> = (0..3).map(|place| fixture.join(place, None)).collect();
+        fixture.queue.call_all();
+        assert_eq!(fixture.called(), fixture.keys);
+        for place in [1, 0, 2] {
+            assert_eq!(fixture.join(place, tickets[place]), tickets[place]);
         }
-        fixture.queue.call_first(|_| true);
-        fixture.queue.join(fixture.keys[0], &fixture.caller, &[], true);
-        fixture.queue.call_first(|_| true);
-        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[0]; 2]);
+        (0..3).for_each(|_| fixture.queue.call_first(|_| true));
+        assert_eq!(fixture.called(), fixture.keys);
     }
 
     #[test]
     fn a_place_goes_to_the_first_who_can_use_it() {
         let fixture = fixture();
         for (key, tried) in fixture.keys.iter().zip([&[7, 8][..], &[7], &[]]) {
-            fixture.queue.join(*key, &fixture.caller, tried, false);
+            fixture.queue.join(*key, &fixture.caller, tried, None);
         }
         for backend in [8, 7, 7, 9] {
             fixture.queue.call_first(|tried| !tried.contains(&backend));
         }
-        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[1], fixture.keys[2], fixture.keys[0]]);
+        assert_eq!(fixture.called(), [fixture.keys[1], fixture.keys[2], fixture.keys[0]]);
     }
 
     #[test]
     fn who_left_is_not_called() {
         let fixture = fixture();
-        for key in &fixture.keys {
-            fixture.queue.join(*key, &fixture.caller, &[], false);
-        }
+        fixture.all_join();
         fixture.queue.leave(fixture.keys[0], &fixture.caller);
         fixture.queue.call_first(|_| true);
-        assert_eq!(fixture.calls.try_iter().collect::<Vec<_>>(), [fixture.keys[1]]);
+        assert_eq!(fixture.called(), [fixture.keys[1]]);
         fixture.queue.leave(fixture.keys[2], &fixture.caller);
         assert!(!fixture.queue.has_waiters());
     }
 
     #[test]
-    fn a_full_queue_takes_nobody() {
+    fn a_full_queue_takes_nobody_but_those_who_were_in_it() {
         let fixture = fixture();
+        let first = fixture.join(0, None);
+        fixture.queue.call_first(|_| true);
         for _ in 0..config::QUEUE {
-            assert!(fixture.queue.join(fixture.keys[0], &fixture.caller, &[], false));
+            assert!(fixture.join(0, None).is_some());
         }
-        assert!(!fixture.queue.join(fixture.keys[1], &fixture.caller, &[], false));
+        assert!(fixture.join(1, None).is_none());
+        assert_eq!(fixture.join(1, first), first);
         fixture.queue.call_all();
-        assert!(fixture.queue.join(fixture.keys[1], &fixture.caller, &[], false));
+        assert!(fixture.join(1, None).is_some());
     }
 }

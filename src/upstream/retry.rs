@@ -89,14 +89,15 @@ impl Budget {
 
     /// Takes one retry out, if there is one.
     pub fn spend(&self, now: Instant) -> bool {
-        let requests = self.requests();
-        self.ledger.lock().spend(requests, now)
+        let mut ledger = self.ledger.lock();
+        // Summed under the lock, so that no sum is smaller than one that was taken in before.
+        ledger.spend(self.requests(), now)
     }
 
     /// To be called each second while there are requests, so that a quiet time is not taken for a busy one.
     pub fn tick(&self, now: Instant) {
-        let requests = self.requests();
-        self.ledger.lock().turn(requests, now);
+        let mut ledger = self.ledger.lock();
+        ledger.turn(self.requests(), now);
     }
 
     fn requests(&self) -> u64 {

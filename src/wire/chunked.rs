@@ -130,6 +130,18 @@ fn is_extension(extension: &[u8]) -> bool {
     extension.is_empty() || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
 }
 
+/// What of these bytes belongs to a chunked body that starts with them.
+pub fn part_of(bytes: &[u8]) -> &[u8] {
+    let (mut decoder, mut end) = (Decoder::default(), 0);
+    while let Ok((consumed @ 1.., piece)) = decoder.next(&bytes[end..]) {
+        end += consumed;
+        if matches!(piece, Piece::End(_)) {
+            break;
+        }
+    }
+    &bytes[..end]
+}
+
 /// Appends one chunk; nothing for no data, because an empty chunk is the end.
 pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
     if !data.is_empty() {
@@ -247,6 +259,13 @@ mod tests {
                 assert_eq!(decode(&pieces).unwrap(), whole, "split at {first} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn what_stands_behind_a_body_is_no_part_of_it() {
+        assert_eq!(part_of(WHOLE), &WHOLE[..WHOLE.len() - 3]);
+        assert_eq!(part_of(b"5\r\nhel"), b"5\r\nhel");
+        assert_eq!(part_of(b"x"), b"");
     }
 
     #[test]

@@ -29,6 +29,18 @@ impl Version {
     }
 }
 
+impl Body {
+    /// What of the bytes behind a head belongs to this body.
+    pub fn part_of(self, bytes: &[u8]) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Length(length) => &bytes[..bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX))],
+            Self::Chunked => chunked::part_of(bytes),
+            Self::UntilClose => bytes,
+        }
+    }
+}
+
 /// Makes HTTP/1.1 of a higher minor version: whoever says that speaks HTTP/1.1 as well (RFC 9110 section 2.5).
 fn lower_minor_version(version: &mut [u8; 8]) {
     if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = version {

@@ -81,7 +81,8 @@ fn debug_shows_heads_both_ways_with_secrets_masked() {
     Client::connect(balancer.address())
         .exchange(
             "GET /shown HTTP/1.1\r\nHost: example.com\r\nAuthorization: Basic topsecret\r\ncookie: a=topsecret\r\n\
-             Proxy-Authorization: topsecret\r\nX-Mine: visible\r\nX-Odd: \u{9b}1m\r\n\r\n",
+             Proxy-Authorization: topsecret\r\nX-Mine: visible\r\nX-Odd: \u{9b}1m\r\n\r\n\
+             GET /behind HTTP/1.1\r\nHost: example.com\r\nAuthorization: Basic topsecret\r\n\r\n",
         )
         .expect_status(200);
     balancer.until_it_says("bytes");

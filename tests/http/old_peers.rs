@@ -4,6 +4,7 @@ use super::noise;
 use crate::support::*;
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
+use std::time::Duration;
 
 /// Answers HTTP/1.0 to everything, with a length, and closes.
 fn old_origin() -> Origin {
@@ -116,6 +117,47 @@ fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
         assert_eq!(end, Next::Reset, "it looks whole: {}", escaped(&bytes));
         lb.wait_for_closed(Reason::AnswerTruncated, 1);
     }
+}
+
+#[test]
+fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0() {
+    let origin = Origin::serve(|request, reply| {
+        let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
+        let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length));
+        reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
+    });
+    let lb = Lb::with(&[&origin], |config| config.timeouts.body = Duration::from_millis(150));
+    let unread = |length: usize| {
+        let mut client = lb.connect();
+        client.send(format!("GET /{length} HTTP/1.0\r\n\r\n"));
+        (length, client)
+    };
+    let (_, mut first) = unread(30_000_000);
+    lb.wait_for_closed(Reason::SlowReader, 1);
+    assert_eq!(first.read_until_closed().1, Next::Reset);
+    // So much goes into the kernel's buffers. Of a little more the backend is rid as well, and only we still have a part.
+    let buffered = usize::try_from(lb.totals().bytes_sent).expect("some megabytes");
+    let clients: Vec<_> = (0..8).map(|step| unread(buffered + step * 8 * 1024)).collect();
+    until("all have ended", || lb.totals().closed_in_all() == 9);
+    for (length, mut client) in clients {
+        let (bytes, end) = client.read_until_closed();
+        let is_whole = bytes.ends_with(&vec![b'x'; length]);
+        assert!(end == Next::Reset || is_whole, "{} of {length} bytes look whole", bytes.len());
+    }
+}
+
+#[test]
+fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
+    let old = old_origin();
+    let mut config = config(&[old.address(), refused_address()]);
+    config.health.checks = false;
+    let lb = Lb::start(config);
+    assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let response = exchange(lb.address(), format!("{head}5\r\nhello\r\n0\r\n\r\n"));
+    assert_eq!(response.text(), "ok");
+    assert_eq!(old.requests()[1].body, b"hello");
+    assert_eq!(old.requests()[1].header("Content-Length"), Some("5"));
 }
 
 #[test]
