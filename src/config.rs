@@ -33,6 +33,8 @@ pub const ANSWER_HEAD_FIELDS: usize = 4096;
 pub const INTERIM_ANSWERS: u32 = 32;
 /// How long a connection may wait for its first request when the balancer stops, or when it is one too many.
 pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// The longest time for which an idle connection to a backend is kept, whatever the backend says.
+pub const LONGEST_BACKEND_IDLE: Duration = Duration::from_secs(60);
 /// Connections beyond a limit that are still answered properly; those beyond these too are turned away at once.
 pub const ANSWERED_OVER_LIMIT: usize = 256;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
@@ -122,11 +124,13 @@ pub enum Timeout {
     Tunnel,
     /// The client's bytes after a refusal.
     Linger,
+    /// The first request on a connection that will not be served for long.
+    Grace,
 }
 
 impl Timeout {
     /// How many stages there are; `as usize` is a stage's index.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
 /// How long each stage may take.
@@ -166,6 +170,7 @@ impl Timeouts {
             Timeout::Body => self.body,
             Timeout::Tunnel => self.tunnel,
             Timeout::Linger => self.linger,
+            Timeout::Grace => FIRST_REQUEST_GRACE,
         }
     }
 }

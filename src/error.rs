@@ -16,23 +16,8 @@ pub enum Side {
     Balancer,
 }
 
-/// What was being done when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading and judging the request's head.
-    Head,
-    /// Moving the request's body.
-    RequestBody,
-    /// Choosing a backend.
-    Pick,
-    /// Connecting to the backend.
-    Connect,
-    /// Waiting for the head of the answer.
-    AwaitResponse,
-}
-
 macro_rules! causes {
-    ($($(#[$doc:meta])* $name:ident, $side:ident, $stage:ident, $status:literal, $word:literal, $sentence:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $side:ident, $status:literal, $word:literal, $sentence:literal;)*) => {
         /// Why a request could not be served.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause { $($(#[$doc])* #[doc = $sentence] $name,)* }
@@ -43,9 +28,6 @@ macro_rules! causes {
 
             /// Who is at fault.
             pub fn side(self) -> Side { match self { $(Cause::$name => Side::$side),* } }
-
-            /// What was being done.
-            pub fn stage(self) -> Stage { match self { $(Cause::$name => Stage::$stage),* } }
 
             /// The status code that the client gets.
             pub fn status(self) -> u16 { match self { $(Cause::$name => $status),* } }
@@ -60,35 +42,35 @@ macro_rules! causes {
 }
 
 causes! {
-    BadLineEnd, Client, Head, 400, "bad_line_end", "a line of the request head does not end in CR LF";
-    BadRequestLine, Client, Head, 400, "bad_request_line", "the request line is not `METHOD target HTTP/1.1`";
-    BadTarget, Client, Head, 400, "bad_target", "the request target is empty, of an unknown form, or holds a character that must be percent-encoded";
-    BadField, Client, Head, 400, "bad_field", "a header field has an invalid name or value (a space before the colon, a folded line, a control character)";
-    BadHost, Client, Head, 400, "bad_host", "the Host field is missing, repeated, or not `name[:port]`";
-    BadLength, Client, Head, 400, "bad_content_length", "Content-Length must be one plain decimal number, given once";
-    BadCoding, Client, Head, 400, "bad_transfer_encoding", "Transfer-Encoding must be exactly `chunked`, once, in HTTP/1.1";
-    LengthAndCoding, Client, Head, 400, "length_and_coding", "Content-Length and Transfer-Encoding must not stand together";
-    BadChunk, Client, RequestBody, 400, "bad_chunk", "the chunked body has an invalid chunk size, line end or trailer";
-    MethodRefused, Client, Head, 405, "method_refused", "CONNECT and TRACE are not served here";
-    HeadTimeout, Client, Head, 408, "head_timeout", "the request head did not arrive in time (--head-timeout)";
-    RequestBodyTimeout, Client, RequestBody, 408, "request_body_timeout", "the request body made no progress (--body-timeout)";
-    LengthRequired, Client, RequestBody, 411, "length_required", "the backend speaks HTTP/1.0: a chunked body over 64 KiB cannot be sent to it, so send a Content-Length";
-    BodyTooLarge, Client, Head, 413, "body_too_large", "the request body is larger than the limit";
-    TargetTooLong, Client, Head, 414, "target_too_long", "the request target is longer than 8 KiB";
-    ExpectationUnknown, Client, Head, 417, "expectation_unknown", "the only expectation served is `100-continue`";
-    ClientLimit, Client, Head, 429, "client_limit", "there are too many connections from this client address (--max-connections-per-client)";
-    HeadTooLarge, Client, Head, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
-    CodingUnknown, Client, Head, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
-    VersionUnknown, Client, Head, 505, "version_unknown", "only HTTP/1 is served here";
-    NoBackend, Balancer, Pick, 503, "no_backend", "no backend is healthy";
-    BackendFull, Balancer, Pick, 503, "backend_full", "every healthy backend has as many requests as it may (--backend-max-connections), and none came free in time (--queue-timeout)";
-    Overload, Balancer, Pick, 503, "overload", "the balancer is at its limit of connections or file descriptors";
-    ConnectFailed, Backend, Connect, 502, "connect_failed", "the backend could not be connected to";
-    ConnectTimeout, Backend, Connect, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";
-    SendTimeout, Backend, RequestBody, 504, "send_timeout", "the backend did not take the request in time (--body-timeout)";
-    BackendClosed, Backend, AwaitResponse, 502, "backend_closed", "the backend closed the connection before it answered";
-    BadAnswer, Backend, AwaitResponse, 502, "bad_answer", "the backend's answer is not valid HTTP/1.1";
-    FirstByteTimeout, Backend, AwaitResponse, 504, "first_byte_timeout", "the backend did not answer in time (--first-byte-timeout)";
+    BadLineEnd, Client, 400, "bad_line_end", "a line of the request head does not end in CR LF";
+    BadRequestLine, Client, 400, "bad_request_line", "the request line is not `METHOD target HTTP/1.1`";
+    BadTarget, Client, 400, "bad_target", "the request target is empty, of an unknown form, or holds a character that must be percent-encoded";
+    BadField, Client, 400, "bad_field", "a header field has an invalid name or value (a space before the colon, a folded line, a control character)";
+    BadHost, Client, 400, "bad_host", "the Host field is missing, repeated, or not `name[:port]`";
+    BadLength, Client, 400, "bad_content_length", "Content-Length must be one plain decimal number, given once";
+    BadCoding, Client, 400, "bad_transfer_encoding", "Transfer-Encoding must be exactly `chunked`, once, in HTTP/1.1";
+    LengthAndCoding, Client, 400, "length_and_coding", "Content-Length and Transfer-Encoding must not stand together";
+    BadChunk, Client, 400, "bad_chunk", "the chunked body has an invalid chunk size, line end or trailer";
+    MethodRefused, Client, 405, "method_refused", "CONNECT and TRACE are not served here";
+    HeadTimeout, Client, 408, "head_timeout", "the request head did not arrive in time (--head-timeout)";
+    RequestBodyTimeout, Client, 408, "request_body_timeout", "the request body made no progress (--body-timeout)";
+    LengthRequired, Client, 411, "length_required", "the backend speaks HTTP/1.0: a chunked body over 64 KiB cannot be sent to it, so send a Content-Length";
+    BodyTooLarge, Client, 413, "body_too_large", "the request body is larger than the limit (--max-body)";
+    TargetTooLong, Client, 414, "target_too_long", "the request target is longer than 8 KiB";
+    ExpectationUnknown, Client, 417, "expectation_unknown", "the only expectation served is `100-continue`";
+    ClientLimit, Client, 429, "client_limit", "there are too many connections from this client address (--max-connections-per-client)";
+    HeadTooLarge, Client, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
+    CodingUnknown, Client, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
+    VersionUnknown, Client, 505, "version_unknown", "only HTTP/1 is served here";
+    NoBackend, Balancer, 503, "no_backend", "no backend is healthy";
+    BackendFull, Balancer, 503, "backend_full", "every healthy backend has as many requests as it may (--backend-max-connections), and none came free in time (--queue-timeout)";
+    Overload, Balancer, 503, "overload", "the balancer is at its limit of connections or file descriptors";
+    ConnectFailed, Backend, 502, "connect_failed", "the backend could not be connected to";
+    ConnectTimeout, Backend, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";
+    SendTimeout, Backend, 504, "send_timeout", "the backend did not take the request in time (--body-timeout)";
+    BackendClosed, Backend, 502, "backend_closed", "the backend closed the connection before it answered";
+    BadAnswer, Backend, 502, "bad_answer", "the backend's answer is not valid HTTP/1.1";
+    FirstByteTimeout, Backend, 504, "first_byte_timeout", "the backend did not answer in time (--first-byte-timeout)";
 }
 
 impl fmt::Display for Cause {

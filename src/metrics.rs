@@ -28,7 +28,7 @@ impl Counter {
 pub struct Counters {
     /// Client connections taken over.
     pub connections: Counter,
-    /// Requests whose head was valid.
+    /// Requests whose head was valid, on connections that are served.
     pub requests: Counter,
     /// Attempts after the first one of an exchange.
     pub retries: Counter,
@@ -74,7 +74,7 @@ impl Counters {
 pub struct Totals {
     /// Client connections taken over.
     pub connections: u64,
-    /// Requests whose head was valid.
+    /// Requests whose head was valid, on connections that are served.
     pub requests: u64,
     /// Attempts after the first one of an exchange.
     pub retries: u64,

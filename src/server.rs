@@ -2,12 +2,12 @@
 //!
 //! Owns the threads and ends them. Runs on the thread that calls it.
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::threads::client_limit::ClientLimit;
 use crate::threads::health_check::{self, HealthChecks};
-use crate::threads::listener::{Listener, ListenerCounters};
+use crate::threads::listener::{Listener, ListenerCounters, Seldom};
 use crate::threads::worker::{Handle, Shared, Worker};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::retry::Budget;
@@ -82,7 +82,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     sockets: Vec<Arc<TcpListener>>,
     stop: Option<Sender<()>>,
-    listener_counters: Arc<ListenerCounters>,
+    listener_counters: Vec<Arc<ListenerCounters>>,
     client_limit: Option<Arc<ClientLimit>>,
     listeners: Vec<JoinHandle<()>>,
     workers: Vec<(Handle, Option<JoinHandle<usize>>)>,
@@ -107,7 +107,7 @@ impl Server {
             addresses,
             sockets,
             stop: None,
-            listener_counters: Arc::default(),
+            listener_counters: Vec::new(),
             client_limit: None,
             listeners: Vec::new(),
             workers: Vec::new(),
@@ -139,14 +139,17 @@ impl Server {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         self.stop = Some(stop);
         for (number, socket) in self.sockets.iter().enumerate() {
+            let counters = Arc::<ListenerCounters>::default();
             let listener = Listener {
                 socket: Arc::clone(socket),
                 workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
                 limit: self.config.connections,
                 client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
-                counters: Arc::clone(&self.listener_counters),
+                counters: Arc::clone(&counters),
+                flood: Seldom::default(),
             };
+            self.listener_counters.push(counters);
             let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;
             self.listeners.push(thread);
         }
@@ -163,19 +166,15 @@ impl Server {
         &self.cluster
     }
 
-    /// All workers' counters, summed.
+    /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
-        Totals::sum(self.workers.iter().map(|(handle, _)| handle.counters()))
+        let workers = self.workers.iter().map(|(handle, _)| handle.counters());
+        Totals::sum(workers.chain(self.listener_counters.iter().map(|counters| &counters.turned_away)))
     }
 
     /// Failed accepts so far.
     pub fn accept_errors(&self) -> u64 {
-        self.listener_counters.accept_errors.load(Relaxed)
-    }
-
-    /// Connections that were closed unserved because there were far too many.
-    pub fn turned_away(&self) -> u64 {
-        self.listener_counters.turned_away.load(Relaxed)
+        self.listener_counters.iter().map(|counters| counters.accept_errors.load(Relaxed)).sum()
     }
 
     /// Client connections open now.
@@ -223,7 +222,8 @@ fn share_out_files(config: &mut Config) {
     let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
     let for_pipes = files / FILES_FOR_PIPES;
     config.pipes_a_worker = config.pipes_a_worker.min(for_pipes / 2 / config.workers.max(1));
-    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes) / FILES_A_CONNECTION;
+    let for_refusals = config::ANSWERED_OVER_LIMIT.min(files / FILES_FOR_PIPES);
+    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes + for_refusals) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
         log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);

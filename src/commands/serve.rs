@@ -100,7 +100,7 @@ fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitC
     }
 }
 
-/// A message for each SIGINT, SIGTERM and SIGHUP. USR1 and USR2 will mean something later; they must not end the program.
+/// A message for each SIGINT and SIGTERM. HUP, USR1 and USR2 will mean something later; they must not end the program.
 fn stop_signals() -> io::Result<Receiver<()>> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let from_terminal = sender.clone();
@@ -112,7 +112,7 @@ fn stop_signals() -> io::Result<Receiver<()>> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored: this version does nothing at it"),
+                SIGHUP | SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored: this version does nothing at it"),
                 _ => drop(sender.send(())),
             }
         }

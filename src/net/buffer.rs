@@ -8,6 +8,8 @@ use crate::config;
 const CAPACITY: usize = 32 * 1024;
 /// How many unused buffers a pool keeps.
 const KEPT: usize = 64;
+/// What a buffer that a pool keeps may have grown to: a full one with the lines of a chunk around it.
+const LARGEST_KEPT: usize = 2 * CAPACITY;
 
 /// Bytes that were received or are to be sent: appended at the end, consumed at the start.
 #[derive(Debug, Default)]
@@ -120,9 +122,9 @@ impl Buffers {
         }
     }
 
-    /// Takes a buffer back, whatever is in it. One that grew, or that is too much, is freed.
+    /// Takes a buffer back, whatever is in it. One that grew too large, or that is too much, is freed.
     pub fn give(&mut self, mut buffer: Buffer) {
-        if buffer.bytes.capacity() == CAPACITY && self.free.len() < KEPT {
+        if (CAPACITY..=LARGEST_KEPT).contains(&buffer.bytes.capacity()) && self.free.len() < KEPT {
             buffer.clear();
             self.free.push(buffer);
         }
@@ -175,7 +177,7 @@ mod tests {
         pool.give(buffer);
         assert!(pool.take().is_empty());
         let mut grown = pool.take();
-        grown.grow_to(2 * CAPACITY);
+        grown.grow_to(LARGEST_KEPT + 1);
         pool.give(grown);
         assert!(pool.free.is_empty());
     }

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wake_before_the_wait_is_not_slept_over() {
+    fn a_message_that_came_before_the_wait_is_not_slept_over() {
         let mut poller = Poller::new().unwrap();
         let mut events = Vec::new();
         poller.wait(&mut events, None, || false).unwrap();

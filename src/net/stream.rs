@@ -5,8 +5,9 @@
 
 use super::pipe::Pipe;
 use super::{Buffer, Event};
+use rustix::buffer::spare_capacity;
 use rustix::event::epoll::EventFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 use rustix::pipe::SpliceFlags;
 use std::io;
@@ -105,8 +106,8 @@ impl Stream {
         }
         let room = buffer.room();
         debug_assert!(room > 0, "a read without room would look like the end");
-        let spare = rustix::buffer::spare_capacity(buffer.tail());
-        match rustix::net::recv(&self.socket, spare, RecvFlags::DONTWAIT) {
+        let receive = || rustix::net::recv(&self.socket, spare_capacity(buffer.tail()), RecvFlags::DONTWAIT);
+        match retry_on_intr(receive) {
             Ok((_, 0)) => Ok(Read::End),
             Ok((_, count)) => {
                 self.readable = count == room || self.hung_up;
@@ -116,7 +117,6 @@ impl Stream {
                 self.readable = false;
                 Ok(Read::Blocked)
             }
-            Err(Errno::INTR) => Ok(Read::Blocked),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -126,7 +126,7 @@ impl Stream {
         if !self.writable {
             return Ok(0);
         }
-        match rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match retry_on_intr(|| rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)) {
             Ok(count) => {
                 self.writable = count == bytes.len();
                 Ok(count)
@@ -135,7 +135,6 @@ impl Stream {
                 self.writable = false;
                 Ok(0)
             }
-            Err(Errno::INTR) => Ok(0),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -170,7 +169,7 @@ impl Stream {
             return Ok(Read::Blocked);
         }
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        match rustix::pipe::splice(&self.socket, None, pipe.entry(), None, limit, flags) {
+        match retry_on_intr(|| rustix::pipe::splice(&self.socket, None, pipe.entry(), None, limit, flags)) {
             Ok(0) => Ok(Read::End),
             Ok(count) => {
                 pipe.filled(count);
@@ -181,7 +180,6 @@ impl Stream {
                 self.readable = !pipe.is_empty();
                 Ok(Read::Blocked)
             }
-            Err(Errno::INTR) => Ok(Read::Blocked),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -192,7 +190,7 @@ impl Stream {
             return Ok(0);
         }
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        match rustix::pipe::splice(pipe.exit(), None, &self.socket, None, pipe.len(), flags) {
+        match retry_on_intr(|| rustix::pipe::splice(pipe.exit(), None, &self.socket, None, pipe.len(), flags)) {
             Ok(count) => {
                 pipe.drained(count);
                 Ok(count)
@@ -201,7 +199,6 @@ impl Stream {
                 self.writable = false;
                 Ok(0)
             }
-            Err(Errno::INTR) => Ok(0),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -19,8 +19,8 @@ impl Exchange {
         if log::log_enabled!(log::Level::Info) {
             let label = self.request.label.take();
             let label = label.as_deref().unwrap_or("-");
-            let (status, stage, backend) = (cause.status(), cause.stage(), self.backend_name());
-            log::info!("{} \"{label}\" {status} {cause} ({stage:?}, backend {backend})", client.peer);
+            let (status, stage, backend) = (cause.status(), self.stage(), self.backend_name());
+            log::info!("{} \"{label}\" {status} {cause} (in stage {stage}, backend {backend})", client.peer);
         }
         self.free_place();
         self.answer.status = cause.status();
@@ -51,14 +51,12 @@ impl Exchange {
 
     /// State `OwnAnswer`.
     pub(super) fn send_own_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let waiting = self.output.len();
-        match client.stream.flush(&mut self.output) {
-            Ok(true) => {}
-            Ok(false) if context.has_expired() => return Flow::close(Reason::SlowReader),
-            Ok(false) => return Flow::wait(self.ending.deadline),
-            Err(_) => return Flow::close(Reason::ClientReset),
+        match self.flush_output(client, context) {
+            Ok(0) => {}
+            Ok(_) if context.has_expired() => return Flow::close(Reason::SlowReader),
+            Ok(_) => return Flow::wait(self.ending.deadline),
+            Err(reason) => return Flow::close(reason),
         }
-        context.counters.bytes_sent.add(waiting as u64);
         if self.ending.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
     }
 

@@ -7,7 +7,7 @@ use crate::error::Cause;
 use crate::net;
 use crate::upstream::backend::{Backend, Connecting, InFlight};
 use crate::upstream::cluster::Picked;
-use crate::upstream::health::Attempt;
+use crate::upstream::health::Outcome;
 use crate::upstream::retry::{self, Failed, Failure, Next};
 use crate::wire::Body;
 use crate::wire::rewrite::{self, RequestEnd};
@@ -125,9 +125,12 @@ impl Exchange {
             context.counters.retries.add(1);
         }
         let backend = in_flight.backend();
+        self.attempt.started = context.now;
         self.end_head_for(backend, client);
         self.attempt.link = if idle_allowed {
-            context.connections.check_out(backend, context.key, !self.request.is_idempotent, context.now)
+            // What may not be sent again, or not from its start, must not be lost to a connection that the backend has closed.
+            let must_be_quiet = !self.request.is_idempotent || !self.upload.is_done();
+            context.connections.check_out(backend, context.key, must_be_quiet, context.now)
         } else {
             None
         };
@@ -199,15 +202,14 @@ impl Exchange {
         let mut in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
         self.drop_link(context);
         self.history.last_failure = Some(cause);
-        match failed {
-            Failed::Connect => {
-                context.cluster.failed(in_flight.backend(), Attempt::ConnectFailed, &finding.to_string(), context.now);
-            }
-            Failed::Fresh { .. } => {
-                context.cluster.failed(in_flight.backend(), Attempt::SendFailed, &finding.to_string(), context.now);
-            }
+        let outcome = match failed {
+            Failed::Connect | Failed::Fresh { written: false } => Some(Outcome::ConnectFailed),
+            Failed::Fresh { written: true } => Some(Outcome::SendFailed),
             // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => {}
+            Failed::Reused { .. } => None,
+        };
+        if let Some(outcome) = outcome {
+            context.cluster.failed(in_flight.backend(), outcome, &finding.to_string(), self.attempt.started, context.now);
         }
         if failed == Failed::Connect && !self.outbound.has_body() {
             // Nobody has heard of the body yet: how it is framed is open again.

@@ -199,7 +199,7 @@ impl Exchange {
     }
 
     /// Sends what there is to the client and returns how much is left.
-    fn flush_output(&mut self, client: &mut Client, context: &Context<'_>) -> Result<usize, Reason> {
+    pub(super) fn flush_output(&mut self, client: &mut Client, context: &Context<'_>) -> Result<usize, Reason> {
         let before = self.output.len();
         if before == 0 {
             return Ok(0);
@@ -258,8 +258,6 @@ impl Exchange {
             // While the request still comes, its progress is the exchange's.
             self.download.progress = self.download.progress.later(self.upload.progress);
         }
-        context.buffers.reclaim(&mut self.answer.bytes);
-        context.buffers.reclaim(&mut self.output);
         Flow::wait(self.download.progress.deadline())
     }
 

@@ -3,7 +3,7 @@
 use super::download::Download;
 use super::outbound::Outbound;
 use super::upload::Upload;
-use super::{Client, Context, Deadline, Flow, State};
+use super::{Client, Context, Deadline, Flow, State, Verdict};
 use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net::{Buffer, SlotKey};
@@ -142,6 +142,7 @@ pub(super) struct Attempt {
     /// Counts the connect while it is in progress.
     pub(super) connecting: Option<Connecting>,
     pub(super) connect_deadline: Deadline,
+    pub(super) started: Instant,
     pub(super) is_reused: bool,
 }
 
@@ -189,7 +190,7 @@ impl Exchange {
 
     /// An exchange that begins with bytes that came behind the one before.
     pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
-        let connect_deadline = context.deadline(Timeout::Connect);
+        let (connect_deadline, started) = (context.deadline(Timeout::Connect), context.now);
         Self {
             state: State::Head,
             refusal,
@@ -205,7 +206,7 @@ impl Exchange {
             collected: Collected::default(),
             seat: Seat::default(),
             history: History::default(),
-            attempt: Attempt { in_flight: None, link: None, connecting: None, connect_deadline, is_reused: false },
+            attempt: Attempt { in_flight: None, link: None, connecting: None, connect_deadline, started, is_reused: false },
             answer: Answer::default(),
             download: Download::nothing(context),
             tunnel_ends: TunnelEnds::default(),
@@ -218,8 +219,18 @@ impl Exchange {
         }
     }
 
-    /// Runs the state that the exchange is in.
+    /// Runs the state that the exchange is in. What waits gives back the buffers that it has nothing in.
     pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let flow = self.run(client, context);
+        if let Flow::Yield(Verdict::Wait(_)) = flow {
+            for buffer in [&mut self.input, &mut self.output, &mut self.answer.bytes] {
+                context.buffers.reclaim(buffer);
+            }
+        }
+        flow
+    }
+
+    fn run(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         match self.state {
             State::Head => self.read_head(client, context),
             State::Dispatch => self.dispatch(client, context),

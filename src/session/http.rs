@@ -28,8 +28,8 @@ impl Exchange {
                 Ok(Read::Bytes(_)) => {}
                 Ok(Read::Blocked) if self.input.is_empty() => return Flow::Done,
                 Ok(Read::Blocked) => {
-                    let deadline = *self.head_deadline.get_or_insert_with(|| context.deadline(Timeout::Head));
-                    return Flow::wait(deadline);
+                    let timeout = if self.refusal.is_some() { Timeout::Grace } else { Timeout::Head };
+                    return Flow::wait(*self.head_deadline.get_or_insert_with(|| context.deadline(timeout)));
                 }
                 Ok(Read::End) if self.input.is_empty() => return Flow::close(Reason::ClientDone),
                 Ok(Read::End) => return Flow::close(Reason::ClientAborted),
@@ -92,7 +92,6 @@ impl Exchange {
             }
         };
         trace::head(client.peer, "→ received", bytes, head.body, rest);
-        context.counters.requests.add(1);
         self.request = Request::from_head(&head, context.now);
         self.upload = Upload::new(head.body, context);
         let too_large = matches!((head.body, context.config.body_bytes), (Body::Length(length), Some(limit)) if length > limit);
@@ -109,6 +108,7 @@ impl Exchange {
         if let Some(cause) = self.refusal {
             return self.refuse(cause, client, context);
         }
+        context.counters.requests.add(1);
         if too_large {
             return self.refuse(Cause::BodyTooLarge, client, context);
         }

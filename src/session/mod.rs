@@ -17,7 +17,7 @@ mod trace;
 mod tunnel;
 mod upload;
 
-use crate::config::{self, Config, Timeout};
+use crate::config::{Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, SlotKey, Stream};
@@ -283,8 +283,7 @@ impl Session {
                 return Some(self.idle_while_draining(context));
             }
             match (self.refusal, context.has_expired()) {
-                // Not in the list of those that wait for much longer.
-                (Some(_), false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Linger, at: self.idle_until })),
+                (Some(_), false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Grace, at: self.idle_until })),
                 (None, false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })),
                 (None, true) => return Some(Verdict::Close(Reason::IdleTimeout)),
                 // It is told unasked.
@@ -305,8 +304,9 @@ impl Session {
         if !self.is_fresh || context.has_expired() {
             return Verdict::Close(Reason::Drained);
         }
-        self.idle_until = self.idle_until.min(context.now + config::FIRST_REQUEST_GRACE);
-        Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })
+        let grace = context.deadline(Timeout::Grace);
+        self.idle_until = self.idle_until.min(grace.at);
+        Verdict::Wait(Deadline { at: self.idle_until, ..grace })
     }
 
     /// The next request, if the client has sent more; else the connection is idle.

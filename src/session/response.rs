@@ -6,8 +6,7 @@ use super::{Client, Context, Flow, State, trace};
 use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
-use crate::reason::Reason;
-use crate::upstream::health::Attempt;
+use crate::upstream::health::Outcome;
 use crate::upstream::retry::Failed;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::response::{self, ResponseHead};
@@ -26,8 +25,8 @@ impl Exchange {
             // Slowness is no proof of illness: it never counts against the backend's health.
             return self.refuse(Cause::FirstByteTimeout, client, context);
         }
-        if client.stream.flush(&mut self.output).is_err() {
-            return Flow::close(Reason::ClientReset);
+        if let Err(reason) = self.flush_output(client, context) {
+            return Flow::close(reason);
         }
         Flow::wait(*self.history.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte)))
     }
@@ -102,10 +101,7 @@ impl Exchange {
             if self.answer.interims > config::INTERIM_ANSWERS {
                 return Some(self.refuse_answer(&"it sends 1xx without end", client, context));
             }
-            return match client.stream.flush(&mut self.output) {
-                Ok(_) => None,
-                Err(_) => Some(Flow::close(Reason::ClientReset)),
-            };
+            return self.flush_output(client, context).err().map(Flow::close);
         }
         let is_sent = self.upload.is_done() && self.outbound.unsent().is_empty();
         let delivery = rewrite::delivery(head.body, self.request.version);
@@ -128,7 +124,7 @@ impl Exchange {
         self.answer.after = context.now.saturating_duration_since(self.request.started);
         if let Some(in_flight) = &self.attempt.in_flight {
             in_flight.backend().note_version(version == Version::Http10);
-            context.cluster.answered(in_flight.backend(), context.now);
+            context.cluster.answered(in_flight.backend(), self.attempt.started, context.now);
         }
     }
 
@@ -136,14 +132,21 @@ impl Exchange {
     pub(super) fn refuse_answer(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if let Some(in_flight) = &self.attempt.in_flight {
             log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);
-            context.cluster.failed(in_flight.backend(), Attempt::SendFailed, &finding.to_string(), context.now);
+            context.cluster.failed(
+                in_flight.backend(),
+                Outcome::SendFailed,
+                &finding.to_string(),
+                self.attempt.started,
+                context.now,
+            );
         }
         self.refuse(Cause::BadAnswer, client, context)
     }
 }
 
-/// How long the backend connection is kept: a second less than the backend says it keeps it, or our own default.
+/// How long the backend connection is kept: a second less than the backend says it keeps it, within limits, or our own default.
 fn idle_time(head: &ResponseHead<'_, '_>, context: &Context<'_>) -> Duration {
     let margin = Duration::from_secs(1);
-    head.keep_alive.map_or(context.config.timeouts.backend_idle, |announced| announced.saturating_sub(margin))
+    let kept = |announced: Duration| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE);
+    head.keep_alive.map_or(context.config.timeouts.backend_idle, kept)
 }

@@ -23,11 +23,10 @@ impl Exchange {
             return self.end_tunnel(Reason::TunnelIdle, client, context);
         }
         // The 101 itself, and then what came right behind it.
-        let head = self.output.len();
-        match client.stream.flush(&mut self.output) {
-            Ok(true) => context.counters.bytes_sent.add(head as u64),
-            Ok(false) => return Flow::wait(self.ending.deadline),
-            Err(_) => return Flow::close(Reason::ClientReset),
+        match self.flush_output(client, context) {
+            Ok(0) => {}
+            Ok(_) => return Flow::wait(self.ending.deadline),
+            Err(reason) => return Flow::close(reason),
         }
         context.buffers.lend(&mut self.input);
         context.buffers.lend(&mut self.answer.bytes);
@@ -51,9 +50,6 @@ impl Exchange {
         if moved >= config::STEP_BYTES {
             return Flow::Yield(Verdict::Again);
         }
-        context.buffers.reclaim(&mut self.input);
-        context.buffers.reclaim(&mut self.answer.bytes);
-        context.buffers.reclaim(&mut self.output);
         Flow::wait(self.ending.deadline)
     }
 

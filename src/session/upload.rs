@@ -18,6 +18,8 @@ pub(super) struct Upload {
     rest: Rest,
     /// Bytes of body that came so far.
     received: u64,
+    /// Anything of it came, if only a part of a chunk's line.
+    has_begun: bool,
     limit: u64,
     pub(super) progress: Progress,
 }
@@ -55,6 +57,7 @@ impl Upload {
                 Body::Chunked => Rest::Chunked(Decoder::default()),
             },
             received: 0,
+            has_begun: false,
             limit: context.config.body_bytes.unwrap_or(u64::MAX),
             progress: Progress::new(context.now, context.config.timeouts.body),
         }
@@ -70,11 +73,6 @@ impl Upload {
         matches!(self.rest, Rest::Nothing)
     }
 
-    /// Whether any of the body was received.
-    pub(super) fn has_begun(&self) -> bool {
-        self.received > 0
-    }
-
     /// Moves what fits from the client's bytes to the backend's; whether anything moved.
     fn take(&mut self, input: &mut Buffer, outbound: &mut Outbound) -> Result<bool, Cause> {
         let mut any = false;
@@ -88,7 +86,7 @@ impl Upload {
                 return Ok(any);
             }
             input.consume(consumed);
-            any = true;
+            (any, self.has_begun) = (true, true);
             if self.received > self.limit {
                 return Err(Cause::BodyTooLarge);
             }
@@ -213,7 +211,13 @@ impl Exchange {
             return Err(Pumped::Bad(Cause::BadChunk));
         }
         match client.stream.read(&mut self.input) {
-            Ok(Read::Bytes(count)) => Ok(count),
+            Ok(Read::Bytes(count)) => {
+                if !std::mem::replace(&mut self.upload.has_begun, true) {
+                    // The client may have waited for a 100: its time for the body begins now.
+                    self.upload.start_clock(context);
+                }
+                Ok(count)
+            }
             Ok(Read::Blocked) => Err(Pumped::Blocked(Side::Client)),
             Ok(Read::End) => Err(Pumped::Ended(Reason::ClientAborted)),
             Err(_) => Err(Pumped::Ended(Reason::ClientReset)),
@@ -250,8 +254,13 @@ impl Exchange {
 
     /// Nothing of the request moves just now, because of one side. A client that waits for a 100 waits for the backend.
     fn wait_for_upload(&mut self, side: Side, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let waits_for_continue = self.request.expects_continue && !self.upload.has_begun() && !self.answer.interim_sent;
+        let waits_for_continue = side == Side::Client && self.waits_for_continue();
+        let knows_no_continue = self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10());
         let (deadline, cause) = match side {
+            Side::Client if waits_for_continue && knows_no_continue => match self.say_continue(client, context) {
+                Ok(()) => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
+                Err(reason) => return Flow::close(reason),
+            },
             Side::Client if waits_for_continue => {
                 let deadline = *self.history.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
@@ -265,22 +274,32 @@ impl Exchange {
         Flow::wait(deadline)
     }
 
+    fn waits_for_continue(&self) -> bool {
+        self.request.expects_continue && !self.upload.has_begun && !self.answer.interim_sent
+    }
+
+    /// Tells a client to go on, in place of a backend that speaks HTTP/1.0 and cannot (RFC 9110 section 10.1.1).
+    fn say_continue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<(), Reason> {
+        self.answer.interim_sent = true;
+        self.upload.start_clock(context);
+        context.buffers.lend(&mut self.output);
+        self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.flush_output(client, context).map(|_| ())
+    }
+
     /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.
     pub(super) fn collect_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired() {
             return self.refuse(Cause::RequestBodyTimeout, client, context);
         }
-        if self.request.expects_continue
-            && !self.upload.has_begun()
-            && self.collected.body.is_empty()
-            && !self.answer.interim_sent
+        if self.waits_for_continue()
+            && self.input.is_empty()
+            && let Err(reason) = self.say_continue(client, context)
         {
-            self.answer.interim_sent = true;
-            context.buffers.lend(&mut self.output);
-            self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+            return Flow::close(reason);
         }
-        if client.stream.flush(&mut self.output).is_err() {
-            return Flow::close(Reason::ClientReset);
+        if let Err(reason) = self.flush_output(client, context) {
+            return Flow::close(reason);
         }
         let mut moved = 0;
         loop {

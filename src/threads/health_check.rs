@@ -201,7 +201,10 @@ impl Checker {
             Err(ureq::Error::Io(error)) if net::is_shortage(&error) => return Finding::Unknown(error.to_string()),
             Err(error) => return Finding::Failed(format!("GET {path} failed: {}", in_words(&error))),
         };
-        backend.note_version(response.version() == ureq::http::Version::HTTP_10);
+        // Whoever answers checks may be somebody else than who answers requests: only the careful guess is taken from it.
+        if response.version() == ureq::http::Version::HTTP_10 {
+            backend.note_version(true);
+        }
         let status = response.status().as_u16();
         // A longer body is not read to its end: that it comes is proof enough.
         let body = io::copy(&mut response.body_mut().as_reader().take(BODY_BYTES), &mut io::sink());

@@ -7,10 +7,12 @@ use super::client_limit::ClientLimit;
 use super::worker::Handle;
 use crate::config;
 use crate::error::Cause;
+use crate::metrics::Counters;
+use crate::reason::Reason;
 use crate::wire::own_answer::{self, Manner};
 use crate::wire::rewrite::ConnectionLine;
 use crossbeam_channel::Receiver;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// The first pause after an accept error; it doubles up to the longest one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// How often accept errors are logged at most.
+/// How often errors and floods are logged at most.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// What a listener counts.
@@ -27,8 +29,8 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 pub struct ListenerCounters {
     /// Failed accepts.
     pub accept_errors: AtomicU64,
-    /// Connections closed unserved because there were too many.
-    pub turned_away: AtomicU64,
+    /// Connections that it has ended itself, because there were far too many.
+    pub turned_away: Counters,
 }
 
 /// The thread's state.
@@ -46,11 +48,13 @@ pub struct Listener {
     pub stop: Receiver<()>,
     /// What it counts.
     pub counters: Arc<ListenerCounters>,
+    /// What was said about those that were turned away.
+    pub flood: Seldom,
 }
 
 impl Listener {
     /// Accepts until it is stopped.
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut trouble = Trouble::default();
         loop {
             match self.socket.accept() {
@@ -79,7 +83,7 @@ impl Listener {
     }
 
     /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
-    fn hand(&self, mut socket: TcpStream, peer: SocketAddr) {
+    fn hand(&mut self, mut socket: TcpStream, peer: SocketAddr) {
         // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
@@ -111,14 +115,44 @@ impl Listener {
     }
 
     /// Tells the client, as far as that works without waiting, and closes.
-    fn turn_away(&self, mut socket: TcpStream, cause: Cause) {
-        self.counters.turned_away.fetch_add(1, Relaxed);
+    fn turn_away(&mut self, mut socket: TcpStream, cause: Cause) {
+        let counters = &self.counters.turned_away;
+        counters.connections.add(1);
+        counters.failed(cause);
+        counters.closed(Reason::Overload);
+        if let Some(count) = self.flood.note() {
+            log::warn!(
+                "turned away {count} connection(s) at once: {} (and {} more wait for that answer)",
+                cause.sentence(),
+                config::ANSWERED_OVER_LIMIT
+            );
+        }
         let date = httpdate::fmt_http_date(SystemTime::now());
         let manner = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: &date };
         let mut answer = Vec::new();
         own_answer::write(&mut answer, cause, cause.sentence(), manner);
         // A fresh socket has room for this; whether the client reads it is its own affair.
-        let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer));
+        // What it has sent is read, as far as it is there: closing over it would send a reset, which may overtake the answer.
+        let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer)).and_then(|()| socket.read(&mut [0; 4096]));
+    }
+}
+
+/// Something that may happen often, and is logged at most every few seconds.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    logged_at: Option<Instant>,
+    since_logged: u64,
+}
+
+impl Seldom {
+    /// It has happened; how often since it was logged last, if it is to be logged now.
+    fn note(&mut self) -> Option<u64> {
+        self.since_logged += 1;
+        if self.logged_at.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            return None;
+        }
+        self.logged_at = Some(Instant::now());
+        Some(std::mem::take(&mut self.since_logged))
     }
 }
 
@@ -126,19 +160,15 @@ impl Listener {
 #[derive(Debug, Default)]
 struct Trouble {
     pause: Duration,
-    logged_at: Option<Instant>,
-    since_logged: u64,
+    said: Seldom,
     is_announced: bool,
 }
 
 impl Trouble {
     /// Takes in an error and returns how long to pause.
     fn note(&mut self, error: &io::Error) -> Duration {
-        self.since_logged += 1;
-        if self.logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-            log::warn!("cannot accept connections ({} time(s)): {error}; going on, more slowly", self.since_logged);
-            self.logged_at = Some(Instant::now());
-            self.since_logged = 0;
+        if let Some(count) = self.said.note() {
+            log::warn!("cannot accept connections ({count} time(s)): {error}; going on, more slowly");
             self.is_announced = true;
         }
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);

@@ -20,8 +20,10 @@ pub struct Backend {
     queue: Arc<Queue>,
     in_flight: AtomicUsize,
     connecting: AtomicUsize,
-    /// Its last answer was HTTP/1.0: it must not be sent chunks.
+    /// It has answered HTTP/1.0, and nothing else yet: it must not be sent chunks.
     speaks_http10: AtomicBool,
+    /// It has answered HTTP/1.1: whatever else it says, an error page for example, it knows chunks.
+    speaks_http11: AtomicBool,
     /// Attempts failed since the last answer, or it is ejected: the next answer is worth telling the cluster.
     suspect: AtomicBool,
     /// When it may be tried again though it is ejected, in milliseconds on the cluster's clock.
@@ -40,6 +42,7 @@ impl Backend {
             connecting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             speaks_http10: AtomicBool::new(false),
+            speaks_http11: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             trial_at: AtomicU64::new(u64::MAX),
         }
@@ -64,15 +67,16 @@ impl Backend {
         self.in_flight.load(Relaxed)
     }
 
-    /// Whether its last answer was HTTP/1.0.
+    /// Whether all its answers so far were HTTP/1.0.
     pub fn speaks_http10(&self) -> bool {
-        self.speaks_http10.load(Relaxed)
+        self.speaks_http10.load(Relaxed) && !self.speaks_http11.load(Relaxed)
     }
 
     /// Notes the version of an answer.
     pub fn note_version(&self, is_http10: bool) {
-        if self.speaks_http10() != is_http10 {
-            self.speaks_http10.store(is_http10, Relaxed);
+        let speaks = if is_http10 { &self.speaks_http10 } else { &self.speaks_http11 };
+        if !speaks.load(Relaxed) {
+            speaks.store(true, Relaxed);
         }
     }
 

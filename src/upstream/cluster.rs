@@ -1,11 +1,11 @@
 //! The set of backends: who is in it, who is up, and who is next.
 //!
 //! Workers read the healthy set, an immutable snapshot behind a `parking_lot::RwLock<Arc<..>>`. Judging, the rule about the last
-//! backend and rebuilding the snapshot happen under one mutex, taken by checkers and by workers that saw a failure.
+//! backend and rebuilding the snapshot happen under one mutex, taken by the health daemon and by workers that saw a failure.
 
 use super::backend::{Backend, InFlight};
 use super::balance::round_robin;
-use super::health::{Attempt, Health, Rules};
+use super::health::{Health, Outcome, Rules};
 use super::queue::Queue;
 use crate::config::{self, BackendAddress, Config};
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +41,8 @@ struct Member {
 pub struct Cluster {
     /// Protects the pointer to the snapshot; taken by every pick for reading, for a moment.
     healthy: RwLock<Arc<HealthySet>>,
-    /// Protects membership and judgement; taken by checkers for each result, and by workers only for failures.
+    /// Protects membership and judgement; taken by the health daemon for each result, and by workers for failures, the first answer
+    /// after one, and each request for which nobody is up.
     members: Mutex<Vec<Member>>,
     queue: Arc<Queue>,
     turn: AtomicUsize,
@@ -197,16 +198,18 @@ impl Cluster {
         self.judge(backend, finding, |health, _| health.check(passed, now));
     }
 
-    /// Takes in an attempt that was answered. Without a lock, unless attempts failed before.
-    pub fn answered(&self, backend: &Backend, now: Instant) {
+    /// Takes in an attempt that was answered, and when it was started. Without a lock, unless attempts failed before.
+    pub fn answered(&self, backend: &Backend, started: Instant, now: Instant) {
         if backend.is_suspect() {
-            self.judge(backend, "a request was answered", |health, is_last| health.attempt(Attempt::Answered, is_last, now));
+            self.judge(backend, "a request was answered", |health, is_last| {
+                health.attempt(Outcome::Answered, is_last, started, now)
+            });
         }
     }
 
     /// Takes in an attempt that failed; `finding` says in words how.
-    pub fn failed(&self, backend: &Backend, attempt: Attempt, finding: &str, now: Instant) {
-        self.judge(backend, finding, |health, is_last| health.attempt(attempt, is_last, now));
+    pub fn failed(&self, backend: &Backend, outcome: Outcome, finding: &str, started: Instant, now: Instant) {
+        self.judge(backend, finding, |health, is_last| health.attempt(outcome, is_last, started, now));
     }
 
     /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.
@@ -310,13 +313,13 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         for _ in 0..2 {
-            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
         }
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let later = now + Duration::from_secs(2);
         assert_eq!(pick(&cluster, &[], later), Some(0));
         assert_eq!(picks(&cluster, later), [1, 1, 1], "one trial at a time");
-        cluster.answered(&first, later);
+        cluster.answered(&first, later, later);
         assert_eq!(cluster.up(), 2);
     }
 
@@ -329,7 +332,7 @@ mod tests {
         let first = Arc::clone(&cluster.standings()[0].backend);
         let old_request = InFlight::take(&first);
         for _ in 0..2 {
-            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
         }
         let later = now + Duration::from_secs(2);
         assert_eq!(pick(&cluster, &[1], later), None);
@@ -342,13 +345,13 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         for _ in 0..2 {
-            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
         }
-        cluster.answered(&first, now);
+        cluster.answered(&first, now, now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let later = now + Duration::from_secs(2);
         assert_eq!(pick(&cluster, &[], later), Some(0));
-        cluster.answered(&first, later);
+        cluster.answered(&first, later, later);
         assert_eq!(cluster.up(), 2, "the trial's answer does");
     }
 
@@ -357,7 +360,7 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         for _ in 0..2 {
-            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now);
+            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
         }
         let picks_first = |after: Duration| match cluster.pick(&[], false, now + after) {
             Picked::Backend(picked) => picked.backend().id == 0,
@@ -374,14 +377,14 @@ mod tests {
         let first = Arc::clone(&cluster.standings()[0].backend);
         let half = Duration::from_micros(500);
         for _ in 0..2 {
-            cluster.failed(&first, Attempt::ConnectFailed, "connection refused", now + half);
+            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now + half, now + half);
         }
         // The first millisecond in which it is picked: its failure must count, or no further trial would come for long.
         let mut tried_at = now;
         while pick(&cluster, &[], tried_at) != Some(0) {
             tried_at += Duration::from_millis(1);
         }
-        cluster.failed(&first, Attempt::ConnectFailed, "connection refused", tried_at);
+        cluster.failed(&first, Outcome::ConnectFailed, "connection refused", tried_at, tried_at);
         let later = tried_at + Duration::from_secs(3);
         assert_eq!(pick(&cluster, &[], later), Some(0), "out again for two seconds, and not for thirty");
     }
@@ -391,7 +394,7 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         for standing in cluster.standings() {
             for _ in 0..10 {
-                cluster.failed(&standing.backend, Attempt::ConnectFailed, "connection refused", now);
+                cluster.failed(&standing.backend, Outcome::ConnectFailed, "connection refused", now, now);
             }
         }
         assert_eq!(cluster.up(), 1);
@@ -423,7 +426,7 @@ mod tests {
         cluster.checked(&one, true, "passed", now);
         cluster.checked(&two, true, "passed", now);
         for _ in 0..2 {
-            cluster.failed(&one, Attempt::ConnectFailed, "connection refused", now);
+            cluster.failed(&one, Outcome::ConnectFailed, "connection refused", now, now);
         }
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         for _ in 0..2 {

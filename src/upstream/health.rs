@@ -24,7 +24,7 @@ pub struct Rules {
 
 /// How an attempt went, as far as it says something about the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum Outcome {
     /// It answered with a head, whatever the status.
     Answered,
     /// It could not be connected to.
@@ -119,32 +119,30 @@ impl Health {
         in_a_row
     }
 
-    /// Takes in an attempt's result and returns how many in a row have now failed like this. `is_last` says that no other backend
-    /// is up: the last one is never ejected.
-    pub fn attempt(&mut self, attempt: Attempt, is_last: bool, now: Instant) -> u32 {
-        let in_a_row = match attempt {
-            Attempt::Answered => {
+    /// Takes in the outcome of an attempt that was `started` then, and returns how many in a row have now failed like this. `is_last`
+    /// says that no other backend is up: the last one is never ejected.
+    pub fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
+        // What was started before or during an ejection is no trial, whenever it ends.
+        let is_trial = self.ejected_until.is_some_and(|until| until <= started);
+        let in_a_row = match outcome {
+            Outcome::Answered => {
                 if self.ejected_until.is_none() {
                     self.next_ejection = FIRST_EJECTION;
-                } else if !self.rules.checks && self.ejected_until.is_some_and(|until| until <= now) {
-                    // The trial request went well. An answer that comes earlier is to a request from before the ejection.
+                } else if !self.rules.checks && is_trial {
                     self.readmit();
                 }
                 self.failed_connects = 0;
                 self.failed_sends = 0;
                 return 0;
             }
-            Attempt::ConnectFailed => &mut self.failed_connects,
-            Attempt::SendFailed => &mut self.failed_sends,
+            Outcome::ConnectFailed => &mut self.failed_connects,
+            Outcome::SendFailed => &mut self.failed_sends,
         };
         *in_a_row += 1;
         let in_a_row = *in_a_row;
         let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
-        let may_be_ejected = match self.ejected_until {
-            None => !is_last,
-            // A trial that failed: out again, for longer. While the time runs, late failures change nothing.
-            Some(until) => until <= now,
-        };
+        // A trial that failed: out again, for longer.
+        let may_be_ejected = if self.ejected_until.is_some() { is_trial } else { !is_last };
         if too_many && may_be_ejected {
             self.ejected_until = Some(now + self.next_ejection);
             self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
@@ -206,7 +204,7 @@ mod tests {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             assert!(health.is_up());
-            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
         }
         assert!(!health.is_up() && health.in_transition());
         health.check(true, now + SECOND / 2);
@@ -219,9 +217,9 @@ mod tests {
     fn an_answer_starts_the_count_anew() {
         let (mut health, now) = up();
         for _ in 0..10 {
-            health.attempt(Attempt::ConnectFailed, false, now);
-            health.attempt(Attempt::ConnectFailed, false, now);
-            health.attempt(Attempt::Answered, false, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
+            health.attempt(Outcome::Answered, false, now, now);
         }
         assert!(health.is_up());
     }
@@ -231,7 +229,7 @@ mod tests {
         let (mut health, now) = up();
         for _ in 0..FAILED_SENDS {
             assert!(health.is_up());
-            health.attempt(Attempt::SendFailed, false, now);
+            health.attempt(Outcome::SendFailed, false, now, now);
         }
         assert!(!health.is_up());
     }
@@ -240,7 +238,7 @@ mod tests {
     fn the_last_backend_is_never_ejected() {
         let (mut health, now) = up();
         for _ in 0..100 {
-            health.attempt(Attempt::ConnectFailed, true, now);
+            health.attempt(Outcome::ConnectFailed, true, now, now);
         }
         assert!(health.is_up());
     }
@@ -251,20 +249,20 @@ mod tests {
         let mut now = Instant::now();
         assert!(health.is_up());
         for _ in 0..RULES.fall {
-            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
         }
         for expected in [1, 2, 4, 8, 16, 30, 30] {
             let until = health.ejected_until().unwrap();
             assert_eq!(until - now, expected * SECOND);
-            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
             assert_eq!(health.ejected_until(), Some(until), "late failures change nothing");
             now = until;
-            health.attempt(Attempt::ConnectFailed, false, now);
+            health.attempt(Outcome::ConnectFailed, false, now, now);
         }
-        health.attempt(Attempt::Answered, false, now);
+        health.attempt(Outcome::Answered, false, now, now);
         assert!(!health.is_up(), "an answer to a request from before the ejection is no trial");
         let until = health.ejected_until().unwrap();
-        health.attempt(Attempt::Answered, false, until);
+        health.attempt(Outcome::Answered, false, until, until);
         assert!(health.is_up());
     }
 }

@@ -53,7 +53,8 @@ pub struct Ticket(u64);
 /// Sessions that wait for a place, first come, first called.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Protects the order; taken by sessions that join or leave, and by whoever gives a place back while somebody waits.
+    /// Protects the order; taken by sessions that join or leave, by whoever gives a place back while somebody waits, and at each
+    /// change of health.
     waiting: Mutex<VecDeque<Waiter>>,
     tickets: AtomicU64,
     /// How many wait, so that giving a place back costs nothing while nobody does.

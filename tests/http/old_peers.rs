@@ -147,6 +147,20 @@ fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0(
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_gets_it_from_us_if_the_backend_speaks_http_1_0() {
+    let origin = old_origin();
+    let lb = over_known(&origin);
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let mut client = lb.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"));
+        assert_eq!(client.read_interim().status, 100, "{framing}");
+        client.send(if framing.starts_with('C') { "hello" } else { "5\r\nhello\r\n0\r\n\r\n" });
+        assert_eq!(client.read_response().text(), "ok");
+        assert_eq!(origin.requests().last().expect("it came").body, b"hello");
+    }
+}
+
+#[test]
 fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
     let old = old_origin();
     let mut config = config(&[old.address(), refused_address()]);

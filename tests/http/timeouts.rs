@@ -214,6 +214,21 @@ fn a_client_that_was_told_to_go_on_has_a_bodys_time_from_then() {
 }
 
 #[test]
+fn a_client_that_gives_up_waiting_for_a_100_has_a_bodys_time_from_then() {
+    let late = Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+    let origin = Origin::start([Step::ReadHead, Step::ReadBody, late, Step::Hang]);
+    let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 2 * SHORT));
+    let mut client = lb.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let asked = Instant::now();
+    until("more than the time for a body has passed", || asked.elapsed() > 3 * SHORT);
+    client.send("he");
+    until("some of the time has passed", || asked.elapsed() > 4 * SHORT);
+    client.send("llo");
+    assert_eq!(client.read_response().text(), "late");
+}
+
+#[test]
 fn the_wait_for_a_100_is_not_charged_to_the_answer() {
     let gate = Gate::new();
     let late = Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
