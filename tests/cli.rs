@@ -4,7 +4,7 @@ mod demo;
 mod python;
 mod serving;
 
-use crate::program::{self, Ended, Program};
+use crate::support::program::{self, Ended, Program};
 use crate::support::{Origin, refused_address};
 use std::net::{TcpListener, UdpSocket};
 

@@ -1,6 +1,6 @@
 //! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and the exit code tells the truth.
 
-use crate::program::Program;
+use crate::support::program::Program;
 use crate::support::{Client, Gate, Lb, Next, Origin, Step, get, ok, until};
 use lb_threads::reason::Reason;
 use lb_threads::server::Drained;

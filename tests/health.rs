@@ -1,6 +1,6 @@
 //! Health: when a backend goes out and comes back by its checks, what counts as healthy, and what people are told.
 
-use crate::program::Program;
+use crate::support::program::Program;
 use crate::support::{Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until};
 use lb_threads::error::Cause;
 use std::net::SocketAddr;
@@ -143,8 +143,10 @@ fn a_check_that_is_not_http_or_not_whole_has_failed() {
 #[test]
 fn a_check_names_its_host_and_path_and_ignores_a_proxy_in_the_environment() {
     let origin = Origin::start(Script::named("one")).health(Health::Scripted);
-    let mut command =
-        crate::program::command(crate::program::balancer_words(&[origin.address()], &["--health-path", "/ready?full=1"]));
+    let mut command = crate::support::program::command(crate::support::program::balancer_words(
+        &[origin.address()],
+        &["--health-path", "/ready?full=1"],
+    ));
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env(name, format!("http://{}", refused_address()));
     }

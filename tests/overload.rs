@@ -1,6 +1,6 @@
 //! Too much of everything: connections beyond the limit, no descriptors left, garbage by the thousand.
 
-use crate::program::{self, Program};
+use crate::support::program::{self, Program};
 use crate::support::{Client, Gate, Lb, Origin, Step, comes_true, get, until};
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;

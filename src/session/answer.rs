@@ -1,125 +1,180 @@
-//! Answers of our own, and how a connection ends after its last answer.
+//! The head of the backend's answer: awaited, judged, written anew for the client; 1xx on the way are passed on.
 
+use super::download::Download;
 use super::exchange::Exchange;
-use super::{Client, Context, Flow, State};
-use crate::config;
-use crate::error::{Cause, Side};
-use crate::net::Read;
-use crate::reason::Reason;
-use crate::wire::Version;
-use crate::wire::own_answer::{self, Manner};
-use crate::wire::rewrite::ConnectionLine;
+use super::{Client, Context, Flow, State, trace};
+use crate::config::{self, Timeout};
+use crate::error::Cause;
+use crate::net::{Buffer, Read};
+use crate::upstream::health::Outcome;
+use crate::upstream::retry::Failed;
+use crate::wire::head_end::HeadEnd;
+use crate::wire::response::{self, ResponseHead};
+use crate::wire::rewrite::{self, ConnectionLine, Delivery};
+use crate::wire::{Body, Version, fields};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// What the backend has said, up to the end of its final head.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// From the backend, not used yet.
+    pub(super) bytes: Buffer,
+    pub(super) head_end: HeadEnd,
+    /// How many 1xx came; they count as answer bytes.
+    pub(super) interims: u32,
+    /// A 1xx went to the client, from the backend or ours.
+    pub(super) interim_sent: bool,
+    pub(super) keeps_backend: bool,
+    pub(super) backend_idle: Duration,
+    /// What the client was told, 0 before; ours or the backend's.
+    pub(super) status: u16,
+    /// How long after the request's head the answer's came.
+    pub(super) after: Duration,
+}
 
 impl Exchange {
-    /// Answers with an error of our own. The backend connection, if there is one, is closed; the client's stays open if its
-    /// request was in order and is complete.
-    pub(super) fn refuse(&mut self, cause: Cause, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.drop_link(context);
-        context.counters.failed(cause);
-        if log::log_enabled!(log::Level::Info) {
-            let label = self.request.label.take();
-            let label = label.as_deref().unwrap_or("-");
-            let (status, stage, backend) = (cause.status(), self.stage(), self.backend_name());
-            log::info!("{} \"{label}\" {status} {cause} (in stage {stage}, backend {backend})", client.peer);
+    /// State `AwaitResponse`.
+    pub(super) fn await_response(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if let Some(flow) = self.look_for_answer(client, context) {
+            return flow;
         }
-        self.free_place();
-        self.answer.status = cause.status();
-        let is_in_order = cause.side() != Side::Client && self.refusal.is_none();
-        self.ending.keeps_client = is_in_order && self.upload.is_done() && self.request.is_persistent && !context.draining;
-        self.ending.reason = if self.refusal.is_some() { Reason::Overload } else { Reason::Refused };
-        context.buffers.lend(&mut self.output);
-        let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
-        let message = detail.map_or_else(|| cause.sentence().to_owned(), |why| format!("{}: {why}", cause.sentence()));
-        let manner = Manner {
-            as_json: self.request.accepts_json,
-            to_head: self.request.is_head,
-            connection: self.connection_line(),
-            date: context.date,
-        };
-        own_answer::write(self.output.tail(), cause, &message, manner);
-        Flow::Goto(State::OwnAnswer)
+        if context.has_expired() {
+            // Slowness is no proof of illness: it never counts against the backend's health.
+            return self.refuse(Cause::FirstByteTimeout, client, context);
+        }
+        if let Err(reason) = self.flush_output(client, context) {
+            return Flow::close(reason);
+        }
+        Flow::wait(*self.history.first_byte_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte)))
     }
 
-    /// What an answer says about the client's connection.
-    pub(super) fn connection_line(&self) -> ConnectionLine {
-        match (self.ending.keeps_client, self.request.version) {
-            (false, _) => ConnectionLine::Close,
-            (true, Version::Http11) => ConnectionLine::Silent,
-            (true, Version::Http10) => ConnectionLine::KeepAlive,
-        }
-    }
-
-    /// State `OwnAnswer`.
-    pub(super) fn send_own_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        match self.flush_output(client, context) {
-            Ok(0) => {}
-            Ok(_) if context.has_expired() => return Flow::close(Reason::SlowReader),
-            Ok(_) => return Flow::wait(self.ending.deadline),
-            Err(reason) => return Flow::close(reason),
-        }
-        if self.ending.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
-    }
-
-    /// State `Linger`.
-    pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() || client.stream.is_broken() {
-            return Flow::close(self.ending.reason);
-        }
-        context.buffers.lend(&mut self.input);
-        while self.ending.linger_left > 0 {
-            self.input.clear();
-            match client.stream.read(&mut self.input) {
-                Ok(Read::Bytes(count)) => self.ending.linger_left = self.ending.linger_left.saturating_sub(count),
-                Ok(Read::Blocked) => return Flow::wait(self.ending.deadline),
-                Ok(Read::End) | Err(_) => return Flow::close(self.ending.reason),
+    /// Reads what the backend says until the head of its final answer is there. None: not yet.
+    pub(super) fn look_for_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        loop {
+            match self.answer.head_end.find(self.answer.bytes.unread()) {
+                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => match self.begin_answer(length, client, context) {
+                    Some(flow) => return Some(flow),
+                    None => continue,
+                },
+                Ok(None) if self.answer.bytes.len() < config::ANSWER_HEAD_BYTES => {}
+                _ => return Some(self.refuse_answer(&"its head is too large or has a line without CR", client, context)),
             }
-        }
-        // It is not listened to any longer. A few lines of ours have reached it long since; a long answer needs the rest of the time.
-        if self.download.sent > config::BUFFERED_BYTES {
-            Flow::wait(self.ending.deadline)
-        } else {
-            Flow::close(self.ending.reason)
+            if !self.link_is_readable(context) {
+                return None;
+            }
+            context.buffers.lend(&mut self.answer.bytes);
+            if self.answer.bytes.room() == 0 {
+                self.answer.bytes.grow_to(config::ANSWER_HEAD_BYTES);
+            }
+            let backend = self.attempt.stream(context.connections)?;
+            let finding: &dyn Display = match backend.read(&mut self.answer.bytes) {
+                Ok(Read::Bytes(_)) => continue,
+                Ok(Read::Blocked) => return None,
+                Ok(Read::End) => &"closed the connection before it answered",
+                Err(error) => &error.to_string(),
+            };
+            if !self.answer.bytes.is_empty() {
+                return Some(self.refuse_answer(&"it ended inside its head", client, context));
+            }
+            let written = self.outbound.was_written();
+            let failed = if self.attempt.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+            return Some(self.fail_attempt(failed, Cause::BackendClosed, finding, client, context));
         }
     }
 
-    /// The last byte of a backend's answer is sent: the summary for the log, and what becomes of the connection.
-    pub(super) fn finish(&mut self, client: &Client, context: &mut Context<'_>) -> Flow {
-        self.log_summary(client, context);
-        if self.ending.keeps_client {
-            return Flow::Done;
-        }
-        let is_early = !self.upload.is_done();
-        self.ending.reason = match (is_early, context.draining && self.request.is_persistent) {
-            (true, _) => Reason::EarlyAnswer,
-            (false, true) => Reason::Drained,
-            (false, false) => Reason::AnsweredLast,
+    /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
+    fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        context.buffers.lend(&mut self.output);
+        let mut bytes = std::mem::take(&mut self.answer.bytes);
+        response::lower_minor_version(bytes.unread_mut());
+        let (head, behind) = bytes.unread().split_at(length);
+        let (mut room, mut more_room) = (fields::room(), fields::more_room(self.answer.head_end.lines()));
+        let room = if more_room.is_empty() { &mut room[..] } else { &mut more_room[..] };
+        let parsed = response::parse(head, room, self.request.is_head);
+        let body = parsed.as_ref().map_or(Body::None, |head| head.body);
+        trace::head(client.peer, "← received", head, body, behind);
+        let flow = match parsed {
+            Ok(head) if head.status == 101 => Some(self.switch_protocols(&head, client, context)),
+            Ok(head) if head.is_interim() => self.pass_interim(&head, client, context),
+            Ok(head) => Some(self.begin_final_answer(&head, context)),
+            Err(_) => Some(self.refuse_answer(&"its head is not valid HTTP/1.1", client, context)),
         };
-        // Closing over unread bytes would send a reset, which may overtake the answer.
-        if is_early || !self.input.is_empty() || client.stream.is_readable() {
-            return Flow::Goto(State::Linger);
-        }
-        Flow::close(self.ending.reason)
+        bytes.consume(length);
+        self.answer.bytes = bytes;
+        flow
     }
 
-    /// One line a request: who asked for what, who served it, how long it took.
-    pub(super) fn log_summary(&mut self, client: &Client, context: &Context<'_>) {
-        let Some(label) = self.request.label.take() else {
-            return;
-        };
-        if self.answer.status == 0 {
-            log::info!("{} \"{label}\" not answered, in stage {}, backend {}", client.peer, self.stage(), self.backend_name());
-            return;
+    fn switch_protocols(&mut self, head: &ResponseHead<'_, '_>, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if !(self.request.websocket && head.websocket) {
+            return self.refuse_answer(&"it switches to a protocol that nobody asked for", client, context);
         }
-        log::info!(
-            "{} \"{label}\" {} from {} in {:.1} ms, done in {:.1} ms, {} bytes",
-            client.peer,
-            self.answer.status,
-            self.backend_name(),
-            self.answer.after.as_secs_f64() * 1000.0,
-            context.now.saturating_duration_since(self.request.started).as_secs_f64() * 1000.0,
-            self.download.sent,
-        );
+        rewrite::response(self.output.tail(), head, Delivery::Plain, ConnectionLine::WebSocket, context.date);
+        self.note_answer(head, context);
+        Flow::Goto(State::Tunnel)
+    }
+
+    fn pass_interim(&mut self, head: &ResponseHead<'_, '_>, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+        self.answer.head_end = HeadEnd::default();
+        self.answer.interims += 1;
+        if self.answer.interims > config::INTERIM_ANSWERS {
+            return Some(self.refuse_answer(&"it sends 1xx without end", client, context));
+        }
+        if self.request.version == Version::Http11 {
+            rewrite::response(self.output.tail(), head, Delivery::Plain, ConnectionLine::Silent, context.date);
+            self.answer.interim_sent = true;
+        }
+        if !self.upload.is_done() {
+            // The client may have waited for this: its time for the body begins now.
+            self.upload.start_clock(context);
+        }
+        self.flush_output(client, context).err().map(Flow::close)
+    }
+
+    fn begin_final_answer(&mut self, head: &ResponseHead<'_, '_>, context: &mut Context<'_>) -> Flow {
+        let is_sent = self.upload.is_done() && self.outbound.unsent().is_empty();
+        let delivery = rewrite::delivery(head.body, self.request.version);
+        self.ending.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
+        self.answer.keeps_backend = is_sent && head.is_persistent();
+        self.answer.backend_idle = idle_time(head, context);
+        let (line, starts_at) = (self.connection_line(), self.output.len());
+        rewrite::response(self.output.tail(), head, delivery, line, context.date);
+        self.download = Download::new(head.body, delivery, starts_at, context);
+        self.note_answer(head, context);
+        if is_sent {
+            self.outbound.release();
+        }
+        Flow::Goto(State::ResponseBody)
+    }
+
+    fn note_answer(&mut self, head: &ResponseHead<'_, '_>, context: &mut Context<'_>) {
+        self.answer.status = head.status;
+        self.answer.after = context.now.saturating_duration_since(self.request.started);
+        if let Some(in_flight) = &self.attempt.in_flight {
+            in_flight.backend().note_version(head.version == Version::Http10);
+            context.cluster.answered(in_flight.backend(), self.attempt.started, context.now);
+        }
+    }
+
+    /// The backend broke the protocol after it had said something: no retry.
+    pub(super) fn refuse_answer(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if let Some(in_flight) = &self.attempt.in_flight {
+            log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);
+            context.cluster.failed(
+                in_flight.backend(),
+                Outcome::SendFailed,
+                &finding.to_string(),
+                self.attempt.started,
+                context.now,
+            );
+        }
+        self.refuse(Cause::BadAnswer, client, context)
     }
 }
 
-const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);
+/// How long the backend connection is kept: a second less than the backend says it keeps it, within limits, or our own default.
+fn idle_time(head: &ResponseHead<'_, '_>, context: &Context<'_>) -> Duration {
+    let margin = Duration::from_secs(1);
+    let kept = |announced: Duration| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE);
+    head.keep_alive.map_or(context.config.timeouts.backend_idle, kept)
+}

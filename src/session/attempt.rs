@@ -1,18 +1,61 @@
 //! Attempts: choosing a backend, a connection to it, and what happens when an attempt fails before it was answered.
 
 use super::exchange::Exchange;
-use super::{Client, Context, Flow, State, trace};
+use super::{Client, Context, Deadline, Flow, State, trace};
 use crate::config::{self, Timeout};
 use crate::error::Cause;
-use crate::net;
+use crate::net::{self, SlotKey, Stream};
 use crate::upstream::backend::{Backend, Connecting, InFlight};
 use crate::upstream::cluster::Picked;
+use crate::upstream::connections::Connections;
 use crate::upstream::health::Outcome;
 use crate::upstream::retry::{self, Failed, Failure, Next};
 use crate::wire::Body;
 use crate::wire::rewrite::{self, RequestEnd};
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// What all attempts have in common.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Backends that are no use any more: it has failed there, or they do not know the body's framing.
+    pub(super) tried: Vec<usize>,
+    pub(super) failed_backends: usize,
+    pub(super) last_failure: Option<Cause>,
+    /// The next attempt is a retry of one that failed like this.
+    pub(super) retry_of: Option<Failed>,
+    /// Until when a backend must answer; all attempts share it. Counted from the request's last byte.
+    pub(super) first_byte_deadline: Option<Deadline>,
+    /// Until when a backend must say 100 to a client that waits for it.
+    pub(super) continue_deadline: Option<Deadline>,
+}
+
+/// One try against one backend.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// The backend, and the place at it until it is done or has failed.
+    pub(super) in_flight: Option<InFlight>,
+    /// The backend connection in use.
+    pub(super) link: Option<SlotKey>,
+    /// Counts the connect while it is in progress.
+    pub(super) connecting: Option<Connecting>,
+    pub(super) connect_deadline: Deadline,
+    pub(super) started: Instant,
+    pub(super) is_reused: bool,
+}
+
+impl Attempt {
+    pub(super) fn none(context: &Context<'_>) -> Self {
+        let connect_deadline = context.deadline(Timeout::Connect);
+        Self { in_flight: None, link: None, connecting: None, connect_deadline, started: context.now, is_reused: false }
+    }
+
+    /// The connection to the backend, if there is one.
+    pub(super) fn stream<'c>(&self, connections: &'c mut Connections) -> Option<&'c mut Stream> {
+        connections.get(self.link?).map(|connection| &mut connection.stream)
+    }
+}
 
 /// Whether a backend will do for the request's body.
 enum Fit {
@@ -35,7 +78,7 @@ impl Exchange {
         }
         loop {
             match context.cluster.pick(&self.history.tried, self.request.is_idempotent, context.now) {
-                Picked::Backend(in_flight) => match self.frame_for(in_flight.backend()) {
+                Picked::Backend(in_flight) => match self.settle_framing(in_flight.backend()) {
                     Fit::Ready => {
                         self.seat.was_called = false;
                         return self.start_attempt(in_flight, true, client, context);
@@ -57,21 +100,8 @@ impl Exchange {
         }
     }
 
-    /// Waits for a place, behind those who wait already; who was called and found none has the place of before.
-    fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.seat.was_called = false;
-        self.seat.ticket = context.cluster.queue().join(context.key, context.caller, &self.history.tried, self.seat.ticket);
-        if self.seat.ticket.is_none() {
-            return self.refuse(Cause::BackendFull, client, context);
-        }
-        self.seat.is_queued = true;
-        // A place may have come free before we had joined. It is for the first in line that can use it, whoever that is.
-        context.cluster.call_next();
-        Flow::Goto(State::Queue)
-    }
-
     /// Settles how the body is framed for a backend.
-    fn frame_for(&mut self, backend: &Backend) -> Fit {
+    fn settle_framing(&mut self, backend: &Backend) -> Fit {
         match (self.request.is_chunked, self.request_end) {
             (false, _) => self.request_end = Some(RequestEnd::Plain),
             (true, None) if backend.speaks_http10() => return Fit::AfterCollecting,
@@ -81,32 +111,6 @@ impl Exchange {
             (true, Some(_)) => {}
         }
         Fit::Ready
-    }
-
-    /// State `Queue`.
-    pub(super) fn wait_for_place(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
-            self.leave_queue(context);
-            return self.refuse(Cause::BackendFull, client, context);
-        }
-        // The first wait's deadline holds for all.
-        Flow::wait(*self.seat.deadline.get_or_insert_with(|| context.deadline(Timeout::Queue)))
-    }
-
-    /// Takes a call: a place came free. False if this exchange does not wait for one.
-    pub(super) fn take_call(&mut self) -> bool {
-        let was_queued = std::mem::take(&mut self.seat.is_queued);
-        if was_queued {
-            self.seat.was_called = true;
-            self.state = State::Dispatch;
-        }
-        was_queued
-    }
-
-    pub(super) fn leave_queue(&mut self, context: &Context<'_>) {
-        if std::mem::take(&mut self.seat.is_queued) {
-            context.cluster.queue().leave(context.key, context.caller);
-        }
     }
 
     /// Starts an attempt against a backend: on an idle connection if `idle_allowed`, else on a fresh one.
@@ -172,8 +176,8 @@ impl Exchange {
 
     /// State `Connect`.
     pub(super) fn connect(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let connected = match self.attempt.link.and_then(|link| context.connections.get(link)) {
-            Some(connection) => connection.stream.connected(),
+        let connected = match self.attempt.stream(context.connections) {
+            Some(backend) => backend.connected(),
             None => Ok(false),
         };
         match connected {
@@ -243,7 +247,7 @@ impl Exchange {
 
     /// Whether the backend has said something that was not read yet.
     pub(super) fn link_is_readable(&self, context: &mut Context<'_>) -> bool {
-        self.attempt.link.and_then(|link| context.connections.get(link)).is_some_and(|connection| connection.stream.is_readable())
+        self.attempt.stream(context.connections).is_some_and(|backend| backend.is_readable())
     }
 
     /// The backend is done with: its connection is kept if it may be, and it counts as free.

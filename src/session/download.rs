@@ -217,7 +217,7 @@ impl Exchange {
 
     /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer.
     fn read_answer(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
-        let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
+        let Some(backend) = self.attempt.stream(context.connections) else {
             return Ok(Read::End);
         };
         if !self.download.is_plain_length() {
@@ -226,9 +226,9 @@ impl Exchange {
             if self.answer.bytes.room() == 0 {
                 self.answer.bytes.grow_to(2 * config::TRAILER_BYTES + self.answer.bytes.len());
             }
-            return connection.stream.read(&mut self.answer.bytes);
+            return backend.read(&mut self.answer.bytes);
         }
-        let read = connection.stream.read(&mut self.output)?;
+        let read = backend.read(&mut self.output)?;
         if let Read::Bytes(count) = read {
             let left = self.download.length_left().unwrap_or_default();
             let surplus = (count as u64).saturating_sub(left);

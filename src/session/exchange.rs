@@ -1,22 +1,22 @@
 //! One request with its answer: what is kept about it while it lasts, and its states.
 
+use super::answer::Answer;
+use super::attempt::{Attempt, History};
 use super::download::Download;
+use super::ending::Ending;
 use super::outbound::Outbound;
-use super::upload::Upload;
+use super::seat::Seat;
+use super::tunnel::TunnelEnds;
+use super::upload::{Collected, Upload};
 use super::{Client, Context, Deadline, Flow, State, Verdict};
-use crate::config::{self, Timeout};
+use crate::config::Timeout;
 use crate::error::Cause;
-use crate::net::{Buffer, SlotKey};
-use crate::reason::Reason;
-use crate::upstream::backend::{Backend, Connecting, InFlight};
-use crate::upstream::queue::Ticket;
-use crate::upstream::retry::Failed;
+use crate::net::Buffer;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::request::RequestHead;
 use crate::wire::rewrite::RequestEnd;
 use crate::wire::{Body, Version};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What the rest of the exchange needs to know about the request once its head is written anew.
 #[derive(Debug)]
@@ -98,90 +98,6 @@ pub(super) struct Exchange {
     pub(super) ending: Ending,
 }
 
-/// A chunked body taken in whole, for an HTTP/1.0 backend.
-#[derive(Debug, Default)]
-pub(super) struct Collected {
-    pub(super) body: Vec<u8>,
-    /// The backend whose turn it was when the collecting began.
-    pub(super) backend: Option<Arc<Backend>>,
-}
-
-/// The wait for a place at a backend.
-#[derive(Debug, Default)]
-pub(super) struct Seat {
-    pub(super) is_queued: bool,
-    pub(super) was_called: bool,
-    /// Its place in the queue, also when it comes back.
-    pub(super) ticket: Option<Ticket>,
-    /// The first wait's deadline holds for all.
-    pub(super) deadline: Option<Deadline>,
-}
-
-/// What all attempts have in common.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    /// Backends that are no use any more: it has failed there, or they do not know the body's framing.
-    pub(super) tried: Vec<usize>,
-    pub(super) failed_backends: usize,
-    pub(super) last_failure: Option<Cause>,
-    /// The next attempt is a retry of one that failed like this.
-    pub(super) retry_of: Option<Failed>,
-    /// Until when a backend must answer; all attempts share it. Counted from the request's last byte.
-    pub(super) first_byte_deadline: Option<Deadline>,
-    /// Until when a backend must say 100 to a client that waits for it.
-    pub(super) continue_deadline: Option<Deadline>,
-}
-
-/// One try against one backend.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    /// The backend, and the place at it until it is done or has failed.
-    pub(super) in_flight: Option<InFlight>,
-    /// The backend connection in use.
-    pub(super) link: Option<SlotKey>,
-    /// Counts the connect while it is in progress.
-    pub(super) connecting: Option<Connecting>,
-    pub(super) connect_deadline: Deadline,
-    pub(super) started: Instant,
-    pub(super) is_reused: bool,
-}
-
-/// What the backend has said, up to the end of its final head.
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    /// From the backend, not used yet.
-    pub(super) bytes: Buffer,
-    pub(super) head_end: HeadEnd,
-    /// How many 1xx came; they count as answer bytes.
-    pub(super) interims: u32,
-    /// A 1xx went to the client, from the backend or ours.
-    pub(super) interim_sent: bool,
-    pub(super) keeps_backend: bool,
-    pub(super) backend_idle: Duration,
-    /// What the client was told, 0 before; ours or the backend's.
-    pub(super) status: u16,
-    /// How long after the request's head the answer's came.
-    pub(super) after: Duration,
-}
-
-/// Who has closed its sending side of a tunnel.
-#[derive(Debug, Default)]
-pub(super) struct TunnelEnds {
-    pub(super) client: bool,
-    pub(super) backend: bool,
-}
-
-/// How the exchange ends, and the connection with it or not.
-#[derive(Debug)]
-pub(super) struct Ending {
-    pub(super) keeps_client: bool,
-    /// Why the connection will end, once the exchange does.
-    pub(super) reason: Reason,
-    /// For the last things that are done: an answer of ours, a tunnel, the linger.
-    pub(super) deadline: Deadline,
-    pub(super) linger_left: usize,
-}
-
 impl Exchange {
     pub(super) fn new(context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
         let input = context.buffers.take();
@@ -190,7 +106,6 @@ impl Exchange {
 
     /// An exchange that begins with bytes that came behind the one before.
     pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
-        let (connect_deadline, started) = (context.deadline(Timeout::Connect), context.now);
         Self {
             state: State::Head,
             refusal,
@@ -206,16 +121,11 @@ impl Exchange {
             collected: Collected::default(),
             seat: Seat::default(),
             history: History::default(),
-            attempt: Attempt { in_flight: None, link: None, connecting: None, connect_deadline, started, is_reused: false },
+            attempt: Attempt::none(context),
             answer: Answer::default(),
             download: Download::nothing(context),
             tunnel_ends: TunnelEnds::default(),
-            ending: Ending {
-                keeps_client: false,
-                reason: Reason::AnsweredLast,
-                deadline: context.deadline(Timeout::Linger),
-                linger_left: config::LINGER_BYTES,
-            },
+            ending: Ending::unknown(context),
         }
     }
 

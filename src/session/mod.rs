@@ -7,11 +7,13 @@
 mod answer;
 mod attempt;
 mod download;
+mod ending;
 mod exchange;
-mod http;
+mod head;
 mod outbound;
 mod progress;
-mod response;
+mod refusal;
+mod seat;
 mod splice;
 mod trace;
 mod tunnel;

@@ -31,15 +31,15 @@ impl Exchange {
 
     fn set_nonblocking(&mut self, client: &Client, context: &mut Context<'_>) -> std::io::Result<()> {
         client.stream.set_nonblocking(true)?;
-        match self.attempt.link.and_then(|link| context.connections.get(link)) {
-            Some(connection) => connection.stream.set_nonblocking(true),
+        match self.attempt.stream(context.connections) {
+            Some(backend) => backend.set_nonblocking(true),
             None => Ok(()),
         }
     }
 
     fn end_splice_of_backend(&mut self, context: &mut Context<'_>) {
-        let connection = self.attempt.link.and_then(|link| context.connections.get(link));
-        self.answer.keeps_backend &= connection.is_some_and(|connection| connection.stream.set_nonblocking(false).is_ok());
+        let backend = self.attempt.stream(context.connections);
+        self.answer.keeps_backend &= backend.is_some_and(|backend| backend.set_nonblocking(false).is_ok());
         self.release_link(context);
     }
 
@@ -95,9 +95,9 @@ impl Exchange {
 
     fn fill_pipe(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
         let limit = self.download.length_left().map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        let connection = self.attempt.link.and_then(|link| context.connections.get(link));
-        match (connection, &mut self.download.pipe) {
-            (Some(connection), Some(pipe)) => connection.stream.splice_to(pipe, limit.min(config::STEP_BYTES)),
+        let backend = self.attempt.stream(context.connections);
+        match (backend, &mut self.download.pipe) {
+            (Some(backend), Some(pipe)) => backend.splice_to(pipe, limit.min(config::STEP_BYTES)),
             _ => Ok(Read::End),
         }
     }

@@ -6,6 +6,13 @@ use crate::config::{self, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
 
+/// Who has closed its sending side of a tunnel.
+#[derive(Debug, Default)]
+pub(super) struct TunnelEnds {
+    pub(super) client: bool,
+    pub(super) backend: bool,
+}
+
 /// How one direction stands after a step.
 enum Direction {
     /// The source or the sink has had enough for now.
@@ -30,10 +37,9 @@ impl Exchange {
         }
         context.buffers.lend(&mut self.input);
         context.buffers.lend(&mut self.answer.bytes);
-        let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
+        let Some(backend) = self.attempt.stream(context.connections) else {
             return self.end_tunnel(Reason::TunnelBroken, client, context);
         };
-        let backend = &mut connection.stream;
         let (up, sent_up) = relay(&mut client.stream, &mut self.input, backend, &mut self.tunnel_ends.client);
         let (down, sent_down) = relay(backend, &mut self.answer.bytes, &mut client.stream, &mut self.tunnel_ends.backend);
         self.download.sent += sent_down as u64;

@@ -8,9 +8,11 @@ use crate::config::{self, Timeout};
 use crate::error::{Cause, Side};
 use crate::net::{Buffer, Read};
 use crate::reason::Reason;
+use crate::upstream::backend::Backend;
 use crate::wire::Body;
 use crate::wire::chunked::{self, Decoder, Piece};
 use crate::wire::rewrite::RequestEnd;
+use std::sync::Arc;
 
 /// What of the request's body is still to come.
 #[derive(Debug)]
@@ -29,6 +31,14 @@ enum Rest {
     Nothing,
     Length(u64),
     Chunked(Decoder),
+}
+
+/// A chunked body taken in whole, for an HTTP/1.0 backend.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) body: Vec<u8>,
+    /// The backend whose turn it was when the collecting began.
+    pub(super) backend: Option<Arc<Backend>>,
 }
 
 /// How far an upload came in one step.
@@ -173,10 +183,10 @@ impl Exchange {
                 Err(cause) => return Pumped::Bad(cause),
             };
             while !self.outbound.unsent().is_empty() {
-                let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link)) else {
+                let Some(backend) = self.attempt.stream(context.connections) else {
                     return Pumped::BackendGone;
                 };
-                match connection.stream.write(self.outbound.unsent()) {
+                match backend.write(self.outbound.unsent()) {
                     Ok(0) => return Pumped::Blocked(Side::Backend),
                     Ok(count) => {
                         self.outbound.advance(count);
@@ -227,9 +237,9 @@ impl Exchange {
     /// State `RequestBody`.
     pub(super) fn send_request(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if context.has_expired()
-            && let Some(connection) = self.attempt.link.and_then(|link| context.connections.get(link))
+            && let Some(backend) = self.attempt.stream(context.connections)
         {
-            connection.stream.retry_write();
+            backend.retry_write();
         }
         let pumped = self.pump_upload(client, context);
         // The backend may say something before it has everything: a 100, or an early answer.

@@ -1,6 +1,6 @@
 //! `demo`, the one-command start, and `backend`, what it is made of.
 
-use crate::program::{self, Program};
+use crate::support::program::{self, Program};
 use crate::support::{Client, get, until, until_some};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! `python3 -m http.server` as backend: what most people have at hand, HTTP/1.0 and a close behind every answer.
 
-use crate::program::{self, Program};
+use crate::support::program::{self, Program};
 use crate::support::{Client, Lb, config, get, until_some};
 use std::fs;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! The balancer as a process: its environment, its log, and a log that nobody reads.
 
-use crate::program::{self, Program};
+use crate::support::program::{self, Program};
 use crate::support::{Client, Origin, Script, get, refused_address, until};
 use rustix::process::Signal;
 use std::collections::HashSet;

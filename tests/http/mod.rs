@@ -13,6 +13,7 @@ mod reuse;
 mod streaming;
 mod surplus;
 mod timeouts;
+mod waiting_for_100;
 
 use std::time::Duration;
 

@@ -30,6 +30,7 @@ mod address;
 mod client;
 mod lb;
 mod origin;
+pub mod program;
 mod wait;
 mod wire;
 
