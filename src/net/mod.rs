@@ -20,9 +20,11 @@ use rustix::io::Errno;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
+/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit that
+/// nothing is delayed: one system call less for each.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     rustix::net::listen(&listener, config::BACKLOG)?;
     Ok(listener)
 }

@@ -45,11 +45,9 @@ impl AsFd for Stream {
 }
 
 impl Stream {
-    /// Takes over a socket that was just accepted. It is tried for bytes before the first event: most clients have sent some.
+    /// Takes over a socket that was just accepted. Its first event tells whether bytes are there.
     pub fn accepted(socket: TcpStream) -> Self {
-        // Fails only on a dead socket, which the first read tells.
-        let _ = socket.set_nodelay(true);
-        Self { socket, readable: true, writable: true, hung_up: false, broken: false }
+        Self { socket, readable: false, writable: true, hung_up: false, broken: false }
     }
 
     /// Starts connecting. The connect is over when [`Stream::connected`] says so.
