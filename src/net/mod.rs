@@ -1,7 +1,8 @@
 //! Sockets, readiness and buffers: everything that touches a file descriptor on the data path.
 //!
-//! Used by the worker that owns the socket, and by no other thread. Sockets stay in blocking mode and every call that could
-//! block is made with `MSG_DONTWAIT`; the two exceptions are a connect in progress and splicing.
+//! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking mode and every call that could
+//! block is made with `MSG_DONTWAIT`; the two exceptions are a connect in progress and splicing. What starts and stops the
+//! balancer (listening, limits of the machine) is here as well, and runs on the main thread.
 
 mod buffer;
 mod pipe;

@@ -5,7 +5,7 @@ use super::outbound::Outbound;
 use super::progress::Progress;
 use super::{Client, Context, Flow, State, Verdict};
 use crate::config::{self, Timeout};
-use crate::error::{Cause, Side};
+use crate::error::Cause;
 use crate::net::{Buffer, Read};
 use crate::reason::Reason;
 use crate::upstream::backend::Backend;
@@ -41,13 +41,22 @@ pub(super) struct Collected {
     pub(super) backend: Option<Arc<Backend>>,
 }
 
+/// Who is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// The client has sent nothing more.
+    ByClient,
+    /// The backend takes nothing more.
+    ByBackend,
+}
+
 /// How far an upload came in one step.
 #[derive(Debug)]
 pub(super) enum Pumped {
     /// The backend has everything.
     All,
     /// One side is not ready.
-    Blocked(Side),
+    Blocked(Blocked),
     /// It moved its share of this step.
     Enough,
     /// The client is gone, or broke the framing.
@@ -187,7 +196,7 @@ impl Exchange {
                     return Pumped::BackendGone;
                 };
                 match backend.write(self.outbound.unsent()) {
-                    Ok(0) => return Pumped::Blocked(Side::Backend),
+                    Ok(0) => return Pumped::Blocked(Blocked::ByBackend),
                     Ok(count) => {
                         self.outbound.advance(count);
                         self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
@@ -228,7 +237,7 @@ impl Exchange {
                 }
                 Ok(count)
             }
-            Ok(Read::Blocked) => Err(Pumped::Blocked(Side::Client)),
+            Ok(Read::Blocked) => Err(Pumped::Blocked(Blocked::ByClient)),
             Ok(Read::End) => Err(Pumped::Ended(Reason::ClientAborted)),
             Err(_) => Err(Pumped::Ended(Reason::ClientReset)),
         }
@@ -258,25 +267,25 @@ impl Exchange {
             Pumped::Bad(cause) => self.refuse(cause, client, context),
             // What it answered before it closed is worth more than the error.
             Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
-            Pumped::Blocked(side) => self.wait_for_upload(side, client, context),
+            Pumped::Blocked(blocked) => self.wait_for_upload(blocked, client, context),
         }
     }
 
-    /// Nothing of the request moves just now, because of one side. A client that waits for a 100 waits for the backend.
-    fn wait_for_upload(&mut self, side: Side, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let waits_for_continue = side == Side::Client && self.waits_for_continue();
+    /// Nothing of the request moves just now. A client that waits for a 100 waits for the backend.
+    fn wait_for_upload(&mut self, blocked: Blocked, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        let waits_for_continue = blocked == Blocked::ByClient && self.waits_for_continue();
         let knows_no_continue = self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10());
-        let (deadline, cause) = match side {
-            Side::Client if waits_for_continue && knows_no_continue => match self.say_continue(client, context) {
+        let (deadline, cause) = match blocked {
+            Blocked::ByClient if waits_for_continue && knows_no_continue => match self.say_continue(client, context) {
                 Ok(()) => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
                 Err(reason) => return Flow::close(reason),
             },
-            Side::Client if waits_for_continue => {
+            Blocked::ByClient if waits_for_continue => {
                 let deadline = *self.history.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
-            Side::Client => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
-            _ => (self.upload.progress.deadline(), Cause::SendTimeout),
+            Blocked::ByClient => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
+            Blocked::ByBackend => (self.upload.progress.deadline(), Cause::SendTimeout),
         };
         if context.has_expired() && deadline.at <= context.now {
             return self.refuse(cause, client, context);

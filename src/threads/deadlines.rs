@@ -179,5 +179,10 @@ mod tests {
             }
             assert_eq!(deadlines.next(), expected.iter().flatten().min().copied());
         }
+        let end = start + Duration::from_secs(3600);
+        let mut left: Vec<_> = std::iter::from_fn(|| deadlines.pop_expired(end)).map(SlotKey::index).collect();
+        left.sort_unstable();
+        let set = keys.iter().zip(&expected).filter(|(_, at)| at.is_some()).map(|(key, _)| key.index());
+        assert_eq!(left, set.collect::<Vec<_>>(), "each once, from wherever it stood");
     }
 }

@@ -21,11 +21,11 @@ const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who gets work: immutable, replaced as a whole at each transition.
 #[derive(Debug, Default)]
-pub struct HealthySet {
+struct HealthySet {
     /// The backends that are up.
-    pub up: Vec<Arc<Backend>>,
+    up: Vec<Arc<Backend>>,
     /// Ejected backends that only a trial request can bring back, because there are no checks.
-    pub on_trial: Vec<Arc<Backend>>,
+    on_trial: Vec<Arc<Backend>>,
 }
 
 #[derive(Debug)]
@@ -399,6 +399,7 @@ mod tests {
         }
         assert_eq!(cluster.up(), 1);
     }
+
     #[test]
     fn one_that_may_be_swallowing_connects_is_passed_over_while_another_will_do() {
         use crate::upstream::backend::Connecting;
@@ -413,9 +414,9 @@ mod tests {
         let mut shares = picks(&cluster, now);
         shares.dedup();
         assert_eq!(shares.len(), 3, "if all do, each has its turn: {shares:?}");
-        let _third = connecting(0);
+        let third = connecting(0);
         assert_eq!(picks(&cluster, now), [1, 1, 1], "or the one with fewer");
-        drop((first, _third));
+        drop((first, third));
         assert_eq!(picks(&cluster, now), [0, 0, 0]);
     }
 
