@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 const OTHER_FILES: usize = 64;
 /// A client connection may need one to a backend.
 const FILES_A_CONNECTION: usize = 2;
-/// One in so many is for pipes.
-const FILES_FOR_PIPES: usize = 8;
+/// One in so many at most is for pipes, and one for connections that are only refused.
+const SHARE_OF_FILES: usize = 8;
 
 /// Why the balancer could not start: what, and how to fix it.
 #[derive(Debug)]
@@ -220,9 +220,10 @@ impl Drop for Server {
 /// Limits connections and pipes to what the limit of open files allows.
 fn share_out_files(config: &mut Config) {
     let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
-    let for_pipes = files / FILES_FOR_PIPES;
-    config.pipes_a_worker = config.pipes_a_worker.min(for_pipes / 2 / config.workers.max(1));
-    let for_refusals = config::ANSWERED_OVER_LIMIT.min(files / FILES_FOR_PIPES);
+    let share = files / SHARE_OF_FILES;
+    config.pipes_a_worker = config.pipes_a_worker.min(share / 2 / config.workers.max(1));
+    let for_pipes = 2 * config.pipes_a_worker * config.workers;
+    let for_refusals = config::ANSWERED_OVER_LIMIT.min(share);
     let for_connections = files.saturating_sub(OTHER_FILES + for_pipes + for_refusals) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
