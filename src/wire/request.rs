@@ -234,6 +234,7 @@ fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
 
 fn bad_line(line: &[u8], error: httparse::Error) -> Cause {
     match error {
+        _ if has_too_long_target(line) => Cause::TargetTooLong,
         httparse::Error::Version if is_other_version(line) => Cause::VersionUnknown,
         httparse::Error::Token if is_request_line(line) => Cause::BadTarget,
         _ => Cause::BadRequestLine,
