@@ -215,8 +215,8 @@ impl Exchange {
         if let Some(outcome) = outcome {
             context.cluster.failed(in_flight.backend(), outcome, &finding.to_string(), self.attempt.started, context.now);
         }
-        if failed == Failed::Connect && !self.outbound.has_body() {
-            // Nobody has heard of the body yet: how it is framed is open again.
+        if failed == Failed::Connect && !self.outbound.has_body() && !self.upload.is_done() {
+            // Nobody has heard of the body yet, and it was not taken in either: how it is framed is open again.
             self.request_end = None;
         }
         let failure = Failure {

@@ -175,6 +175,21 @@ fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
 }
 
 #[test]
+fn an_empty_chunked_body_that_was_taken_in_keeps_its_length_at_the_next_backend() {
+    let (old, new) = (old_origin(), Origin::named("new"));
+    let mut config = config(&[old.address(), new.address()]);
+    config.health.checks = false;
+    config.workers = 1;
+    let lb = Lb::start(config);
+    assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
+    assert_eq!(get(lb.address(), "/").text(), "new");
+    old.stop();
+    let request = "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(exchange(lb.address(), request).text(), "new");
+    assert_eq!(new.requests()[1].header("Content-Length"), Some("0"));
+}
+
+#[test]
 fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
     let origin = old_origin();
     let lb = Lb::over(&[&origin]);
