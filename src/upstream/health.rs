@@ -141,9 +141,9 @@ impl Health {
         *in_a_row += 1;
         let in_a_row = *in_a_row;
         let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
-        // A trial that failed: out again, for longer.
-        let may_be_ejected = if self.ejected_until.is_some() { is_trial } else { !is_last };
-        if too_many && may_be_ejected {
+        // One failed trial is enough to be out again, for longer.
+        let is_out = if self.ejected_until.is_some() { is_trial } else { too_many && !is_last };
+        if is_out {
             self.ejected_until = Some(now + self.next_ejection);
             self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
         }
@@ -262,6 +262,9 @@ mod tests {
         health.attempt(Outcome::Answered, false, now, now);
         assert!(!health.is_up(), "an answer to a request from before the ejection is no trial");
         let until = health.ejected_until().unwrap();
+        health.attempt(Outcome::ConnectFailed, false, until, until);
+        assert_eq!(health.ejected_until(), Some(until + 30 * SECOND), "and takes nothing from a trial that fails");
+        let until = until + 30 * SECOND;
         health.attempt(Outcome::Answered, false, until, until);
         assert!(health.is_up());
     }
