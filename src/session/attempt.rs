@@ -80,7 +80,10 @@ impl Exchange {
             match context.cluster.pick(&self.history.tried, self.request.is_idempotent, context.now) {
                 Picked::Backend(in_flight) => match self.settle_framing(in_flight.backend()) {
                     Fit::Ready => {
-                        self.seat.was_called = false;
+                        if std::mem::take(&mut self.seat.was_called) {
+                            // It may have got another place than the one it was called for.
+                            context.cluster.call_next();
+                        }
                         return self.start_attempt(in_flight, true, client, context);
                     }
                     // The place is not held meanwhile: a slow client would block it. But it is still that backend's turn.

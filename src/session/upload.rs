@@ -166,6 +166,7 @@ impl Upload {
                 }
             };
             input.consume(consumed);
+            self.has_begun |= consumed > 0;
             if self.received > self.limit {
                 return Err(Cause::BodyTooLarge);
             }
@@ -273,6 +274,9 @@ impl Exchange {
 
     /// Nothing of the request moves just now. A client that waits for a 100 waits for the backend.
     fn wait_for_upload(&mut self, blocked: Blocked, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if let Err(reason) = self.flush_output(client, context) {
+            return Flow::close(reason);
+        }
         let waits_for_continue = blocked == Blocked::ByClient && self.waits_for_continue();
         let knows_no_continue = self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10());
         let (deadline, cause) = match blocked {
