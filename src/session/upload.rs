@@ -106,11 +106,17 @@ impl Upload {
             }
             input.consume(consumed);
             (any, self.has_begun) = (true, true);
-            if self.received > self.limit {
+            if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
         }
         Ok(any)
+    }
+
+    /// Whether it is over the limit, or a chunk has been announced that will be.
+    fn is_too_large(&self) -> bool {
+        let announced = if let Rest::Chunked(decoder) = &self.rest { decoder.announced() } else { 0 };
+        self.received.saturating_add(announced) > self.limit
     }
 
     /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
@@ -167,7 +173,7 @@ impl Upload {
             };
             input.consume(consumed);
             self.has_begun |= consumed > 0;
-            if self.received > self.limit {
+            if self.received.saturating_add(decoder.announced()) > self.limit {
                 return Err(Cause::BodyTooLarge);
             }
             if collected.len() > config::REPLAY_BYTES {

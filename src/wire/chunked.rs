@@ -40,6 +40,14 @@ enum State {
 }
 
 impl Decoder {
+    /// How much of the chunk that has begun is still to come.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
     /// Looks at the input and says what is there and how many bytes of it are done with.
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
         self.next_up_to(usize::MAX, input)

@@ -90,6 +90,14 @@ fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
 }
 
 #[test]
+fn a_chunk_that_is_announced_to_be_over_the_limit_is_not_waited_for() {
+    let origin = Origin::echo();
+    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let response = exchange(lb.address(), "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5000000\r\n");
+    assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
+}
+
+#[test]
 fn empty_lines_before_a_request_are_skipped_up_to_a_limit() {
     let scene = Scene::new();
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";

@@ -161,6 +161,19 @@ fn a_client_that_waits_for_a_100_gets_it_from_us_if_the_backend_speaks_http_1_0(
 }
 
 #[test]
+fn a_client_that_did_not_wait_is_not_told_to_go_on_in_the_middle_of_its_body() {
+    let origin = old_origin();
+    let lb = over_known(&origin);
+    let mut client = lb.connect();
+    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    until("the head was read", || lb.totals().requests == 2);
+    client.send_in_pieces("5\r\nworld\r\n0\r\n\r\n", [1, 4, 6]);
+    let response = client.read_response();
+    assert!(response.interim.len() <= 1, "the origin says one, and that is passed on: {response:?}");
+    assert_eq!((response.text().as_str(), origin.requests()[1].body.as_slice()), ("ok", &b"helloworld"[..]));
+}
+
+#[test]
 fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
     let old = old_origin();
     let mut config = config(&[old.address(), refused_address()]);
