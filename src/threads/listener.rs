@@ -87,8 +87,10 @@ impl Listener {
         // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
-        let refused: usize = self.workers.iter().map(Handle::refused).sum();
-        let refusal = self.refusal(loads.iter().sum::<usize>().saturating_sub(refused), peer.ip());
+        // Counted by itself: a difference of two counts could let one too many in while one that was refused is closing.
+        let served = self.workers.iter().map(Handle::served).sum();
+        let refused = loads.iter().sum::<usize>().saturating_sub(served);
+        let refusal = self.refusal(served, peer.ip());
         if refusal.is_none() || refused < config::ANSWERED_OVER_LIMIT {
             let least = (0..loads.len()).min_by_key(|index| loads[*index]).unwrap_or(0);
             let (before, after) = self.workers.split_at(least);

@@ -54,7 +54,7 @@ pub struct Handle {
     inbox: Sender<Message>,
     waker: Arc<Waker>,
     sessions: Arc<AtomicUsize>,
-    refused: Arc<AtomicUsize>,
+    served: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
 
@@ -64,9 +64,9 @@ impl Handle {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Those of them that are only there to be refused.
-    pub fn refused(&self) -> usize {
-        self.refused.load(Ordering::Relaxed)
+    /// Those of them that are served; the others are only there to be refused.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// The worker's counters.
@@ -76,9 +76,9 @@ impl Handle {
 
     /// Hands a socket over. A full inbox gives it back.
     pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
-        let is_refused = usize::from(refusal.is_some());
+        let is_served = usize::from(refusal.is_none());
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.refused.fetch_add(is_refused, Ordering::Relaxed);
+        self.served.fetch_add(is_served, Ordering::Relaxed);
         match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
             Ok(()) => {
                 self.waker.wake();
@@ -86,7 +86,7 @@ impl Handle {
             }
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
                 self.sessions.fetch_sub(1, Ordering::Relaxed);
-                self.refused.fetch_sub(is_refused, Ordering::Relaxed);
+                self.served.fetch_sub(is_served, Ordering::Relaxed);
                 match message {
                     Message::Socket { socket, .. } => Err(socket),
                     Message::Drain(_) => unreachable!("the message was a socket"),
@@ -127,7 +127,7 @@ pub struct Worker {
     caller: Caller,
     client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
-    refused_count: Arc<AtomicUsize>,
+    served_count: Arc<AtomicUsize>,
     counters: Arc<Counters>,
     sessions: Slots<Session>,
     connections: Connections,
@@ -155,7 +155,7 @@ impl Worker {
             inbox: sender,
             waker: poller.waker(),
             sessions: Arc::default(),
-            refused: Arc::default(),
+            served: Arc::default(),
             counters: Arc::clone(&counters),
         };
         let now = Instant::now();
@@ -168,7 +168,7 @@ impl Worker {
             caller: Caller::new(calling, poller.waker()),
             client_limit: shared.client_limit,
             session_count: Arc::clone(&handle.sessions),
-            refused_count: Arc::clone(&handle.refused),
+            served_count: Arc::clone(&handle.served),
             counters,
             sessions: Slots::default(),
             connections: Connections::new(poller),
@@ -349,10 +349,11 @@ impl Worker {
             self.deadlines.clear(key);
             self.counters.closed(reason);
             self.session_count.fetch_sub(1, Ordering::Relaxed);
-            if session.is_refused() {
-                self.refused_count.fetch_sub(1, Ordering::Relaxed);
-            } else if let Some(limit) = &self.client_limit {
-                limit.leave(session.peer().ip());
+            if !session.is_refused() {
+                self.served_count.fetch_sub(1, Ordering::Relaxed);
+                if let Some(limit) = &self.client_limit {
+                    limit.leave(session.peer().ip());
+                }
             }
         }
     }
