@@ -76,7 +76,7 @@ pub struct ServeArgs {
     /// Passed checks in a row that bring a backend up
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rise: u32,
-    /// Failed checks or refused connections in a row that take a backend down
+    /// Failed checks or failed connects in a row that take a backend down
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
     fall: u32,
     /// Send no health checks: only failed requests take a backend out

@@ -101,7 +101,7 @@ pub struct HealthConfig {
     pub timeout: Duration,
     /// Passed checks in a row that bring a backend up.
     pub rise: u32,
-    /// Failed checks, or refused connections, in a row that take a backend down.
+    /// Failed checks, or failed connects, in a row that take a backend down.
     pub fall: u32,
 }
 
@@ -116,7 +116,7 @@ pub enum Timeout {
     Queue,
     /// A connection to a backend.
     Connect,
-    /// The answer's head, from the request's last byte, over all attempts.
+    /// The answer's head, from the request's last byte, over all attempts; or the 100 that a client waits for.
     FirstByte,
     /// Progress of a body, either way.
     Body,

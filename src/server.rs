@@ -7,7 +7,7 @@ use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::threads::client_limit::ClientLimit;
 use crate::threads::health_check::{self, HealthChecks};
-use crate::threads::listener::{Listener, ListenerCounters, Seldom};
+use crate::threads::listener::{Listener, ListenerCounters};
 use crate::threads::worker::{Handle, Shared, Worker};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::retry::Budget;
@@ -147,7 +147,6 @@ impl Server {
                 client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
                 counters: Arc::clone(&counters),
-                flood: Seldom::default(),
             };
             self.listener_counters.push(counters);
             let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;

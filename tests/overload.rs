@@ -78,6 +78,9 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
     assert_eq!(extra[0].get("/").status, 503);
     drop((extra, clients));
     until("all are gone", || lb.server().open_connections() == 0);
+    let totals = lb.totals();
+    assert_eq!((totals.connections, totals.closed_in_all()), (304, 304), "each has a reason, those turned away as well");
+    assert!(totals.closed(Reason::Overload) >= 44 && totals.failed(Cause::Overload) >= 44, "{totals:?}");
     assert_eq!(get(lb.address(), "/").text(), "hello");
 }
 

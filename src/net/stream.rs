@@ -152,7 +152,8 @@ impl Stream {
         self.writable = true;
     }
 
-    /// Whether the other side has neither sent nor closed, whatever events have told. One system call, nothing is consumed.
+    /// Whether the other side has neither sent nor closed, whatever events have told, and notes it. One system call, nothing is
+    /// consumed.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;

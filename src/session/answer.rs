@@ -58,7 +58,13 @@ impl Exchange {
                     None => continue,
                 },
                 Ok(None) if self.answer.bytes.len() < config::ANSWER_HEAD_BYTES => {}
-                _ => return Some(self.refuse_answer(&"its head is too large or has a line without CR", client, context)),
+                _ => {
+                    return Some(self.refuse_answer(
+                        &"its head is too large or has a line that does not end in CR LF",
+                        client,
+                        context,
+                    ));
+                }
             }
             if !self.link_is_readable(context) {
                 return None;
@@ -136,7 +142,7 @@ impl Exchange {
         let delivery = rewrite::delivery(head.body, self.request.version);
         self.ending.keeps_client = self.request.is_persistent && is_sent && !context.draining && delivery != Delivery::UntilClose;
         self.answer.keeps_backend = is_sent && head.is_persistent();
-        self.answer.backend_idle = idle_time(head, context);
+        self.answer.backend_idle = idle_time(head.keep_alive, context.config.timeouts.backend_idle);
         let (line, starts_at) = (self.connection_line(), self.output.len());
         rewrite::response(self.output.tail(), head, delivery, line, context.date);
         self.download = Download::new(head.body, delivery, starts_at, context);
@@ -172,9 +178,22 @@ impl Exchange {
     }
 }
 
-/// How long the backend connection is kept: a second less than the backend says it keeps it, within limits, or our own default.
-fn idle_time(head: &ResponseHead<'_, '_>, context: &Context<'_>) -> Duration {
+/// How long the backend connection is kept: a second less than the backend announces, within limits, or our own default.
+fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
-    let kept = |announced: Duration| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE);
-    head.keep_alive.map_or(context.config.timeouts.backend_idle, kept)
+    announced.map_or(default, |announced| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_says_how_long_its_connection_is_kept_within_limits() {
+        let seconds = Duration::from_secs;
+        for (announced, kept) in [(None, 4), (Some(10), 9), (Some(0), 0), (Some(u32::MAX), 60)] {
+            let announced = announced.map(|announced| seconds(announced.into()));
+            assert_eq!(idle_time(announced, seconds(4)), seconds(kept), "{announced:?}");
+        }
+    }
 }

@@ -73,14 +73,15 @@ impl Exchange {
         if let Some(in_flight) = chosen {
             return self.start_attempt(in_flight, true, client, context);
         }
-        if !self.seat.was_called && context.cluster.queue().has_waiters() && context.cluster.has_other_than(&self.history.tried) {
+        let was_called = std::mem::take(&mut self.seat.was_called);
+        if !was_called && context.cluster.queue().has_waiters() && context.cluster.has_untried(&self.history.tried) {
             return self.join_queue(client, context);
         }
         loop {
             match context.cluster.pick(&self.history.tried, self.request.is_idempotent, context.now) {
                 Picked::Backend(in_flight) => match self.settle_framing(in_flight.backend()) {
                     Fit::Ready => {
-                        if std::mem::take(&mut self.seat.was_called) {
+                        if was_called {
                             // It may have got another place than the one it was called for.
                             context.cluster.call_next();
                         }

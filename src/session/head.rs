@@ -81,7 +81,8 @@ impl Exchange {
 
     /// The head is whole: judges it, writes it anew and notes what the rest of the exchange needs to know.
     fn begin(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        request::lower_minor_version(&mut self.input.unread_mut()[..length]);
+        let line = self.head_end.first_line(self.input.unread()).map_or(0, <[u8]>::len);
+        request::lower_minor_version(&mut self.input.unread_mut()[..line]);
         let (bytes, rest) = self.input.unread().split_at(length);
         let mut room = fields::room();
         let head = match request::parse(bytes, &mut room) {

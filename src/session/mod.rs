@@ -284,13 +284,14 @@ impl Session {
             if context.draining {
                 return Some(self.idle_while_draining(context));
             }
-            match (self.refusal, context.has_expired()) {
-                (Some(_), false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Grace, at: self.idle_until })),
-                (None, false) => return Some(Verdict::Wait(Deadline { timeout: Timeout::Idle, at: self.idle_until })),
-                (None, true) => return Some(Verdict::Close(Reason::IdleTimeout)),
-                // It is told unasked.
-                (Some(_), true) => {}
+            if !context.has_expired() {
+                let timeout = if self.is_refused() { Timeout::Grace } else { Timeout::Idle };
+                return Some(Verdict::Wait(Deadline { timeout, at: self.idle_until }));
             }
+            if !self.is_refused() {
+                return Some(Verdict::Close(Reason::IdleTimeout));
+            }
+            // One too many that says nothing is told unasked.
         } else {
             context.hint = Hint::Ready;
         }

@@ -20,7 +20,6 @@ pub(super) struct Seat {
 impl Exchange {
     /// Waits for a place, behind those who wait already; who was called and found none has the place of before.
     pub(super) fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.seat.was_called = false;
         self.seat.ticket = context.cluster.queue().join(context.key, context.caller, &self.history.tried, self.seat.ticket);
         if self.seat.ticket.is_none() {
             return self.refuse(Cause::BackendFull, client, context);

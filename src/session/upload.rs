@@ -153,37 +153,34 @@ impl Upload {
 
     /// Decodes a chunked body into `collected`; whether it is whole.
     fn collect(&mut self, input: &mut Buffer, collected: &mut Vec<u8>) -> Result<bool, Cause> {
-        let Rest::Chunked(decoder) = &mut self.rest else {
-            return Ok(true);
-        };
         loop {
+            let Rest::Chunked(decoder) = &mut self.rest else {
+                return Ok(true);
+            };
             let (consumed, piece) = decoder.next(input.unread()).map_err(|_| Cause::BadChunk)?;
-            let state = match piece {
-                Piece::NeedMore => Some(false),
+            let needs_more = piece == Piece::NeedMore;
+            match piece {
+                Piece::NeedMore => {}
                 Piece::Data(data) => {
                     self.received += data.len() as u64;
                     collected.extend_from_slice(data);
-                    None
                 }
                 Piece::End(trailers) => {
                     // There is no place for them in HTTP/1.0, but they must be right.
                     chunked::encode_end(&mut Vec::new(), trailers).map_err(|_| Cause::BadChunk)?;
-                    Some(true)
+                    self.rest = Rest::Nothing;
                 }
-            };
+            }
             input.consume(consumed);
             self.has_begun |= consumed > 0;
-            if self.received.saturating_add(decoder.announced()) > self.limit {
+            if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
             if collected.len() > config::REPLAY_BYTES {
                 return Err(Cause::LengthRequired);
             }
-            if let Some(whole) = state {
-                if whole {
-                    self.rest = Rest::Nothing;
-                }
-                return Ok(whole);
+            if needs_more {
+                return Ok(false);
             }
         }
     }
@@ -280,17 +277,14 @@ impl Exchange {
 
     /// Nothing of the request moves just now. A client that waits for a 100 waits for the backend.
     fn wait_for_upload(&mut self, blocked: Blocked, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        if blocked == Blocked::ByClient && self.waits_for_continue() && self.backend_speaks_http10() {
+            self.say_continue(context);
+        }
         if let Err(reason) = self.flush_output(client, context) {
             return Flow::close(reason);
         }
-        let waits_for_continue = blocked == Blocked::ByClient && self.waits_for_continue();
-        let knows_no_continue = self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10());
         let (deadline, cause) = match blocked {
-            Blocked::ByClient if waits_for_continue && knows_no_continue => match self.say_continue(client, context) {
-                Ok(()) => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
-                Err(reason) => return Flow::close(reason),
-            },
-            Blocked::ByClient if waits_for_continue => {
+            Blocked::ByClient if self.waits_for_continue() => {
                 let deadline = *self.history.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
@@ -307,13 +301,16 @@ impl Exchange {
         self.request.expects_continue && !self.upload.has_begun && !self.answer.interim_sent
     }
 
+    fn backend_speaks_http10(&self) -> bool {
+        self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10())
+    }
+
     /// Tells a client to go on, in place of a backend that speaks HTTP/1.0 and cannot (RFC 9110 section 10.1.1).
-    fn say_continue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<(), Reason> {
+    fn say_continue(&mut self, context: &mut Context<'_>) {
         self.answer.interim_sent = true;
         self.upload.start_clock(context);
         context.buffers.lend(&mut self.output);
         self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
-        self.flush_output(client, context).map(|_| ())
     }
 
     /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.
@@ -321,11 +318,8 @@ impl Exchange {
         if context.has_expired() {
             return self.refuse(Cause::RequestBodyTimeout, client, context);
         }
-        if self.waits_for_continue()
-            && self.input.is_empty()
-            && let Err(reason) = self.say_continue(client, context)
-        {
-            return Flow::close(reason);
+        if self.waits_for_continue() && self.input.is_empty() {
+            self.say_continue(context);
         }
         if let Err(reason) = self.flush_output(client, context) {
             return Flow::close(reason);

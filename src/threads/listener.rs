@@ -48,19 +48,17 @@ pub struct Listener {
     pub stop: Receiver<()>,
     /// What it counts.
     pub counters: Arc<ListenerCounters>,
-    /// What was said about those that were turned away.
-    pub flood: Seldom,
 }
 
 impl Listener {
     /// Accepts until it is stopped.
-    pub fn run(mut self) {
-        let mut trouble = Trouble::default();
+    pub fn run(self) {
+        let (mut trouble, mut flood) = (Trouble::default(), Seldom::default());
         loop {
             match self.socket.accept() {
                 Ok((socket, peer)) => {
                     trouble.over();
-                    self.hand(socket, peer);
+                    self.hand(socket, peer, &mut flood);
                 }
                 Err(_) if self.is_stopped() => return,
                 // The client gave up while it was waiting in the backlog: nothing is wrong with us.
@@ -83,7 +81,7 @@ impl Listener {
     }
 
     /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
-    fn hand(&mut self, mut socket: TcpStream, peer: SocketAddr) {
+    fn hand(&self, mut socket: TcpStream, peer: SocketAddr, flood: &mut Seldom) {
         // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
@@ -101,7 +99,7 @@ impl Listener {
                 }
             }
         }
-        self.turn_away(socket, refusal.unwrap_or(Cause::Overload));
+        self.turn_away(socket, refusal.unwrap_or(Cause::Overload), flood);
         if let (None, Some(limit)) = (refusal, &self.client_limit) {
             limit.leave(peer.ip());
         }
@@ -117,17 +115,13 @@ impl Listener {
     }
 
     /// Tells the client, as far as that works without waiting, and closes.
-    fn turn_away(&mut self, mut socket: TcpStream, cause: Cause) {
+    fn turn_away(&self, mut socket: TcpStream, cause: Cause, flood: &mut Seldom) {
         let counters = &self.counters.turned_away;
         counters.connections.add(1);
         counters.failed(cause);
         counters.closed(Reason::Overload);
-        if let Some(count) = self.flood.note() {
-            log::warn!(
-                "turned away {count} connection(s) at once: {} (and {} more wait for that answer)",
-                cause.sentence(),
-                config::ANSWERED_OVER_LIMIT
-            );
+        if let Some(count) = flood.note() {
+            log::warn!("turned away {count} connection(s) at once: {}", cause.sentence());
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
         let manner = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: &date };
@@ -141,7 +135,7 @@ impl Listener {
 
 /// Something that may happen often, and is logged at most every few seconds.
 #[derive(Debug, Default)]
-pub struct Seldom {
+struct Seldom {
     logged_at: Option<Instant>,
     since_logged: u64,
 }

@@ -5,7 +5,7 @@
 
 use super::client_limit::ClientLimit;
 use super::deadlines::Deadlines;
-use crate::config::{self, Config};
+use crate::config::{Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
@@ -306,8 +306,8 @@ impl Worker {
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
         self.counters.connections.add(1);
-        let patience = if refusal.is_some() { config::FIRST_REQUEST_GRACE } else { self.config.timeouts.idle };
-        let idle_until = self.now + patience;
+        let patience = if refusal.is_some() { Timeout::Grace } else { Timeout::Idle };
+        let idle_until = self.now + self.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
         if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {

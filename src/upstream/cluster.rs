@@ -103,11 +103,8 @@ impl Cluster {
     pub fn pick(&self, tried: &[usize], may_repeat: bool, now: Instant) -> Picked {
         let is_new = |backend: &Backend| !tried.contains(&backend.id);
         let healthy = self.healthy.read();
-        if !healthy.on_trial.is_empty() {
-            let due = if may_repeat { Some(now) } else { now.checked_sub(TRIAL_PATIENCE) };
-            if let Some(trial) = due.and_then(|due| self.pick_trial(&healthy, is_new, due, now)) {
-                return Picked::Backend(trial);
-            }
+        if let Some(trial) = self.pick_trial(&healthy, is_new, may_repeat, now) {
+            return Picked::Backend(trial);
         }
         let is_prompt = |backend: &Backend| backend.connecting() < config::PENDING_CONNECTS;
         let mut any_full = false;
@@ -134,21 +131,25 @@ impl Cluster {
         if is_up { InFlight::take(backend) } else { None }
     }
 
-    /// An ejected backend whose one trial request has been due since `due`, or longer.
+    /// An ejected backend whose one trial request is due; for one that may not be repeated, has been due for a while.
     fn pick_trial(
         &self,
         healthy: &HealthySet,
         is_new: impl Fn(&Backend) -> bool,
-        due: Instant,
+        may_repeat: bool,
         now: Instant,
     ) -> Option<InFlight> {
-        let (due, next) = (self.clock(due), self.clock(now + NEXT_TRIAL));
+        if healthy.on_trial.is_empty() {
+            return None;
+        }
+        let patience = if may_repeat { Duration::ZERO } else { TRIAL_PATIENCE };
+        let (due, next) = (self.clock(now.checked_sub(patience)?), self.clock(now + NEXT_TRIAL));
         let mut new = healthy.on_trial.iter().filter(|backend| is_new(backend));
         new.find(|backend| backend.has_place() && backend.claim_trial(due, next)).and_then(InFlight::take)
     }
 
     /// Whether a backend is up that was not tried.
-    pub fn has_other_than(&self, tried: &[usize]) -> bool {
+    pub fn has_untried(&self, tried: &[usize]) -> bool {
         self.healthy.read().up.iter().any(|backend| !tried.contains(&backend.id))
     }
 
@@ -292,6 +293,12 @@ mod tests {
         (0..3).filter_map(|_| pick(cluster, &[], now)).collect()
     }
 
+    fn eject(cluster: &Cluster, backend: &Backend, now: Instant) {
+        for _ in 0..2 {
+            cluster.failed(backend, Outcome::ConnectFailed, "connection refused", now, now);
+        }
+    }
+
     #[test]
     fn nobody_is_picked_before_a_check_has_passed() {
         let (cluster, now) = (cluster(2, true), Instant::now());
@@ -312,9 +319,7 @@ mod tests {
     fn a_backend_that_refuses_is_out_at_once_and_a_trial_brings_it_back() {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
-        for _ in 0..2 {
-            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
-        }
+        eject(&cluster, &first, now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let later = now + Duration::from_secs(2);
         assert_eq!(pick(&cluster, &[], later), Some(0));
@@ -331,9 +336,7 @@ mod tests {
         let (cluster, now) = (Cluster::new(&config), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         let old_request = InFlight::take(&first);
-        for _ in 0..2 {
-            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
-        }
+        eject(&cluster, &first, now);
         let later = now + Duration::from_secs(2);
         assert_eq!(pick(&cluster, &[1], later), None);
         drop(old_request);
@@ -344,9 +347,7 @@ mod tests {
     fn an_answer_to_an_earlier_request_does_not_end_an_ejection() {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
-        for _ in 0..2 {
-            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
-        }
+        eject(&cluster, &first, now);
         cluster.answered(&first, now, now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         let later = now + Duration::from_secs(2);
@@ -359,9 +360,7 @@ mod tests {
     fn a_trial_waits_a_while_for_a_request_that_may_be_sent_again() {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
-        for _ in 0..2 {
-            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now, now);
-        }
+        eject(&cluster, &first, now);
         let picks_first = |after: Duration| match cluster.pick(&[], false, now + after) {
             Picked::Backend(picked) => picked.backend().id == 0,
             Picked::AllFull | Picked::NoneUp => false,
@@ -376,9 +375,7 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         let half = Duration::from_micros(500);
-        for _ in 0..2 {
-            cluster.failed(&first, Outcome::ConnectFailed, "connection refused", now + half, now + half);
-        }
+        eject(&cluster, &first, now + half);
         // The first millisecond in which it is picked: its failure must count, or no further trial would come for long.
         let mut tried_at = now;
         while pick(&cluster, &[], tried_at) != Some(0) {
@@ -426,9 +423,7 @@ mod tests {
         let [one, two] = [0, 1].map(|id| Arc::clone(&cluster.standings()[id].backend));
         cluster.checked(&one, true, "passed", now);
         cluster.checked(&two, true, "passed", now);
-        for _ in 0..2 {
-            cluster.failed(&one, Outcome::ConnectFailed, "connection refused", now, now);
-        }
+        eject(&cluster, &one, now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         for _ in 0..2 {
             cluster.checked(&two, false, "failed", now);

@@ -18,7 +18,7 @@ pub struct Rules {
     pub checks: bool,
     /// Passed checks in a row that bring a backend up.
     pub rise: u32,
-    /// Failed checks, or refused connections, in a row that take it down.
+    /// Failed checks, or failed connects, in a row that take it down.
     pub fall: u32,
 }
 

@@ -56,10 +56,9 @@ pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
-/// Makes HTTP/1.1 of a higher minor version, in place. To be called before [`parse`].
-pub fn lower_minor_version(head: &mut [u8]) {
-    let line = memchr::memchr(b'\r', head).unwrap_or(head.len());
-    if let Some(version) = head[..line].last_chunk_mut() {
+/// Makes HTTP/1.1 of a higher minor version in a request line, in place. To be called before [`parse`].
+pub fn lower_minor_version(line: &mut [u8]) {
+    if let Some(version) = line.last_chunk_mut() {
         super::lower_minor_version(version);
     }
 }
@@ -107,7 +106,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
 /// Judges a request line alone, without its line end: for what must not wait until the head is whole.
 pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     let mut head = [line, b"\r\n\r\n"].concat();
-    lower_minor_version(&mut head);
+    lower_minor_version(&mut head[..line.len()]);
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse(&head) {
         Ok(Status::Complete(length)) if length == head.len() => judge_line(&parsed).map(|_| ()),
@@ -348,7 +347,7 @@ mod tests {
         for (line, judgement) in rows {
             assert_eq!(check_line(line.as_bytes()), judgement, "{line:?}");
             let mut head = format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
-            lower_minor_version(&mut head);
+            lower_minor_version(&mut head[..line.len()]);
             assert_eq!(judge(std::str::from_utf8(&head).unwrap()).map(|_| ()), judgement, "{line:?}");
         }
     }

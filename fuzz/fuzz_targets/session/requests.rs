@@ -127,7 +127,8 @@ impl Requests {
             };
             return Ok(Next::More);
         };
-        request::lower_minor_version(&mut self.pending[..length]);
+        let line = end.first_line(&self.pending).map_or(0, <[u8]>::len);
+        request::lower_minor_version(&mut self.pending[..line]);
         let mut room = fields::room();
         let head = request::parse(&self.pending[..length], &mut room).map_err(|cause| cause.to_string())?;
         let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
