@@ -59,9 +59,10 @@ pub fn decide(failure: Failure) -> Next {
     }
 }
 
-/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it.
+/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it. The one after a dead reused
+/// connection is free: there is no second one, and a backend that closes idle connections is in order.
 pub fn draws_on_budget(failed: Failed) -> bool {
-    matches!(failed, Failed::Reused { written: true } | Failed::Fresh { written: true })
+    matches!(failed, Failed::Fresh { written: true })
 }
 
 /// What share of recent requests may be sent again.
@@ -175,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_is_paid_for() {
+    fn only_what_was_sent_on_a_fresh_connection_is_paid_for() {
         assert!(!draws_on_budget(Failed::Connect));
         assert!(!draws_on_budget(Failed::Reused { written: false }));
-        assert!(draws_on_budget(Failed::Reused { written: true }));
+        assert!(!draws_on_budget(Failed::Reused { written: true }));
         assert!(draws_on_budget(Failed::Fresh { written: true }));
     }
 
