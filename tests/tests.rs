@@ -11,6 +11,7 @@ mod failover;
 mod framing;
 mod health;
 mod http;
+mod memory;
 mod overload;
 mod panics;
 mod queue;

@@ -136,6 +136,7 @@ impl Exchange {
             for buffer in [&mut self.input, &mut self.output, &mut self.answer.bytes] {
                 context.buffers.reclaim(buffer);
             }
+            self.outbound.reclaim(context.buffers);
         }
         flow
     }

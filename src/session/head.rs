@@ -101,7 +101,7 @@ impl Exchange {
             trusted: context.config.trusts(client.peer.ip()),
             request_id: context.rng.u128(..),
         };
-        self.outbound = Outbound::new(length);
+        self.outbound = Outbound::new(length, !self.request.is_idempotent);
         rewrite::request(self.outbound.tail(), &head, facts);
         self.outbound.end_common_head();
         self.input.consume(length);

@@ -1,10 +1,10 @@
 //! What goes to the backend: the request's head and as much of its body as is kept, so that the request can be sent again.
 //!
 //! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more than 64 KiB of body have come,
-//! what was sent is dropped as we go, and the request cannot be sent again.
+//! what was sent is dropped as we go, and the request cannot be sent again. What must not go out twice is dropped from the start.
 
 use crate::config;
-use crate::net::Buffer;
+use crate::net::{Buffer, Buffers};
 use crate::wire::chunked;
 
 /// What we add to a request's head, roughly, in bytes.
@@ -23,12 +23,14 @@ pub(super) struct Outbound {
     chunk_lines: usize,
     /// Whether the start was dropped.
     cut: bool,
+    /// Once a byte of it was sent it is not sent again.
+    goes_once: bool,
 }
 
 impl Outbound {
     /// Room for a head that was this long when it came. It is held while the backend works, so it is no larger than need be.
-    pub(super) fn new(received_head: usize) -> Self {
-        let mut outbound = Self::default();
+    pub(super) fn new(received_head: usize, goes_once: bool) -> Self {
+        let mut outbound = Self { goes_once, ..Self::default() };
         outbound.bytes.grow_to(received_head + ADDED_FIELDS);
         outbound
     }
@@ -65,6 +67,21 @@ impl Outbound {
     /// Notes that bytes were sent.
     pub(super) fn advance(&mut self, count: usize) {
         self.sent += count;
+        if self.goes_once && self.unsent().is_empty() {
+            self.bytes.clear();
+            self.cut();
+        }
+    }
+
+    /// What was sent is dropped.
+    fn cut(&mut self) {
+        self.cut = true;
+        (self.sent, self.body, self.chunk_lines) = (0, 0, 0);
+    }
+
+    /// Gives the memory back if there is nothing in it.
+    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
+        buffers.reclaim(&mut self.bytes);
     }
 
     /// Whether any of the body came, or its end.
@@ -92,10 +109,9 @@ impl Outbound {
     /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
     pub(super) fn make_room(&mut self) -> usize {
         if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
-            let sent = std::mem::take(&mut self.sent);
+            let sent = self.sent;
             self.tail().drain(..sent);
-            self.cut = true;
-            (self.body, self.chunk_lines) = (0, 0);
+            self.cut();
         }
         self.replay_room()
     }
@@ -117,7 +133,11 @@ mod tests {
     use super::*;
 
     fn outbound(head: &[u8]) -> Outbound {
-        let mut outbound = Outbound::new(head.len());
+        outbound_that_goes(false, head)
+    }
+
+    fn outbound_that_goes(once: bool, head: &[u8]) -> Outbound {
+        let mut outbound = Outbound::new(head.len(), once);
         outbound.tail().extend_from_slice(head);
         outbound.end_common_head();
         outbound
@@ -165,5 +185,18 @@ mod tests {
         assert_eq!(outbound.make_room(), 1000 - 4);
         assert!(!outbound.is_replayable() && outbound.was_written());
         assert_eq!(outbound.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+    }
+
+    #[test]
+    fn what_goes_once_is_dropped_when_it_is_sent() {
+        let mut outbound = outbound_that_goes(true, b"head ");
+        outbound.start_attempt(b"end ");
+        outbound.tail().extend_from_slice(b"part");
+        outbound.advance(8);
+        assert_eq!(outbound.unsent(), b" part");
+        outbound.advance(5);
+        assert!(outbound.kept().is_empty() && outbound.was_written() && outbound.has_body() && !outbound.is_replayable());
+        outbound.append_chunk(b"more");
+        assert_eq!(outbound.unsent(), b"4\r\nmore\r\n");
     }
 }

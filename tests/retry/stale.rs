@@ -87,7 +87,7 @@ fn after_a_restart_connections_are_reused_as_before() {
     let (old, gates) = (10, [Gate::new(), Gate::new()]);
     let answers = |gate: &Gate, text| [Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok(text))];
     // All were open at the same time, and all die: half of them idle, half under the next request.
-    let dies = |number: usize| if number % 2 == 0 { vec![Step::Reset] } else { DIES.to_vec() };
+    let dies = |number: usize| if number.is_multiple_of(2) { vec![Step::Reset] } else { DIES.to_vec() };
     let script = |number| Script::steps(answers(&gates[0], "old").into_iter().chain(dies(number)).collect::<Vec<_>>());
     let origin = Origin::start(Script::sequence((0..old).map(script).chain([answers(&gates[1], "new").into()])));
     let lb = balancer(&[origin.address()]);

@@ -130,6 +130,14 @@ impl Program {
         open.collect()
     }
 
+    /// How much of its memory is resident.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kilobytes") * 1024
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
