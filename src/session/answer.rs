@@ -21,10 +21,12 @@ pub(super) struct Answer {
     /// From the backend, not used yet.
     pub(super) bytes: Buffer,
     pub(super) head_end: HeadEnd,
-    /// How many 1xx came; they count as answer bytes.
+    /// How many 1xx came.
     pub(super) interims: u32,
     /// A 1xx went to the client, from the backend or ours.
     pub(super) interim_sent: bool,
+    /// The client was sent a byte of what the backend has said: the request is not sent again.
+    pub(super) is_forwarded: bool,
     pub(super) keeps_backend: bool,
     pub(super) backend_idle: Duration,
     /// What the client was told, 0 before; ours or the backend's.
@@ -33,11 +35,26 @@ pub(super) struct Answer {
     pub(super) after: Duration,
 }
 
+/// Why the head of a response is no good.
+struct BadHead(&'static str);
+
+impl Answer {
+    /// Forgets what a backend has said: another is asked.
+    pub(super) fn restart(&mut self) {
+        self.bytes.clear();
+        self.head_end = HeadEnd::default();
+        self.interims = 0;
+    }
+}
+
 impl Exchange {
     /// State `AwaitResponse`.
     pub(super) fn await_response(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if let Some(flow) = self.look_for_answer(client, context) {
             return flow;
+        }
+        if self.is_stranded(context) {
+            return self.leave_backend(client, context);
         }
         if context.has_expired() {
             // Slowness is no proof of illness: it never counts against the backend's health.
@@ -54,16 +71,14 @@ impl Exchange {
         loop {
             match self.answer.head_end.find(self.answer.bytes.unread()) {
                 Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => match self.begin_answer(length, client, context) {
-                    Some(flow) => return Some(flow),
-                    None => continue,
+                    Ok(Some(flow)) => return Some(flow),
+                    Ok(None) => continue,
+                    Err(BadHead(finding)) => return Some(self.fail_head(finding, client, context)),
                 },
                 Ok(None) if self.answer.bytes.len() < config::ANSWER_HEAD_BYTES => {}
                 _ => {
-                    return Some(self.refuse_answer(
-                        &"its head is too large or has a line that does not end in CR LF",
-                        client,
-                        context,
-                    ));
+                    let finding = "its head is too large or has a line that does not end in CR LF";
+                    return Some(self.fail_head(finding, client, context));
                 }
             }
             if !self.link_is_readable(context) {
@@ -81,7 +96,7 @@ impl Exchange {
                 Err(error) => &error.to_string(),
             };
             if !self.answer.bytes.is_empty() {
-                return Some(self.refuse_answer(&"it ended inside its head", client, context));
+                return Some(self.fail_head("it ended inside its head", client, context));
             }
             let written = self.outbound.was_written();
             let failed = if self.attempt.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
@@ -90,7 +105,7 @@ impl Exchange {
     }
 
     /// The head of an answer is whole. A 1xx is passed on and None returned: the final one is still to come.
-    fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+    fn begin_answer(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Result<Option<Flow>, BadHead> {
         context.buffers.lend(&mut self.output);
         let mut bytes = std::mem::take(&mut self.answer.bytes);
         response::lower_minor_version(bytes.unread_mut());
@@ -101,40 +116,45 @@ impl Exchange {
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
         trace::head(client.peer, "← received", head, body, behind);
         let flow = match parsed {
-            Ok(head) if head.status == 101 => Some(self.switch_protocols(&head, client, context)),
+            Ok(head) if head.status == 101 => self.switch_protocols(&head, context).map(Some),
             Ok(head) if head.is_interim() => self.pass_interim(&head, client, context),
-            Ok(head) => Some(self.begin_final_answer(&head, context)),
-            Err(_) => Some(self.refuse_answer(&"its head is not valid HTTP/1.1", client, context)),
+            Ok(head) => Ok(Some(self.begin_final_answer(&head, context))),
+            Err(_) => Err(BadHead("its head is not valid HTTP/1.1")),
         };
         bytes.consume(length);
         self.answer.bytes = bytes;
         flow
     }
 
-    fn switch_protocols(&mut self, head: &ResponseHead<'_, '_>, client: &mut Client, context: &mut Context<'_>) -> Flow {
+    fn switch_protocols(&mut self, head: &ResponseHead<'_, '_>, context: &mut Context<'_>) -> Result<Flow, BadHead> {
         if !(self.request.websocket && head.websocket) {
-            return self.refuse_answer(&"it switches to a protocol that nobody asked for", client, context);
+            return Err(BadHead("it switches to a protocol that nobody asked for"));
         }
         rewrite::response(self.output.tail(), head, Delivery::Plain, ConnectionLine::WebSocket, context.date);
         self.note_answer(head, context);
-        Flow::Goto(State::Tunnel)
+        Ok(Flow::Goto(State::Tunnel))
     }
 
-    fn pass_interim(&mut self, head: &ResponseHead<'_, '_>, client: &mut Client, context: &mut Context<'_>) -> Option<Flow> {
+    fn pass_interim(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Flow>, BadHead> {
         self.answer.head_end = HeadEnd::default();
         self.answer.interims += 1;
         if self.answer.interims > config::INTERIM_ANSWERS {
-            return Some(self.refuse_answer(&"it sends 1xx without end", client, context));
+            return Err(BadHead("it sends 1xx without end"));
         }
         if self.request.version == Version::Http11 {
             rewrite::response(self.output.tail(), head, Delivery::Plain, ConnectionLine::Silent, context.date);
-            self.answer.interim_sent = true;
+            (self.answer.interim_sent, self.answer.is_forwarded) = (true, true);
         }
         if !self.upload.is_done() {
             // The client may have waited for this: its time for the body begins now.
             self.upload.start_clock(context);
         }
-        self.flush_output(client, context).err().map(Flow::close)
+        Ok(self.flush_output(client, context).err().map(Flow::close))
     }
 
     fn begin_final_answer(&mut self, head: &ResponseHead<'_, '_>, context: &mut Context<'_>) -> Flow {
@@ -162,7 +182,13 @@ impl Exchange {
         }
     }
 
-    /// The backend broke the protocol after it had said something: no retry.
+    /// The head of the response is invalid or broke off. Nothing of it was forwarded, so another backend may be asked.
+    fn fail_head(&mut self, finding: &'static str, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        log::info!("bad answer from backend {}: {finding}", self.backend_name());
+        self.fail_attempt(Failed::BadResponse, Cause::BadAnswer, &finding, client, context)
+    }
+
+    /// The body of the response is invalid, and the client has seen nothing of it yet.
     pub(super) fn refuse_answer(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
         if let Some(in_flight) = &self.attempt.in_flight {
             log::info!("bad answer from backend {}: {finding}", in_flight.backend().name);

@@ -22,6 +22,8 @@ pub(super) struct History {
     /// Backends that are no use any more: it has failed there, or they do not know the body's framing.
     pub(super) tried: Vec<usize>,
     pub(super) failed_backends: usize,
+    /// It has left a backend that was marked down while its first byte was awaited. Once is enough.
+    pub(super) was_moved: bool,
     pub(super) last_failure: Option<Cause>,
     /// The next attempt is a retry of one that failed like this.
     pub(super) retry_of: Option<Failed>,
@@ -43,12 +45,22 @@ pub(super) struct Attempt {
     pub(super) connect_deadline: Deadline,
     pub(super) started: Instant,
     pub(super) is_reused: bool,
+    /// The backend was in the healthy set when the attempt began, rather than a trial or a last resort.
+    pub(super) began_healthy: bool,
 }
 
 impl Attempt {
     pub(super) fn none(context: &Context<'_>) -> Self {
         let connect_deadline = context.deadline(Timeout::Connect);
-        Self { in_flight: None, link: None, connecting: None, connect_deadline, started: context.now, is_reused: false }
+        Self {
+            in_flight: None,
+            link: None,
+            connecting: None,
+            connect_deadline,
+            started: context.now,
+            is_reused: false,
+            began_healthy: false,
+        }
     }
 
     /// The connection to the backend, if there is one.
@@ -74,7 +86,10 @@ impl Exchange {
             return self.start_attempt(in_flight, true, client, context);
         }
         let was_called = std::mem::take(&mut self.seat.was_called);
-        if !was_called && context.cluster.queue().has_waiters() && context.cluster.has_untried(&self.history.tried) {
+        if !was_called
+            && context.cluster.queue().has_waiters()
+            && context.cluster.any_up(|backend| !self.history.tried.contains(&backend.id))
+        {
             return self.join_queue(client, context);
         }
         loop {
@@ -134,6 +149,7 @@ impl Exchange {
         }
         let backend = in_flight.backend();
         self.attempt.started = context.now;
+        self.attempt.began_healthy = backend.serves();
         self.end_head_for(backend, client);
         self.attempt.link = if idle_allowed {
             // What may not be sent again, or not from its start, must not be lost to a connection that the backend has closed.
@@ -198,7 +214,7 @@ impl Exchange {
         }
     }
 
-    /// An attempt has failed before any byte of an answer. Judges the backend and follows the retry contract.
+    /// An attempt has failed before a byte of its response was forwarded. Judges the backend and follows the retry contract.
     pub(super) fn fail_attempt(
         &mut self,
         failed: Failed,
@@ -212,9 +228,9 @@ impl Exchange {
         self.history.last_failure = Some(cause);
         let outcome = match failed {
             Failed::Connect | Failed::Fresh { written: false } => Some(Outcome::ConnectFailed),
-            Failed::Fresh { written: true } => Some(Outcome::SendFailed),
-            // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => None,
+            Failed::Fresh { written: true } | Failed::BadResponse => Some(Outcome::SendFailed),
+            // An idle connection that the backend closed is in order, and one that is marked down is judged already.
+            Failed::Reused { .. } | Failed::MarkedDown => None,
         };
         if let Some(outcome) = outcome {
             context.cluster.failed(in_flight.backend(), outcome, &finding.to_string(), self.attempt.started, context.now);
@@ -226,12 +242,13 @@ impl Exchange {
         let failure = Failure {
             failed,
             idempotent: self.request.is_idempotent,
-            replayable: self.outbound.is_replayable() && self.answer.interims == 0,
+            replayable: self.outbound.is_replayable() && !self.answer.is_forwarded,
         };
         let next = retry::decide(failure);
         let is_other = next == Next::OtherBackend;
         if is_other {
-            self.history.failed_backends += 1;
+            // A move from a backend that was marked down comes on top: it has not failed.
+            self.history.failed_backends += usize::from(failed != Failed::MarkedDown);
             self.history.tried.push(in_flight.backend().id);
         }
         let goes_on = next != Next::GiveUp && !(is_other && self.history.failed_backends >= config::ATTEMPTS);
@@ -240,6 +257,7 @@ impl Exchange {
             return self.refuse(cause, client, context);
         }
         self.history.retry_of = Some(failed);
+        self.answer.restart();
         log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
         if is_other {
             in_flight.release();
@@ -247,6 +265,26 @@ impl Exchange {
             return Flow::Goto(State::Dispatch);
         }
         self.start_attempt(in_flight, false, client, context)
+    }
+
+    /// Whether the request waits for the first byte of a backend that was marked down meanwhile, may be sent again, and has another
+    /// backend to go to. Once per request: the deadline starts anew.
+    pub(super) fn is_stranded(&self, context: &Context<'_>) -> bool {
+        let Some(in_flight) = self.attempt.in_flight.as_ref().filter(|_| self.state == State::AwaitResponse) else {
+            return false;
+        };
+        let may_move = self.request.is_idempotent && self.outbound.is_replayable() && !self.answer.is_forwarded;
+        let was_marked_down = self.attempt.began_healthy && !in_flight.backend().serves();
+        let is_other = |backend: &Backend| backend.id != in_flight.backend().id && !self.history.tried.contains(&backend.id);
+        was_marked_down && may_move && !self.history.was_moved && context.cluster.any_up(is_other)
+    }
+
+    /// Leaves a backend that was marked down.
+    pub(super) fn leave_backend(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
+        self.history.was_moved = true;
+        self.history.first_byte_deadline = None;
+        let finding = "it was marked down while its response was awaited";
+        self.fail_attempt(Failed::MarkedDown, Cause::FirstByteTimeout, &finding, client, context)
     }
 
     /// Whether the backend has said something that was not read yet.

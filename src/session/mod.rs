@@ -252,6 +252,11 @@ impl Session {
         }
     }
 
+    /// Whether it is worth a step because a backend was marked down.
+    pub fn is_stranded(&self, context: &Context<'_>) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_stranded(context))
+    }
+
     /// Who the client is.
     pub fn peer(&self) -> SocketAddr {
         self.client.peer

@@ -8,6 +8,7 @@ use crate::config::HealthConfig;
 use crate::net;
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::health::CheckResult;
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +41,8 @@ struct Outcome {
 enum Finding {
     Passed(String),
     Failed(String),
+    /// The connection was refused or broke.
+    Unreachable(String),
     /// Nothing: this machine has run out of something. That is no fault of the backend.
     Unknown(String),
 }
@@ -145,8 +148,9 @@ impl Daemon {
     fn take(&mut self, outcome: &Outcome) {
         let (backend, now) = (&outcome.backend, Instant::now());
         match &outcome.finding {
-            Finding::Passed(finding) => self.cluster.checked(backend, true, finding, now),
-            Finding::Failed(finding) => self.cluster.checked(backend, false, finding, now),
+            Finding::Passed(finding) => self.cluster.checked(backend, CheckResult::Passed, finding, now),
+            Finding::Failed(finding) => self.cluster.checked(backend, CheckResult::Failed, finding, now),
+            Finding::Unreachable(finding) => self.cluster.checked(backend, CheckResult::Unreachable, finding, now),
             Finding::Unknown(finding) => log::warn!("cannot check backend {}: {finding}", backend.name),
         }
         if let Some(due) = self.schedule.iter_mut().find(|due| due.backend.id == outcome.backend.id) {
@@ -199,6 +203,7 @@ impl Checker {
         let mut response = match self.agent.get(&url).header("Host", &backend.name).call() {
             Ok(response) => response,
             Err(ureq::Error::Io(error)) if net::is_shortage(&error) => return Finding::Unknown(error.to_string()),
+            Err(ureq::Error::Io(error)) => return Finding::Unreachable(format!("GET {path} failed: {error}")),
             Err(error) => return Finding::Failed(format!("GET {path} failed: {}", in_words(&error))),
         };
         // Whoever answers checks may be somebody else than who answers requests: only the careful guess is taken from it.
@@ -221,7 +226,6 @@ impl Checker {
 fn in_words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "timed out".to_owned(),
-        ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }

@@ -1,6 +1,7 @@
 //! The threads: who accepts, who serves, who checks, who writes the log.
 
 pub mod client_limit;
+pub mod clock;
 pub mod deadlines;
 pub mod health_check;
 pub mod listener;

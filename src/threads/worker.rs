@@ -4,6 +4,7 @@
 //! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
 
 use super::client_limit::ClientLimit;
+use super::clock::Clock;
 use super::deadlines::Deadlines;
 use crate::config::{Config, Timeout};
 use crate::error::Cause;
@@ -22,7 +23,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
@@ -138,11 +139,11 @@ pub struct Worker {
     rng: fastrand::Rng,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
-    now: Instant,
-    date: String,
-    date_until: Instant,
+    clock: Clock,
     sweep_at: Instant,
     drain_until: Option<Instant>,
+    /// The generation of the healthy set for which sessions were last looked through.
+    generation: u64,
 }
 
 impl Worker {
@@ -158,8 +159,10 @@ impl Worker {
             served: Arc::default(),
             counters: Arc::clone(&counters),
         };
-        let now = Instant::now();
+        let clock = Clock::new();
+        let sweep_at = clock.now() + SWEEP;
         let pipes = Pipes::new(shared.config.pipes_a_worker);
+        let waker = poller.waker();
         let worker = Self {
             config: shared.config,
             cluster: shared.cluster,
@@ -178,12 +181,12 @@ impl Worker {
             budget: shared.budget,
             rng: fastrand::Rng::new(),
             again: VecDeque::new(),
-            now,
-            date: String::new(),
-            date_until: now,
-            sweep_at: now + SWEEP,
+            clock,
+            sweep_at,
             drain_until: None,
+            generation: 0,
         };
+        worker.cluster.wake_at_transitions(waker);
         Ok((worker, handle))
     }
 
@@ -199,12 +202,15 @@ impl Worker {
                 return cut;
             }
             let (timeout, inbox, calls) = (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
-            let nothing_pending = || inbox.is_empty() && calls.is_empty();
+            let (cluster, generation) = (&self.cluster, self.generation);
+            let nothing_pending = || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
             if let Err(error) = self.connections.poller().wait(&mut events, timeout, nothing_pending) {
                 // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
                 log::error!("waiting for events failed: {error}");
             }
-            self.look_at_the_clock();
+            if self.clock.update() {
+                self.budget.tick(self.clock.now());
+            }
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
             self.note_events(&events, &mut ready);
             let in_line = self.again.len().min(AGAIN_A_TURN);
@@ -216,12 +222,13 @@ impl Worker {
                 }
             }
             self.take_calls();
-            while let Some(key) = self.deadlines.pop_expired(self.now) {
+            self.move_stranded();
+            while let Some(key) = self.deadlines.pop_expired(self.clock.now()) {
                 self.step(key, Hint::Expired);
             }
-            if self.now >= self.sweep_at {
-                self.connections.expire(self.now);
-                self.sweep_at = self.now + SWEEP;
+            if self.clock.now() >= self.sweep_at {
+                self.connections.expire(self.clock.now());
+                self.sweep_at = self.clock.now() + SWEEP;
             }
         }
     }
@@ -232,7 +239,7 @@ impl Worker {
         if self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.now >= until).then(|| self.cut())
+        (self.clock.now() >= until).then(|| self.cut())
     }
 
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
@@ -243,17 +250,6 @@ impl Worker {
         let next = [self.deadlines.next(), sweep, self.drain_until].into_iter().flatten().min()?;
         // Reading the clock again costs less than waking a moment too early.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
-    }
-
-    fn look_at_the_clock(&mut self) {
-        self.now = Instant::now();
-        if self.now >= self.date_until {
-            let wall = SystemTime::now();
-            self.date = httpdate::fmt_http_date(wall);
-            let into_second = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.date_until = self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
-            self.budget.tick(self.now);
-        }
     }
 
     fn note_events(&mut self, events: &[Event], ready: &mut Vec<SlotKey>) {
@@ -303,11 +299,24 @@ impl Worker {
         }
     }
 
+    /// Steps the sessions whose backend was marked down while they wait for its first byte.
+    fn move_stranded(&mut self) {
+        let generation = self.cluster.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        for key in self.sessions.keys() {
+            if self.with_session(key, Hint::Ready, |session, context| session.is_stranded(context)) == Some(true) {
+                self.step(key, Hint::Ready);
+            }
+        }
+    }
+
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
         self.counters.connections.add(1);
         let patience = if refusal.is_some() { Timeout::Grace } else { Timeout::Idle };
-        let idle_until = self.now + self.config.timeouts.of(patience);
+        let idle_until = self.clock.now() + self.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
         if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
@@ -362,7 +371,7 @@ impl Worker {
     fn with_session<R>(&mut self, key: SlotKey, hint: Hint, run: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> Option<R> {
         let session = self.sessions.get_mut(key)?;
         let mut context = Context {
-            now: self.now,
+            now: self.clock.now(),
             hint,
             draining: self.drain_until.is_some(),
             key,
@@ -375,7 +384,7 @@ impl Worker {
             counters: &self.counters,
             budget: &self.budget,
             rng: &mut self.rng,
-            date: &self.date,
+            date: self.clock.date(),
         };
         Some(run(session, &mut context))
     }

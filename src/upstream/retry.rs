@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How an attempt failed before any byte of an answer was seen.
+/// How an attempt failed before a byte of its response was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
     /// It was never connected: nothing was sent.
@@ -23,6 +23,10 @@ pub enum Failed {
         /// Whether any byte of the request was written.
         written: bool,
     },
+    /// The head of the response is invalid, or broke off.
+    BadResponse,
+    /// The backend was marked down while its first byte was awaited.
+    MarkedDown,
 }
 
 /// What is known when an attempt has failed.
@@ -32,7 +36,7 @@ pub struct Failure {
     pub failed: Failed,
     /// Whether doing it twice is as good as doing it once.
     pub idempotent: bool,
-    /// Whether every byte of the body that was read so far is still kept.
+    /// Whether every byte of the body that was read so far is still kept, and no byte of a response was forwarded.
     pub replayable: bool,
 }
 
@@ -55,13 +59,15 @@ pub fn decide(failure: Failure) -> Next {
         Failed::Connect => Next::OtherBackend,
         Failed::Reused { written } if replayable && (idempotent || !written) => Next::FreshConnection,
         Failed::Fresh { written } if replayable && (idempotent || !written) => Next::OtherBackend,
-        Failed::Reused { .. } | Failed::Fresh { .. } => Next::GiveUp,
+        Failed::BadResponse | Failed::MarkedDown if replayable && idempotent => Next::OtherBackend,
+        Failed::Reused { .. } | Failed::Fresh { .. } | Failed::BadResponse | Failed::MarkedDown => Next::GiveUp,
     }
 }
 
-/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it.
+/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it. What happens once per request
+/// at most is free: the fresh connection after a dead reused one, the move away from a backend that was marked down.
 pub fn draws_on_budget(failed: Failed) -> bool {
-    matches!(failed, Failed::Reused { written: true } | Failed::Fresh { written: true })
+    matches!(failed, Failed::Fresh { written: true } | Failed::BadResponse)
 }
 
 /// What share of recent requests may be sent again.
@@ -167,6 +173,12 @@ mod tests {
             (Failed::Fresh { written: sent }, true, false, GiveUp),
             (Failed::Fresh { written: sent }, false, true, GiveUp),
             (Failed::Fresh { written: unsent }, false, true, OtherBackend),
+            (Failed::BadResponse, true, true, OtherBackend),
+            (Failed::BadResponse, true, false, GiveUp),
+            (Failed::BadResponse, false, true, GiveUp),
+            (Failed::MarkedDown, true, true, OtherBackend),
+            (Failed::MarkedDown, true, false, GiveUp),
+            (Failed::MarkedDown, false, true, GiveUp),
         ];
         for (failed, idempotent, replayable, next) in rows {
             let failure = Failure { failed, idempotent, replayable };
@@ -175,11 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_is_paid_for() {
-        assert!(!draws_on_budget(Failed::Connect));
-        assert!(!draws_on_budget(Failed::Reused { written: false }));
-        assert!(draws_on_budget(Failed::Reused { written: true }));
+    fn only_what_was_sent_and_may_fail_again_is_paid_for() {
+        for failed in [
+            Failed::Connect,
+            Failed::Reused { written: false },
+            Failed::Reused { written: true },
+            Failed::Fresh { written: false },
+            Failed::MarkedDown,
+        ] {
+            assert!(!draws_on_budget(failed), "{failed:?}");
+        }
         assert!(draws_on_budget(Failed::Fresh { written: true }));
+        assert!(draws_on_budget(Failed::BadResponse));
     }
 
     fn spend_all(budget: &Budget, now: Instant) -> u64 {
