@@ -8,7 +8,8 @@ use crate::config;
 use crate::net::{Buffer, Pipe, Read};
 use crate::reason::Reason;
 use crate::wire::Body;
-use crate::wire::chunked::{self, BadChunk, Decoder, Piece};
+use crate::wire::body::{BodyReader, BodyWriter};
+use crate::wire::chunked::BadChunk;
 use crate::wire::rewrite::Delivery;
 use std::fmt::Display;
 
@@ -21,7 +22,7 @@ pub(super) const CLOSED: &str = "it closed the connection inside the body";
 /// What of the answer's body is still to come.
 #[derive(Debug)]
 pub(super) struct Download {
-    rest: Rest,
+    reader: BodyReader,
     delivery: Delivery,
     pub(super) progress: Progress,
     /// Holds body bytes on their way inside the kernel.
@@ -34,14 +35,6 @@ pub(super) struct Download {
     upload_is_over: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Decoder),
-    UntilClose,
-}
-
 impl Download {
     /// Before there is an answer.
     pub(super) fn nothing(context: &Context<'_>) -> Self {
@@ -51,12 +44,7 @@ impl Download {
     /// `starts_at` is where the answer's head begins in the output.
     pub(super) fn new(body: Body, delivery: Delivery, starts_at: usize, context: &Context<'_>) -> Self {
         Self {
-            rest: match body {
-                Body::None => Rest::Nothing,
-                Body::Length(length) => Rest::Length(length),
-                Body::Chunked => Rest::Chunked(Decoder::default()),
-                Body::UntilClose => Rest::UntilClose,
-            },
+            reader: body.into(),
             delivery,
             progress: Progress::new(context.now, context.config.timeouts.body),
             pipe: None,
@@ -68,25 +56,17 @@ impl Download {
 
     /// Whether the backend has sent everything.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.rest, Rest::Nothing)
+        self.reader.is_done()
     }
 
     /// How much of a body of known length is to come.
     pub(super) fn length_left(&self) -> Option<u64> {
-        match self.rest {
-            Rest::Length(left) => Some(left),
-            _ => None,
-        }
+        self.reader.remaining()
     }
 
     /// Notes body bytes of known length that came.
     pub(super) fn took(&mut self, count: u64) {
-        if let Rest::Length(left) = &mut self.rest {
-            *left -= count;
-            if *left == 0 {
-                self.rest = Rest::Nothing;
-            }
-        }
+        self.reader.skip(count);
     }
 
     /// Moves what is there from the backend's bytes to the client's; whether it stopped because the client has enough for now.
@@ -95,61 +75,26 @@ impl Download {
             if output.len() >= OUTPUT_BYTES {
                 return Ok(true);
             }
-            let consumed = match &mut self.rest {
-                Rest::Nothing => return Ok(false),
-                Rest::Length(left) => {
-                    let take = answer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    output.append(&answer.unread()[..take]);
-                    self.took(take as u64);
-                    take
-                }
-                Rest::UntilClose => {
-                    self.deliver(answer.unread(), output);
-                    answer.len()
-                }
-                Rest::Chunked(decoder) => {
-                    let (consumed, piece) = decoder.next(answer.unread())?;
-                    match piece {
-                        Piece::NeedMore if consumed == 0 => return Ok(false),
-                        Piece::NeedMore => {}
-                        Piece::Data(data) => self.deliver(data, output),
-                        Piece::End(trailers) => {
-                            // Where there is no place for trailers they are dropped, but they must be right.
-                            let mut dropped = Vec::new();
-                            let is_chunked = self.delivery == Delivery::Chunked;
-                            chunked::encode_end(if is_chunked { output.tail() } else { &mut dropped }, trailers)?;
-                            self.rest = Rest::Nothing;
-                        }
-                    }
-                    consumed
-                }
-            };
-            answer.consume(consumed);
+            let moved = self.reader.transfer(self.writer(), answer.unread(), usize::MAX, output.tail())?;
+            if moved.consumed == 0 {
+                break;
+            }
+            answer.consume(moved.consumed);
         }
         Ok(false)
     }
 
-    fn deliver(&self, data: &[u8], output: &mut Buffer) {
-        match self.delivery {
-            Delivery::Chunked => chunked::encode(output.tail(), data),
-            Delivery::Plain | Delivery::UntilClose => output.append(data),
-        }
+    fn writer(&self) -> BodyWriter {
+        if self.delivery == Delivery::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
     }
 
     /// The backend has closed; whether that is how the body ends.
     fn end_by_close(&mut self, output: &mut Buffer) -> bool {
-        if !matches!(self.rest, Rest::UntilClose) {
-            return false;
-        }
-        if self.delivery == Delivery::Chunked {
-            chunked::encode_end(output.tail(), b"").expect("no trailers, no bad ones");
-        }
-        self.rest = Rest::Nothing;
-        true
+        self.reader.end_by_close(self.writer(), output.tail())
     }
 
     fn is_plain_length(&self) -> bool {
-        matches!((&self.rest, self.delivery), (Rest::Length(_), Delivery::Plain))
+        self.delivery == Delivery::Plain && self.reader.remaining().is_some()
     }
 }
 

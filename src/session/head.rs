@@ -8,6 +8,7 @@ use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
+use crate::wire::body::BodyWriter;
 use crate::wire::rewrite::{self, ClientFacts};
 use crate::wire::{Body, fields, request};
 
@@ -101,7 +102,8 @@ impl Exchange {
             trusted: context.config.trusts(client.peer.ip()),
             request_id: context.rng.u128(..),
         };
-        self.outbound = Outbound::new(length);
+        let writer = if head.body == Body::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
+        self.outbound = Outbound::new(length, writer);
         rewrite::request(self.outbound.tail(), &head, facts);
         self.outbound.end_common_head();
         self.input.consume(length);

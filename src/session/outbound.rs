@@ -5,15 +5,16 @@
 
 use crate::config;
 use crate::net::Buffer;
-use crate::wire::chunked;
+use crate::wire::body::{BodyWriter, Transferred};
 
 /// What we add to a request's head, roughly, in bytes.
 const ADDED_FIELDS: usize = 256;
 
 /// The request as it goes to a backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbound {
     bytes: Buffer,
+    writer: BodyWriter,
     /// Where the part of the head that is the same for all backends ends.
     head: usize,
     /// Where the body starts.
@@ -25,10 +26,17 @@ pub(super) struct Outbound {
     cut: bool,
 }
 
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { bytes: Buffer::default(), writer: BodyWriter::Raw, head: 0, body: 0, sent: 0, chunk_lines: 0, cut: false }
+    }
+}
+
 impl Outbound {
-    /// Room for a head that was this long when it came. It is held while the backend works, so it is no larger than need be.
-    pub(super) fn new(received_head: usize) -> Self {
-        let mut outbound = Self::default();
+    /// Room for a head that was this long when it came, and a body framed like this. It is held while the backend works, so it is no
+    /// larger than need be.
+    pub(super) fn new(received_head: usize, writer: BodyWriter) -> Self {
+        let mut outbound = Self { writer, ..Self::default() };
         outbound.bytes.grow_to(received_head + ADDED_FIELDS);
         outbound
     }
@@ -82,11 +90,15 @@ impl Outbound {
         !self.cut
     }
 
-    /// Appends a part of the body as a chunk.
-    pub(super) fn append_chunk(&mut self, data: &[u8]) {
-        let before = self.bytes.len();
-        chunked::encode(self.tail(), data);
-        self.chunk_lines += self.bytes.len() - before - data.len();
+    /// Appends a piece of the body, which `write` frames as the head says.
+    pub(super) fn append_body<E>(
+        &mut self,
+        write: impl FnOnce(BodyWriter, &mut Vec<u8>) -> Result<Transferred, E>,
+    ) -> Result<Transferred, E> {
+        let (before, writer) = (self.bytes.len(), self.writer);
+        let moved = write(writer, self.tail())?;
+        self.chunk_lines += self.bytes.len() - before - moved.body;
+        Ok(moved)
     }
 
     /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
@@ -115,12 +127,18 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::body::BodyReader;
 
     fn outbound(head: &[u8]) -> Outbound {
-        let mut outbound = Outbound::new(head.len());
+        let mut outbound = Outbound::new(head.len(), BodyWriter::Chunked);
         outbound.tail().extend_from_slice(head);
         outbound.end_common_head();
         outbound
+    }
+
+    fn append_chunk(outbound: &mut Outbound, data: &[u8]) {
+        let mut reader = BodyReader::Length(data.len() as u64);
+        outbound.append_body(|writer, out| reader.transfer(writer, data, data.len(), out)).unwrap();
     }
 
     #[test]
@@ -140,7 +158,7 @@ mod tests {
         let mut outbound = outbound(b"head");
         outbound.start_attempt(b"");
         for _ in 0..16 {
-            outbound.append_chunk(&[b'x'; config::REPLAY_BYTES / 16]);
+            append_chunk(&mut outbound, &[b'x'; config::REPLAY_BYTES / 16]);
             outbound.advance(1000);
         }
         assert!(outbound.replay_room() == 0 && outbound.is_replayable(), "full of body, and whole");
@@ -148,7 +166,7 @@ mod tests {
         let mut tiny = self::outbound(b"head");
         tiny.start_attempt(b"");
         while tiny.replay_room() > 0 {
-            tiny.append_chunk(b"x");
+            append_chunk(&mut tiny, b"x");
         }
         assert!(tiny.bytes.len() < 2 * config::REPLAY_BYTES + 100, "but they are limited");
     }

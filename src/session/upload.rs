@@ -10,27 +10,20 @@ use crate::net::{Buffer, Read};
 use crate::reason::Reason;
 use crate::upstream::backend::Backend;
 use crate::wire::Body;
-use crate::wire::chunked::{self, Decoder, Piece};
+use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::rewrite::RequestEnd;
 use std::sync::Arc;
 
 /// What of the request's body is still to come.
 #[derive(Debug)]
 pub(super) struct Upload {
-    rest: Rest,
+    reader: BodyReader,
     /// Bytes of body that came so far.
     received: u64,
     /// Anything of it came, if only a part of a chunk's line.
     has_begun: bool,
     limit: u64,
     pub(super) progress: Progress,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Decoder),
 }
 
 /// A chunked body taken in whole, for an HTTP/1.0 backend.
@@ -70,11 +63,7 @@ pub(super) enum Pumped {
 impl Upload {
     pub(super) fn new(body: Body, context: &Context<'_>) -> Self {
         Self {
-            rest: match body {
-                Body::None | Body::UntilClose => Rest::Nothing,
-                Body::Length(length) => Rest::Length(length),
-                Body::Chunked => Rest::Chunked(Decoder::default()),
-            },
+            reader: body.into(),
             received: 0,
             has_begun: false,
             limit: context.config.body_bytes.unwrap_or(u64::MAX),
@@ -89,7 +78,7 @@ impl Upload {
 
     /// Whether the whole body was received and handed on.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.rest, Rest::Nothing)
+        self.reader.is_done()
     }
 
     /// Moves what fits from the client's bytes to the backend's; whether anything moved.
@@ -115,74 +104,34 @@ impl Upload {
 
     /// Whether it is over the limit, or a chunk has been announced that will be.
     fn is_too_large(&self) -> bool {
-        let announced = if let Rest::Chunked(decoder) = &self.rest { decoder.announced() } else { 0 };
-        self.received.saturating_add(announced) > self.limit
+        self.received.saturating_add(self.reader.announced()) > self.limit
     }
 
     /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
     fn take_some(&mut self, room: usize, input: &Buffer, outbound: &mut Outbound) -> Result<usize, Cause> {
-        match &mut self.rest {
-            Rest::Nothing => Ok(0),
-            Rest::Length(left) => {
-                let take = input.len().min(room).min(usize::try_from(*left).unwrap_or(usize::MAX));
-                outbound.tail().extend_from_slice(&input.unread()[..take]);
-                self.received += take as u64;
-                *left -= take as u64;
-                if *left == 0 {
-                    self.rest = Rest::Nothing;
-                }
-                Ok(take)
-            }
-            Rest::Chunked(decoder) => {
-                let (consumed, piece) = decoder.next_up_to(room, input.unread()).map_err(|_| Cause::BadChunk)?;
-                match piece {
-                    Piece::NeedMore => {}
-                    Piece::Data(data) => {
-                        self.received += data.len() as u64;
-                        outbound.append_chunk(data);
-                    }
-                    Piece::End(trailers) => {
-                        chunked::encode_end(outbound.tail(), trailers).map_err(|_| Cause::BadChunk)?;
-                        self.rest = Rest::Nothing;
-                    }
-                }
-                Ok(consumed)
-            }
-        }
+        let moved = outbound.append_body(|writer, out| self.reader.transfer(writer, input.unread(), room, out))?;
+        self.received += moved.body as u64;
+        Ok(moved.consumed)
     }
 
     /// Decodes a chunked body into `collected`; whether it is whole.
     fn collect(&mut self, input: &mut Buffer, collected: &mut Vec<u8>) -> Result<bool, Cause> {
-        loop {
-            let Rest::Chunked(decoder) = &mut self.rest else {
-                return Ok(true);
-            };
-            let (consumed, piece) = decoder.next(input.unread()).map_err(|_| Cause::BadChunk)?;
-            let needs_more = piece == Piece::NeedMore;
-            match piece {
-                Piece::NeedMore => {}
-                Piece::Data(data) => {
-                    self.received += data.len() as u64;
-                    collected.extend_from_slice(data);
-                }
-                Piece::End(trailers) => {
-                    // There is no place for them in HTTP/1.0, but they must be right.
-                    chunked::encode_end(&mut Vec::new(), trailers).map_err(|_| Cause::BadChunk)?;
-                    self.rest = Rest::Nothing;
-                }
-            }
-            input.consume(consumed);
-            self.has_begun |= consumed > 0;
+        while !self.is_done() {
+            let moved = self.reader.transfer(BodyWriter::Raw, input.unread(), usize::MAX, collected)?;
+            input.consume(moved.consumed);
+            self.received += moved.body as u64;
+            self.has_begun |= moved.consumed > 0;
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
             if collected.len() > config::REPLAY_BYTES {
                 return Err(Cause::LengthRequired);
             }
-            if needs_more {
+            if moved.consumed == 0 {
                 return Ok(false);
             }
         }
+        Ok(true)
     }
 }
 

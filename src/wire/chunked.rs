@@ -3,11 +3,19 @@
 use super::fields::Name;
 use super::head_end::HeadEnd;
 use crate::config;
+use crate::error::Cause;
 use std::io::Write;
 
 /// The body is not well-formed chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadChunk;
+
+impl From<BadChunk> for Cause {
+    /// What it means in a request.
+    fn from(_: BadChunk) -> Self {
+        Self::BadChunk
+    }
+}
 
 /// What the decoder found at the start of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
