@@ -3,7 +3,7 @@
 use crate::support::program::Program;
 use crate::support::{Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until};
 use lb_threads::error::Cause;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,15 +69,60 @@ fn a_hanging_backend_is_out_within_period_plus_one_second_plus_two_timeouts() {
     assert!(back_after <= 2 * SECOND + timeout, "{back_after:?}");
 }
 
+/// Addresses that take connections, and never respond.
+fn silent(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
+    (listeners, addresses)
+}
+
 #[test]
 fn backends_that_hang_at_the_start_delay_it_by_two_seconds_at_most() {
-    let (hangs, healthy) = (Origin::named("hangs").health(Health::Hang), Origin::named("healthy"));
+    let (_listeners, hanging) = silent(2);
+    let mut config = config(&hanging);
+    config.health.timeout = 8 * SECOND;
     let start = Instant::now();
-    let lb = Lb::with(&[&hangs, &healthy], |config| config.health.timeout = 8 * SECOND);
+    let lb = Lb::start(config);
     let took = start.elapsed();
     assert!(took >= SECOND && took < 5 * SECOND, "the first round has two seconds: {took:?}");
+    assert_eq!((lb.up(), get(lb.address(), "/").status), (0, 503));
+}
+
+#[test]
+fn a_good_backend_serves_beside_two_hundred_that_hang_and_its_period_is_kept() {
+    let (_listeners, hanging) = silent(200);
+    let good = Origin::named("good");
+    let mut config = config(&[hanging, vec![good.address()]].concat());
+    config.health.timeout = 60 * SECOND;
+    let lb = Lb::start(config);
+    lb.wait_for_up(1);
+    assert_eq!(get(lb.address(), "/").text(), "good", "all first checks start at once");
+    until("it is checked again and again while the others hang", || good.health_checks() >= 4);
     assert_eq!(lb.up(), 1);
-    assert_eq!(get(lb.address(), "/").text(), "healthy");
+}
+
+#[test]
+fn a_balancer_that_was_there_before_its_backend_serves_soon_after_it_whatever_the_period() {
+    let address = refused_address();
+    let mut config = config(&[address]);
+    config.health.period = 60 * SECOND;
+    let lb = Lb::start(config);
+    assert_eq!(get(lb.address(), "/").status, 503);
+    let _origin = Origin::start_on(address, Script::named("late"));
+    lb.wait_for_up(1);
+    assert_eq!(get(lb.address(), "/").text(), "late");
+}
+
+#[test]
+fn a_backend_that_was_never_up_is_checked_soon_also_while_another_serves() {
+    let (good, address) = (Origin::named("good"), refused_address());
+    let mut config = config(&[good.address(), address]);
+    config.health.period = 60 * SECOND;
+    let lb = Lb::start(config);
+    assert_eq!(lb.up(), 1);
+    let _origin = Origin::start_on(address, Script::named("late"));
+    lb.wait_for_up(2);
+    assert_eq!(good.health_checks(), 1, "one that is up is left alone for its period");
 }
 
 #[test]
