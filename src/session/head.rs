@@ -101,6 +101,7 @@ impl Exchange {
             trusted: context.config.trusts(client.peer.ip()),
             request_id: context.rng.u128(..),
         };
+        let is_last = head.max_forwards == Some(0);
         self.outbound = Outbound::new(length);
         rewrite::request(self.outbound.tail(), &head, facts);
         self.outbound.end_common_head();
@@ -112,6 +113,9 @@ impl Exchange {
         context.counters.requests.add(1);
         if too_large {
             return self.refuse(Cause::BodyTooLarge, client, context);
+        }
+        if is_last {
+            return self.respond_as_last(context);
         }
         Flow::Goto(State::Dispatch)
     }
