@@ -1,6 +1,6 @@
 //! Health: when a backend goes out and comes back by its checks, what counts as healthy, and what people are told.
 
-use crate::support::program::Program;
+use crate::support::program::{Program, balancer_words, command_with_descriptors};
 use crate::support::{Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until};
 use lb_threads::error::Cause;
 use std::net::{SocketAddr, TcpListener};
@@ -102,6 +102,19 @@ fn a_good_backend_serves_beside_two_hundred_that_hang_and_its_period_is_kept() {
 }
 
 #[test]
+fn checks_that_hang_take_no_more_descriptors_than_their_share() {
+    let (_listeners, mut backends) = silent(120);
+    let good = Origin::named("good");
+    backends.push(good.address());
+    let words = balancer_words(&backends, &["1", "--health-timeout", "1"]);
+    let balancer = Program::start(command_with_descriptors(128, words));
+    let address = balancer.address();
+    until("the good one serves", || get(address, "/").status == 200);
+    assert!(balancer.descriptors().len() < 128 / 2, "a quarter for checks: {}", balancer.descriptors().len());
+    assert!(!balancer.log().contains("cannot check"), "each check has a descriptor: {}", balancer.log());
+}
+
+#[test]
 fn a_balancer_that_was_there_before_its_backend_serves_soon_after_it_whatever_the_period() {
     let address = refused_address();
     let mut config = config(&[address]);
@@ -188,10 +201,7 @@ fn a_check_that_is_not_http_or_not_whole_has_failed() {
 #[test]
 fn a_check_names_its_host_and_path_and_ignores_a_proxy_in_the_environment() {
     let origin = Origin::start(Script::named("one")).health(Health::Scripted);
-    let mut command = crate::support::program::command(crate::support::program::balancer_words(
-        &[origin.address()],
-        &["--health-path", "/ready?full=1"],
-    ));
+    let mut command = crate::support::program::command(balancer_words(&[origin.address()], &["--health-path", "/ready?full=1"]));
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env(name, format!("http://{}", refused_address()));
     }

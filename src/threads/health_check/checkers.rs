@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most checker threads; beyond them a check waits for a free one.
-const CHECKERS: usize = 512;
 /// A checker's stack, in bytes. A check needs more than 64 KiB of it in a debug build, and less than 80.
 const STACK_BYTES: usize = 256 * 1024;
 /// How often it is found out how many were needed.
@@ -34,7 +32,8 @@ pub struct Checkers {
     /// The most checks in flight since the last review.
     needed: usize,
     next_review: Instant,
-    /// The most threads; fewer than usual from a failure to start one until the next review.
+    limit: usize,
+    /// The most threads now: the limit, but fewer from a failure to start one until the next review.
     most: usize,
 }
 
@@ -50,12 +49,12 @@ impl Checkers {
             let thread = thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
             thread.spawn(move || checker.run(&todo, &results)).map(drop)
         };
-        Self::with(jobs, Box::new(spawn), now)
+        Self::with(jobs, Box::new(spawn), config.checkers, now)
     }
 
-    fn with(jobs: Sender<Job>, mut spawn: Spawn, now: Instant) -> io::Result<Self> {
+    fn with(jobs: Sender<Job>, mut spawn: Spawn, limit: usize, now: Instant) -> io::Result<Self> {
         spawn(0)?;
-        Ok(Self { jobs, spawn, count: 1, in_flight: 0, needed: 0, next_review: now + REVIEW_PERIOD, most: CHECKERS })
+        Ok(Self { jobs, spawn, count: 1, in_flight: 0, needed: 0, next_review: now + REVIEW_PERIOD, limit, most: limit })
     }
 
     /// Has the backend checked, by a new thread if all are busy.
@@ -99,7 +98,7 @@ impl Checkers {
         self.dismiss_beyond(self.needed.max(1));
         self.needed = self.in_flight;
         self.next_review = now + REVIEW_PERIOD;
-        self.most = CHECKERS;
+        self.most = self.limit;
     }
 }
 
@@ -107,6 +106,8 @@ impl Checkers {
 mod tests {
     use super::*;
     use crossbeam_channel::Receiver;
+
+    const LIMIT: usize = 40;
 
     fn backend() -> Arc<Backend> {
         Arc::new(Backend::new(0, "b".to_owned(), ([127, 0, 0, 1], 1).into()))
@@ -116,16 +117,16 @@ mod tests {
     fn checkers(most: usize, now: Instant) -> (Checkers, Receiver<Job>) {
         let (jobs, todo) = crossbeam_channel::unbounded();
         let spawn = move |number| if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        (Checkers::with(jobs, Box::new(spawn), now).unwrap(), todo)
+        (Checkers::with(jobs, Box::new(spawn), LIMIT, now).unwrap(), todo)
     }
 
     #[test]
     fn there_are_as_many_as_checks_in_flight_and_never_too_many() {
         let (mut checkers, todo) = checkers(usize::MAX, Instant::now());
         assert_eq!(checkers.count, 1);
-        for number in 1..=CHECKERS + 10 {
+        for number in 1..=LIMIT + 10 {
             checkers.check(backend());
-            assert_eq!((checkers.count, todo.len()), (number.min(CHECKERS), number));
+            assert_eq!((checkers.count, todo.len()), (number.min(LIMIT), number));
         }
     }
 
