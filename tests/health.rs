@@ -102,6 +102,25 @@ fn a_good_backend_serves_beside_two_hundred_that_hang_and_its_period_is_kept() {
 }
 
 #[test]
+fn there_are_no_more_checkers_than_checks_at_once() {
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    let balancer = Program::balancer(&[one.address(), two.address()], &["1"]);
+    until("both were checked three times", || one.health_checks() >= 3 && two.health_checks() >= 3);
+    let checkers = balancer.threads("checker-");
+    assert!((1..=2).contains(&checkers), "{checkers}");
+}
+
+#[test]
+fn a_backend_whose_check_was_answered_in_http10_gets_no_chunks() {
+    let health = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let origin = Origin::echo().health(Health::Raw(health));
+    let lb = Lb::over(&[&origin]);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(exchange(lb.address(), format!("{head}5\r\nhello\r\n0\r\n\r\n")).text(), "hello");
+    assert_eq!(origin.only_request().header("Content-Length"), Some("5"));
+}
+
+#[test]
 fn checks_that_hang_take_no_more_descriptors_than_their_share() {
     let (_listeners, mut backends) = silent(120);
     let good = Origin::named("good");
