@@ -95,6 +95,8 @@ pub struct HealthConfig {
     pub checks: bool,
     /// The path to ask for.
     pub path: String,
+    /// The most checks at once, each with a thread and a connection of its own; beyond them one waits for another's end.
+    pub checkers: usize,
     /// The time between two checks of one backend.
     pub period: Duration,
     /// How long one check may take.
@@ -197,6 +199,7 @@ impl Default for HealthConfig {
         Self {
             checks: true,
             path: "/health".to_owned(),
+            checkers: 512,
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(2),
             rise: 1,

@@ -20,12 +20,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Descriptors that are not for connections: the log, listeners, epolls, pipes, health checks.
+/// Descriptors that are not for connections: the log, listeners, epolls.
 const OTHER_FILES: usize = 64;
 /// A client connection may need one to a backend.
 const FILES_A_CONNECTION: usize = 2;
 /// One in so many at most is for pipes, and one for connections that are only refused.
 const SHARE_OF_FILES: usize = 8;
+/// One in so many at most is for health checks.
+const SHARE_OF_CHECKS: usize = 4;
 
 /// Why the balancer could not start: what, and how to fix it.
 #[derive(Debug)]
@@ -97,10 +99,6 @@ impl Server {
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
         let cluster = Arc::new(Cluster::new(&config));
-        let health = match config.health.checks {
-            true => Some(health_check::start(&cluster, &config.health).map_err(StartError::Resources)?),
-            false => None,
-        };
         let mut server = Self {
             config,
             cluster,
@@ -111,10 +109,15 @@ impl Server {
             client_limit: None,
             listeners: Vec::new(),
             workers: Vec::new(),
-            _health: health,
+            _health: None,
         };
+        // Checkers take the threads that the machine has left: those that must be there come first.
         server.start_workers().map_err(StartError::Resources)?;
-        server.start_listeners().map_err(StartError::Resources)?;
+        let gate = server.start_listeners().map_err(StartError::Resources)?;
+        if server.config.health.checks {
+            server._health = Some(health_check::start(&server.cluster, &server.config.health).map_err(StartError::Resources)?);
+        }
+        drop(gate);
         Ok(server)
     }
 
@@ -135,7 +138,9 @@ impl Server {
         Ok(())
     }
 
-    fn start_listeners(&mut self) -> io::Result<()> {
+    /// Starts the listeners before a gate; they accept once it is dropped.
+    fn start_listeners(&mut self) -> io::Result<Sender<()>> {
+        let (gate, opened) = crossbeam_channel::bounded::<()>(0);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         self.stop = Some(stop);
         for (number, socket) in self.sockets.iter().enumerate() {
@@ -149,10 +154,14 @@ impl Server {
                 counters: Arc::clone(&counters),
             };
             self.listener_counters.push(counters);
-            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;
-            self.listeners.push(thread);
+            let opened = opened.clone();
+            let run = move || {
+                let _ = opened.recv();
+                listener.run();
+            };
+            self.listeners.push(thread::Builder::new().name(format!("listener-{number}")).spawn(run)?);
         }
-        Ok(())
+        Ok(gate)
     }
 
     /// Where it listens, with the ports that were free.
@@ -222,8 +231,10 @@ fn share_out_files(config: &mut Config) {
     let share = files / SHARE_OF_FILES;
     config.pipes_a_worker = config.pipes_a_worker.min(share / 2 / config.workers.max(1));
     let for_pipes = 2 * config.pipes_a_worker * config.workers;
+    config.health.checkers = config.health.checkers.min((files / SHARE_OF_CHECKS).max(1));
+    let for_checks = config.backends.len().min(config.health.checkers);
     let for_refusals = config::ANSWERED_OVER_LIMIT.min(share);
-    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes + for_refusals) / FILES_A_CONNECTION;
+    let for_connections = files.saturating_sub(OTHER_FILES + for_checks + for_pipes + for_refusals) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
         log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);

@@ -24,7 +24,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(log.as_ref(), &error.message, error.exit_code),
     };
-    let exit_code = balance(config, |_| {});
+    let exit_code = balance(config, log.as_ref(), |_| {});
     if let Some(log) = log {
         log.flush_for_exit();
     }
@@ -32,17 +32,17 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 /// Serves until told to stop. `ready` is called once the balancer listens.
-pub fn balance(config: Config, ready: impl FnOnce(&Server)) -> ExitCode {
+pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
     // Before anything else that a signal should end properly.
     let signals = match stop_signals() {
         Ok(signals) => signals,
-        Err(error) => return fail(None, &format!("cannot watch for signals: {error}"), FAILED),
+        Err(error) => return fail(log, &format!("cannot watch for signals: {error}"), FAILED),
     };
     let drain_timeout = config.timeouts.drain;
     describe(&config);
     let server = match Server::start(config) {
         Ok(server) => server,
-        Err(error) => return fail(None, &error.to_string(), FAILED),
+        Err(error) => return fail(log, &error.to_string(), FAILED),
     };
     for address in server.addresses() {
         log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
@@ -125,11 +125,12 @@ pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     log_writer::install(level).ok()
 }
 
-/// Says on stderr in one line why the program ends.
+/// Says on stderr why the program ends: one line, and the last one.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
-    if let Some(log) = log {
-        log.flush_for_exit();
+    let line = format!("lb-threads: {message}");
+    match log {
+        Some(log) => log.end_with(&line),
+        None => eprintln!("{line}"),
     }
-    eprintln!("lb-threads: {message}");
     ExitCode::from(exit_code)
 }

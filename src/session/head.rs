@@ -102,6 +102,7 @@ impl Exchange {
             trusted: context.config.trusts(client.peer.ip()),
             request_id: context.rng.u128(..),
         };
+        let is_last = head.max_forwards == Some(0);
         let writer = if head.body == Body::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         self.outbound = Outbound::new(length, writer);
         rewrite::request(self.outbound.tail(), &head, facts);
@@ -114,6 +115,9 @@ impl Exchange {
         context.counters.requests.add(1);
         if too_large {
             return self.refuse(Cause::BodyTooLarge, client, context);
+        }
+        if is_last {
+            return self.respond_as_last(context);
         }
         Flow::Goto(State::Dispatch)
     }

@@ -1,11 +1,12 @@
-//! Answers of our own: what a request gets that cannot be served.
+//! Answers of our own: what a request gets that cannot be served, or is not to be forwarded.
 
 use super::exchange::Exchange;
 use super::{Client, Context, Flow, State};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
 use crate::wire::Version;
-use crate::wire::own_answer::{self, Manner};
+use crate::wire::own_answer;
+use crate::wire::reply::{self, ALLOW, Manner, Reply};
 use crate::wire::rewrite::ConnectionLine;
 
 impl Exchange {
@@ -23,14 +24,26 @@ impl Exchange {
         context.buffers.lend(&mut self.output);
         let why = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
         let message = why.map_or_else(|| cause.sentence().to_owned(), |why| format!("{}: {why}", cause.sentence()));
-        let manner = Manner {
-            as_json: self.request.accepts_json,
-            to_head: self.request.is_head,
-            connection: self.connection_line(),
-            date: context.date,
-        };
-        own_answer::write(self.output.tail(), cause, &message, manner);
+        let (as_json, manner) = (self.request.accepts_json, self.manner(context));
+        own_answer::write(self.output.tail(), cause, &message, as_json, manner);
         Flow::Goto(State::OwnAnswer)
+    }
+
+    /// Responds to an OPTIONS request that must not be forwarded any further (RFC 9110 section 7.6.2).
+    pub(super) fn respond_as_last(&mut self, context: &mut Context<'_>) -> Flow {
+        self.answer.status = 200;
+        self.answer.after = context.now.saturating_duration_since(self.request.started);
+        self.ending.keeps_client = self.upload.is_done() && self.request.is_persistent && !context.draining;
+        self.ending.reason = if context.draining && self.request.is_persistent { Reason::Drained } else { Reason::AnsweredLast };
+        context.buffers.lend(&mut self.output);
+        let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
+        let manner = self.manner(context);
+        reply::write(self.output.tail(), reply, manner);
+        Flow::Goto(State::OwnAnswer)
+    }
+
+    fn manner<'d>(&self, context: &Context<'d>) -> Manner<'d> {
+        Manner { to_head: self.request.is_head, connection: self.connection_line(), date: context.date }
     }
 
     fn log_refusal(&mut self, cause: Cause, client: &Client) {
@@ -59,6 +72,7 @@ impl Exchange {
             Ok(_) => return Flow::wait(self.ending.deadline),
             Err(reason) => return Flow::close(reason),
         }
+        self.log_summary(client, context);
         if self.ending.keeps_client { Flow::Done } else { Flow::Goto(State::Linger) }
     }
 }

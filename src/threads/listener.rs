@@ -9,7 +9,8 @@ use crate::config;
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::reason::Reason;
-use crate::wire::own_answer::{self, Manner};
+use crate::wire::own_answer;
+use crate::wire::reply::Manner;
 use crate::wire::rewrite::ConnectionLine;
 use crossbeam_channel::Receiver;
 use std::io::{self, Read, Write};
@@ -124,9 +125,9 @@ impl Listener {
             log::warn!("turned away {count} connection(s) at once: {}", cause.sentence());
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
-        let manner = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: &date };
+        let manner = Manner { to_head: false, connection: ConnectionLine::Close, date: &date };
         let mut answer = Vec::new();
-        own_answer::write(&mut answer, cause, cause.sentence(), manner);
+        own_answer::write(&mut answer, cause, cause.sentence(), false, manner);
         // A fresh socket has room for this; whether the client reads it is its own affair.
         // What it has sent is read, as far as it is there: closing over it would send a reset, which may overtake the answer.
         let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer)).and_then(|()| socket.read(&mut [0; 4096]));

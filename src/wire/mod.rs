@@ -9,6 +9,7 @@ pub mod fields;
 pub mod framing;
 pub mod head_end;
 pub mod own_answer;
+pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;

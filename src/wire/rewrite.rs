@@ -65,7 +65,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
     }
     for received in head.fields {
         let name = Name::of(received.name);
-        if passes_to_backend(head, received, name, client.trusted) {
+        if let (Name::MaxForwards, Some(left)) = (name, head.max_forwards) {
+            write!(out, "{}: {}\r\n", received.name, left.saturating_sub(1)).expect("a vector takes every write");
+        } else if passes_to_backend(head, received, name, client.trusted) {
             field(out, received.name, canonical(name, received.value));
         }
     }
@@ -169,9 +171,11 @@ pub enum ConnectionLine {
 /// Writes an answer's head for the client.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delivery, connection: ConnectionLine, date: &str) {
     status_line(out, head.status, head.reason);
+    let mut offers_upgrade = false;
     for received in head.fields {
         let name = Name::of(received.name);
         if passes_to_client(head, received, name) {
+            offers_upgrade |= name == Name::Upgrade;
             field(out, received.name, canonical(name, received.value));
         }
     }
@@ -181,7 +185,10 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delive
     if delivery == Delivery::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    connection_line(out, connection);
+    match offers_upgrade {
+        true => connection_line_with_upgrade(out, connection),
+        false => connection_line(out, connection),
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -200,8 +207,20 @@ pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionLine) {
     });
 }
 
+/// The same for a response that has an `Upgrade`: whoever sends that names it (RFC 9110 section 7.8).
+fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionLine) {
+    match connection {
+        ConnectionLine::Silent => field(out, "Connection", b"Upgrade"),
+        ConnectionLine::Close => field(out, "Connection", b"close, Upgrade"),
+        ConnectionLine::KeepAlive => field(out, "Connection", b"keep-alive, Upgrade"),
+        ConnectionLine::WebSocket => connection_line(out, connection),
+    }
+}
+
 fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Name) -> bool {
     let passes = match name {
+        // RFC 9110 section 15.5.22: a 426 must say to what.
+        Name::Upgrade if head.status == 426 => return true,
         Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
         // RFC 9110 section 8.6: none in 1xx and 204.
         Name::ContentLength => !head.is_interim() && head.status != 204,

@@ -7,6 +7,7 @@ mod breaking;
 mod clients;
 mod interim;
 mod old_peers;
+mod options;
 mod pieces;
 mod requests;
 mod reuse;

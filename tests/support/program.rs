@@ -130,6 +130,14 @@ impl Program {
         open.collect()
     }
 
+    /// How many of its threads have a name that begins like this.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        // A thread may end while it is looked at.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|found| found.starts_with(name)).count()
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
