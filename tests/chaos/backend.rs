@@ -3,7 +3,7 @@
 //! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it, one for each connection that was
 //! ever open at the same time, so that no request and no connection costs a thread.
 
-use super::faults::Sickness;
+use super::faults::{Fault, Sickness};
 use super::ledger::Ledger;
 use super::line::{Life, Line, Pause};
 use super::serving::Server;
@@ -21,7 +21,7 @@ use std::time::Duration;
 const STACK: usize = 256 * 1024;
 const BACKLOG: i32 = 4096;
 /// For a direct health check of a backend that is well.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const RESPONDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A scripted backend on 127.0.0.1.
 pub struct Backend {
@@ -64,10 +64,10 @@ impl Backend {
     }
 
     /// Closes the listener and resets all connections. When this returns connects are refused.
-    pub fn kill(&mut self) {
+    pub fn kill(&mut self, fault: Fault) {
         self.pause.set(false);
         if let Some(running) = self.running.take() {
-            running.life.end(running.cord);
+            running.life.end(running.cord, fault);
             running.acceptor.join().expect("an acceptor does not panic");
         }
     }
@@ -86,8 +86,8 @@ impl Backend {
     /// Whether it responds to a health check that is sent to it directly.
     pub fn responds(&self) -> bool {
         let check = || {
-            let mut socket = TcpStream::connect_timeout(&self.address, ANSWERS_WITHIN)?;
-            socket.set_read_timeout(Some(ANSWERS_WITHIN))?;
+            let mut socket = TcpStream::connect_timeout(&self.address, RESPONDS_WITHIN)?;
+            socket.set_read_timeout(Some(RESPONDS_WITHIN))?;
             socket.write_all(b"GET /health HTTP/1.1\r\nHost: chaos.test\r\nConnection: close\r\n\r\n")?;
             let mut response = Vec::new();
             socket.read_to_end(&mut response)?;
@@ -99,7 +99,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.kill();
+        self.kill(Fault::Kill);
     }
 }
 

@@ -14,7 +14,7 @@ const SPARE_SOCKETS: usize = 6;
 /// Pipes that each worker keeps for long bodies, by two descriptors.
 const KEPT_PIPES: usize = 2 * 16;
 /// More than this is no load of these clients.
-const MOST_RESIDENT_KIB: u64 = 256 * 1024;
+const MOST_RESIDENT_KIB: u64 = 64 * 1024;
 /// The drain's own 30 s, and some for a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(45);
 

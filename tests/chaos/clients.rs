@@ -20,6 +20,7 @@ pub struct Stage {
     pub address: SocketAddr,
     pub ledger: Arc<Ledger>,
     pub weather: Weather,
+    thinking: (u32, Duration),
     /// Whether a balancer is there, so that every connect must succeed.
     pub is_serving: AtomicBool,
     order: Mutex<Order>,
@@ -37,11 +38,12 @@ pub enum Order {
 }
 
 impl Stage {
-    pub fn new(address: SocketAddr, ledger: Arc<Ledger>) -> Self {
+    pub fn new(address: SocketAddr, ledger: Arc<Ledger>, thinking: (u32, Duration)) -> Self {
         Self {
             address,
             ledger,
             weather: Weather::default(),
+            thinking,
             is_serving: AtomicBool::new(false),
             order: Mutex::new(Order::Park),
             changed: Condvar::new(),
@@ -156,10 +158,10 @@ impl Client {
         } else {
             self.ask(&first);
         }
-        match self.rng.u32(..100) {
-            0..70 => {}
-            70..95 => self.stage.rest(Order::Ask, Duration::from_micros(self.rng.u64(..4000))),
-            _ => self.stage.rest(Order::Ask, Duration::from_millis(self.rng.u64(..300))),
+        let (share, longest) = self.stage.thinking;
+        if self.rng.u32(..100) < share {
+            // Long thoughts are rare.
+            self.stage.rest(Order::Ask, longest.mul_f64(self.rng.f64().powi(4)));
         }
     }
 
@@ -195,9 +197,9 @@ impl Client {
         second.write_request(&mut self.out);
         let is_sent = link.send(&self.out).is_ok();
         let reply = link.read_response(first);
-        let is_answered = !matches!(reply, Reply::Nothing(_));
+        let has_response = !matches!(reply, Reply::Nothing(_));
         let goes_on = self.settle(first, reply, begun);
-        if !goes_on && is_answered {
+        if !goes_on && has_response {
             self.stage.ledger.settle(second, Outcome::BehindClose, begun.at.elapsed());
             self.keep(link, false);
             return;

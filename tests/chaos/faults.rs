@@ -62,9 +62,20 @@ impl Fault {
         matches!(self, Self::Term | Self::Rolling | Self::Kill | Self::Pause | Self::ResetInBody | Self::Truncate)
     }
 
-    /// The first of a mask, in the order of the report.
-    pub fn first_of(mask: u32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|fault| mask & fault.bit() != 0)
+    /// Those of a mask, in the order of the report.
+    pub fn of(mask: u32) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |fault| mask & fault.bit() != 0)
+    }
+
+    /// Whether it can hurt a request that no backend has read: it ends connections, or takes none, between two requests.
+    fn hurts_unread(self) -> bool {
+        self.truncates() || matches!(self, Self::CloseIdle)
+    }
+
+    /// Those of a mask that can have hurt a request that no backend has read; if there are none, all of the mask.
+    pub fn suspects(mask: u32) -> u32 {
+        let suspects = Self::of(mask).filter(|fault| fault.hurts_unread()).fold(0, |mask, fault| mask | fault.bit());
+        if suspects == 0 { mask } else { suspects }
     }
 }
 

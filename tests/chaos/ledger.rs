@@ -38,8 +38,8 @@ impl Outcome {
 pub enum Blame {
     /// A backend had the request and did this to it last.
     Met(Fault),
-    /// No backend touched it, but this was going on.
-    During(Fault),
+    /// No backend touched it, but these were going on, as a mask.
+    During(u32),
     /// Nothing was wrong anywhere.
     Nothing,
 }
@@ -199,7 +199,8 @@ impl Ledger {
         let last = (self.entry(key).load(Relaxed) & entry::LAST) >> entry::LAST_SHIFT;
         match last.checked_sub(1) {
             Some(number) => Blame::Met(Fault::ALL[number as usize]),
-            None => Fault::first_of(weather).map_or(Blame::Nothing, Blame::During),
+            None if weather == 0 => Blame::Nothing,
+            None => Blame::During(Fault::suspects(weather)),
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Life {
     /// A pipe's reading end: it becomes readable when the backend dies, because the other end is closed then.
     death: OwnedFd,
     is_over: AtomicBool,
+    /// It ends because one backend after another is restarted.
+    is_rolling: AtomicBool,
     pub pause: Arc<Pause>,
 }
 
@@ -34,11 +36,12 @@ impl Life {
     /// A life, and what ends it when it is dropped after [`Life::end`].
     pub fn begin(pause: Arc<Pause>) -> (Arc<Self>, OwnedFd) {
         let (death, cord) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe can be made");
-        (Arc::new(Self { death, is_over: AtomicBool::new(false), pause }), cord)
+        (Arc::new(Self { death, is_over: AtomicBool::new(false), is_rolling: AtomicBool::new(false), pause }), cord)
     }
 
     /// Everybody who waits is told by the end of the pipe, everybody else by looking.
-    pub fn end(&self, cord: OwnedFd) {
+    pub fn end(&self, cord: OwnedFd, fault: Fault) {
+        self.is_rolling.store(fault == Fault::Rolling, SeqCst);
         self.is_over.store(true, SeqCst);
         drop(cord);
         self.pause.wake();
@@ -179,7 +182,7 @@ impl Line {
     /// A process that is killed resets connections on which something was on its way; here all are.
     fn note_death(&self, waited: Result<(), Gone>) -> Result<(), Gone> {
         if waited == Err(Gone::Killed) {
-            self.meet(Fault::Kill);
+            self.meet(if self.life.is_rolling.load(SeqCst) { Fault::Rolling } else { Fault::Kill });
             self.reset();
         }
         waited

@@ -29,6 +29,8 @@ pub struct Outages {
     pub episodes_begun: [u64; Fault::ALL.len()],
     /// No episode is longer.
     longest: Duration,
+    /// Nor is any time between the beginnings of two.
+    pub longest_calm: Duration,
 }
 
 struct Episode {
@@ -51,6 +53,7 @@ impl Outages {
             rolling: None,
             episodes_begun: Default::default(),
             longest,
+            longest_calm: longest,
         }
     }
 
@@ -64,7 +67,7 @@ impl Outages {
         if self.rolling.is_some() {
             self.roll();
         } else if now >= self.next {
-            self.next = now + MILLISECOND * self.rng.u32(50..1500);
+            self.next = now + self.longest_calm.mul_f64(self.rng.f64());
             self.begin_something();
         }
         self.publish();
@@ -108,7 +111,9 @@ impl Outages {
         let backend = good[self.rng.usize(..good.len())];
         let longest = self.longest.as_millis() as u32;
         let (fault, span) = match self.rng.u32(..100) {
-            0..8 if self.episodes.is_empty() => {
+            0..8 => {
+                // Begins when the others are over, and that is soon.
+                self.episodes.iter_mut().for_each(|episode| episode.until = Instant::now());
                 self.rolling = Some(0);
                 return;
             }
@@ -126,7 +131,7 @@ impl Outages {
         self.publish();
         let backend = &mut self.backends[backend];
         match fault {
-            Fault::Kill | Fault::Rolling => backend.kill(),
+            Fault::Kill | Fault::Rolling => backend.kill(fault),
             Fault::Pause => backend.pause.set(true),
             _ => backend.sickness.set(fault, [15, 40, 100][self.rng.usize(..3)], self.rng.bool()),
         }

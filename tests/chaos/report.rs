@@ -109,13 +109,20 @@ impl Report {
         let losses = self.ledger.losses();
         writeln!(f, "| fault | times | requests met | lost, {} | shown as truncation |", Class::NAMES.join(" | "))?;
         writeln!(f, "|---|---:|---:|{}", "---:|".repeat(Class::ALL.len() + 1))?;
-        let blamed = |blame: Blame, fault: Fault| matches!(blame, Blame::Met(met) | Blame::During(met) if met == fault);
+        let is_to_blame = |blame: Blame, fault: Fault| match blame {
+            Blame::Met(met) => met == fault,
+            Blame::During(mask) => mask == fault.bit(),
+            Blame::Nothing => false,
+        };
         for fault in Fault::ALL {
-            let lost = losses.iter().filter(|((_, blame), _)| blamed(*blame, *fault)).map(|(_, tally)| tally);
-            let cut = truncations.iter().filter(|(blame, _)| blamed(**blame, *fault)).map(|(_, tally)| tally);
+            let lost = losses.iter().filter(|((_, blame), _)| is_to_blame(*blame, *fault)).map(|(_, tally)| tally);
+            let cut = truncations.iter().filter(|(blame, _)| is_to_blame(**blame, *fault)).map(|(_, tally)| tally);
             let (times, met) = (self.episodes[*fault as usize], met[*fault as usize]);
             writeln!(f, "| {} | {times} | {met} | {} | {} |", fault.label(), cells(sum(lost)), sum(cut).iter().sum::<u64>())?;
         }
+        let several = |blame: &Blame| matches!(blame, Blame::During(mask) if mask.count_ones() > 1);
+        let one_of_several = losses.iter().filter(|((_, blame), _)| several(blame)).map(|(_, tally)| tally);
+        writeln!(f, "| one of several | | | {} | |", cells(sum(one_of_several)))?;
         let nothing = losses.iter().filter(|((_, blame), _)| *blame == Blame::Nothing).map(|(_, tally)| tally);
         writeln!(f, "| none | | | {} | |\n", cells(sum(nothing)))
     }
@@ -126,7 +133,7 @@ impl Report {
         for ((cause, blame), tally) in self.ledger.losses() {
             let fault = match blame {
                 Blame::Met(fault) => fault.label().to_owned(),
-                Blame::During(fault) => format!("during {}", fault.label()),
+                Blame::During(mask) => format!("during {}", Fault::of(mask).map(Fault::label).collect::<Vec<_>>().join(" or ")),
                 Blame::Nothing => "none".to_owned(),
             };
             writeln!(f, "| {cause} | {fault} | {} | {} |", cells(tally.by_class), tally.had)?;

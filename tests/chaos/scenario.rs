@@ -24,6 +24,8 @@ pub struct Settings {
     pub seed: u64,
     pub span: Duration,
     pub clients: usize,
+    /// How many in a hundred responses a client thinks about, and for how long at most.
+    pub thinking: (u32, Duration),
     /// The longest time for which one balancer runs.
     pub longest_run: Duration,
     /// The longest time for which a backend is bad.
@@ -48,7 +50,7 @@ struct Scenario {
 pub fn run(settings: Settings) -> Report {
     let ledger = Arc::new(Ledger::new(settings.seed));
     let mut rng = fastrand::Rng::with_seed(settings.seed);
-    let stage = Arc::new(Stage::new(refused_address(), Arc::clone(&ledger)));
+    let stage = Arc::new(Stage::new(refused_address(), Arc::clone(&ledger), settings.thinking));
     let backends = (0..BACKENDS).map(|_| Backend::start(&ledger)).collect();
     let outages = Outages::new(backends, &stage, rng.fork(), settings.longest_episode);
     let crowd = Crowd::start(&stage, settings.clients);
@@ -68,6 +70,7 @@ impl Scenario {
     fn run_balancer(&mut self, begun: Instant) {
         let (offered, start) = (self.ledger.offered(), Instant::now());
         let mut balancer = self.start_balancer();
+        self.outages.longest_calm = self.settings.longest_episode.mul_f64([0.1, 0.3, 1.0][self.rng.usize(..3)]);
         let span = self.settings.longest_run.mul_f64(0.4 + 0.6 * self.rng.f64());
         let is_last = begun.elapsed() + span >= self.settings.span;
         let mut ticks = 0_u64;
