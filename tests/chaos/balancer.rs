@@ -25,8 +25,6 @@ pub struct Balancer {
     /// How it was started, for the report.
     pub words: String,
     ledger: Arc<Ledger>,
-    /// Its sockets before anybody asked; none if it was started under load.
-    sockets_at_first: Option<usize>,
     pub peak_kib: u64,
     told_to_stop: Option<Instant>,
 }
@@ -61,12 +59,12 @@ impl Balancer {
             TcpStream::connect(address).is_ok()
         });
         let words = format!("{flags}, {} backends", backends.len());
-        Self { program, workers, words, ledger: Arc::clone(ledger), sockets_at_first: None, peak_kib: 0, told_to_stop: None }
+        Self { program, workers, words, ledger: Arc::clone(ledger), peak_kib: 0, told_to_stop: None }
     }
 
-    /// Notes what it has open while nobody asks for anything.
-    pub fn measure_idle(&mut self) {
-        self.sockets_at_first = Some(self.descriptors("socket:"));
+    /// How many sockets it has, which is the same for all balancers before anybody asks.
+    pub fn sockets(&self) -> usize {
+        self.descriptors("socket:")
     }
 
     /// Whether it still runs. To be asked all the time, for its memory is looked at as well.
@@ -80,14 +78,11 @@ impl Balancer {
     }
 
     /// When all clients have gone nothing of theirs may be left. Returns what is resident then, in KiB.
-    pub fn expect_nothing_left(&self) -> u64 {
-        let Some(at_first) = self.sockets_at_first else {
-            return self.program.resident_kib();
-        };
+    pub fn expect_nothing_left(&self, at_first: usize) -> u64 {
         let (sockets, pipes) = (at_first + SPARE_SOCKETS, self.workers * KEPT_PIPES + SPARE_SOCKETS);
-        let is_idle = comes_true(|| self.descriptors("socket:") <= sockets && self.descriptors("pipe:") <= pipes);
+        let is_idle = comes_true(|| self.sockets() <= sockets && self.descriptors("pipe:") <= pipes);
         if !is_idle {
-            let now = format!("{} sockets, {} pipes", self.descriptors("socket:"), self.descriptors("pipe:"));
+            let now = format!("{} sockets, {} pipes", self.sockets(), self.descriptors("pipe:"));
             let what = format!("{now}; {at_first} sockets at first; {}", self.words);
             self.ledger.violate("descriptors leak", &what);
         }

@@ -42,7 +42,7 @@ fn a_few_seconds_of_chaos_violate_nothing() {
         clients: 12,
         thinking: (100, Duration::from_millis(60)),
         longest_run: Duration::from_millis(1500),
-        longest_episode: Duration::from_millis(600),
+        longest_episode: Duration::from_millis(400),
         is_told: false,
     });
     println!("{report}");

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 /// How long a fault is still blamed after its end: connections and judgements outlive it.
 const AFTERMATH: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What goes wrong at the first `count` of the backends.
 pub struct Outages {
@@ -19,6 +18,8 @@ pub struct Outages {
     rng: fastrand::Rng,
     /// The balancer is being stopped.
     is_stopping: bool,
+    /// What comes next.
+    deck: Vec<Fault>,
     episodes: Vec<Episode>,
     /// Faults that are over, and until when they are blamed.
     aftermath: Vec<(Fault, Instant)>,
@@ -40,6 +41,8 @@ struct Episode {
 }
 
 impl Outages {
+    const OF_BACKENDS: [Fault; 6] = [Fault::Kill, Fault::Kill, Fault::Kill, Fault::Pause, Fault::Pause, Fault::Rolling];
+
     pub fn new(backends: Vec<Backend>, stage: &Arc<Stage>, rng: fastrand::Rng, longest: Duration) -> Self {
         Self {
             count: backends.len(),
@@ -47,6 +50,7 @@ impl Outages {
             stage: Arc::clone(stage),
             rng,
             is_stopping: false,
+            deck: Vec::new(),
             episodes: Vec::new(),
             aftermath: Vec::new(),
             next: Instant::now(),
@@ -109,19 +113,26 @@ impl Outages {
             return;
         }
         let backend = good[self.rng.usize(..good.len())];
-        let longest = self.longest.as_millis() as u32;
-        let (fault, span) = match self.rng.u32(..100) {
-            0..8 => {
-                // Begins when the others are over, and that is soon.
+        match self.draw() {
+            Fault::Rolling => {
+                // Begins when the others are over, and that is now.
                 self.episodes.iter_mut().for_each(|episode| episode.until = Instant::now());
                 self.rolling = Some(0);
-                return;
             }
-            8..28 => (Fault::Kill, self.rng.u32(100..6000)),
-            28..38 => (Fault::Pause, self.rng.u32(100..8000)),
-            _ => (Fault::OF_REQUESTS[self.rng.usize(..Fault::OF_REQUESTS.len())], self.rng.u32(300..6000)),
-        };
-        self.begin(backend, fault, MILLISECOND * span.min(longest));
+            fault => {
+                let span = self.longest.mul_f64(0.02 + 0.7 * self.rng.f64());
+                self.begin(backend, fault, span);
+            }
+        }
+    }
+
+    /// Every fault comes once, and some more often, before any comes again.
+    fn draw(&mut self) -> Fault {
+        if self.deck.is_empty() {
+            self.deck.extend(Fault::OF_REQUESTS.iter().chain(&Self::OF_BACKENDS));
+            self.rng.shuffle(&mut self.deck);
+        }
+        self.deck.pop().expect("the deck was filled")
     }
 
     fn begin(&mut self, backend: usize, fault: Fault, span: Duration) {
@@ -158,7 +169,7 @@ impl Outages {
             return;
         }
         self.rolling = Some(next + 1);
-        let span = MILLISECOND * self.rng.u32(20..1200);
+        let span = self.longest.mul_f64(0.005 + 0.15 * self.rng.f64());
         self.begin(next, Fault::Rolling, span);
     }
 }

@@ -44,6 +44,7 @@ struct Scenario {
     rng: fastrand::Rng,
     runs: Vec<Run>,
     are_parked: bool,
+    sockets_at_first: usize,
 }
 
 /// Runs it all and says what came of it.
@@ -55,7 +56,7 @@ pub fn run(settings: Settings) -> Report {
     let outages = Outages::new(backends, &stage, rng.fork(), settings.longest_episode);
     let crowd = Crowd::start(&stage, settings.clients);
     let runs = Vec::new();
-    let mut scenario = Scenario { settings, ledger, crowd, stage, outages, rng, runs, are_parked: true };
+    let mut scenario = Scenario { settings, ledger, crowd, stage, outages, rng, runs, are_parked: true, sockets_at_first: 0 };
     let begun = Instant::now();
     while begun.elapsed() < scenario.settings.span {
         scenario.run_balancer(begun);
@@ -104,9 +105,9 @@ impl Scenario {
             self.outages.count = count;
         }
         let addresses: Vec<_> = self.outages.backends.iter().take(count).map(|backend| backend.address).collect();
-        let mut balancer = Balancer::start(self.stage.address, &addresses, &mut self.rng, &self.ledger);
+        let balancer = Balancer::start(self.stage.address, &addresses, &mut self.rng, &self.ledger);
         if self.are_parked {
-            balancer.measure_idle();
+            self.sockets_at_first = balancer.sockets();
             self.stage.tell(Order::Ask);
             self.are_parked = false;
         }
@@ -125,7 +126,7 @@ impl Scenario {
             assert!(start.elapsed() < PARKED_WITHIN, "clients do not come to rest: a mistake of the test");
             Gate::new().wait_for(TICK);
         }
-        balancer.expect_nothing_left() as f64 / MEBIBYTE
+        balancer.expect_nothing_left(self.sockets_at_first) as f64 / MEBIBYTE
     }
 
     fn stop_balancer(&mut self, balancer: &mut Balancer) -> End {
