@@ -111,7 +111,7 @@ impl Balancer {
             return Some(End::Wrong);
         }
         let code = self.program.exit_code();
-        let log = self.program.log();
+        let log = self.program.whole_log();
         if log.contains("panicked") || log.contains("a bug in the balancer") {
             self.ledger.violate("the balancer panicked", &log);
         }

@@ -57,9 +57,10 @@ impl Fault {
         1 << self as u32
     }
 
-    /// Whether a response that had begun may be cut by it.
+    /// Whether a backend cuts a response with it.
     pub fn truncates(self) -> bool {
-        matches!(self, Self::Term | Self::Rolling | Self::Kill | Self::Pause | Self::ResetInBody | Self::Truncate)
+        // A backend that responds early, and closes with the request unread, resets its own response.
+        matches!(self, Self::Rolling | Self::Kill | Self::ResetInBody | Self::Truncate | Self::Early)
     }
 
     /// Those of a mask, in the order of the report.
@@ -67,17 +68,25 @@ impl Fault {
         Self::ALL.iter().copied().filter(move |fault| mask & fault.bit() != 0)
     }
 
-    /// Whether it can hurt a request that no backend has read: it ends connections, or takes none, between two requests.
-    fn hurts_unread(self) -> bool {
-        self.truncates() || matches!(self, Self::CloseIdle)
-    }
-
-    /// Those of a mask that can have hurt a request that no backend has read; if there are none, all of the mask.
-    pub fn suspects(mask: u32) -> u32 {
-        let suspects = Self::of(mask).filter(|fault| fault.hurts_unread()).fold(0, |mask, fault| mask | fault.bit());
+    /// Those of a mask that can have hurt, in this way, a request that no backend has read; if there are none, all of the mask.
+    pub fn suspects(mask: u32, cause: &str) -> u32 {
+        let is_suspect = |fault: &Self| match cause {
+            CONNECT_FAILED => matches!(fault, Self::Rolling | Self::Kill),
+            CLOSED | RESET => matches!(fault, Self::Term),
+            // It ends connections, or serves none, between two requests.
+            _ => matches!(fault, Self::Pause | Self::CloseIdle) || fault.truncates() && *fault != Self::Early,
+        };
+        let suspects = Self::of(mask).filter(is_suspect).fold(0, |mask, fault| mask | fault.bit());
         if suspects == 0 { mask } else { suspects }
     }
 }
+
+/// The balancer's word for a backend that refuses connections.
+const CONNECT_FAILED: &str = "connect_failed";
+/// The client's connection was closed instead of a response.
+pub const CLOSED: &str = "closed without a response";
+/// The client's connection was reset instead of a response.
+pub const RESET: &str = "reset without a response";
 
 /// How sick a backend is: read for each request, written by the scenario.
 #[derive(Default)]

@@ -79,6 +79,8 @@ mod entry {
 
 const PIECE: usize = 1 << 16;
 const PIECES: usize = 1 << 10;
+/// A response that breaks off and no backend did it.
+const CUT: &str = "response cut";
 const VIOLATIONS_KEPT: usize = 50;
 
 const _: () = assert!(Fault::ALL.len() <= 15, "an entry has four bits for the last fault");
@@ -177,7 +179,7 @@ impl Ledger {
     /// The client got nothing, or an error of the balancer's own. `weather` is what went on meanwhile.
     pub fn lose(&self, plan: &Plan, cause: &str, weather: u32, took: Duration) {
         self.settle(plan, Outcome::Lost, took);
-        let blame = self.blame(plan.key, weather);
+        let blame = self.blame(plan.key, weather, cause);
         let had = self.entry(plan.key).load(Relaxed) & entry::SEEN != 0;
         lock(&self.losses).entry((cause.to_owned(), blame)).or_default().add(plan.class(), had);
     }
@@ -188,19 +190,19 @@ impl Ledger {
         let met = (entry & entry::FAULTS) >> entry::FAULTS_SHIFT;
         let is_explained = Fault::ALL.iter().any(|fault| fault.truncates() && (met & fault.bit()) != 0);
         if !is_explained {
-            self.lose(plan, "response cut", weather, took);
+            self.lose(plan, CUT, weather, took);
             return;
         }
         self.settle(plan, Outcome::Truncated, took);
-        lock(&self.truncations).entry(self.blame(plan.key, weather)).or_default().add(plan.class(), true);
+        lock(&self.truncations).entry(self.blame(plan.key, weather, CUT)).or_default().add(plan.class(), true);
     }
 
-    fn blame(&self, key: Key, weather: u32) -> Blame {
+    fn blame(&self, key: Key, weather: u32, cause: &str) -> Blame {
         let last = (self.entry(key).load(Relaxed) & entry::LAST) >> entry::LAST_SHIFT;
         match last.checked_sub(1) {
             Some(number) => Blame::Met(Fault::ALL[number as usize]),
             None if weather == 0 => Blame::Nothing,
-            None => Blame::During(Fault::suspects(weather)),
+            None => Blame::During(Fault::suspects(weather, cause)),
         }
     }
 

@@ -7,6 +7,7 @@ use super::plan::Key;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
+use std::cell::Cell;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -103,13 +104,29 @@ pub struct Line {
     ledger: Arc<Ledger>,
     pub inbox: Inbox,
     /// The request that is being served.
-    pub key: Option<Key>,
+    key: Option<Key>,
+    /// The backend stood still since the last request.
+    stood_still: Cell<bool>,
 }
 
 impl Line {
     pub fn new(socket: TcpStream, life: Arc<Life>, ledger: Arc<Ledger>) -> Self {
         socket.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        Self { socket, life, ledger, inbox: Inbox::default(), key: None }
+        Self { socket, life, ledger, inbox: Inbox::default(), key: None, stood_still: Cell::new(false) }
+    }
+
+    /// The request's head has come.
+    pub fn begin(&mut self, key: Key) {
+        self.key = Some(key);
+        if self.stood_still.take() {
+            self.meet(Fault::Pause);
+        }
+    }
+
+    /// The response is sent.
+    pub fn end(&mut self) {
+        self.key = None;
+        self.stood_still.set(false);
     }
 
     /// Receives at least a byte.
@@ -169,6 +186,7 @@ impl Line {
     /// Stands still while the backend does, and ends when it dies.
     fn look(&self) -> Result<(), Gone> {
         if self.life.pause.pass(&self.life) {
+            self.stood_still.set(true);
             self.meet(Fault::Pause);
         }
         self.note_death(if self.life.is_over() { Err(Gone::Killed) } else { Ok(()) })

@@ -1,5 +1,6 @@
 //! A client's end of a connection: sends, and reads responses as strictly as it can.
 
+use super::faults::{CLOSED, RESET};
 use super::http::{Head, Inbox};
 use super::plan::{Manner, Method, Pattern, Plan};
 use rustix::io::Errno;
@@ -160,9 +161,9 @@ impl Link {
         match self.inbox.receive(|room| stream.read(room)) {
             Ok(1..) => Ok(()),
             Ok(_) | Err(_) if has_begun => Err(Reply::Cut),
-            Ok(_) => Err(Reply::Nothing("closed without a response")),
+            Ok(_) => Err(Reply::Nothing(CLOSED)),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(Reply::Hang),
-            Err(_) => Err(Reply::Nothing("reset without a response")),
+            Err(_) => Err(Reply::Nothing(RESET)),
         }
     }
 }

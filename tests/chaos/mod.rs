@@ -57,7 +57,7 @@ fn twenty_minutes_of_chaos_violate_nothing() {
         seed: number("CHAOS_SEED", fastrand::u64(..1_000_000)),
         span: Duration::from_secs(number("CHAOS_SECONDS", TWENTY_MINUTES)),
         clients: number("CHAOS_CLIENTS", 48) as usize,
-        thinking: (30, Duration::from_millis(300)),
+        thinking: (10, Duration::from_millis(300)),
         longest_run: Duration::from_secs(30),
         longest_episode: Duration::from_secs(8),
         is_told: true,

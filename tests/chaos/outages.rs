@@ -6,8 +6,8 @@ use super::faults::Fault;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a fault is still blamed after its end: connections and judgements outlive it.
-const AFTERMATH: Duration = Duration::from_secs(1);
+/// For this part of the longest episode a fault is still blamed after its end: connections and judgements outlive it.
+const AFTERMATH: f64 = 0.125;
 
 /// What goes wrong at the first `count` of the backends.
 pub struct Outages {
@@ -89,7 +89,7 @@ impl Outages {
     /// The balancer is about to be stopped, or serves again.
     pub fn stopping(&mut self, is_stopping: bool) {
         if self.is_stopping && !is_stopping {
-            self.aftermath.push((Fault::Term, Instant::now() + AFTERMATH));
+            self.aftermath.push((Fault::Term, Instant::now() + self.longest.mul_f64(AFTERMATH)));
         }
         self.is_stopping = is_stopping;
         self.episodes_begun[Fault::Term as usize] += u64::from(is_stopping);
@@ -156,7 +156,7 @@ impl Outages {
             _ => backend.sickness.clear(),
         }
         assert!(backend.responds(), "a backend that is well does not respond: a mistake of the test");
-        self.aftermath.push((episode.fault, Instant::now() + AFTERMATH));
+        self.aftermath.push((episode.fault, Instant::now() + self.longest.mul_f64(AFTERMATH)));
     }
 
     /// Kills the next backend as soon as the one before it responds.

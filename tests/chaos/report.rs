@@ -147,11 +147,12 @@ impl Report {
             writeln!(f, "violation: {violation}")?;
         }
         let (avoidable, offered, lost) = (self.avoidable(), self.ledger.offered().max(1), self.ledger.total(Outcome::Lost));
+        let had: u64 = self.ledger.losses().values().map(|tally| tally.had).sum();
         let share = avoidable as f64 / f64::from(offered) * 1e6;
         let verdict = if count == 0 { "holds" } else { "VIOLATED" };
         writeln!(
             f,
-            "{verdict}: {count} violations; of {offered} requests {avoidable} replayable ones were lost ({share:.1} in a million), and {} others",
+            "{verdict}: {count} violations; of {offered} requests {avoidable} replayable ones were lost ({share:.1} in a million), and {} others, {had} of which a backend had",
             lost - avoidable
         )
     }

@@ -46,7 +46,7 @@ impl Server {
     }
 
     fn serve_request(&mut self, line: &mut Line) -> Result<(), Gone> {
-        line.key = None;
+        line.end();
         let head_len = loop {
             match line.inbox.head_len() {
                 Some(len) => break len,
@@ -58,8 +58,8 @@ impl Server {
         match asked {
             Ok(Asked::Health) => self.respond_to_check(line),
             Ok(Asked::Request(plan, body)) => {
-                line.key = Some(plan.key);
                 self.ledger.saw(plan.key);
+                line.begin(plan.key);
                 self.serve_plan(line, &plan, body)
             }
             Err(what) => {
@@ -179,7 +179,7 @@ impl Server {
             Some(Fault::ResetInHead | Fault::ResetInBody) => Err(line.reset()),
             Some(Fault::PartialHead | Fault::Truncate) => Err(Gone::Closed),
             Some(Fault::CloseIdle) => {
-                line.key = None;
+                line.end();
                 line.rest(Duration::from_micros(self.rng.u64(..6000)))?;
                 Err(Gone::Closed)
             }

@@ -107,6 +107,12 @@ impl Program {
         self.stderr.text()
     }
 
+    /// All that it wrote to standard error, once it has ended.
+    #[track_caller]
+    pub fn whole_log(&self) -> String {
+        self.stderr.whole()
+    }
+
     /// What it has written to standard output so far.
     pub fn output(&self) -> String {
         self.stdout.text()
