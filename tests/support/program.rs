@@ -107,6 +107,12 @@ impl Program {
         self.stderr.text()
     }
 
+    /// All that it wrote to standard error, once it has ended.
+    #[track_caller]
+    pub fn whole_log(&self) -> String {
+        self.stderr.whole()
+    }
+
     /// What it has written to standard output so far.
     pub fn output(&self) -> String {
         self.stdout.text()
@@ -136,6 +142,13 @@ impl Program {
         // A thread may end while it is looked at.
         let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|found| found.starts_with(name)).count()
+    }
+
+    /// How much memory it has resident, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
     /// Sends it a signal.
