@@ -31,8 +31,8 @@ pub const BUFFERED_BYTES: u64 = 16 * 1024;
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
-/// How long a connection may wait for its first request when the balancer stops, or when it is one too many.
-pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection may wait for a request when the balancer stops, or when it is one too many: a request may be on its way.
+pub const REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// The longest time for which an idle connection to a backend is kept, whatever the backend says.
 pub const LONGEST_BACKEND_IDLE: Duration = Duration::from_secs(60);
 /// Connections beyond a limit that are still answered properly; those beyond these too are turned away at once.
@@ -124,7 +124,7 @@ pub enum Timeout {
     Tunnel,
     /// The client's bytes after a refusal.
     Linger,
-    /// The first request on a connection that will not be served for long.
+    /// A request on a connection that will not be served for long.
     Grace,
 }
 
@@ -170,7 +170,7 @@ impl Timeouts {
             Timeout::Body => self.body,
             Timeout::Tunnel => self.tunnel,
             Timeout::Linger => self.linger,
-            Timeout::Grace => FIRST_REQUEST_GRACE,
+            Timeout::Grace => REQUEST_GRACE,
         }
     }
 }

@@ -80,11 +80,9 @@ pub struct Server {
     config: Arc<Config>,
     cluster: Arc<Cluster>,
     addresses: Vec<SocketAddr>,
-    sockets: Vec<Arc<TcpListener>>,
     stop: Option<Sender<()>>,
-    listener_counters: Vec<Arc<ListenerCounters>>,
     client_limit: Option<Arc<ClientLimit>>,
-    listeners: Vec<JoinHandle<()>>,
+    listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
     workers: Vec<(Handle, Option<JoinHandle<usize>>)>,
     _health: Option<HealthChecks>,
 }
@@ -105,16 +103,14 @@ impl Server {
             config,
             cluster,
             addresses,
-            sockets,
             stop: None,
-            listener_counters: Vec::new(),
             client_limit: None,
             listeners: Vec::new(),
             workers: Vec::new(),
             _health: health,
         };
         server.start_workers().map_err(StartError::Resources)?;
-        server.start_listeners().map_err(StartError::Resources)?;
+        server.start_listeners(sockets).map_err(StartError::Resources)?;
         Ok(server)
     }
 
@@ -135,22 +131,21 @@ impl Server {
         Ok(())
     }
 
-    fn start_listeners(&mut self) -> io::Result<()> {
+    fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<()> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         self.stop = Some(stop);
-        for (number, socket) in self.sockets.iter().enumerate() {
-            let counters = Arc::<ListenerCounters>::default();
-            let listener = Listener {
-                socket: Arc::clone(socket),
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let listener = Arc::new(Listener {
+                socket,
                 workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
                 limit: self.config.connections,
                 client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
-                counters: Arc::clone(&counters),
-            };
-            self.listener_counters.push(counters);
-            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;
-            self.listeners.push(thread);
+                counters: ListenerCounters::default(),
+            });
+            let of_thread = Arc::clone(&listener);
+            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || of_thread.run())?;
+            self.listeners.push((listener, Some(thread)));
         }
         Ok(())
     }
@@ -168,12 +163,12 @@ impl Server {
     /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(workers.chain(self.listener_counters.iter().map(|counters| &counters.turned_away)))
+        Totals::sum(workers.chain(self.listeners.iter().map(|(listener, _)| &listener.counters.turned_away)))
     }
 
     /// Failed accepts so far.
     pub fn accept_errors(&self) -> u64 {
-        self.listener_counters.iter().map(|counters| counters.accept_errors.load(Relaxed)).sum()
+        self.listeners.iter().map(|(listener, _)| listener.counters.accept_errors.load(Relaxed)).sum()
     }
 
     /// Client connections open now.
@@ -181,18 +176,18 @@ impl Server {
         self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
     }
 
-    /// Stops accepting, and tells the workers to finish what is in flight within `timeout`.
-    pub fn begin_drain(&mut self, timeout: Duration) {
+    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if there is one.
+    pub fn begin_drain(&mut self, timeout: Option<Duration>) {
         self.stop = None;
-        for socket in &self.sockets {
-            net::stop_listening(socket);
+        for (listener, _) in &self.listeners {
+            listener.stop();
         }
         // What was accepted must have reached its worker before that is told to end.
-        for listener in self.listeners.drain(..) {
+        for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
             // A panic of the listener was printed; there is nothing left to end.
-            let _ = listener.join();
+            let _ = thread.join();
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         for (handle, _) in &self.workers {
             handle.drain(deadline);
         }
@@ -210,7 +205,7 @@ impl Drop for Server {
     /// A server that was not drained is cut.
     fn drop(&mut self) {
         if self.workers.iter().any(|(_, thread)| thread.is_some()) {
-            self.begin_drain(Duration::ZERO);
+            self.begin_drain(Some(Duration::ZERO));
             self.wait();
         }
     }
@@ -232,7 +227,7 @@ fn share_out_files(config: &mut Config) {
 
 /// Listens on every address. One of several that this machine does not have is passed over: `localhost` names `::1` also where
 /// there is no IPv6. If any port will do, all get the same one.
-fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketAddr>), StartError> {
+fn open_listeners(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::<SocketAddr>::new());
     let mut missing = None;
     for address in &config.listen {
@@ -241,7 +236,7 @@ fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketA
         match net::listen(address) {
             Ok(socket) => {
                 addresses.push(socket.local_addr().map_err(|error| StartError::Listen(address, error))?);
-                sockets.push(Arc::new(socket));
+                sockets.push(socket);
             }
             Err(error) if net::is_foreign_address(&error) => {
                 log::warn!("not listening on {address}: this machine does not have that address");

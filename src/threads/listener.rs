@@ -1,13 +1,15 @@
 //! A listener: the thread that accepts connections and hands each to the worker with the fewest.
 //!
 //! Blocks in `accept` and, when the machine has run out of something, in a short pause that stopping ends at once. Owns the
-//! listening socket. Must never end because an accept has failed, and never serve anybody itself.
+//! listening socket. Must never end because an accept has failed, and never serve anybody itself. Only [`Listener::stop`] runs on
+//! the thread that stops the balancer: it empties the backlog.
 
 use super::client_limit::ClientLimit;
 use super::worker::Handle;
 use crate::config;
 use crate::error::Cause;
 use crate::metrics::Counters;
+use crate::net;
 use crate::reason::Reason;
 use crate::wire::own_answer::{self, Manner};
 use crate::wire::rewrite::ConnectionLine;
@@ -37,7 +39,7 @@ pub struct ListenerCounters {
 #[derive(Debug)]
 pub struct Listener {
     /// The listening socket.
-    pub socket: Arc<TcpListener>,
+    pub socket: TcpListener,
     /// The workers to choose from.
     pub workers: Vec<Handle>,
     /// The most client connections at once.
@@ -47,12 +49,12 @@ pub struct Listener {
     /// Closed when the listener is to stop.
     pub stop: Receiver<()>,
     /// What it counts.
-    pub counters: Arc<ListenerCounters>,
+    pub counters: ListenerCounters,
 }
 
 impl Listener {
     /// Accepts until it is stopped.
-    pub fn run(self) {
+    pub fn run(&self) {
         let (mut trouble, mut flood) = (Trouble::default(), Seldom::default());
         loop {
             match self.socket.accept() {
@@ -61,8 +63,7 @@ impl Listener {
                     self.hand(socket, peer, &mut flood);
                 }
                 Err(_) if self.is_stopped() => return,
-                // The client gave up while it was waiting in the backlog: nothing is wrong with us.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     self.counters.accept_errors.fetch_add(1, Relaxed);
                     let pause = trouble.note(&error);
@@ -74,6 +75,23 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// Ends the listening; to be called once the sender of `stop` is gone. Connections that wait in the backlog are taken first,
+    /// because the end of a listening socket resets them: it is lost who comes in the microsecond after the last look. The blocked accept of the listener's own thread goes on until that end.
+    pub fn stop(&self) {
+        let mut flood = Seldom::default();
+        // Fails only if the socket is gone, and then nobody waits.
+        let _ = self.socket.set_nonblocking(true);
+        // No more than can have waited: a flood must not keep the balancer from stopping.
+        for _ in 0..=config::BACKLOG {
+            match self.socket.accept() {
+                Ok((socket, peer)) => self.hand(socket, peer, &mut flood),
+                Err(error) if is_passing(&error) => {}
+                Err(_) => break,
+            }
+        }
+        net::stop_listening(&self.socket);
     }
 
     fn is_stopped(&self) -> bool {
@@ -131,6 +149,11 @@ impl Listener {
         // What it has sent is read, as far as it is there: closing over it would send a reset, which may overtake the answer.
         let _ = socket.set_nonblocking(true).and_then(|()| socket.write_all(&answer)).and_then(|()| socket.read(&mut [0; 4096]));
     }
+}
+
+/// Whether the next accept may do better at once: a client gave up while it waited in the backlog, or a signal came.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
 /// Something that may happen often, and is logged at most every few seconds.

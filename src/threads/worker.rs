@@ -44,8 +44,8 @@ pub enum Message {
         /// Why it is not to be served, if it is one too many.
         refusal: Option<Cause>,
     },
-    /// Finish what is in flight, and cut what is left at this moment.
-    Drain(Instant),
+    /// Finish what is in flight, and cut what is left at this moment, if there is one.
+    Drain(Option<Instant>),
 }
 
 /// How other threads reach a worker.
@@ -95,8 +95,8 @@ impl Handle {
         }
     }
 
-    /// Tells the worker to finish by `deadline`.
-    pub fn drain(&self, deadline: Instant) {
+    /// Tells the worker to finish, by `deadline` if there is one.
+    pub fn drain(&self, deadline: Option<Instant>) {
         // Fails only if the worker has ended, which is what is wanted.
         let _ = self.inbox.send(Message::Drain(deadline));
         self.waker.wake();
@@ -142,6 +142,7 @@ pub struct Worker {
     date: String,
     date_until: Instant,
     sweep_at: Instant,
+    is_draining: bool,
     drain_until: Option<Instant>,
 }
 
@@ -182,6 +183,7 @@ impl Worker {
             date: String::new(),
             date_until: now,
             sweep_at: now + SWEEP,
+            is_draining: false,
             drain_until: None,
         };
         Ok((worker, handle))
@@ -228,11 +230,10 @@ impl Worker {
 
     /// How many connections had to be cut, once the drain is over.
     fn drained(&mut self) -> Option<usize> {
-        let until = self.drain_until?;
-        if self.sessions.is_empty() && self.inbox.is_empty() {
+        if self.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.now >= until).then(|| self.cut())
+        (self.now >= self.drain_until?).then(|| self.cut())
     }
 
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
@@ -280,7 +281,7 @@ impl Worker {
             match message {
                 Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
                 Message::Drain(until) => {
-                    self.drain_until = Some(until);
+                    (self.is_draining, self.drain_until) = (true, until);
                     self.connections.close_idle();
                     let mut keys = self.sessions.keys();
                     keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
@@ -364,7 +365,7 @@ impl Worker {
         let mut context = Context {
             now: self.now,
             hint,
-            draining: self.drain_until.is_some(),
+            draining: self.is_draining,
             key,
             caller: &self.caller,
             config: &self.config,
@@ -380,11 +381,14 @@ impl Worker {
         Some(run(session, &mut context))
     }
 
+    /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
     fn cut(&mut self) -> usize {
-        let keys = self.sessions.keys();
-        for key in &keys {
-            self.close(*key, Reason::DrainCut);
+        let mut cut = 0;
+        for key in self.sessions.keys() {
+            let is_busy = self.sessions.get_mut(key).is_some_and(|session| session.is_busy());
+            self.close(key, if is_busy { Reason::DrainCut } else { Reason::Drained });
+            cut += usize::from(is_busy);
         }
-        keys.len()
+        cut
     }
 }
