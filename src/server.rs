@@ -20,12 +20,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Descriptors that are not for connections: the log, listeners, epolls, pipes, health checks.
-const OTHER_FILES: usize = 64;
+/// Descriptors that are not for connections: standard streams, signals, a few to spare.
+const OTHER_FILES: usize = 32;
+/// An epoll and its waker.
+const FILES_A_WORKER: usize = 2;
 /// A client connection may need one to a backend.
 const FILES_A_CONNECTION: usize = 2;
-/// One in so many at most is for pipes, and one for connections that are only refused.
-const SHARE_OF_FILES: usize = 8;
+/// One in so many at most is for each of these: pipes, connections that are only rejected, health checks.
+const SHARE_OF_FILES: usize = 16;
 
 /// Why the balancer could not start: what, and how to fix it.
 #[derive(Debug)]
@@ -138,7 +140,7 @@ impl Server {
             let listener = Arc::new(Listener {
                 socket,
                 workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
-                limit: self.config.connections,
+                config: Arc::clone(&self.config),
                 client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
                 counters: ListenerCounters::default(),
@@ -163,7 +165,7 @@ impl Server {
     /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(workers.chain(self.listeners.iter().map(|(listener, _)| &listener.counters.turned_away)))
+        Totals::sum(workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.turned_away_in_all())))
     }
 
     /// Failed accepts so far.
@@ -211,14 +213,18 @@ impl Drop for Server {
     }
 }
 
-/// Limits connections and pipes to what the limit of open files allows.
+/// Limits connections and pipes to what the limit of open files allows. What rejected connections may take is little and fixed:
+/// they must never take what service needs.
 fn share_out_files(config: &mut Config) {
     let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
     let share = files / SHARE_OF_FILES;
     config.pipes_a_worker = config.pipes_a_worker.min(share / 2 / config.workers.max(1));
-    let for_pipes = 2 * config.pipes_a_worker * config.workers;
-    let for_refusals = config::ANSWERED_OVER_LIMIT.min(share);
-    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes + for_refusals) / FILES_A_CONNECTION;
+    config.rejections = config.rejections.min(share.max(1));
+    let for_workers = (FILES_A_WORKER + 2 * config.pipes_a_worker) * config.workers;
+    let for_rejections = config.rejections + (1 + config::SHED.min(config.rejections)) * config.listen.len();
+    let for_checks = config.backends.len().min(share);
+    let for_others = OTHER_FILES + for_workers + for_rejections + for_checks;
+    let for_connections = files.saturating_sub(for_others) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
         log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);

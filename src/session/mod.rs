@@ -288,7 +288,11 @@ impl Session {
         }
         if !self.client.stream.is_readable() {
             if !context.has_expired() {
-                let timeout = if context.draining || self.is_refused() { Timeout::Grace } else { Timeout::Idle };
+                let timeout = match (self.is_refused(), context.draining) {
+                    (true, _) => Timeout::Rejection,
+                    (false, true) => Timeout::Grace,
+                    (false, false) => Timeout::Idle,
+                };
                 return Some(Verdict::Wait(Deadline { timeout, at: self.idle_until }));
             }
             // A request may have come since the last events. One too many that says nothing is told unasked.

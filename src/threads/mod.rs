@@ -5,4 +5,5 @@ pub mod deadlines;
 pub mod health_check;
 pub mod listener;
 pub mod log_writer;
+pub mod shedding;
 pub mod worker;

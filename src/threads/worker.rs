@@ -307,7 +307,7 @@ impl Worker {
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
         self.counters.connections.add(1);
-        let patience = if refusal.is_some() { Timeout::Grace } else { Timeout::Idle };
+        let patience = if refusal.is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.now + self.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
