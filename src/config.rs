@@ -31,12 +31,14 @@ pub const BUFFERED_BYTES: u64 = 16 * 1024;
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
-/// How long a connection may wait for its first request when the balancer stops, or when it is one too many.
-pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long an idle connection waits for a request when the balancer stops: it may be on its way.
+pub const REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that is to be rejected waits for its request, and for the rest of it, before it is told unasked.
+pub const REJECTION_GRACE: Duration = Duration::from_millis(400);
 /// The longest time for which an idle connection to a backend is kept, whatever the backend says.
 pub const LONGEST_BACKEND_IDLE: Duration = Duration::from_secs(60);
-/// Connections beyond a limit that are still answered properly; those beyond these too are turned away at once.
-pub const ANSWERED_OVER_LIMIT: usize = 256;
+/// The most connections that one listener keeps for a moment after it has rejected them by itself.
+pub const SHED: usize = 32;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES: usize = 8;
 /// The listen backlog.
@@ -67,6 +69,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The most client connections at once; beyond it 503.
     pub connections: usize,
+    /// The most connections beyond a limit that the workers hold, to respond to their requests with 503 or 429; those beyond these too
+    /// are rejected at once.
+    pub rejections: usize,
     /// The most pipes that one worker has in use for long bodies; beyond it they are copied.
     pub pipes_a_worker: usize,
     /// The most connections from one client address, if limited; beyond it 429.
@@ -126,13 +131,15 @@ pub enum Timeout {
     Tunnel,
     /// The client's bytes after a refusal.
     Linger,
-    /// The first request on a connection that will not be served for long.
+    /// A request on an idle connection when the balancer stops.
     Grace,
+    /// A request on a connection that is one too many.
+    Rejection,
 }
 
 impl Timeout {
     /// How many stages there are; `as usize` is a stage's index.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 /// How long each stage may take.
@@ -172,7 +179,8 @@ impl Timeouts {
             Timeout::Body => self.body,
             Timeout::Tunnel => self.tunnel,
             Timeout::Linger => self.linger,
-            Timeout::Grace => FIRST_REQUEST_GRACE,
+            Timeout::Grace => REQUEST_GRACE,
+            Timeout::Rejection => REJECTION_GRACE,
         }
     }
 }
@@ -217,6 +225,7 @@ impl Default for Config {
             health: HealthConfig::default(),
             timeouts: Timeouts::default(),
             connections: 10_000,
+            rejections: 256,
             pipes_a_worker: 256,
             connections_a_client: None,
             backend_connections: None,

@@ -63,8 +63,9 @@ impl Exchange {
             (false, true) => Reason::Drained,
             (false, false) => Reason::AnsweredLast,
         };
-        // Closing over unread bytes would send a reset, which may overtake the answer.
-        if is_early || !self.input.is_empty() || client.stream.is_readable() {
+        // Closing over unread bytes would send a reset, which may overtake the response. A client that meant to go on may have
+        // sent its next request before it saw that the connection ends.
+        if is_early || self.request.is_persistent || !self.input.is_empty() || client.stream.is_readable() {
             return Flow::Goto(State::Linger);
         }
         Flow::close(self.ending.reason)

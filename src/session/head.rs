@@ -29,7 +29,7 @@ impl Exchange {
                 Ok(Read::Bytes(_)) => {}
                 Ok(Read::Blocked) if self.input.is_empty() => return Flow::Done,
                 Ok(Read::Blocked) => {
-                    let timeout = if self.refusal.is_some() { Timeout::Grace } else { Timeout::Head };
+                    let timeout = if self.refusal.is_some() { Timeout::Rejection } else { Timeout::Head };
                     return Flow::wait(*self.head_deadline.get_or_insert_with(|| context.deadline(timeout)));
                 }
                 Ok(Read::End) if self.input.is_empty() => return Flow::close(Reason::ClientDone),

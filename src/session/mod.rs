@@ -73,7 +73,7 @@ pub struct Context<'w> {
     pub now: Instant,
     /// Why the session is stepped.
     pub hint: Hint,
-    /// Whether the balancer is stopping: answers close, idle connections end.
+    /// Whether the balancer is stopping: responses announce a close, idle connections end after a moment.
     pub draining: bool,
     /// The session's own key, by which its backend connection names it.
     pub key: SlotKey,
@@ -124,8 +124,6 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     idle_until: Instant,
     refusal: Option<Cause>,
-    /// No request has come yet.
-    is_fresh: bool,
     /// Stands in the worker's line for its next step.
     is_in_line: bool,
     /// Empty lines that came since the last request; the limit holds however they are split.
@@ -192,7 +190,6 @@ impl Session {
             exchange: None,
             idle_until,
             refusal,
-            is_fresh: true,
             is_in_line: false,
             empty_lines: 0,
         }
@@ -278,6 +275,11 @@ impl Session {
         }
     }
 
+    /// Whether closing it now would cost somebody a response.
+    pub fn is_busy(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.state != State::Linger)
+    }
+
     /// Whether it is one too many.
     pub fn is_refused(&self) -> bool {
         self.refusal.is_some()
@@ -285,19 +287,25 @@ impl Session {
 
     /// Nothing is going on: a request may begin, or the client may have closed.
     fn idle(&mut self, context: &mut Context<'_>) -> Option<Verdict> {
+        if context.draining {
+            // Not closed at once: a request may be on its way.
+            self.idle_until = self.idle_until.min(context.deadline(Timeout::Grace).at);
+        }
         if !self.client.stream.is_readable() {
-            if context.draining {
-                return Some(self.idle_while_draining(context));
-            }
             if !context.has_expired() {
-                let timeout = if self.is_refused() { Timeout::Grace } else { Timeout::Idle };
+                let timeout = match (self.is_refused(), context.draining) {
+                    (true, _) => Timeout::Rejection,
+                    (false, true) => Timeout::Grace,
+                    (false, false) => Timeout::Idle,
+                };
                 return Some(Verdict::Wait(Deadline { timeout, at: self.idle_until }));
             }
-            if !self.is_refused() {
-                return Some(Verdict::Close(Reason::IdleTimeout));
+            // A request may have come since the last events. One too many that says nothing is told unasked.
+            if !self.is_refused() && self.client.stream.is_quiet() {
+                return Some(Verdict::Close(if context.draining { Reason::Drained } else { Reason::IdleTimeout }));
             }
-            // One too many that says nothing is told unasked.
-        } else {
+        }
+        if self.client.stream.is_readable() {
             context.hint = Hint::Ready;
         }
         let mut exchange = Box::new(Exchange::new(context, self.refusal));
@@ -306,24 +314,12 @@ impl Session {
         None
     }
 
-    /// An idle connection ends. One that has not carried a request yet is given a moment: its client was accepted, and is about
-    /// to send.
-    fn idle_while_draining(&mut self, context: &Context<'_>) -> Verdict {
-        if !self.is_fresh || context.has_expired() {
-            return Verdict::Close(Reason::Drained);
-        }
-        let grace = context.deadline(Timeout::Grace);
-        self.idle_until = self.idle_until.min(grace.at);
-        Verdict::Wait(Deadline { at: self.idle_until, ..grace })
-    }
-
     /// The next request, if the client has sent more; else the connection is idle.
     fn end_exchange(&mut self, context: &mut Context<'_>) {
         let exchange = self.exchange.take().expect("only a running exchange ends");
         let had_a_request = exchange.had_a_request();
         self.empty_lines = if had_a_request { 0 } else { exchange.empty_lines };
         if had_a_request {
-            self.is_fresh = false;
             self.idle_until = context.deadline(Timeout::Idle).at;
         }
         if let Some(rest) = exchange.end(context) {

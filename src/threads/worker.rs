@@ -6,17 +6,18 @@
 use super::client_limit::ClientLimit;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
+use super::handle::{Handle, Message};
 use crate::config::{Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
-use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
+use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source};
 use crate::reason::Reason;
 use crate::session::{Context, Hint, Session, Verdict};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -32,77 +33,6 @@ const INBOX: usize = 4096;
 const AGAIN_A_TURN: usize = 8;
 /// How often idle backend connections are looked through for expired ones.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What other threads tell a worker.
-#[derive(Debug)]
-pub enum Message {
-    /// A client connection, now the worker's.
-    Socket {
-        /// The socket.
-        socket: TcpStream,
-        /// Its other end.
-        peer: SocketAddr,
-        /// Why it is not to be served, if it is one too many.
-        refusal: Option<Cause>,
-    },
-    /// Finish what is in flight, and cut what is left at this moment.
-    Drain(Instant),
-}
-
-/// How other threads reach a worker.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    inbox: Sender<Message>,
-    waker: Arc<Waker>,
-    sessions: Arc<AtomicUsize>,
-    served: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
-}
-
-impl Handle {
-    /// Client connections that the worker has, those on their way to it included.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// Those of them that are served; the others are only there to be refused.
-    pub fn served(&self) -> usize {
-        self.served.load(Ordering::Relaxed)
-    }
-
-    /// The worker's counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Hands a socket over. A full inbox gives it back.
-    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
-        let is_served = usize::from(refusal.is_none());
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(is_served, Ordering::Relaxed);
-        match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
-            Ok(()) => {
-                self.waker.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                self.sessions.fetch_sub(1, Ordering::Relaxed);
-                self.served.fetch_sub(is_served, Ordering::Relaxed);
-                match message {
-                    Message::Socket { socket, .. } => Err(socket),
-                    Message::Drain(_) => unreachable!("the message was a socket"),
-                }
-            }
-        }
-    }
-
-    /// Tells the worker to finish by `deadline`.
-    pub fn drain(&self, deadline: Instant) {
-        // Fails only if the worker has ended, which is what is wanted.
-        let _ = self.inbox.send(Message::Drain(deadline));
-        self.waker.wake();
-    }
-}
 
 /// What all workers share.
 #[derive(Clone, Debug)]
@@ -141,6 +71,7 @@ pub struct Worker {
     again: VecDeque<SlotKey>,
     clock: Clock,
     sweep_at: Instant,
+    is_draining: bool,
     drain_until: Option<Instant>,
     /// The generation of the healthy set for which sessions were last looked through.
     generation: u64,
@@ -183,6 +114,7 @@ impl Worker {
             again: VecDeque::new(),
             clock,
             sweep_at,
+            is_draining: false,
             drain_until: None,
             generation: 0,
         };
@@ -235,11 +167,10 @@ impl Worker {
 
     /// How many connections had to be cut, once the drain is over.
     fn drained(&mut self) -> Option<usize> {
-        let until = self.drain_until?;
-        if self.sessions.is_empty() && self.inbox.is_empty() {
+        if self.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.clock.now() >= until).then(|| self.cut())
+        (self.clock.now() >= self.drain_until?).then(|| self.cut())
     }
 
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
@@ -276,7 +207,7 @@ impl Worker {
             match message {
                 Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
                 Message::Drain(until) => {
-                    self.drain_until = Some(until);
+                    (self.is_draining, self.drain_until) = (true, until);
                     self.connections.close_idle();
                     let mut keys = self.sessions.keys();
                     keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
@@ -315,7 +246,7 @@ impl Worker {
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
         self.counters.connections.add(1);
-        let patience = if refusal.is_some() { Timeout::Grace } else { Timeout::Idle };
+        let patience = if refusal.is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.clock.now() + self.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
@@ -373,7 +304,7 @@ impl Worker {
         let mut context = Context {
             now: self.clock.now(),
             hint,
-            draining: self.drain_until.is_some(),
+            draining: self.is_draining,
             key,
             caller: &self.caller,
             config: &self.config,
@@ -389,11 +320,14 @@ impl Worker {
         Some(run(session, &mut context))
     }
 
+    /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
     fn cut(&mut self) -> usize {
-        let keys = self.sessions.keys();
-        for key in &keys {
-            self.close(*key, Reason::DrainCut);
+        let mut cut = 0;
+        for key in self.sessions.keys() {
+            let is_busy = self.sessions.get_mut(key).is_some_and(|session| session.is_busy());
+            self.close(key, if is_busy { Reason::DrainCut } else { Reason::Drained });
+            cut += usize::from(is_busy);
         }
-        keys.len()
+        cut
     }
 }

@@ -4,7 +4,7 @@
 //! own id, when it is dropped.
 
 use crate::support::{until, until_some};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -149,6 +149,18 @@ impl Program {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// Leaves it so many descriptors beyond those that are open now; gives it all back if there is no number.
+    #[track_caller]
+    pub fn spare_descriptors(&self, spare: Option<usize>) {
+        let open: BTreeSet<u32> = self.descriptors().into_iter().map(|(number, _)| number).collect();
+        // New descriptors get the lowest free numbers, below the limit.
+        let free = |spare: usize| (0..).filter(|number| !open.contains(number)).nth(spare);
+        let pid = Some(Pid::from_child(&self.child));
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = spare.and_then(free).map(u64::from).or(maximum);
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).expect("a limit within the hard one can be set");
     }
 
     /// Sends it a signal.
