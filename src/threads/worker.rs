@@ -3,9 +3,11 @@
 //! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
 //! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
 
+mod ending;
+
 use super::client_limit::ClientLimit;
 use super::deadlines::Deadlines;
-use crate::config::{Config, Timeout};
+use crate::config::{self, Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
@@ -138,6 +140,8 @@ pub struct Worker {
     rng: fastrand::Rng,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
+    /// Sessions that linger, oldest first; also some that have ended since.
+    lingering: VecDeque<SlotKey>,
     now: Instant,
     date: String,
     date_until: Instant,
@@ -179,6 +183,7 @@ impl Worker {
             budget: shared.budget,
             rng: fastrand::Rng::new(),
             again: VecDeque::new(),
+            lingering: VecDeque::new(),
             now,
             date: String::new(),
             date_until: now,
@@ -228,14 +233,6 @@ impl Worker {
         }
     }
 
-    /// How many connections had to be cut, once the drain is over.
-    fn drained(&mut self) -> Option<usize> {
-        if self.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
-            return Some(0);
-        }
-        (self.now >= self.drain_until?).then(|| self.cut())
-    }
-
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
         if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
@@ -280,13 +277,7 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
-                Message::Drain(until) => {
-                    (self.is_draining, self.drain_until) = (true, until);
-                    self.connections.close_idle();
-                    let mut keys = self.sessions.keys();
-                    keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
-                    ready.extend(keys);
-                }
+                Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
     }
@@ -334,6 +325,9 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(key, reason),
         }
+        if self.lingering.len() > config::LINGERING {
+            self.limit_lingering();
+        }
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
@@ -375,20 +369,10 @@ impl Worker {
             pipes: &mut self.pipes,
             counters: &self.counters,
             budget: &self.budget,
+            lingering: &mut self.lingering,
             rng: &mut self.rng,
             date: &self.date,
         };
         Some(run(session, &mut context))
-    }
-
-    /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
-    fn cut(&mut self) -> usize {
-        let mut cut = 0;
-        for key in self.sessions.keys() {
-            let is_busy = self.sessions.get_mut(key).is_some_and(|session| session.is_busy());
-            self.close(key, if is_busy { Reason::DrainCut } else { Reason::Drained });
-            cut += usize::from(is_busy);
-        }
-        cut
     }
 }
