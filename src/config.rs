@@ -23,8 +23,11 @@ pub const TRAILER_BYTES: usize = 8 * 1024;
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// What one step moves before other ready connections get their turn, in bytes.
 pub const STEP_BYTES: usize = 256 * 1024;
-/// What is read and dropped after a refusal so that the answer is not lost to a reset, in bytes.
-pub const LINGER_BYTES: usize = 256 * 1024;
+/// What is read and dropped after a connection's last response so that it is not lost to a reset, in bytes: more than most
+/// clients send before they look for a response.
+pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
+/// The most connections of one worker that linger; beyond it the oldest is closed.
+pub const LINGERING: usize = 256;
 /// An answer of this size fits into any socket's buffers, in bytes: a longer one may still be on its way when it was sent.
 pub const BUFFERED_BYTES: u64 = 16 * 1024;
 /// The most fields in an answer's head.
@@ -129,7 +132,7 @@ pub enum Timeout {
     Body,
     /// Silence in a tunnel.
     Tunnel,
-    /// The client's bytes after a refusal.
+    /// The client's bytes after its connection's last response.
     Linger,
     /// A request on an idle connection when the balancer stops.
     Grace,
@@ -161,6 +164,8 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// See [`Timeout::Linger`].
     pub linger: Duration,
+    /// How long a connection lingers in all, however busily its client goes on sending.
+    pub linger_in_all: Duration,
     /// How long an unused backend connection is kept, unless the backend's `Keep-Alive: timeout` says otherwise.
     pub backend_idle: Duration,
     /// How long requests in flight may take to end when the balancer stops.
@@ -196,6 +201,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             tunnel: Duration::from_secs(3600),
             linger: Duration::from_secs(2),
+            linger_in_all: Duration::from_secs(30),
             backend_idle: Duration::from_secs(4),
             drain: Duration::from_secs(30),
         }

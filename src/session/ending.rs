@@ -1,10 +1,11 @@
 //! How an exchange ends: its line in the log, and what becomes of the client's connection after the last answer.
 
 use super::exchange::Exchange;
-use super::{Client, Context, Deadline, Flow, State};
+use super::{Client, Context, Deadline, Flow, State, Verdict};
 use crate::config::{self, Timeout};
 use crate::net::Read;
 use crate::reason::Reason;
+use std::time::Instant;
 
 /// How the exchange ends, and the connection with it or not.
 #[derive(Debug)]
@@ -14,7 +15,8 @@ pub(super) struct Ending {
     pub(super) reason: Reason,
     /// For the last things that are done: an answer of ours, a tunnel, the linger.
     pub(super) deadline: Deadline,
-    pub(super) linger_left: usize,
+    linger_left: usize,
+    linger_until: Instant,
 }
 
 impl Ending {
@@ -24,31 +26,57 @@ impl Ending {
             reason: Reason::AnsweredLast,
             deadline: context.deadline(Timeout::Linger),
             linger_left: config::LINGER_BYTES,
+            linger_until: context.now,
         }
     }
 }
 
 impl Exchange {
-    /// State `Linger`.
+    /// On the way into `Linger`: nothing more is sent, and nothing is kept for another attempt.
+    pub(super) fn start_linger(&mut self, client: &Client, context: &mut Context<'_>) {
+        client.stream.shutdown_write();
+        self.outbound.release();
+        context.lingering.push_back(context.key);
+        self.ending.deadline = context.deadline(Timeout::Linger);
+        self.ending.linger_until = context.now + context.config.timeouts.linger_in_all;
+    }
+
+    /// State `Linger`: closing over bytes that were not read would send a reset, which may overtake the response.
     pub(super) fn linger(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() || client.stream.is_broken() {
+        if context.has_expired() || context.now >= self.ending.linger_until || client.stream.is_broken() {
             return Flow::close(self.ending.reason);
         }
         context.buffers.lend(&mut self.input);
-        while self.ending.linger_left > 0 {
+        let mut dropped = 0;
+        while self.ending.linger_left > 0 && dropped < config::STEP_BYTES {
             self.input.clear();
             match client.stream.read(&mut self.input) {
-                Ok(Read::Bytes(count)) => self.ending.linger_left = self.ending.linger_left.saturating_sub(count),
-                Ok(Read::Blocked) => return Flow::wait(self.ending.deadline),
+                Ok(Read::Bytes(count)) => {
+                    dropped += count;
+                    self.ending.linger_left = self.ending.linger_left.saturating_sub(count);
+                }
+                Ok(Read::Blocked) => return self.wait_for_linger(dropped, context),
                 Ok(Read::End) | Err(_) => return Flow::close(self.ending.reason),
             }
         }
-        // It is not listened to any longer. A few lines of ours have reached it long since; a long answer needs the rest of the time.
-        if self.download.sent > config::BUFFERED_BYTES {
-            Flow::wait(self.ending.deadline)
-        } else {
-            Flow::close(self.ending.reason)
+        self.input.clear();
+        if self.ending.linger_left > 0 {
+            return Flow::Yield(Verdict::Again);
         }
+        // It is not listened to any longer. A few lines of ours have reached it long since; a long response needs the rest of the time.
+        if self.download.sent > config::BUFFERED_BYTES {
+            return self.wait_for_linger(dropped, context);
+        }
+        Flow::close(self.ending.reason)
+    }
+
+    /// Waits for more to drop. A client that still sends has more time, up to the limit.
+    fn wait_for_linger(&mut self, dropped: usize, context: &Context<'_>) -> Flow {
+        if dropped > 0 {
+            self.ending.deadline = context.deadline(Timeout::Linger);
+        }
+        self.ending.deadline.at = self.ending.deadline.at.min(self.ending.linger_until);
+        Flow::wait(self.ending.deadline)
     }
 
     /// The last byte of a backend's answer is sent: the summary for the log, and what becomes of the connection.

@@ -157,14 +157,11 @@ impl Exchange {
     }
 
     /// Moves on to a state and does what is done once on its way in.
-    pub(super) fn enter(&mut self, state: State, client: &Client, context: &Context<'_>) {
+    pub(super) fn enter(&mut self, state: State, client: &Client, context: &mut Context<'_>) {
         self.state = state;
         match state {
             State::Collect | State::RequestBody => self.upload.start_clock(context),
-            State::Linger => {
-                client.stream.shutdown_write();
-                self.ending.deadline = context.deadline(Timeout::Linger);
-            }
+            State::Linger => self.start_linger(client, context),
             State::OwnAnswer => self.ending.deadline = context.deadline(Timeout::Body),
             State::Tunnel => {
                 self.outbound.release();

@@ -29,6 +29,7 @@ use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
 use exchange::Exchange;
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
@@ -93,6 +94,8 @@ pub struct Context<'w> {
     pub counters: &'w Counters,
     /// What may be sent again.
     pub budget: &'w Budget,
+    /// The sessions of the worker that linger, in the order in which they began to.
+    pub lingering: &'w mut VecDeque<SlotKey>,
     /// Randomness for request identifiers.
     pub rng: &'w mut fastrand::Rng,
     /// The value of a `Date` field.

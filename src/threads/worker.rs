@@ -3,11 +3,13 @@
 //! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
 //! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
 
+mod ending;
+
 use super::client_limit::ClientLimit;
 use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::handle::{Handle, Message};
-use crate::config::{Config, Timeout};
+use crate::config::{self, Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source};
@@ -69,6 +71,8 @@ pub struct Worker {
     rng: fastrand::Rng,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
+    /// Sessions that linger, oldest first; also some that have ended since.
+    lingering: VecDeque<SlotKey>,
     clock: Clock,
     sweep_at: Instant,
     is_draining: bool,
@@ -112,6 +116,7 @@ impl Worker {
             budget: shared.budget,
             rng: fastrand::Rng::new(),
             again: VecDeque::new(),
+            lingering: VecDeque::new(),
             clock,
             sweep_at,
             is_draining: false,
@@ -165,14 +170,6 @@ impl Worker {
         }
     }
 
-    /// How many connections had to be cut, once the drain is over.
-    fn drained(&mut self) -> Option<usize> {
-        if self.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
-            return Some(0);
-        }
-        (self.clock.now() >= self.drain_until?).then(|| self.cut())
-    }
-
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
         if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
@@ -206,13 +203,7 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
-                Message::Drain(until) => {
-                    (self.is_draining, self.drain_until) = (true, until);
-                    self.connections.close_idle();
-                    let mut keys = self.sessions.keys();
-                    keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
-                    ready.extend(keys);
-                }
+                Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
     }
@@ -273,6 +264,9 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(key, reason),
         }
+        if self.lingering.len() > config::LINGERING {
+            self.limit_lingering();
+        }
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
@@ -314,20 +308,10 @@ impl Worker {
             pipes: &mut self.pipes,
             counters: &self.counters,
             budget: &self.budget,
+            lingering: &mut self.lingering,
             rng: &mut self.rng,
             date: self.clock.date(),
         };
         Some(run(session, &mut context))
-    }
-
-    /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
-    fn cut(&mut self) -> usize {
-        let mut cut = 0;
-        for key in self.sessions.keys() {
-            let is_busy = self.sessions.get_mut(key).is_some_and(|session| session.is_busy());
-            self.close(key, if is_busy { Reason::DrainCut } else { Reason::Drained });
-            cut += usize::from(is_busy);
-        }
-        cut
     }
 }

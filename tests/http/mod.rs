@@ -6,6 +6,7 @@ mod boundaries;
 mod breaking;
 mod clients;
 mod interim;
+mod lingering;
 mod old_peers;
 mod options;
 mod pieces;
