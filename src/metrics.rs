@@ -36,6 +36,8 @@ pub struct Counters {
     pub backend_connects: Counter,
     /// Attempts that went out on an idle backend connection.
     pub backend_reuses: Counter,
+    /// Those of them that found the connection dead: it ended before a byte of the response.
+    pub stale_reuses: Counter,
     /// Bytes of answers sent to clients, heads included.
     pub bytes_sent: Counter,
     causes: [Counter; Cause::ALL.len()],
@@ -50,6 +52,7 @@ impl Default for Counters {
             retries: Counter::default(),
             backend_connects: Counter::default(),
             backend_reuses: Counter::default(),
+            stale_reuses: Counter::default(),
             bytes_sent: Counter::default(),
             causes: std::array::from_fn(|_| Counter::default()),
             reasons: std::array::from_fn(|_| Counter::default()),
@@ -82,6 +85,8 @@ pub struct Totals {
     pub backend_connects: u64,
     /// Attempts that went out on an idle backend connection.
     pub backend_reuses: u64,
+    /// Those of them that found the connection dead: it ended before a byte of the response.
+    pub stale_reuses: u64,
     /// Bytes of answers sent to clients.
     pub bytes_sent: u64,
     causes: Vec<u64>,
@@ -98,6 +103,7 @@ impl Totals {
             totals.retries += counters.retries.get();
             totals.backend_connects += counters.backend_connects.get();
             totals.backend_reuses += counters.backend_reuses.get();
+            totals.stale_reuses += counters.stale_reuses.get();
             totals.bytes_sent += counters.bytes_sent.get();
             for (sum, counter) in totals.causes.iter_mut().zip(&counters.causes) {
                 *sum += counter.get();

@@ -164,7 +164,7 @@ impl Exchange {
             context.counters.backend_reuses.add(1);
             return Flow::Goto(State::RequestBody);
         }
-        let opened = context.connections.open(backend, context.key);
+        let opened = context.connections.open(backend, context.key, context.now);
         self.attempt.connecting = opened.is_ok().then(|| Connecting::new(backend));
         self.attempt.connect_deadline = context.deadline(Timeout::Connect);
         self.attempt.in_flight = Some(in_flight);
@@ -224,6 +224,10 @@ impl Exchange {
         context: &mut Context<'_>,
     ) -> Flow {
         let mut in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
+        if let (Failed::Reused { .. }, Some(link)) = (failed, self.attempt.link) {
+            context.counters.stale_reuses.add(1);
+            context.connections.note_stale(link, self.attempt.started, context.now);
+        }
         self.drop_link(context);
         self.history.last_failure = Some(cause);
         let outcome = match failed {
@@ -299,7 +303,7 @@ impl Exchange {
             && !context.draining
             && let Some(link) = self.attempt.link.take()
         {
-            context.connections.check_in(link, context.now + self.answer.backend_idle);
+            context.connections.check_in(link, self.answer.backend_idle, context.now);
         }
         self.drop_link(context);
         self.free_place();

@@ -184,7 +184,7 @@ impl Worker {
         for event in events {
             let concerned = match event.source {
                 Source::Client(key) => Some(key),
-                Source::Backend(key) => self.connections.note(key, *event),
+                Source::Backend(key) => self.connections.note(key, *event, self.clock.now()),
                 Source::Waker => None,
             };
             let Some((key, session)) = concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?))) else {

@@ -1,9 +1,11 @@
 //! One backend as all workers share it: who it is, and what is counted about it.
 
 use super::queue::Queue;
+use super::reuse::Reuse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
+use std::time::Instant;
 
 /// A backend. Its identity is its `id`, which is never given again while the program runs.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub address: SocketAddr,
+    /// How long its idle connections live.
+    pub reuse: Reuse,
     /// The most requests at once, if limited.
     limit: usize,
     /// Who waits for a place here or at another backend.
@@ -39,6 +43,7 @@ impl Backend {
             id,
             name,
             address,
+            reuse: Reuse::new(Instant::now()),
             limit: usize::MAX,
             queue: Arc::default(),
             connecting: AtomicUsize::new(0),

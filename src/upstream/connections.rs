@@ -2,14 +2,18 @@
 //!
 //! Owned by one worker; no lock, nothing shared. A connection lives in a slot that names the session that uses it, or none. What
 //! happens on one that nobody uses means that the backend closed it or talks out of turn: it is dropped, before anyone can check
-//! it out.
+//! it out. How connections end is told to the backend's [`Reuse`](super::reuse::Reuse), which says how old is too old.
 
 use super::backend::Backend;
+use super::reuse::Life;
 use crate::net::{self, Event, Poller, SlotKey, Slots, Source, Stream};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A connection that was reused and has lasted longer than this was not stale, whatever ended it then.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -18,7 +22,33 @@ pub struct Connection {
     pub stream: Stream,
     backend: Arc<Backend>,
     user: Option<SlotKey>,
-    expires: Option<Instant>,
+    life: Life,
+    /// How long it may be idle, from the last response on.
+    keep_for: Duration,
+}
+
+impl Connection {
+    fn has_expired(&self, now: Instant) -> bool {
+        self.life.idle_since + self.keep_for <= now
+    }
+
+    /// The backend ended it while nobody used it.
+    fn note_closed(&self, now: Instant) {
+        self.tell(self.backend.reuse.closed(&self.life, now));
+    }
+
+    /// Tells the operator that connections live no longer than this.
+    fn tell(&self, news: Option<Duration>) {
+        if let Some(age) = news {
+            log::warn!(
+                "backend {} closes idle connections after about {} ms: it gets fresh ones until that ends; \
+                 raise its keep-alive timeout above ours ({:?})",
+                self.backend.name,
+                age.as_millis().max(1),
+                self.keep_for
+            );
+        }
+    }
 }
 
 /// A worker's connections to backends.
@@ -42,7 +72,7 @@ impl Connections {
     }
 
     /// Starts a fresh connection for a session.
-    pub fn open(&mut self, backend: &Arc<Backend>, user: SlotKey) -> io::Result<SlotKey> {
+    pub fn open(&mut self, backend: &Arc<Backend>, user: SlotKey, now: Instant) -> io::Result<SlotKey> {
         let stream = match Stream::connect(backend.address) {
             // Idle connections hold what is missing.
             Err(error) if net::is_shortage(&error) && !self.slots.is_empty() => {
@@ -51,7 +81,8 @@ impl Connections {
             }
             connected => connected?,
         };
-        let connection = Connection { stream, backend: Arc::clone(backend), user: Some(user), expires: None };
+        let life = Life { opened: now, idle_since: now, served: 0 };
+        let connection = Connection { stream, backend: Arc::clone(backend), user: Some(user), life, keep_for: Duration::ZERO };
         let key = self.slots.insert(connection);
         let stream = &self.slots.get_mut(key).expect("it was inserted in the line above").stream;
         if let Err(error) = self.poller.register(stream, Source::Backend(key)) {
@@ -61,16 +92,26 @@ impl Connections {
         Ok(key)
     }
 
-    /// The newest idle connection to a backend, for a session. `must_be_quiet` looks once more whether the backend has closed
-    /// it: for requests that may not be sent twice.
+    /// The newest idle connection to a backend, for a session, unless it is too old. `must_be_quiet` is for requests that may not
+    /// be sent twice: they look once more whether the backend has closed it, and stay away from an age at which it does.
     pub fn check_out(&mut self, backend: &Backend, user: SlotKey, must_be_quiet: bool, now: Instant) -> Option<SlotKey> {
         let idle = self.idle.get_mut(backend.id)?;
         while let Some(key) = idle.pop_back() {
             let Some(connection) = self.slots.get_mut(key) else {
                 continue;
             };
-            let expired = connection.expires.is_some_and(|expires| expires <= now);
-            if expired || must_be_quiet && !connection.stream.is_quiet() {
+            if connection.has_expired(now) {
+                self.slots.remove(key);
+                continue;
+            }
+            let age = now.saturating_duration_since(connection.life.idle_since);
+            if !backend.reuse.allows(age, !must_be_quiet, now) {
+                idle.push_back(key);
+                self.make_room(backend.id);
+                return None;
+            }
+            if must_be_quiet && !connection.stream.is_quiet() {
+                connection.note_closed(now);
                 self.slots.remove(key);
                 continue;
             }
@@ -80,22 +121,49 @@ impl Connections {
         None
     }
 
-    /// Keeps a connection for the next request, until `expires`. One on which something is left to read is closed instead.
-    pub fn check_in(&mut self, key: SlotKey, expires: Instant) {
+    /// A fresh connection is about to take the place of an idle one that is too old. The oldest stays: how long it lives shows
+    /// when reuse will do again.
+    fn make_room(&mut self, backend: usize) {
+        let idle = &mut self.idle[backend];
+        idle.retain(|key| self.slots.get_mut(*key).is_some());
+        if idle.len() > 1
+            && let Some(newest) = idle.pop_back()
+        {
+            self.slots.remove(newest);
+        }
+    }
+
+    /// Keeps a connection for the next request, for this long. One on which something is left to read is closed instead.
+    pub fn check_in(&mut self, key: SlotKey, keep_for: Duration, now: Instant) {
         let Some(connection) = self.slots.get_mut(key) else {
             return;
         };
+        connection.life.idle_since = now;
+        connection.life.served = connection.life.served.saturating_add(1);
+        connection.keep_for = keep_for;
         if connection.stream.is_broken() || connection.stream.is_readable() && !connection.stream.is_quiet() {
+            connection.note_closed(now);
             self.slots.remove(key);
             return;
         }
         connection.user = None;
-        connection.expires = Some(expires);
+        connection.backend.reuse.lives(&connection.life);
         let id = connection.backend.id;
         if self.idle.len() <= id {
             self.idle.resize_with(id + 1, VecDeque::new);
         }
         self.idle[id].push_back(key);
+    }
+
+    /// Notes that a connection died without a byte of a response to a request for which it was reused at `reused`.
+    pub fn note_stale(&mut self, key: SlotKey, reused: Instant, now: Instant) {
+        let Some(connection) = self.slots.get_mut(key) else {
+            return;
+        };
+        if now.saturating_duration_since(reused) > STALE_WITHIN {
+            return;
+        }
+        connection.tell(connection.backend.reuse.died(&connection.life, reused, now));
     }
 
     /// A connection in use.
@@ -109,10 +177,11 @@ impl Connections {
     }
 
     /// Notes an event and returns the session that has to look at it. An event on an idle connection closes it.
-    pub fn note(&mut self, key: SlotKey, event: Event) -> Option<SlotKey> {
+    pub fn note(&mut self, key: SlotKey, event: Event, now: Instant) -> Option<SlotKey> {
         let connection = self.slots.get_mut(key)?;
         connection.stream.note(event);
         if connection.user.is_none() && connection.stream.is_readable() {
+            connection.note_closed(now);
             self.slots.remove(key);
             return None;
         }
@@ -122,15 +191,12 @@ impl Connections {
     /// Closes the idle connections whose time is over.
     pub fn expire(&mut self, now: Instant) {
         for idle in &mut self.idle {
-            idle.retain(|key| {
-                let Some(expires) = self.slots.get_mut(*key).and_then(|connection| connection.expires) else {
-                    return false;
-                };
-                if expires <= now {
+            idle.retain(|key| match self.slots.get_mut(*key) {
+                Some(connection) if connection.has_expired(now) => {
                     self.slots.remove(*key);
-                    return false;
+                    false
                 }
-                true
+                connection => connection.is_some(),
             });
         }
     }
@@ -161,7 +227,8 @@ mod tests {
     use crate::net::Buffers;
     use std::io::Write;
     use std::net::TcpListener;
-    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     struct Fixture {
         listener: TcpListener,
@@ -182,10 +249,11 @@ mod tests {
             }
         }
 
-        fn idle(&mut self, expires: Instant) -> (SlotKey, std::net::TcpStream) {
-            let key = self.connections.open(&self.backend, self.user).unwrap();
+        /// A connection that has been idle since `now` and may be for a second.
+        fn idle(&mut self, now: Instant) -> (SlotKey, std::net::TcpStream) {
+            let key = self.connections.open(&self.backend, self.user, now).unwrap();
             let (peer, _) = self.listener.accept().unwrap();
-            self.connections.check_in(key, expires);
+            self.connections.check_in(key, SECOND, now);
             (key, peer)
         }
 
@@ -203,45 +271,59 @@ mod tests {
     #[test]
     fn the_newest_is_used_first() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let (_first, _peer) = fixture.idle(now + Duration::from_secs(1));
-        let (second, _peer) = fixture.idle(now + Duration::from_secs(1));
+        let (_first, _peer) = fixture.idle(now);
+        let (second, _peer) = fixture.idle(now);
         assert_eq!(fixture.out(now), Some(second));
     }
 
     #[test]
-    fn one_that_the_backend_closed_is_passed_over() {
+    fn one_that_the_backend_closed_is_passed_over_and_its_age_is_avoided() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let (first, _peer) = fixture.idle(now + Duration::from_secs(1));
-        let (_second, peer) = fixture.idle(now + Duration::from_secs(1));
+        let (first, _peer) = fixture.idle(now);
+        let (_second, peer) = fixture.idle(now);
         drop(peer);
-        assert_eq!(fixture.out(now), Some(first));
+        assert_eq!(fixture.out(now), None, "the other may close as well");
+        assert_eq!(fixture.connections.len(), 1);
+        let out = fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.user, false, now);
+        assert_eq!(out, Some(first), "which harms nobody who can be sent again");
+    }
+
+    #[test]
+    fn of_those_that_are_too_old_the_oldest_stays_to_show_how_long_they_live() {
+        let (mut fixture, now) = (Fixture::new(), Instant::now());
+        let (oldest, _peer) = fixture.idle(now);
+        let (_second, _peer) = fixture.idle(now);
+        let life = Life { opened: now, idle_since: now, served: 1 };
+        fixture.backend.reuse.closed(&life, now);
+        assert_eq!([fixture.out(now), fixture.out(now)], [None, None]);
+        assert_eq!(fixture.connections.slots.keys(), [oldest]);
     }
 
     #[test]
     fn one_that_only_tells_of_room_to_write_stays() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let key = fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user).unwrap();
+        let key = fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user, now).unwrap();
         let (mut peer, _) = fixture.listener.accept().unwrap();
         let tells_of_room = fixture.next_event();
         peer.write_all(b"answer").unwrap();
         let tells_of_answer = fixture.next_event();
-        fixture.connections.note(key, tells_of_answer);
+        fixture.connections.note(key, tells_of_answer, now);
         // Read to its last byte and no further: nobody has seen yet that nothing follows.
         let mut buffer = Buffers::default().take();
         let all_but_six = buffer.room() - b"answer".len();
         buffer.tail().resize(all_but_six, 0);
         fixture.connections.get(key).unwrap().stream.read(&mut buffer).unwrap();
         assert!(fixture.connections.get(key).unwrap().stream.is_readable());
-        fixture.connections.check_in(key, now + Duration::from_secs(1));
-        fixture.connections.note(key, tells_of_room);
+        fixture.connections.check_in(key, SECOND, now);
+        fixture.connections.note(key, tells_of_room, now);
         assert_eq!(fixture.out(now), Some(key));
     }
 
     #[test]
     fn one_whose_time_is_over_is_closed() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let (_key, _peer) = fixture.idle(now + Duration::from_secs(1));
-        let due = now + Duration::from_secs(1);
+        let (_key, _peer) = fixture.idle(now);
+        let due = now + SECOND;
         fixture.connections.expire(now);
         assert_eq!(fixture.connections.len(), 1);
         fixture.connections.expire(due);

@@ -1,7 +1,7 @@
 //! The retry budget: when many sends fail, clients get errors, and the backends no storm.
 
 use super::{assert_failed, balancer};
-use crate::support::{Client, Lb, Origin, Step};
+use crate::support::{Client, Gate, Health, Lb, Origin, Step};
 use std::time::Instant;
 
 /// What a balancer with an untouched budget has saved up, what a request adds, and what a second does.
@@ -9,11 +9,10 @@ const SAVED: f64 = 30.0;
 const A_REQUEST: f64 = 0.2;
 const A_SECOND: f64 = 3.0;
 
-/// Resets requests for `/fail` when it has read them, those for `/stale` on any connection that has served before, and answers all
-/// others.
+/// Resets requests for `/fail` when it has read them, and answers all others.
 fn unreliable() -> Origin {
-    Origin::serve(|request, reply| match (request.target.as_str(), request.index) {
-        ("/fail", _) | ("/stale", 1..) => reply.step(&Step::Reset),
+    Origin::serve(|request, reply| match request.target.as_str() {
+        "/fail" => reply.step(&Step::Reset),
         _ => reply.ok("fine"),
     })
 }
@@ -21,12 +20,6 @@ fn unreliable() -> Origin {
 /// How often `/fail` came to any of these.
 fn fails(origins: &[Origin]) -> usize {
     origins.iter().flat_map(Origin::requests).filter(|request| request.target == "/fail").count()
-}
-
-/// How often it came on a connection that had served before: the retry on a fresh one is free.
-fn fails_on_reused(origins: &[Origin]) -> usize {
-    let requests = origins.iter().flat_map(Origin::requests);
-    requests.filter(|request| request.target == "/fail" && request.index > 0).count()
 }
 
 fn two_unreliable() -> ([Origin; 2], Lb) {
@@ -61,12 +54,11 @@ fn when_many_sends_fail_the_budget_runs_out() {
     }
     let totals = lb.totals();
     let allowed = SAVED + A_REQUEST * totals.requests as f64 + A_SECOND * start.elapsed().as_secs_f64() + 1.0;
-    let free = fails_on_reused(&origins) as u64;
-    let paid = totals.retries - free;
+    let paid = totals.retries - totals.stale_reuses;
     assert!(paid >= 30, "there is a budget: {paid}");
-    assert!((paid as f64) <= allowed, "{paid} were paid for, {allowed} are allowed");
-    let fails = fails(&origins);
-    assert!((fails as f64) <= 120.0 + free as f64 + allowed, "{fails} came for 120 requests");
+    assert!((paid as f64) <= allowed, "{paid} were sent again, {allowed} are allowed");
+    let fails = fails(&origins) as u64 - totals.stale_reuses;
+    assert!((fails as f64) <= 120.0 + allowed, "{fails} came for 120 requests on connections that were not stale");
 }
 
 #[test]
@@ -90,26 +82,61 @@ fn what_is_not_sent_again_costs_nothing() {
         keep_both_up(&mut client, &lb);
     }
     assert_eq!((lb.totals().retries, fails(&origins)), (0, 120));
+    let stale_before = lb.totals().stale_reuses;
     for number in 1..=5 {
         fail(&mut client, "GET");
-        // A kept connection and a fresh one to each of the two.
-        assert_eq!(fails(&origins), 120 + 4 * number, "120 failed POSTs were sent once each: the budget is whole");
+        let stale = (lb.totals().stale_reuses - stale_before) as usize;
+        // A fresh connection to each of the two.
+        assert_eq!(fails(&origins), 120 + 2 * number + stale, "120 failed POSTs were sent once each: the budget is whole");
         keep_both_up(&mut client, &lb);
     }
 }
 
 #[test]
+fn the_one_retry_after_a_dead_reused_connection_is_free() {
+    let (kept, first, again) = (100, Gate::new(), Gate::new());
+    let gates = [first.clone(), again.clone()];
+    let origin = Origin::serve(move |request, reply| match (request.connection < kept, request.index) {
+        (true, 1..) => reply.step(&Step::Reset),
+        (is_kept, _) => {
+            reply.step(&Step::WaitFor(gates[usize::from(!is_kept)].clone()));
+            reply.ok("fine");
+        }
+    });
+    let lb = balancer(&[origin.address()]);
+    let mut clients: Vec<Client> = (0..kept).map(|_| lb.connect()).collect();
+    for (gate, requests) in [(first, kept), (again, 3 * kept)] {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        origin.wait_for_requests(requests);
+        gate.open();
+        for client in &mut clients {
+            client.read_response().expect_status(200);
+        }
+    }
+    // Far more than the budget for 200 requests.
+    assert_eq!((lb.totals().stale_reuses, lb.totals().retries), (kept as u64, kept as u64));
+}
+
+#[test]
 fn a_failure_with_nowhere_else_to_go_costs_nothing() {
-    let origins = [unreliable()];
-    let lb = balancer(&[origins[0].address()]);
+    let origins = [unreliable(), unreliable().health(Health::Status(503))];
+    let lb = Lb::with(&[&origins[0], &origins[1]], |config| config.workers = 1);
+    lb.wait_for_up(1);
     let mut client = lb.connect();
     for _ in 0..120 {
-        // Each on a fresh connection: the one before was reset.
         fail(&mut client, "GET");
-    }
-    assert_eq!((fails(&origins), lb.totals().retries), (120, 0), "nothing was sent again");
-    for _ in 0..5 {
         client.get("/fine").expect_status(200);
-        assert_eq!(client.get("/stale").status, 200, "there is a budget to send it again on a fresh connection");
     }
+    let totals = lb.totals();
+    assert_eq!(totals.retries, totals.stale_reuses, "nothing was sent to anybody else");
+    origins[1].set_health(Health::Healthy);
+    lb.wait_for_up(2);
+    for _ in 0..5 {
+        fail(&mut client, "GET");
+        keep_both_up(&mut client, &lb);
+    }
+    let paid = lb.totals().retries - lb.totals().stale_reuses;
+    assert_eq!(paid, 5, "the budget is whole");
 }

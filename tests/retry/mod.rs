@@ -8,6 +8,7 @@ mod connecting;
 mod every_byte;
 mod fresh;
 mod reused;
+mod stale;
 
 use crate::support::{Lb, Origin, Response, Script, Step, config};
 use lb_threads::config::Config;
