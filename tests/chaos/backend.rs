@@ -1,4 +1,4 @@
-//! A backend: a listener and threads that serve its connections, which can be killed, started anew and paused.
+//! A backend: a listener and threads that serve its connections, which can be killed, restarted and paused.
 //!
 //! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it, one for each connection that was
 //! ever open at the same time, so that no request and no connection costs a thread.

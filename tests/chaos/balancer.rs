@@ -15,6 +15,8 @@ const SPARE_SOCKETS: usize = 6;
 const KEPT_PIPES: usize = 2 * 16;
 /// More than this is no load of these clients.
 const MOST_RESIDENT_KIB: u64 = 64 * 1024;
+/// What is kept of a log that tells of panics, in characters.
+const LOG_KEPT: usize = 2000;
 /// The drain's own 30 s, and some for a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(45);
 
@@ -113,7 +115,7 @@ impl Balancer {
         let code = self.program.exit_code();
         let log = self.program.whole_log();
         if log.contains("panicked") || log.contains("a bug in the balancer") {
-            self.ledger.violate("the balancer panicked", &log);
+            self.ledger.violate("the balancer panicked", &log.chars().take(LOG_KEPT).collect::<String>());
         }
         match (code, self.told_to_stop) {
             (Some(0), Some(_)) => Some(End::Clean),

@@ -19,12 +19,12 @@ macro_rules! faults {
 }
 
 faults! {
-    Term, "TERM", "the balancer is stopped under load and started anew";
+    Term, "TERM", "the balancer is stopped under load, and another one started";
     Rolling, "rolling restart", "one backend after another is killed and comes back";
     Kill, "kill", "the listener is closed and all connections are reset; it comes back later";
     Pause, "pause", "nothing is accepted, read or sent for a while; connections stay open";
     ResetInRequest, "reset in request", "reset when the request's head, or a part of its body, was read";
-    CloseUnanswered, "close unanswered", "the request is executed and the connection closed without a byte";
+    CloseBeforeResponse, "close before response", "the request is executed and the connection closed without a byte";
     PartialHead, "partial head", "a part of the response's head, then an orderly close";
     ResetInHead, "reset in head", "a part of the response's head, then a reset";
     ResetInBody, "reset in body", "a part of the response's body, then a reset";
@@ -40,7 +40,7 @@ impl Fault {
     /// The faults that a backend draws for single requests.
     pub const OF_REQUESTS: [Self; 11] = [
         Self::ResetInRequest,
-        Self::CloseUnanswered,
+        Self::CloseBeforeResponse,
         Self::PartialHead,
         Self::ResetInHead,
         Self::ResetInBody,

@@ -58,7 +58,7 @@ fn twenty_minutes_of_chaos_violate_nothing() {
         span: Duration::from_secs(number("CHAOS_SECONDS", TWENTY_MINUTES)),
         clients: number("CHAOS_CLIENTS", 48) as usize,
         thinking: (10, Duration::from_millis(300)),
-        longest_run: Duration::from_secs(30),
+        longest_run: Duration::from_secs(number("CHAOS_BALANCER_SECONDS", 30)),
         longest_episode: Duration::from_secs(8),
         is_told: true,
     };

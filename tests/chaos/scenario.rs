@@ -80,7 +80,7 @@ impl Scenario {
             Gate::new().wait_for(TICK);
             ticks += 1;
         }
-        let is_quiet = is_last || self.rng.u8(..3) == 0;
+        let is_quiet = (is_last || self.rng.u8(..3) == 0) && balancer.is_running();
         let resident_mib = if is_quiet { Some(self.park(&balancer)) } else { None };
         let end = self.stop_balancer(&mut balancer);
         let run = Run {

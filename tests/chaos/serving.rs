@@ -165,7 +165,7 @@ impl Server {
         let in_head = 1 + self.rng.usize(..head_len - 1);
         let in_body = head_len + self.rng.usize(..=(self.out.len() - head_len).saturating_sub(1));
         match fault {
-            Some(Fault::CloseUnanswered) => return Err(Gone::Closed),
+            Some(Fault::CloseBeforeResponse) => return Err(Gone::Closed),
             Some(Fault::Garbage) => {
                 line.send(GARBAGE[self.rng.usize(..GARBAGE.len())])?;
                 return Err(Gone::Closed);
