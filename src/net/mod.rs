@@ -5,10 +5,13 @@
 //! balancer (listening, limits of the machine) is here as well, and runs on the main thread.
 
 mod buffer;
+#[cfg(test)]
+pub(crate) mod masked;
 mod pipe;
 mod poller;
 mod slots;
 mod stream;
+mod transport;
 
 pub use buffer::{Buffer, Buffers};
 pub use pipe::{Pipe, Pipes};

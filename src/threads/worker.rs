@@ -6,15 +6,15 @@
 mod ending;
 
 use super::client_limit::ClientLimit;
-use super::clock::Clock;
 use super::deadlines::Deadlines;
 use super::handle::{Handle, Message};
+use crate::clock::Clock;
 use crate::config::{self, Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source};
 use crate::reason::Reason;
-use crate::session::{Context, Hint, Session, Verdict};
+use crate::session::{Context, Local, Session, Verdict};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
@@ -52,33 +52,53 @@ pub struct Shared {
 /// The thread's state.
 #[derive(Debug)]
 pub struct Worker {
-    config: Arc<Config>,
-    cluster: Arc<Cluster>,
     inbox: Receiver<Message>,
-    /// Sessions that waited for a place at a backend and are called.
+    /// Sessions that waited for a slot at a backend and are called.
     calls: Receiver<SlotKey>,
-    caller: Caller,
     client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
     served_count: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
     sessions: Slots<Session>,
-    connections: Connections,
     deadlines: Deadlines,
-    buffers: Buffers,
-    pipes: Pipes,
-    budget: Arc<Budget>,
-    rng: fastrand::Rng,
+    lent: Lent,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
-    /// Sessions that linger, oldest first; also some that have ended since.
-    lingering: VecDeque<SlotKey>,
-    clock: Clock,
     sweep_at: Instant,
-    is_draining: bool,
     drain_until: Option<Instant>,
     /// The generation of the healthy set for which sessions were last looked through.
     generation: u64,
+}
+
+/// What sessions are lent, one after the other.
+#[derive(Debug)]
+struct Lent {
+    config: Arc<Config>,
+    cluster: Arc<Cluster>,
+    budget: Arc<Budget>,
+    caller: Caller,
+    connections: Connections,
+    local: Local,
+    is_draining: bool,
+}
+
+impl Lent {
+    fn context(&mut self, key: SlotKey) -> Context<'_> {
+        Context {
+            now: self.local.clock.now(),
+            draining: self.is_draining,
+            key,
+            caller: &self.caller,
+            config: &self.config,
+            cluster: &self.cluster,
+            budget: &self.budget,
+            connections: &mut self.connections,
+            local: &mut self.local,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.local.clock.now()
+    }
 }
 
 impl Worker {
@@ -98,32 +118,32 @@ impl Worker {
         let sweep_at = clock.now() + SWEEP;
         let pipes = Pipes::new(shared.config.pipes_a_worker);
         let waker = poller.waker();
-        let worker = Self {
+        shared.cluster.wake_at_transitions(waker);
+        let local =
+            Local { clock, buffers: Buffers::default(), pipes, counters, lingering: VecDeque::new(), rng: fastrand::Rng::new() };
+        let lent = Lent {
             config: shared.config,
             cluster: shared.cluster,
+            budget: shared.budget,
+            caller: Caller::new(calling, poller.waker()),
+            connections: Connections::new(poller),
+            local,
+            is_draining: false,
+        };
+        let worker = Self {
             inbox,
             calls,
-            caller: Caller::new(calling, poller.waker()),
             client_limit: shared.client_limit,
             session_count: Arc::clone(&handle.sessions),
             served_count: Arc::clone(&handle.served),
-            counters,
             sessions: Slots::default(),
-            connections: Connections::new(poller),
             deadlines: Deadlines::default(),
-            buffers: Buffers::default(),
-            pipes,
-            budget: shared.budget,
-            rng: fastrand::Rng::new(),
+            lent,
             again: VecDeque::new(),
-            lingering: VecDeque::new(),
-            clock,
             sweep_at,
-            is_draining: false,
             drain_until: None,
             generation: 0,
         };
-        worker.cluster.wake_at_transitions(waker);
         Ok((worker, handle))
     }
 
@@ -139,14 +159,14 @@ impl Worker {
                 return cut;
             }
             let (timeout, inbox, calls) = (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
-            let (cluster, generation) = (&self.cluster, self.generation);
+            let (cluster, generation) = (&self.lent.cluster, self.generation);
             let nothing_pending = || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
-            if let Err(error) = self.connections.poller().wait(&mut events, timeout, nothing_pending) {
+            if let Err(error) = self.lent.connections.poller().wait(&mut events, timeout, nothing_pending) {
                 // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
                 log::error!("waiting for events failed: {error}");
             }
-            if self.clock.update() {
-                self.budget.tick(self.clock.now());
+            if self.lent.local.clock.update() {
+                self.lent.budget.tick(self.lent.now());
             }
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
             self.note_events(&events, &mut ready);
@@ -155,17 +175,17 @@ impl Worker {
             for key in ready.drain(..) {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.leave_line();
-                    self.step(key, Hint::Ready);
+                    self.step(key);
                 }
             }
             self.take_calls();
             self.move_stranded();
-            while let Some(key) = self.deadlines.pop_expired(self.clock.now()) {
-                self.step(key, Hint::Expired);
+            while let Some(key) = self.deadlines.pop_expired(self.lent.now()) {
+                self.step(key);
             }
-            if self.clock.now() >= self.sweep_at {
-                self.connections.expire(self.clock.now());
-                self.sweep_at = self.clock.now() + SWEEP;
+            if self.lent.now() >= self.sweep_at {
+                self.lent.connections.expire(self.lent.now());
+                self.sweep_at = self.lent.now() + SWEEP;
             }
         }
     }
@@ -174,7 +194,7 @@ impl Worker {
         if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let sweep = (!self.connections.is_empty()).then_some(self.sweep_at);
+        let sweep = (!self.lent.connections.is_empty()).then_some(self.sweep_at);
         let next = [self.deadlines.next(), sweep, self.drain_until].into_iter().flatten().min()?;
         // Reading the clock again costs less than waking a moment too early.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
@@ -184,7 +204,7 @@ impl Worker {
         for event in events {
             let concerned = match event.source {
                 Source::Client(key) => Some(key),
-                Source::Backend(key) => self.connections.note(key, *event, self.clock.now()),
+                Source::Backend(key) => self.lent.connections.note(key, *event, self.lent.now()),
                 Source::Waker => None,
             };
             let Some((key, session)) = concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?))) else {
@@ -212,48 +232,50 @@ impl Worker {
     fn take_calls(&mut self) {
         // Those that come meanwhile have their turn in the next round of the loop.
         for key in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
-            if self.sessions.get_mut(key).is_some() {
-                self.step(key, Hint::Called);
+            if self.sessions.get_mut(key).is_some_and(Session::take_call) {
+                self.step(key);
             } else {
-                // It has ended meanwhile: the place is for the next one.
-                self.cluster.call_next();
+                // It has ended or given up meanwhile: the slot is for the next one.
+                self.lent.cluster.call_next();
             }
         }
     }
 
     /// Steps the sessions whose backend was marked down while they wait for its first byte.
     fn move_stranded(&mut self) {
-        let generation = self.cluster.generation();
+        let generation = self.lent.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
         for key in self.sessions.keys() {
-            if self.with_session(key, Hint::Ready, |session, context| session.is_stranded(context)) == Some(true) {
-                self.step(key, Hint::Ready);
+            let context = self.lent.context(key);
+            if self.sessions.get_mut(key).is_some_and(|session| session.is_stranded(&context)) {
+                self.step(key);
             }
         }
     }
 
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
-        self.counters.connections.add(1);
+        self.lent.local.counters.connections.add(1);
         let patience = if refusal.is_some() { Timeout::Rejection } else { Timeout::Idle };
-        let idle_until = self.clock.now() + self.config.timeouts.of(patience);
+        let idle_until = self.lent.now() + self.lent.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
-        if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
+        if let Err(error) = self.lent.connections.poller().register(session.stream(), Source::Client(key)) {
             log::warn!("cannot watch the connection of {peer}: {error}");
             self.close(key, Reason::Overload);
         }
     }
 
     /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.
-    fn step(&mut self, key: SlotKey, hint: Hint) {
-        let Some(verdict) = self.with_session(key, hint, |session, context| {
-            catch_unwind(AssertUnwindSafe(|| session.step(context))).unwrap_or(Verdict::Close(Reason::Panicked))
-        }) else {
+    fn step(&mut self, key: SlotKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let mut context = self.lent.context(key);
+        let stepped = catch_unwind(AssertUnwindSafe(|| session.step(&mut context)));
+        let verdict = stepped.unwrap_or(Verdict::Close(Reason::Panicked));
         match verdict {
             Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
             Verdict::Again => {
@@ -264,54 +286,34 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(key, reason),
         }
-        if self.lingering.len() > config::LINGERING {
+        if self.lent.local.lingering.len() > config::LINGERING {
             self.limit_lingering();
         }
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
-        self.with_session(key, Hint::Ready, |session, context| {
-            // A refusal has said more than this already.
-            let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
-            let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
-            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
-            if catch_unwind(AssertUnwindSafe(|| session.close(context))).is_err() {
-                log::error!("{} could not be closed properly: a bug in the balancer", session.peer());
-            }
-        });
-        if let Some(session) = self.sessions.remove(key) {
-            self.deadlines.clear(key);
-            self.counters.closed(reason);
-            self.session_count.fetch_sub(1, Ordering::Relaxed);
-            if !session.is_refused() {
-                self.served_count.fetch_sub(1, Ordering::Relaxed);
-                if let Some(limit) = &self.client_limit {
-                    limit.leave(session.peer().ip());
-                }
+        let Some(session) = self.sessions.remove(key) else {
+            return;
+        };
+        self.deadlines.clear(key);
+        self.lent.local.counters.closed(reason);
+        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        if !session.is_refused() {
+            self.served_count.fetch_sub(1, Ordering::Relaxed);
+            if let Some(limit) = &self.client_limit {
+                limit.leave(session.peer().ip());
             }
         }
-    }
-
-    /// Lends a session everything it needs.
-    fn with_session<R>(&mut self, key: SlotKey, hint: Hint, run: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> Option<R> {
-        let session = self.sessions.get_mut(key)?;
-        let mut context = Context {
-            now: self.clock.now(),
-            hint,
-            draining: self.is_draining,
-            key,
-            caller: &self.caller,
-            config: &self.config,
-            cluster: &self.cluster,
-            connections: &mut self.connections,
-            buffers: &mut self.buffers,
-            pipes: &mut self.pipes,
-            counters: &self.counters,
-            budget: &self.budget,
-            lingering: &mut self.lingering,
-            rng: &mut self.rng,
-            date: self.clock.date(),
-        };
-        Some(run(session, &mut context))
+        // A rejection has said more than this already.
+        let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
+        let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+        let mut context = self.lent.context(key);
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
+            session.close(&mut context);
+        }));
+        if closed.is_err() {
+            log::error!("{peer} could not be closed properly: a bug in the balancer");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! The contract stands in the README. What it protects: no request is lost that could be saved, and none is executed twice that
 //! must not be.
 
+use crate::config;
+use crate::error::Cause;
 use crate::metrics::Counters;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -68,6 +70,65 @@ pub fn decide(failure: Failure) -> Next {
 /// at most is free: the fresh connection after a dead reused one, the move away from a backend that was marked down.
 pub fn draws_on_budget(failed: Failed) -> bool {
     matches!(failed, Failed::Fresh { written: true } | Failed::BadResponse)
+}
+
+/// The attempts of one request so far.
+#[derive(Debug, Default)]
+pub struct Retries {
+    /// Backends that are no use any more.
+    tried: Vec<usize>,
+    failed_backends: usize,
+    last_failure: Option<Cause>,
+    /// The next attempt is a retry of one that failed like this.
+    retry_of: Option<Failed>,
+    was_moved: bool,
+}
+
+impl Retries {
+    /// Backends that are no use any more: the request has failed there, or they do not support its framing.
+    pub fn tried(&self) -> &[usize] {
+        &self.tried
+    }
+
+    /// A backend does not support the framing of the request.
+    pub fn rule_out(&mut self, backend: usize) {
+        self.tried.push(backend);
+    }
+
+    /// What the client is told if nobody is left, if anything has failed.
+    pub fn last_failure(&self) -> Option<Cause> {
+        self.last_failure
+    }
+
+    /// Whether the request has left a backend that was marked down. Once is enough.
+    pub fn was_moved(&self) -> bool {
+        self.was_moved
+    }
+
+    /// Notes a failed attempt and says what is next: the retry contract, and the limit of attempts.
+    pub fn note(&mut self, backend: usize, failure: Failure, cause: Cause) -> Next {
+        let is_move = failure.failed == Failed::MarkedDown;
+        let next = decide(failure);
+        self.last_failure = Some(cause);
+        self.was_moved |= is_move;
+        if next == Next::OtherBackend {
+            // A move from a backend that was marked down comes on top: it has not failed.
+            self.failed_backends += usize::from(!is_move);
+            self.tried.push(backend);
+            if self.failed_backends >= config::ATTEMPTS {
+                return Next::GiveUp;
+            }
+        }
+        if next != Next::GiveUp {
+            self.retry_of = Some(failure.failed);
+        }
+        next
+    }
+
+    /// Takes note that an attempt begins; what failure it follows, if it is a retry.
+    pub fn begin_attempt(&mut self) -> Option<Failed> {
+        self.retry_of.take()
+    }
 }
 
 /// What share of recent requests may be sent again.
@@ -199,6 +260,22 @@ mod tests {
         }
         assert!(draws_on_budget(Failed::Fresh { written: true }));
         assert!(draws_on_budget(Failed::BadResponse));
+    }
+
+    #[test]
+    fn three_backends_are_tried_and_a_move_comes_on_top() {
+        let failure = |failed| Failure { failed, idempotent: true, replayable: true };
+        let mut retries = Retries::default();
+        assert_eq!(retries.begin_attempt(), None, "the first attempt is no retry");
+        assert_eq!(retries.note(0, failure(Failed::Reused { written: true }), Cause::BackendClosed), Next::FreshConnection);
+        assert_eq!(retries.begin_attempt(), Some(Failed::Reused { written: true }));
+        assert_eq!(retries.tried(), [0_usize; 0], "the same backend once more");
+        assert_eq!(retries.note(0, failure(Failed::Connect), Cause::ConnectFailed), Next::OtherBackend);
+        assert_eq!(retries.note(1, failure(Failed::MarkedDown), Cause::FirstByteTimeout), Next::OtherBackend);
+        assert_eq!(retries.note(2, failure(Failed::BadResponse), Cause::BadAnswer), Next::OtherBackend);
+        assert_eq!(retries.note(3, failure(Failed::Connect), Cause::ConnectTimeout), Next::GiveUp);
+        assert_eq!((retries.tried(), retries.last_failure()), (&[0, 1, 2, 3][..], Some(Cause::ConnectTimeout)));
+        assert!(retries.was_moved());
     }
 
     fn spend_all(budget: &Budget, now: Instant) -> u64 {

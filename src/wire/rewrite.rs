@@ -124,12 +124,28 @@ fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Clien
         out.extend_from_slice(earlier.value);
         out.extend_from_slice(b", ");
     }
-    write!(out, "{}\r\n", client.address).expect("a vector takes every write");
+    write_address(out, client.address);
+    out.extend_from_slice(b"\r\n");
     if named(Name::ForwardedProto).next().is_none() {
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
     if let (Some(host), None) = (head.host, named(Name::ForwardedHost).next()) {
         field(out, "X-Forwarded-Host", host.as_bytes());
+    }
+}
+
+/// Appends an address. For IPv4, on a path that every request takes, without the formatting machinery, which takes 1,100 instructions.
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        return write!(out, "{address}").expect("a vector takes every write");
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
+        out.extend_from_slice(&digits[leading_zeros..]);
     }
 }
 
@@ -252,6 +268,16 @@ mod tests {
         let mut out = Vec::new();
         response(&mut out, &head, delivery, line, "today");
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        let all = (0..=255).map(|octet| IpAddr::from([octet, 255 - octet, 7, octet / 3]));
+        for address in all.chain(["::1".parse().unwrap(), "2001:db8::7".parse().unwrap()]) {
+            let mut out = Vec::new();
+            write_address(&mut out, address);
+            assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One check: `GET /health` on a fresh connection, with one deadline for all of it.
 
-use super::checkers::Job;
 use crate::config::HealthConfig;
 use crate::net;
 use crate::upstream::backend::Backend;
@@ -18,6 +17,12 @@ use ureq::{Agent, Body};
 const HEAD_BYTES: usize = 16 * 1024;
 /// What is read of a check's body, in bytes.
 const BODY_BYTES: u64 = 64 * 1024;
+
+/// What a checker is to do.
+pub enum Job {
+    Check(Arc<Backend>),
+    End,
+}
 
 /// What a check found.
 pub struct Outcome {

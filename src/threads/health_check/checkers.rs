@@ -2,7 +2,7 @@
 //!
 //! The daemon owns this and does all the counting, so that nothing is shared but two channels.
 
-use super::check::{Checker, Outcome};
+use super::check::{Checker, Job, Outcome};
 use crate::config::HealthConfig;
 use crate::upstream::backend::Backend;
 use crossbeam_channel::Sender;
@@ -15,12 +15,6 @@ use std::time::{Duration, Instant};
 const STACK_BYTES: usize = 256 * 1024;
 /// How often it is found out how many were needed.
 const REVIEW_PERIOD: Duration = Duration::from_secs(30);
-
-/// What a checker is to do.
-pub enum Job {
-    Check(Arc<Backend>),
-    End,
-}
 
 /// The threads as the daemon sees them.
 pub struct Checkers {

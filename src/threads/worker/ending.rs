@@ -4,14 +4,14 @@ use super::Worker;
 use crate::config;
 use crate::net::SlotKey;
 use crate::reason::Reason;
-use crate::session::{Hint, Session};
+use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
     /// What is idle has a moment for a request on its way; what is in flight may take until the deadline, if there is one.
     pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<SlotKey>) {
-        (self.is_draining, self.drain_until) = (true, until);
-        self.connections.close_idle();
+        (self.lent.is_draining, self.drain_until) = (true, until);
+        self.lent.connections.close_idle();
         let mut keys = self.sessions.keys();
         keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
         ready.extend(keys);
@@ -19,10 +19,10 @@ impl Worker {
 
     /// How many connections had to be cut, once the drain is over.
     pub(super) fn drained(&mut self) -> Option<usize> {
-        if self.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
+        if self.lent.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.clock.now() >= self.drain_until?).then(|| self.cut())
+        (self.lent.now() >= self.drain_until?).then(|| self.cut())
     }
 
     /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
@@ -38,11 +38,15 @@ impl Worker {
 
     /// Ends the oldest of those that linger if they are too many: it has had the most time to read its response.
     pub(super) fn limit_lingering(&mut self) {
-        self.lingering.retain(|key| self.sessions.get_mut(*key).is_some());
-        if self.lingering.len() > config::LINGERING
-            && let Some(key) = self.lingering.pop_front()
+        self.lent.local.lingering.retain(|key| self.sessions.get_mut(*key).is_some());
+        if self.lent.local.lingering.len() > config::LINGERING
+            && let Some(key) = self.lent.local.lingering.pop_front()
         {
-            self.step(key, Hint::Expired);
+            let context = self.lent.context(key);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.cut_linger_short(&context);
+            }
+            self.step(key);
         }
     }
 }

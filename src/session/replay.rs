@@ -12,7 +12,7 @@ const ADDED_FIELDS: usize = 256;
 
 /// The request as it goes to a backend.
 #[derive(Debug)]
-pub(super) struct Outbound {
+pub(super) struct ReplayBuffer {
     bytes: Buffer,
     writer: BodyWriter,
     /// Where the part of the head that is the same for all backends ends.
@@ -26,19 +26,19 @@ pub(super) struct Outbound {
     cut: bool,
 }
 
-impl Default for Outbound {
+impl Default for ReplayBuffer {
     fn default() -> Self {
         Self { bytes: Buffer::default(), writer: BodyWriter::Raw, head: 0, body: 0, sent: 0, chunk_lines: 0, cut: false }
     }
 }
 
-impl Outbound {
+impl ReplayBuffer {
     /// Room for a head that was this long when it came, and a body framed like this. It is held while the backend works, so it is no
     /// larger than need be.
     pub(super) fn new(received_head: usize, writer: BodyWriter) -> Self {
-        let mut outbound = Self { writer, ..Self::default() };
-        outbound.bytes.grow_to(received_head + ADDED_FIELDS);
-        outbound
+        let mut replay = Self { writer, ..Self::default() };
+        replay.bytes.grow_to(received_head + ADDED_FIELDS);
+        replay
     }
 
     /// Where to write the head, and later the body.
@@ -129,41 +129,41 @@ mod tests {
     use super::*;
     use crate::wire::body::BodyReader;
 
-    fn outbound(head: &[u8]) -> Outbound {
-        let mut outbound = Outbound::new(head.len(), BodyWriter::Chunked);
-        outbound.tail().extend_from_slice(head);
-        outbound.end_common_head();
-        outbound
+    fn replay(head: &[u8]) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked);
+        replay.tail().extend_from_slice(head);
+        replay.end_common_head();
+        replay
     }
 
-    fn append_chunk(outbound: &mut Outbound, data: &[u8]) {
+    fn append_chunk(replay: &mut ReplayBuffer, data: &[u8]) {
         let mut reader = BodyReader::Length(data.len() as u64);
-        outbound.append_body(|writer, out| reader.transfer(writer, data, data.len(), out)).unwrap();
+        replay.append_body(|writer, out| reader.transfer(writer, data, data.len(), out)).unwrap();
     }
 
     #[test]
     fn a_retry_starts_again_with_the_new_end_and_the_same_body() {
-        let mut outbound = outbound(b"head ");
-        outbound.start_attempt(b"one ");
-        outbound.tail().extend_from_slice(b"body");
-        outbound.advance(7);
-        assert!(outbound.was_written());
-        outbound.start_attempt(b"second ");
-        assert!(!outbound.was_written());
-        assert_eq!(outbound.unsent(), b"head second body");
+        let mut replay = replay(b"head ");
+        replay.start_attempt(b"one ");
+        replay.tail().extend_from_slice(b"body");
+        replay.advance(7);
+        assert!(replay.was_written());
+        replay.start_attempt(b"second ");
+        assert!(!replay.was_written());
+        assert_eq!(replay.unsent(), b"head second body");
     }
 
     #[test]
     fn the_lines_around_chunks_take_no_room_from_the_body() {
-        let mut outbound = outbound(b"head");
-        outbound.start_attempt(b"");
+        let mut replay = replay(b"head");
+        replay.start_attempt(b"");
         for _ in 0..16 {
-            append_chunk(&mut outbound, &[b'x'; config::REPLAY_BYTES / 16]);
-            outbound.advance(1000);
+            append_chunk(&mut replay, &[b'x'; config::REPLAY_BYTES / 16]);
+            replay.advance(1000);
         }
-        assert!(outbound.replay_room() == 0 && outbound.is_replayable(), "full of body, and whole");
-        assert!(outbound.make_room() > 0 && !outbound.is_replayable());
-        let mut tiny = self::outbound(b"head");
+        assert!(replay.replay_room() == 0 && replay.is_replayable(), "full of body, and whole");
+        assert!(replay.make_room() > 0 && !replay.is_replayable());
+        let mut tiny = self::replay(b"head");
         tiny.start_attempt(b"");
         while tiny.replay_room() > 0 {
             append_chunk(&mut tiny, b"x");
@@ -173,15 +173,15 @@ mod tests {
 
     #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
-        let mut outbound = outbound(b"head");
-        outbound.start_attempt(b"");
-        assert_eq!(outbound.make_room(), config::REPLAY_BYTES);
-        outbound.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
-        assert_eq!(outbound.make_room(), 0);
-        assert!(outbound.is_replayable(), "nothing was sent yet");
-        outbound.advance(1000);
-        assert_eq!(outbound.make_room(), 1000 - 4);
-        assert!(!outbound.is_replayable() && outbound.was_written());
-        assert_eq!(outbound.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+        let mut replay = replay(b"head");
+        replay.start_attempt(b"");
+        assert_eq!(replay.make_room(), config::REPLAY_BYTES);
+        replay.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
+        assert_eq!(replay.make_room(), 0);
+        assert!(replay.is_replayable(), "nothing was sent yet");
+        replay.advance(1000);
+        assert_eq!(replay.make_room(), 1000 - 4);
+        assert!(!replay.is_replayable() && replay.was_written());
+        assert_eq!(replay.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
     }
 }
