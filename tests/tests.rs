@@ -12,6 +12,7 @@ mod failover;
 mod framing;
 mod health;
 mod http;
+mod memory;
 mod overload;
 mod panics;
 mod queue;

@@ -1,6 +1,7 @@
 //! Byte buffers and the pool that a worker lends them from.
 //!
-//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load runs in warm memory.
+//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load runs in warm memory; what lies in
+//! it unused is freed with time.
 
 use crate::config;
 
@@ -100,12 +101,27 @@ impl Buffer {
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: Vec<Buffer>,
+    /// The fewest that were free since the last sweep: so many were not needed.
+    fewest: usize,
 }
 
 impl Buffers {
     /// An empty buffer.
     pub fn take(&mut self) -> Buffer {
-        self.free.pop().unwrap_or_else(Buffer::pooled)
+        let buffer = self.free.pop().unwrap_or_else(Buffer::pooled);
+        self.fewest = self.fewest.min(self.free.len());
+        buffer
+    }
+
+    /// Whether there is nothing to sweep.
+    pub fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// Frees half of what was not needed since the last sweep, the coldest first.
+    pub fn sweep(&mut self) {
+        self.free.drain(..self.fewest.div_ceil(2));
+        self.fewest = self.free.len();
     }
 
     /// Lends memory to a buffer that has none.
@@ -180,5 +196,22 @@ mod tests {
         grown.grow_to(LARGEST_KEPT + 1);
         pool.give(grown);
         assert!(pool.free.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_needed_for_a_while_is_freed() {
+        let mut pool = Buffers::default();
+        let lent: Vec<Buffer> = (0..10).map(|_| pool.take()).collect();
+        lent.into_iter().for_each(|buffer| pool.give(buffer));
+        pool.sweep();
+        assert_eq!(pool.free.len(), 10, "all were needed");
+        let lent = [pool.take(), pool.take()];
+        lent.into_iter().for_each(|buffer| pool.give(buffer));
+        pool.sweep();
+        assert_eq!(pool.free.len(), 6, "eight were not: half of them go");
+        for _ in 0..4 {
+            pool.sweep();
+        }
+        assert!(pool.is_empty());
     }
 }

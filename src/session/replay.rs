@@ -1,10 +1,10 @@
 //! What goes to the backend: the request's head and as much of its body as is kept, so that the request can be sent again.
 //!
 //! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more than 64 KiB of body have come,
-//! what was sent is dropped as we go, and the request cannot be sent again.
+//! what was sent is dropped as we go, and the request cannot be sent again. What must not go out twice is dropped from the start.
 
 use crate::config;
-use crate::net::Buffer;
+use crate::net::{Buffer, Buffers};
 use crate::wire::body::{BodyWriter, Transferred};
 
 /// What we add to a request's head, roughly, in bytes.
@@ -24,19 +24,30 @@ pub(super) struct ReplayBuffer {
     chunk_lines: usize,
     /// Whether the start was dropped.
     cut: bool,
+    /// Once a byte of it was sent it is not sent again.
+    goes_once: bool,
 }
 
 impl Default for ReplayBuffer {
     fn default() -> Self {
-        Self { bytes: Buffer::default(), writer: BodyWriter::Raw, head: 0, body: 0, sent: 0, chunk_lines: 0, cut: false }
+        Self {
+            bytes: Buffer::default(),
+            writer: BodyWriter::Raw,
+            head: 0,
+            body: 0,
+            sent: 0,
+            chunk_lines: 0,
+            cut: false,
+            goes_once: false,
+        }
     }
 }
 
 impl ReplayBuffer {
     /// Room for a head that was this long when it came, and a body framed like this. It is held while the backend works, so it is no
     /// larger than need be.
-    pub(super) fn new(received_head: usize, writer: BodyWriter) -> Self {
-        let mut replay = Self { writer, ..Self::default() };
+    pub(super) fn new(received_head: usize, writer: BodyWriter, goes_once: bool) -> Self {
+        let mut replay = Self { writer, goes_once, ..Self::default() };
         replay.bytes.grow_to(received_head + ADDED_FIELDS);
         replay
     }
@@ -73,6 +84,21 @@ impl ReplayBuffer {
     /// Notes that bytes were sent.
     pub(super) fn advance(&mut self, count: usize) {
         self.sent += count;
+        if self.goes_once && self.unsent().is_empty() {
+            self.bytes.clear();
+            self.cut();
+        }
+    }
+
+    /// What was sent is dropped.
+    fn cut(&mut self) {
+        self.cut = true;
+        (self.sent, self.body, self.chunk_lines) = (0, 0, 0);
+    }
+
+    /// Gives the memory back if there is nothing in it.
+    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
+        buffers.reclaim(&mut self.bytes);
     }
 
     /// Whether any of the body came, or its end.
@@ -104,10 +130,9 @@ impl ReplayBuffer {
     /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
     pub(super) fn make_room(&mut self) -> usize {
         if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
-            let sent = std::mem::take(&mut self.sent);
+            let sent = self.sent;
             self.tail().drain(..sent);
-            self.cut = true;
-            (self.body, self.chunk_lines) = (0, 0);
+            self.cut();
         }
         self.replay_room()
     }
@@ -130,7 +155,11 @@ mod tests {
     use crate::wire::body::BodyReader;
 
     fn replay(head: &[u8]) -> ReplayBuffer {
-        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked);
+        replay_that_goes(false, head)
+    }
+
+    fn replay_that_goes(once: bool, head: &[u8]) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, once);
         replay.tail().extend_from_slice(head);
         replay.end_common_head();
         replay
@@ -183,5 +212,18 @@ mod tests {
         assert_eq!(replay.make_room(), 1000 - 4);
         assert!(!replay.is_replayable() && replay.was_written());
         assert_eq!(replay.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+    }
+
+    #[test]
+    fn what_goes_once_is_dropped_when_it_is_sent() {
+        let mut replay = replay_that_goes(true, b"head ");
+        replay.start_attempt(b"end ");
+        replay.tail().extend_from_slice(b"part");
+        replay.advance(8);
+        assert_eq!(replay.unsent(), b" part");
+        replay.advance(5);
+        assert!(replay.kept().is_empty() && replay.was_written() && replay.has_body() && !replay.is_replayable());
+        append_chunk(&mut replay, b"more");
+        assert_eq!(replay.unsent(), b"4\r\nmore\r\n");
     }
 }

@@ -67,7 +67,7 @@ impl Upload {
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
             reader: head.body.into(),
-            replay: ReplayBuffer::new(received_head, writer),
+            replay: ReplayBuffer::new(received_head, writer, !head.is_idempotent()),
             is_chunked,
             framing: None,
             received: 0,
@@ -201,6 +201,13 @@ impl Upload {
 
     /// Sends what there is of the request, for as long as both sides go along.
     pub(super) fn pump(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
+        let uploaded = self.pump_all(client, backend, local);
+        // A request that is not sent again is dropped as it is sent.
+        self.replay.reclaim(&mut local.buffers);
+        uploaded
+    }
+
+    fn pump_all(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             let took = self.take(&mut client.input)?;

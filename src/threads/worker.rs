@@ -33,7 +33,7 @@ const INBOX: usize = 4096;
 /// How many sessions that moved their share already get another turn before events are looked at: with many large bodies on the
 /// way, small answers do not wait for all of them.
 const AGAIN_A_TURN: usize = 8;
-/// How often idle backend connections are looked through for expired ones.
+/// How often idle backend connections are looked through for expired ones, and idle buffers for those to free.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What all workers share.
@@ -184,7 +184,9 @@ impl Worker {
                 self.step(key);
             }
             if self.lent.now() >= self.sweep_at {
-                self.lent.connections.expire(self.lent.now());
+                let now = self.lent.now();
+                self.lent.connections.expire(now);
+                self.lent.local.buffers.sweep();
                 self.sweep_at = self.lent.now() + SWEEP;
             }
         }
@@ -194,7 +196,8 @@ impl Worker {
         if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let sweep = (!self.lent.connections.is_empty()).then_some(self.sweep_at);
+        let has_idle = !self.lent.connections.is_empty() || !self.lent.local.buffers.is_empty();
+        let sweep = has_idle.then_some(self.sweep_at);
         let next = [self.deadlines.next(), sweep, self.drain_until].into_iter().flatten().min()?;
         // Reading the clock again costs less than waking a moment too early.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
