@@ -225,6 +225,7 @@ impl ServeArgs {
             timeout: self.health_timeout.unwrap_or(defaults.timeout.min(period)),
             rise: self.rise,
             fall: self.fall,
+            ..defaults
         };
         let Admin::Off = self.admin;
         let config = Config {

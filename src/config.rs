@@ -23,20 +23,25 @@ pub const TRAILER_BYTES: usize = 8 * 1024;
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// What one step moves before other ready connections get their turn, in bytes.
 pub const STEP_BYTES: usize = 256 * 1024;
-/// What is read and dropped after a refusal so that the answer is not lost to a reset, in bytes.
-pub const LINGER_BYTES: usize = 256 * 1024;
+/// What is read and dropped after a connection's last response so that it is not lost to a reset, in bytes: more than most
+/// clients send before they look for a response.
+pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
+/// The most connections of one worker that linger; beyond it the oldest is closed.
+pub const LINGERING: usize = 256;
 /// An answer of this size fits into any socket's buffers, in bytes: a longer one may still be on its way when it was sent.
 pub const BUFFERED_BYTES: u64 = 16 * 1024;
 /// The most fields in an answer's head.
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
 /// The most 1xx answers before a final one.
 pub const INTERIM_ANSWERS: u32 = 32;
-/// How long a connection may wait for its first request when the balancer stops, or when it is one too many.
-pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long an idle connection waits for a request when the balancer stops: it may be on its way.
+pub const REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that is to be rejected waits for its request, and for the rest of it, before it is told unasked.
+pub const REJECTION_GRACE: Duration = Duration::from_millis(400);
 /// The longest time for which an idle connection to a backend is kept, whatever the backend says.
 pub const LONGEST_BACKEND_IDLE: Duration = Duration::from_secs(60);
-/// Connections beyond a limit that are still answered properly; those beyond these too are turned away at once.
-pub const ANSWERED_OVER_LIMIT: usize = 256;
+/// The most connections that one listener keeps for a moment after it has rejected them by itself.
+pub const SHED: usize = 32;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES: usize = 8;
 /// The listen backlog.
@@ -67,6 +72,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The most client connections at once; beyond it 503.
     pub connections: usize,
+    /// The most connections beyond a limit that the workers hold, to respond to their requests with 503 or 429; those beyond these too
+    /// are rejected at once.
+    pub rejections: usize,
     /// The most pipes that one worker has in use for long bodies; beyond it they are copied.
     pub pipes_a_worker: usize,
     /// The most connections from one client address, if limited; beyond it 429.
@@ -95,6 +103,8 @@ pub struct HealthConfig {
     pub checks: bool,
     /// The path to ask for.
     pub path: String,
+    /// The most checks at once, each with a thread and a connection of its own; beyond them one waits for another's end.
+    pub checkers: usize,
     /// The time between two checks of one backend.
     pub period: Duration,
     /// How long one check may take.
@@ -122,15 +132,17 @@ pub enum Timeout {
     Body,
     /// Silence in a tunnel.
     Tunnel,
-    /// The client's bytes after a refusal.
+    /// The client's bytes after its connection's last response.
     Linger,
-    /// The first request on a connection that will not be served for long.
+    /// A request on an idle connection when the balancer stops.
     Grace,
+    /// A request on a connection that is one too many.
+    Rejection,
 }
 
 impl Timeout {
     /// How many stages there are; `as usize` is a stage's index.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 /// How long each stage may take.
@@ -152,6 +164,8 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// See [`Timeout::Linger`].
     pub linger: Duration,
+    /// How long a connection lingers in all, however busily its client goes on sending.
+    pub linger_in_all: Duration,
     /// How long an unused backend connection is kept, unless the backend's `Keep-Alive: timeout` says otherwise.
     pub backend_idle: Duration,
     /// How long requests in flight may take to end when the balancer stops.
@@ -170,7 +184,8 @@ impl Timeouts {
             Timeout::Body => self.body,
             Timeout::Tunnel => self.tunnel,
             Timeout::Linger => self.linger,
-            Timeout::Grace => FIRST_REQUEST_GRACE,
+            Timeout::Grace => REQUEST_GRACE,
+            Timeout::Rejection => REJECTION_GRACE,
         }
     }
 }
@@ -186,6 +201,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             tunnel: Duration::from_secs(3600),
             linger: Duration::from_secs(2),
+            linger_in_all: Duration::from_secs(30),
             backend_idle: Duration::from_secs(4),
             drain: Duration::from_secs(30),
         }
@@ -197,6 +213,7 @@ impl Default for HealthConfig {
         Self {
             checks: true,
             path: "/health".to_owned(),
+            checkers: 512,
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(2),
             rise: 1,
@@ -214,6 +231,7 @@ impl Default for Config {
             health: HealthConfig::default(),
             timeouts: Timeouts::default(),
             connections: 10_000,
+            rejections: 256,
             pipes_a_worker: 256,
             connections_a_client: None,
             backend_connections: None,

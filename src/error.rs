@@ -45,7 +45,7 @@ causes! {
     BadLineEnd, Client, 400, "bad_line_end", "a line of the request head does not end in CR LF";
     BadRequestLine, Client, 400, "bad_request_line", "the request line is not `METHOD target HTTP/1.1`";
     BadTarget, Client, 400, "bad_target", "the request target is empty, of an unknown form, or holds a character that must be percent-encoded";
-    BadField, Client, 400, "bad_field", "a header field has an invalid name or value (a space before the colon, a folded line, a control character)";
+    BadField, Client, 400, "bad_field", "a header field has an invalid name or value (a space before the colon, a folded line, a control character, a malformed Max-Forwards)";
     BadHost, Client, 400, "bad_host", "the Host field is missing, repeated, or not `name[:port]`";
     BadLength, Client, 400, "bad_content_length", "Content-Length must be one plain decimal number, given once";
     BadCoding, Client, 400, "bad_transfer_encoding", "Transfer-Encoding must be exactly `chunked`, once, in HTTP/1.1";
@@ -82,6 +82,7 @@ impl fmt::Display for Cause {
 /// The reason phrase of the statuses that we answer ourselves.
 pub fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

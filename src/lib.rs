@@ -1,12 +1,13 @@
 //! `lb-threads`: a synchronous HTTP/1.1 load balancer. A fixed pool of threads, blocking sockets, no async runtime.
 //!
 //! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower ones:
-//! `config error reason metrics` → `net`, `wire` → `upstream` → `session` → `threads` → `server` → `cli`, `commands`.
+//! `clock config error metrics reason` → `net`, `wire` → `upstream` → `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod error;

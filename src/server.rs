@@ -6,9 +6,10 @@ use crate::config::{self, Config};
 use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::threads::client_limit::ClientLimit;
+use crate::threads::handle::Handle;
 use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
-use crate::threads::worker::{Handle, Shared, Worker};
+use crate::threads::worker::{Shared, Worker};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::retry::Budget;
 use crossbeam_channel::Sender;
@@ -20,12 +21,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Descriptors that are not for connections: the log, listeners, epolls, pipes, health checks.
-const OTHER_FILES: usize = 64;
+/// Descriptors that are not for connections: standard streams, signals, a few to spare.
+const OTHER_FILES: usize = 32;
+/// An epoll and its waker.
+const FILES_A_WORKER: usize = 2;
 /// A client connection may need one to a backend.
 const FILES_A_CONNECTION: usize = 2;
-/// One in so many at most is for pipes, and one for connections that are only refused.
-const SHARE_OF_FILES: usize = 8;
+/// One in so many at most is for each of these: pipes, connections that are only rejected.
+const SHARE_OF_FILES: usize = 16;
+/// One in so many at most is for health checks.
+const SHARE_OF_CHECKS: usize = 4;
 
 /// Why the balancer could not start: what, and how to fix it.
 #[derive(Debug)]
@@ -80,11 +85,9 @@ pub struct Server {
     config: Arc<Config>,
     cluster: Arc<Cluster>,
     addresses: Vec<SocketAddr>,
-    sockets: Vec<Arc<TcpListener>>,
     stop: Option<Sender<()>>,
-    listener_counters: Vec<Arc<ListenerCounters>>,
     client_limit: Option<Arc<ClientLimit>>,
-    listeners: Vec<JoinHandle<()>>,
+    listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
     workers: Vec<(Handle, Option<JoinHandle<usize>>)>,
     _health: Option<HealthChecks>,
 }
@@ -97,24 +100,23 @@ impl Server {
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
         let cluster = Arc::new(Cluster::new(&config));
-        let health = match config.health.checks {
-            true => Some(health_check::start(&cluster, &config.health).map_err(StartError::Resources)?),
-            false => None,
-        };
         let mut server = Self {
             config,
             cluster,
             addresses,
-            sockets,
             stop: None,
-            listener_counters: Vec::new(),
             client_limit: None,
             listeners: Vec::new(),
             workers: Vec::new(),
-            _health: health,
+            _health: None,
         };
+        // Checkers take the threads that the machine has left: those that must be there come first.
         server.start_workers().map_err(StartError::Resources)?;
-        server.start_listeners().map_err(StartError::Resources)?;
+        let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
+        if server.config.health.checks {
+            server._health = Some(health_check::start(&server.cluster, &server.config.health).map_err(StartError::Resources)?);
+        }
+        drop(gate);
         Ok(server)
     }
 
@@ -135,24 +137,29 @@ impl Server {
         Ok(())
     }
 
-    fn start_listeners(&mut self) -> io::Result<()> {
+    /// Starts the listeners before a gate; they accept once it is dropped.
+    fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<Sender<()>> {
+        let (gate, opened) = crossbeam_channel::bounded::<()>(0);
         let (stop, stopped) = crossbeam_channel::bounded(0);
         self.stop = Some(stop);
-        for (number, socket) in self.sockets.iter().enumerate() {
-            let counters = Arc::<ListenerCounters>::default();
-            let listener = Listener {
-                socket: Arc::clone(socket),
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let listener = Arc::new(Listener {
+                socket,
                 workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
-                limit: self.config.connections,
+                config: Arc::clone(&self.config),
                 client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
-                counters: Arc::clone(&counters),
+                counters: ListenerCounters::default(),
+            });
+            let (of_thread, opened) = (Arc::clone(&listener), opened.clone());
+            let run = move || {
+                let _ = opened.recv();
+                of_thread.run();
             };
-            self.listener_counters.push(counters);
-            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(move || listener.run())?;
-            self.listeners.push(thread);
+            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(run)?;
+            self.listeners.push((listener, Some(thread)));
         }
-        Ok(())
+        Ok(gate)
     }
 
     /// Where it listens, with the ports that were free.
@@ -168,12 +175,12 @@ impl Server {
     /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(workers.chain(self.listener_counters.iter().map(|counters| &counters.turned_away)))
+        Totals::sum(workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.turned_away_in_all())))
     }
 
     /// Failed accepts so far.
     pub fn accept_errors(&self) -> u64 {
-        self.listener_counters.iter().map(|counters| counters.accept_errors.load(Relaxed)).sum()
+        self.listeners.iter().map(|(listener, _)| listener.counters.accept_errors.load(Relaxed)).sum()
     }
 
     /// Client connections open now.
@@ -181,18 +188,18 @@ impl Server {
         self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
     }
 
-    /// Stops accepting, and tells the workers to finish what is in flight within `timeout`.
-    pub fn begin_drain(&mut self, timeout: Duration) {
+    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if there is one.
+    pub fn begin_drain(&mut self, timeout: Option<Duration>) {
         self.stop = None;
-        for socket in &self.sockets {
-            net::stop_listening(socket);
+        for (listener, _) in &self.listeners {
+            listener.stop();
         }
         // What was accepted must have reached its worker before that is told to end.
-        for listener in self.listeners.drain(..) {
+        for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
             // A panic of the listener was printed; there is nothing left to end.
-            let _ = listener.join();
+            let _ = thread.join();
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         for (handle, _) in &self.workers {
             handle.drain(deadline);
         }
@@ -210,20 +217,25 @@ impl Drop for Server {
     /// A server that was not drained is cut.
     fn drop(&mut self) {
         if self.workers.iter().any(|(_, thread)| thread.is_some()) {
-            self.begin_drain(Duration::ZERO);
+            self.begin_drain(Some(Duration::ZERO));
             self.wait();
         }
     }
 }
 
-/// Limits connections and pipes to what the limit of open files allows.
+/// Limits connections and pipes to what the limit of open files allows. What rejected connections may take is little and fixed:
+/// they must never take what service needs.
 fn share_out_files(config: &mut Config) {
     let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
     let share = files / SHARE_OF_FILES;
     config.pipes_a_worker = config.pipes_a_worker.min(share / 2 / config.workers.max(1));
-    let for_pipes = 2 * config.pipes_a_worker * config.workers;
-    let for_refusals = config::ANSWERED_OVER_LIMIT.min(share);
-    let for_connections = files.saturating_sub(OTHER_FILES + for_pipes + for_refusals) / FILES_A_CONNECTION;
+    config.rejections = config.rejections.min(share.max(1));
+    let for_workers = (FILES_A_WORKER + 2 * config.pipes_a_worker) * config.workers;
+    let for_rejections = config.rejections + (1 + config::SHED.min(config.rejections)) * config.listen.len();
+    config.health.checkers = config.health.checkers.min((files / SHARE_OF_CHECKS).max(1));
+    let for_checks = config.backends.len().min(config.health.checkers);
+    let for_others = OTHER_FILES + for_workers + for_rejections + for_checks;
+    let for_connections = files.saturating_sub(for_others) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
         log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);
@@ -232,7 +244,7 @@ fn share_out_files(config: &mut Config) {
 
 /// Listens on every address. One of several that this machine does not have is passed over: `localhost` names `::1` also where
 /// there is no IPv6. If any port will do, all get the same one.
-fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketAddr>), StartError> {
+fn open_listeners(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::<SocketAddr>::new());
     let mut missing = None;
     for address in &config.listen {
@@ -241,7 +253,7 @@ fn open_listeners(config: &Config) -> Result<(Vec<Arc<TcpListener>>, Vec<SocketA
         match net::listen(address) {
             Ok(socket) => {
                 addresses.push(socket.local_addr().map_err(|error| StartError::Listen(address, error))?);
-                sockets.push(Arc::new(socket));
+                sockets.push(socket);
             }
             Err(error) if net::is_foreign_address(&error) => {
                 log::warn!("not listening on {address}: this machine does not have that address");

@@ -85,6 +85,27 @@ fn a_port_that_is_in_use_is_named_with_exit_code_one() {
 }
 
 #[test]
+fn an_error_at_the_start_is_the_last_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let backend = refused_address().to_string();
+    for (words, count) in [(&["--port", &port, "-b", &backend][..], 20), (&["demo", "--port", &port], 4)] {
+        let starts: Vec<Program> = (0..count)
+            .map(|_| {
+                let mut command = program::command(words);
+                command.env("LOGLEVEL", "debug");
+                Program::start(command)
+            })
+            .collect();
+        for start in starts {
+            let ended = start.wait_for_end();
+            let last = ended.stderr.lines().last().unwrap_or_default();
+            assert_eq!(last, complaint(&ended), "{words:?}: {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_started_is_told_in_one_line_with_exit_code_one() {
     let rows: [(&[&str], &str); 3] = [
         (&["--host", "no-such-host.invalid", "--port", "0"], "no-such-host.invalid"),

@@ -1,7 +1,9 @@
 //! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and the exit code tells the truth.
 
+mod under_load;
+
 use crate::support::program::Program;
-use crate::support::{Client, Gate, Lb, Next, Origin, Step, get, ok, until};
+use crate::support::{Client, Gate, Lb, Next, Origin, Step, get, ok, stays, until};
 use lb_threads::reason::Reason;
 use lb_threads::server::Drained;
 use rustix::process::Signal;
@@ -187,7 +189,8 @@ fn int_and_term_let_the_process_finish_what_is_in_flight() {
 
 #[test]
 fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
-    for signals in [[Signal::INT, Signal::INT], [Signal::TERM, Signal::TERM], [Signal::TERM, Signal::INT]] {
+    let (int, term, quit) = (Signal::INT, Signal::TERM, Signal::QUIT);
+    for signals in [[int, int], [term, term], [term, int], [quit, term], [term, quit], [quit, quit]] {
         let gate = Gate::new();
         let origin = slow(&gate);
         let mut program = Program::balancer(&[origin.address()], &[]);
@@ -239,4 +242,95 @@ fn a_client_that_was_accepted_and_is_about_to_send_is_served() {
     let response = fresh.get("/");
     assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
     assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn a_request_that_comes_just_after_the_stop_on_a_kept_connection_is_served_and_told_to_close() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let mut kept = lb.connect();
+    kept.get("/").expect_status(200);
+    lb.begin_drain(LONG);
+    until("it does not listen any more", || refuses(lb.address()));
+    let response = kept.get("/");
+    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
+    // Whatever the client sends before it has seen the close must not destroy what it has not read yet.
+    let too_late = "GET /too-late HTTP/1.1\r\nHost: x\r\n\r\n";
+    stays("it lingers: no reset", Duration::from_millis(200), || kept.try_send(too_late).is_ok());
+    assert!(kept.at_end());
+    drop(kept);
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+    assert_eq!(origin.count(), 2);
+}
+
+#[test]
+fn an_idle_connection_is_closed_a_second_after_the_stop() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let mut kept = lb.connect();
+    kept.get("/").expect_status(200);
+    let start = Instant::now();
+    lb.begin_drain(6 * LONG);
+    assert!(kept.at_end());
+    assert!(start.elapsed() >= Duration::from_millis(900), "a request may be on its way: {:?}", start.elapsed());
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn an_idle_connection_is_closed_with_the_end_of_a_short_drain_and_was_not_cut() {
+    let origin = Origin::answering("hello");
+    let mut lb = balancer(&origin);
+    let (mut kept, mut fresh) = (lb.connect(), lb.connect());
+    kept.get("/").expect_status(200);
+    until("both are known", || lb.server().open_connections() == 2);
+    let start = Instant::now();
+    lb.begin_drain(Duration::from_millis(50));
+    assert!(kept.at_end() && fresh.at_end());
+    lb.wait_for_closed(Reason::Drained, 2);
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn one_too_many_is_told_so_while_the_balancer_stops() {
+    let gate = Gate::new();
+    let origin = slow(&gate);
+    let mut lb = Lb::with(&[&origin], |config| (config.workers, config.connections) = (1, 1));
+    lb.wait_for_up(1);
+    let mut busy = in_flight(lb.address(), &origin);
+    let mut extra = lb.connect();
+    until("both are known", || lb.server().open_connections() == 2);
+    lb.begin_drain(LONG);
+    assert_eq!(extra.read_response().status, 503, "unasked, after a moment");
+    gate.open();
+    assert_eq!(busy.read_response().text(), "late");
+    drop((busy, extra));
+    assert_eq!(lb.wait_for_end(), Drained::Clean);
+}
+
+#[test]
+fn quit_lets_the_process_finish_however_long_that_takes() {
+    let gate = Gate::new();
+    let origin = slow(&gate);
+    let mut program = Program::balancer(&[origin.address()], &["--drain-timeout", "50ms"]);
+    let address = program.address();
+    let mut client = in_flight(address, &origin);
+    program.signal(Signal::QUIT);
+    program.until_it_says("stopping: 1 connection(s) open");
+    until("it does not listen any more", || refuses(address));
+    stays("it waits for the response", Duration::from_millis(500), || program.is_running());
+    gate.open();
+    assert_eq!(client.read_response().text(), "late");
+    drop(client);
+    let ended = program.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_process_without_connections_ends_at_once_though_one_was_served_before() {
+    let origin = Origin::answering("hello");
+    let program = Program::balancer(&[origin.address()], &["--drain-timeout", "1h"]);
+    get(program.address(), "/").expect_status(200);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait_for_end().code, Some(0));
 }

@@ -1,9 +1,9 @@
 //! Health: when a backend goes out and comes back by its checks, what counts as healthy, and what people are told.
 
-use crate::support::program::Program;
+use crate::support::program::{Program, balancer_words, command_with_descriptors};
 use crate::support::{Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until};
 use lb_threads::error::Cause;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,15 +69,92 @@ fn a_hanging_backend_is_out_within_period_plus_one_second_plus_two_timeouts() {
     assert!(back_after <= 2 * SECOND + timeout, "{back_after:?}");
 }
 
+/// Addresses that take connections, and never respond.
+fn silent(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
+    (listeners, addresses)
+}
+
 #[test]
 fn backends_that_hang_at_the_start_delay_it_by_two_seconds_at_most() {
-    let (hangs, healthy) = (Origin::named("hangs").health(Health::Hang), Origin::named("healthy"));
+    let (_listeners, hanging) = silent(2);
+    let mut config = config(&hanging);
+    config.health.timeout = 8 * SECOND;
     let start = Instant::now();
-    let lb = Lb::with(&[&hangs, &healthy], |config| config.health.timeout = 8 * SECOND);
+    let lb = Lb::start(config);
     let took = start.elapsed();
     assert!(took >= SECOND && took < 5 * SECOND, "the first round has two seconds: {took:?}");
+    assert_eq!((lb.up(), get(lb.address(), "/").status), (0, 503));
+}
+
+#[test]
+fn a_good_backend_serves_beside_two_hundred_that_hang_and_its_period_is_kept() {
+    let (_listeners, hanging) = silent(200);
+    let good = Origin::named("good");
+    let mut config = config(&[hanging, vec![good.address()]].concat());
+    config.health.timeout = 60 * SECOND;
+    let lb = Lb::start(config);
+    lb.wait_for_up(1);
+    assert_eq!(get(lb.address(), "/").text(), "good", "all first checks start at once");
+    until("it is checked again and again while the others hang", || good.health_checks() >= 4);
     assert_eq!(lb.up(), 1);
-    assert_eq!(get(lb.address(), "/").text(), "healthy");
+}
+
+#[test]
+fn there_are_no_more_checkers_than_checks_at_once() {
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    let balancer = Program::balancer(&[one.address(), two.address()], &["1"]);
+    until("both were checked three times", || one.health_checks() >= 3 && two.health_checks() >= 3);
+    let checkers = balancer.threads("checker-");
+    assert!((1..=2).contains(&checkers), "{checkers}");
+}
+
+#[test]
+fn a_backend_whose_check_was_answered_in_http10_gets_no_chunks() {
+    let health = b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let origin = Origin::echo().health(Health::Raw(health));
+    let lb = Lb::over(&[&origin]);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(exchange(lb.address(), format!("{head}5\r\nhello\r\n0\r\n\r\n")).text(), "hello");
+    assert_eq!(origin.only_request().header("Content-Length"), Some("5"));
+}
+
+#[test]
+fn checks_that_hang_take_no_more_descriptors_than_their_share() {
+    let (_listeners, mut backends) = silent(120);
+    let good = Origin::named("good");
+    backends.push(good.address());
+    let words = balancer_words(&backends, &["1", "--health-timeout", "1"]);
+    let balancer = Program::start(command_with_descriptors(128, words));
+    let address = balancer.address();
+    until("the good one serves", || get(address, "/").status == 200);
+    assert!(balancer.descriptors().len() < 128 / 2, "a quarter for checks: {}", balancer.descriptors().len());
+    assert!(!balancer.log().contains("cannot check"), "each check has a descriptor: {}", balancer.log());
+}
+
+#[test]
+fn a_balancer_that_was_there_before_its_backend_serves_soon_after_it_whatever_the_period() {
+    let address = refused_address();
+    let mut config = config(&[address]);
+    config.health.period = 60 * SECOND;
+    let lb = Lb::start(config);
+    assert_eq!(get(lb.address(), "/").status, 503);
+    let _origin = Origin::start_on(address, Script::named("late"));
+    lb.wait_for_up(1);
+    assert_eq!(get(lb.address(), "/").text(), "late");
+}
+
+#[test]
+fn a_backend_that_was_never_up_is_checked_soon_also_while_another_serves() {
+    let (good, address) = (Origin::named("good"), refused_address());
+    let mut config = config(&[good.address(), address]);
+    config.health.period = 60 * SECOND;
+    let lb = Lb::start(config);
+    assert_eq!(lb.up(), 1);
+    let _origin = Origin::start_on(address, Script::named("late"));
+    lb.wait_for_up(2);
+    assert_eq!(good.health_checks(), 1, "one that is up is left alone for its period");
 }
 
 #[test]
@@ -143,10 +220,7 @@ fn a_check_that_is_not_http_or_not_whole_has_failed() {
 #[test]
 fn a_check_names_its_host_and_path_and_ignores_a_proxy_in_the_environment() {
     let origin = Origin::start(Script::named("one")).health(Health::Scripted);
-    let mut command = crate::support::program::command(crate::support::program::balancer_words(
-        &[origin.address()],
-        &["--health-path", "/ready?full=1"],
-    ));
+    let mut command = crate::support::program::command(balancer_words(&[origin.address()], &["--health-path", "/ready?full=1"]));
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env(name, format!("http://{}", refused_address()));
     }
@@ -243,14 +317,14 @@ fn statuses(address: SocketAddr, count: usize) -> Vec<(u16, Option<String>)> {
 }
 
 #[test]
-fn the_last_backend_is_never_taken_out_by_failing_requests() {
+fn failing_requests_never_take_the_last_backend_out() {
     let (one, two) = (resetting(), resetting());
     let lb = Lb::with(&[&one, &two], |config| config.health.period = 10 * SECOND);
     lb.wait_for_up(2);
     for answer in statuses(lb.address(), 30) {
         assert_eq!(answer, (502, Some("backend_closed".to_owned())), "the truth, rather than `no backend`");
     }
-    assert_eq!(lb.up(), 1, "one of the two is out, the last one stays");
+    assert_eq!(lb.up(), 2, "if failed requests would take all out, all serve");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Too much of everything: connections beyond the limit, no descriptors left, garbage by the thousand.
 
-use crate::support::program::{self, Program};
-use crate::support::{Client, Gate, Lb, Origin, Step, comes_true, get, until};
+mod descriptors;
+
+use crate::support::program::Program;
+use crate::support::{Client, Lb, Origin, get, stays, until};
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
-use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
@@ -67,21 +68,41 @@ fn when_connections_close_others_are_served_again() {
 #[test]
 fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them() {
     let origin = Origin::answering("hello");
-    let lb = for_four(&origin);
+    let lb = Lb::with(&[&origin], |config| (config.connections, config.rejections) = (4, 20));
+    lb.wait_for_up(1);
     let clients = four_clients(&lb);
-    // 256 more are answered properly; those beyond them at once, unasked.
-    let mut extra: Vec<Client> = (0..300).map(|_| lb.connect()).collect();
+    // 20 more wait for their requests; those beyond them are told at once, unasked.
+    let mut extra: Vec<Client> = (0..100).map(|_| lb.connect()).collect();
     let last = extra.last_mut().expect("there are many").read_head();
     assert_eq!((last.status, last.header("X-LB-Error"), last.says_close()), (503, Some("overload"), true));
     assert!(last.header("Date").is_some() && last.header("Retry-After").is_some(), "{last:?}");
-    until("the limit holds", || lb.server().open_connections() == 260);
+    until("the limit holds", || lb.server().open_connections() == 24);
     assert_eq!(extra[0].get("/").status, 503);
     drop((extra, clients));
     until("all are gone", || lb.server().open_connections() == 0);
     let totals = lb.totals();
-    assert_eq!((totals.connections, totals.closed_in_all()), (304, 304), "each has a reason, those turned away as well");
-    assert!(totals.closed(Reason::Overload) >= 44 && totals.failed(Cause::Overload) >= 44, "{totals:?}");
+    assert_eq!((totals.connections, totals.closed_in_all()), (104, 104), "each has a reason, those turned away as well");
+    assert!(totals.closed(Reason::Overload) >= 80 && totals.failed(Cause::Overload) >= 80, "{totals:?}");
     assert_eq!(get(lb.address(), "/").text(), "hello");
+}
+
+#[test]
+fn a_request_that_comes_after_its_rejection_meets_no_reset_for_a_moment() {
+    let origin = Origin::answering("hello");
+    let lb = Lb::with(&[&origin], |config| (config.connections, config.rejections) = (1, 1));
+    lb.wait_for_up(1);
+    let mut served = lb.connect();
+    served.get("/").expect_status(200);
+    let held = lb.connect();
+    until("both are known", || lb.server().open_connections() == 2);
+    let mut told = lb.connect();
+    lb.wait_for_closed(Reason::Overload, 1);
+    assert_eq!(told.get("/").status, 503, "at once, before it asked");
+    assert!(told.at_end());
+    stays("no reset comes", Duration::from_millis(200), || told.try_send("x").is_ok());
+    until("it is closed, though nobody else comes", || told.try_send("x").is_err());
+    drop(held);
+    assert_eq!(served.get("/").text(), "hello");
 }
 
 #[test]
@@ -95,84 +116,6 @@ fn a_connection_beyond_the_limit_that_says_nothing_is_told_soon() {
     assert!(response.says_close() && silent.at_end());
     drop(silent);
     lb.wait_for_closed(Reason::Overload, 1);
-}
-
-#[test]
-fn a_process_without_free_descriptors_lives_on_and_serves_again() {
-    let origin = Origin::answering("hello");
-    let words = program::balancer_words(&[origin.address()], &["1", "--workers", "2", "--health-timeout", "500ms"]);
-    let mut program = Program::start(program::command_with_descriptors(80, words));
-    let address = program.address();
-    program.until_it_says("the limit of open files is 80");
-    get(address, "/").expect_status(200);
-    let crowd: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
-    program.until_it_says("cannot accept connections");
-    // Meanwhile two checks are due, and cannot be made: that is no fault of the backend.
-    comes_true_for(Duration::from_millis(2_500), || program.log().contains(" down "));
-    assert!(program.is_running(), "{}", program.log());
-    drop(crowd);
-    program.until_it_says("accepting connections again");
-    let answer = || TcpStream::connect(address).is_ok() && get(address, "/").status == 200;
-    until("it serves again", answer);
-    let log = program.log();
-    assert!(!log.contains(" down "), "its own shortage is no reason to take a backend out: {log}");
-    assert!(log.lines().filter(|line| line.contains("cannot accept")).count() <= 3, "it does not flood its log: {log}");
-    program.signal(Signal::TERM);
-    let ended = program.wait_for_end();
-    assert!(ended.code == Some(0) && !ended.stderr.contains("panicked"), "{ended:?}");
-}
-
-#[test]
-fn descriptors_that_come_and_go_do_not_flood_the_log() {
-    let origin = Origin::answering("hello");
-    let words = program::balancer_words(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
-    let program = Program::start(program::command_with_descriptors(80, words));
-    let address = program.address();
-    let mut crowd: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
-    program.until_it_says("cannot accept connections");
-    // Each one that leaves makes room for one that waits, and then there is none again.
-    for _ in 0..40 {
-        let before = program.descriptors();
-        crowd.remove(0);
-        until("another has its place", || {
-            let now = program.descriptors();
-            now.len() == before.len() && now != before
-        });
-    }
-    let log = program.log();
-    let lines = log.lines().filter(|line| line.contains("accept")).count();
-    assert!(lines <= 4, "{lines} lines about accepting in a moment: {log}");
-}
-
-/// Waits until it is so, but not longer than this.
-fn comes_true_for(span: Duration, condition: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + span;
-    comes_true(|| condition() || std::time::Instant::now() >= end);
-}
-
-#[test]
-fn a_request_that_finds_no_descriptor_for_its_backend_is_told_overload() {
-    let gate = Gate::new();
-    let origin = Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(crate::support::ok("late"))]);
-    let words = program::balancer_words(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
-    let program = Program::start(program::command_with_descriptors(80, words));
-    let address = program.address();
-    let mut asking: Vec<Client> = (0..8).map(|_| Client::connect(address)).collect();
-    // Those beyond the limit of connections hold descriptors as well.
-    let idle: Vec<TcpStream> = (0..90).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
-    program.until_it_says("cannot accept connections");
-    for client in &mut asking {
-        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    }
-    for client in &mut asking {
-        let response = client.read_response();
-        assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")), "{response:?}");
-    }
-    assert_eq!(origin.count(), 0);
-    drop((idle, asking));
-    gate.open();
-    until("it serves again", || get(address, "/").status == 200);
-    assert!(!program.log().contains(" down "), "{}", program.log());
 }
 
 /// Sends garbage on so many short connections: some are closed at once, some are read to their end, some are reset.

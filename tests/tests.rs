@@ -5,6 +5,7 @@
 mod support;
 mod support_works;
 
+mod chaos;
 mod cli;
 mod drain;
 mod failover;

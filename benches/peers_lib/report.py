@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from .measure import Work
-from .servers import LARGE, SMALL
+from .servers import BEFORE, LARGE, SMALL
 
 OURS = "lb-threads"
 IDLE_BYTES_BAR = 256
@@ -69,6 +69,7 @@ class Block:
     figures: tuple
     values: dict  # balancer -> figure's key -> number
     ratios: dict  # figure's key -> lb-threads to the better peer
+    changes: dict  # figure's key -> lb-threads to the lb-threads before
     bars: dict  # figure's key -> (text of the bar, whether it is met)
     runs: dict  # balancer -> what each round gave
 
@@ -86,7 +87,14 @@ def combined(figures, runs):
 
 def ratios_to_better_peer(figures, values):
     """For each figure on its own: the better peer may be nginx in one and HAProxy in another."""
-    peers = [found for name, found in values.items() if name != OURS]
+    return ratios_to_best(figures, values, [found for name, found in values.items() if name not in (OURS, BEFORE)])
+
+
+def ratios_to_before(figures, values):
+    return ratios_to_best(figures, values, [values[BEFORE]] if BEFORE in values else [])
+
+
+def ratios_to_best(figures, values, peers):
     if OURS not in values or not peers:
         return {}
     ratios = {}
@@ -109,7 +117,7 @@ def load_block(work: Work, runs):
             # What is printed is what is judged: a ratio that is shown as 1.00 meets a bar of 1.00.
             shown = round(ratios[key], 2)
             bars[key] = (f"{'≥' if more else '≤'} {bar:.2f}", shown >= bar if more else shown <= bar)
-    return Block(work.title, LOAD_FIGURES, values, ratios, bars, runs)
+    return Block(work.title, LOAD_FIGURES, values, ratios, ratios_to_before(LOAD_FIGURES, values), bars, runs)
 
 
 def idle_block(count, runs):
@@ -124,7 +132,8 @@ def idle_block(count, runs):
             "closed": ("0", ours["closed"] == 0),
         }
     title = f"{count:,} idle keep-alive connections, each after one request"
-    return Block(title, IDLE_FIGURES, values, ratios_to_better_peer(IDLE_FIGURES, values), bars, runs)
+    ratios, changes = ratios_to_better_peer(IDLE_FIGURES, values), ratios_to_before(IDLE_FIGURES, values)
+    return Block(title, IDLE_FIGURES, values, ratios, changes, bars, runs)
 
 
 def rows_of(block):
@@ -135,6 +144,9 @@ def rows_of(block):
     if block.ratios:
         ratios = (f"{block.ratios[f.key]:.2f}" if f.key in block.ratios else "" for f in block.figures)
         rows.append(["ratio to better peer", *ratios])
+    if block.changes:
+        changes = (f"{block.changes[f.key]:.3f}" if f.key in block.changes else "" for f in block.figures)
+        rows.append(["ratio to before", *changes])
     if block.bars:
         bars = [block.bars.get(f.key) for f in block.figures]
         rows.append(["bar", *(bar[0] if bar else "" for bar in bars)])

@@ -15,10 +15,13 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
 BALANCERS = ("lb-threads", "nginx", "haproxy")
+# Another lb-threads, to compare with.
+BEFORE = "before"
 SMALL, LARGE = "/small", "/large"
 BODY_BYTES = {SMALL: 1024, LARGE: 1024 * 1024}
 BACKENDS = 3
@@ -77,7 +80,7 @@ def build_binary():
 
 def version_of(name, path):
     """The version that a program tells, for the report."""
-    flag = "--version" if name == "lb-threads" else "-v"
+    flag = "--version" if name in ("lb-threads", BEFORE) else "-v"
     try:
         said = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
@@ -210,8 +213,9 @@ def start_backends(site):
 
 
 def start_balancer(name, site):
-    makers = {"lb-threads": lb_threads_command, "nginx": nginx_command, "haproxy": haproxy_command}
-    return start(name, makers[name], site)
+    makers = {"nginx": nginx_command, "haproxy": haproxy_command}
+    ours = partial(lb_threads_command, name)
+    return start(name, makers.get(name, ours), site)
 
 
 def nginx_files(site, name):
@@ -312,7 +316,7 @@ listen balancer
     return [site.tools["haproxy"], "-db", "-f", str(config)]
 
 
-def lb_threads_command(site, ports):
+def lb_threads_command(name, site, ports):
     backends = [word for port in site.backends.ports for word in ("-b", f"127.0.0.1:{port}")]
     listen = ["--host", "127.0.0.1", "--port", str(ports[0])]
-    return [site.tools["lb-threads"], "10", *listen, *backends, "--admin", "off", "--log-level", "error"]
+    return [site.tools[name], "10", *listen, *backends, "--admin", "off", "--log-level", "error"]

@@ -52,7 +52,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         health: HealthConfig { period: PERIOD, ..HealthConfig::default() },
         ..Config::default()
     };
-    let exit_code = serve::balance(config, |server| introduce(server, &backends));
+    let exit_code = serve::balance(config, log.as_ref(), |server| introduce(server, &backends));
     drop(backends);
     if let Some(log) = log {
         log.flush_for_exit();

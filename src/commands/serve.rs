@@ -7,7 +7,7 @@ use crate::server::{Drained, Server};
 use crate::threads::log_writer::{self, LogWriter};
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(log.as_ref(), &error.message, error.exit_code),
     };
-    let exit_code = balance(config, |_| {});
+    let exit_code = balance(config, log.as_ref(), |_| {});
     if let Some(log) = log {
         log.flush_for_exit();
     }
@@ -32,25 +32,25 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 /// Serves until told to stop. `ready` is called once the balancer listens.
-pub fn balance(config: Config, ready: impl FnOnce(&Server)) -> ExitCode {
+pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
     // Before anything else that a signal should end properly.
     let signals = match stop_signals() {
         Ok(signals) => signals,
-        Err(error) => return fail(None, &format!("cannot watch for signals: {error}"), FAILED),
+        Err(error) => return fail(log, &format!("cannot watch for signals: {error}"), FAILED),
     };
     let drain_timeout = config.timeouts.drain;
     describe(&config);
     let server = match Server::start(config) {
         Ok(server) => server,
-        Err(error) => return fail(None, &error.to_string(), FAILED),
+        Err(error) => return fail(log, &error.to_string(), FAILED),
     };
     for address in server.addresses() {
         log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
     }
     ready(&server);
     // An error means that no signal can come any more: then there is nothing to stop for.
-    let _ = signals.recv();
-    drain(server, drain_timeout, &signals)
+    let stop = signals.recv().unwrap_or(Stop::InTime);
+    drain(server, (stop == Stop::InTime).then_some(drain_timeout), &signals)
 }
 
 fn describe(config: &Config) {
@@ -67,9 +67,10 @@ fn describe(config: &Config) {
     }
 }
 
-fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitCode {
+fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
+    let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
-        "stopping: {} connection(s) open, up to {timeout:?} for what is in flight; once more to stop now",
+        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop at once",
         server.open_connections()
     );
     server.begin_drain(timeout);
@@ -94,26 +95,36 @@ fn drain(mut server: Server, timeout: Duration, signals: &Receiver<()>) -> ExitC
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
         Drained::Cut(count) => {
-            log::warn!("{count} connection(s) were cut: they were still busy after {timeout:?}");
+            log::warn!("{count} connection(s) were cut: they were still busy after {:?}", timeout.unwrap_or_default());
             ExitCode::from(CUT)
         }
     }
 }
 
-/// A message for each SIGINT and SIGTERM. HUP, USR1 and USR2 will mean something later; they must not end the program.
-fn stop_signals() -> io::Result<Receiver<()>> {
+/// How a signal wants the balancer to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// INT and TERM: what is in flight may take the drain timeout.
+    InTime,
+    /// QUIT: what is in flight may take as long as it takes.
+    Unhurried,
+}
+
+/// A message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 will mean something later; they must not end the program.
+fn stop_signals() -> io::Result<Receiver<Stop>> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let from_terminal = sender.clone();
     ctrlc::set_handler(move || {
-        let _ = from_terminal.send(());
+        let _ = from_terminal.send(Stop::InTime);
     })
     .map_err(io::Error::other)?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             match signal {
                 SIGHUP | SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored: this version does nothing at it"),
-                _ => drop(sender.send(())),
+                SIGQUIT => drop(sender.send(Stop::Unhurried)),
+                _ => drop(sender.send(Stop::InTime)),
             }
         }
     })?;
@@ -125,11 +136,12 @@ pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     log_writer::install(level).ok()
 }
 
-/// Says on stderr in one line why the program ends.
+/// Says on stderr why the program ends: one line, and the last one.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
-    if let Some(log) = log {
-        log.flush_for_exit();
+    let line = format!("lb-threads: {message}");
+    match log {
+        Some(log) => log.end_with(&line),
+        None => eprintln!("{line}"),
     }
-    eprintln!("lb-threads: {message}");
     ExitCode::from(exit_code)
 }

@@ -5,10 +5,13 @@
 //! balancer (listening, limits of the machine) is here as well, and runs on the main thread.
 
 mod buffer;
+#[cfg(test)]
+pub(crate) mod masked;
 mod pipe;
 mod poller;
 mod slots;
 mod stream;
+mod transport;
 
 pub use buffer::{Buffer, Buffers};
 pub use pipe::{Pipe, Pipes};
@@ -20,6 +23,7 @@ use crate::config;
 use rustix::io::Errno;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 /// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit that
 /// nothing is delayed: one system call less for each.
@@ -28,6 +32,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     rustix::net::listen(&listener, config::BACKLOG)?;
     Ok(listener)
+}
+
+/// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted sockets inherit it, where it has no
+/// effect: nothing blocks on them.
+pub fn set_accept_timeout(listener: &TcpListener, timeout: Option<Duration>) {
+    // Fails only for a duration of zero.
+    let _ = rustix::net::sockopt::set_socket_timeout(listener, rustix::net::sockopt::Timeout::Recv, timeout);
 }
 
 /// Ends a listening socket: a blocked `accept` returns with an error.

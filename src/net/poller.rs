@@ -3,12 +3,12 @@
 //! A socket is registered once, for both directions, and stays registered until it is closed. The worker's wait is the only
 //! place where it blocks.
 
-use super::{SlotKey, Stream};
+use super::SlotKey;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -103,9 +103,9 @@ impl Poller {
     }
 
     /// Registers a socket for good, both directions. Closing it ends the registration.
-    pub fn register(&self, stream: &Stream, source: Source) -> io::Result<()> {
+    pub fn register(&self, socket: impl AsFd, source: Source) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, stream, source.to_data(), flags)?)
+        Ok(epoll::add(&self.epoll, socket, source.to_data(), flags)?)
     }
 
     /// Waits until a socket is ready, `timeout` has passed or the waker is used, and puts what happened into `events`.

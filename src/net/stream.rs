@@ -4,16 +4,14 @@
 //! that it has nothing, or took less than it was given. Nothing here ever waits.
 
 use super::pipe::Pipe;
+use super::transport::Transport;
 use super::{Buffer, Event};
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::EventFlags;
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
-use rustix::pipe::SpliceFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 /// What came of an attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub enum Read {
 /// A connected socket with its readiness.
 #[derive(Debug)]
 pub struct Stream {
-    socket: TcpStream,
+    transport: Transport,
     readable: bool,
     writable: bool,
     /// The other side's FIN was seen: no further event will announce the end, so a short read must not clear `readable`.
@@ -40,14 +38,23 @@ pub struct Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.transport.as_fd()
     }
 }
 
 impl Stream {
     /// Takes over a socket that was just accepted. Its first event tells whether bytes are there.
     pub fn accepted(socket: TcpStream) -> Self {
-        Self { socket, readable: false, writable: true, hung_up: false, broken: false }
+        Self { transport: Transport::Plain(socket), readable: false, writable: true, hung_up: false, broken: false }
+    }
+
+    /// Masks all bytes from now on.
+    #[cfg(test)]
+    pub(crate) fn mask(&mut self) {
+        if let Transport::Plain(socket) = &self.transport {
+            let socket = socket.try_clone().expect("a descriptor is free");
+            self.transport = Transport::Masked(Box::new(super::masked::Masked::new(socket)));
+        }
     }
 
     /// Starts connecting. The connect is over when [`Stream::connected`] says so.
@@ -61,13 +68,13 @@ impl Stream {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(errno) => return Err(errno.into()),
         }
-        Ok(Self { socket: TcpStream::from(socket), readable: false, writable: false, hung_up: false, broken: false })
+        Ok(Self { writable: false, ..Self::accepted(TcpStream::from(socket)) })
     }
 
     /// Whether a connect that was started has succeeded; an error if it has failed.
     pub fn connected(&mut self) -> io::Result<bool> {
         if self.broken || self.writable {
-            sockopt::socket_error(&self.socket)??;
+            sockopt::socket_error(self.transport.socket())??;
         }
         if self.broken {
             return Err(Errno::CONNRESET.into());
@@ -104,11 +111,10 @@ impl Stream {
         }
         let room = buffer.room();
         debug_assert!(room > 0, "a read without room would look like the end");
-        let receive = || rustix::net::recv(&self.socket, spare_capacity(buffer.tail()), RecvFlags::DONTWAIT);
-        match retry_on_intr(receive) {
-            Ok((_, 0)) => Ok(Read::End),
-            Ok((_, count)) => {
-                self.readable = count == room || self.hung_up;
+        match self.transport.receive(buffer.tail()) {
+            Ok(0) => Ok(Read::End),
+            Ok(count) => {
+                self.readable = count == room || self.hung_up || !self.transport.is_direct();
                 Ok(Read::Bytes(count))
             }
             Err(Errno::AGAIN) => {
@@ -124,7 +130,7 @@ impl Stream {
         if !self.writable {
             return Ok(0);
         }
-        match retry_on_intr(|| rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)) {
+        match self.transport.send(bytes) {
             Ok(count) => {
                 self.writable = count == bytes.len();
                 Ok(count)
@@ -155,11 +161,14 @@ impl Stream {
     /// Whether the other side has neither sent nor closed, whatever events have told, and notes it. One system call, nothing is
     /// consumed.
     pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0_u8; 1];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let is_quiet = matches!(rustix::net::recv(&self.socket, &mut byte[..], flags), Err(Errno::AGAIN));
+        let is_quiet = self.transport.is_quiet();
         self.readable = !is_quiet;
         is_quiet
+    }
+
+    /// Whether bytes may move through a pipe inside the kernel.
+    pub fn can_splice(&self) -> bool {
+        self.transport.is_direct()
     }
 
     /// Moves up to `limit` bytes from the socket into a pipe. The socket must be in non-blocking mode.
@@ -167,8 +176,7 @@ impl Stream {
         if !self.readable {
             return Ok(Read::Blocked);
         }
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        match retry_on_intr(|| rustix::pipe::splice(&self.socket, None, pipe.entry(), None, limit, flags)) {
+        match self.transport.splice_to(pipe, limit) {
             Ok(0) => Ok(Read::End),
             Ok(count) => {
                 pipe.filled(count);
@@ -188,8 +196,7 @@ impl Stream {
         if !self.writable {
             return Ok(0);
         }
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        match retry_on_intr(|| rustix::pipe::splice(pipe.exit(), None, &self.socket, None, pipe.len(), flags)) {
+        match self.transport.splice_from(pipe) {
             Ok(count) => {
                 pipe.drained(count);
                 Ok(count)
@@ -204,18 +211,16 @@ impl Stream {
 
     /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its flags say.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(on)
+        self.transport.socket().set_nonblocking(on)
     }
 
     /// Makes the close a reset: the other side must not take what it got for all there is.
     pub fn reset_on_close(&self) {
-        // Fails only if the connection is gone, and then there is nobody to mislead.
-        let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+        self.transport.reset_on_close();
     }
 
     /// Tells the other side that nothing more will come.
     pub fn shutdown_write(&self) {
-        // Fails only if the connection is gone, and then there is nobody to tell.
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        self.transport.shutdown_write();
     }
 }

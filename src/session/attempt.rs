@@ -1,288 +1,185 @@
-//! Attempts: choosing a backend, a connection to it, and what happens when an attempt fails before it was answered.
+//! One attempt at one backend: a slot there and a connection to it. Knows no HTTP.
 
-use super::exchange::Exchange;
-use super::{Client, Context, Deadline, Flow, State, trace};
-use crate::config::{self, Timeout};
+use super::context::{Context, Deadline};
+use super::stop::{AttemptError, Stop};
+use crate::config::Timeout;
 use crate::error::Cause;
-use crate::net::{self, SlotKey, Stream};
+use crate::net;
+use crate::net::SlotKey;
 use crate::upstream::backend::{Backend, Connecting, InFlight};
-use crate::upstream::cluster::Picked;
-use crate::upstream::connections::Connections;
+use crate::upstream::connections::{Connection, Connections};
 use crate::upstream::health::Outcome;
-use crate::upstream::retry::{self, Failed, Failure, Next};
-use crate::wire::Body;
-use crate::wire::rewrite::{self, RequestEnd};
-use std::fmt::Display;
+use crate::upstream::retry::Failed;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// What all attempts have in common.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    /// Backends that are no use any more: it has failed there, or they do not know the body's framing.
-    pub(super) tried: Vec<usize>,
-    pub(super) failed_backends: usize,
-    pub(super) last_failure: Option<Cause>,
-    /// The next attempt is a retry of one that failed like this.
-    pub(super) retry_of: Option<Failed>,
-    /// Until when a backend must answer; all attempts share it. Counted from the request's last byte.
-    pub(super) first_byte_deadline: Option<Deadline>,
-    /// Until when a backend must say 100 to a client that waits for it.
-    pub(super) continue_deadline: Option<Deadline>,
-}
-
-/// One try against one backend.
+/// One attempt at one backend.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The backend, and the place at it until it is done or has failed.
-    pub(super) in_flight: Option<InFlight>,
-    /// The backend connection in use.
-    pub(super) link: Option<SlotKey>,
-    /// Counts the connect while it is in progress.
-    pub(super) connecting: Option<Connecting>,
-    pub(super) connect_deadline: Deadline,
-    pub(super) started: Instant,
-    pub(super) is_reused: bool,
+    /// The slot at the backend until it is done or has failed.
+    slot: InFlight,
+    /// The connection in use; none before it is opened and after it is released.
+    connection: Option<SlotKey>,
+    connecting: Option<Connecting>,
+    connect_deadline: Deadline,
+    started: Instant,
+    is_reused: bool,
+    /// The backend was in the healthy set when the attempt began, rather than a trial or a last resort.
+    began_healthy: bool,
+}
+
+/// Which idle connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    /// None: one has just died.
+    Never,
+    /// Those that are seen to be open once more: the request may not be sent twice.
+    Verified,
+    /// Any.
+    Any,
+}
+
+/// How far an attempt is when it has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is on an idle connection.
+    Reused,
+    /// It has begun to connect.
+    Connecting,
 }
 
 impl Attempt {
-    pub(super) fn none(context: &Context<'_>) -> Self {
-        let connect_deadline = context.deadline(Timeout::Connect);
-        Self { in_flight: None, link: None, connecting: None, connect_deadline, started: context.now, is_reused: false }
-    }
-
-    /// The connection to the backend, if there is one.
-    pub(super) fn stream<'c>(&self, connections: &'c mut Connections) -> Option<&'c mut Stream> {
-        connections.get(self.link?).map(|connection| &mut connection.stream)
-    }
-}
-
-/// Whether a backend will do for the request's body.
-enum Fit {
-    Ready,
-    /// It knows no chunks: the body must be taken in whole first.
-    AfterCollecting,
-    /// It knows no chunks, and some were sent already.
-    Unsuitable,
-}
-
-impl Exchange {
-    /// State `Dispatch`.
-    pub(super) fn dispatch(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let chosen = self.collected.backend.take().and_then(|backend| context.cluster.pick_again(&backend));
-        if let Some(in_flight) = chosen {
-            return self.start_attempt(in_flight, true, client, context);
-        }
-        let was_called = std::mem::take(&mut self.seat.was_called);
-        if !was_called && context.cluster.queue().has_waiters() && context.cluster.has_untried(&self.history.tried) {
-            return self.join_queue(client, context);
-        }
-        loop {
-            match context.cluster.pick(&self.history.tried, self.request.is_idempotent, context.now) {
-                Picked::Backend(in_flight) => match self.settle_framing(in_flight.backend()) {
-                    Fit::Ready => {
-                        if was_called {
-                            // It may have got another place than the one it was called for.
-                            context.cluster.call_next();
-                        }
-                        return self.start_attempt(in_flight, true, client, context);
-                    }
-                    // The place is not held meanwhile: a slow client would block it. But it is still that backend's turn.
-                    Fit::AfterCollecting => {
-                        self.collected.backend = Some(Arc::clone(in_flight.backend()));
-                        return Flow::Goto(State::Collect);
-                    }
-                    Fit::Unsuitable => self.history.tried.push(in_flight.backend().id),
-                },
-                Picked::AllFull => return self.join_queue(client, context),
-                Picked::NoneUp => {
-                    // If it was called, the place is for the next one.
-                    context.cluster.call_next();
-                    return self.refuse(self.history.last_failure.unwrap_or(Cause::NoBackend), client, context);
-                }
-            }
+    pub(super) fn new(slot: InFlight, context: &Context<'_>) -> Self {
+        Self {
+            began_healthy: slot.backend().serves(),
+            slot,
+            connection: None,
+            connecting: None,
+            connect_deadline: context.deadline(Timeout::Connect),
+            started: context.now,
+            is_reused: false,
         }
     }
 
-    /// Settles how the body is framed for a backend.
-    fn settle_framing(&mut self, backend: &Backend) -> Fit {
-        match (self.request.is_chunked, self.request_end) {
-            (false, _) => self.request_end = Some(RequestEnd::Plain),
-            (true, None) if backend.speaks_http10() => return Fit::AfterCollecting,
-            (true, None) => self.request_end = Some(RequestEnd::Chunked),
-            // Chunks went to another backend before; this one does not know them.
-            (true, Some(RequestEnd::Chunked)) if backend.speaks_http10() => return Fit::Unsuitable,
-            (true, Some(_)) => {}
-        }
-        Fit::Ready
+    pub(super) fn backend(&self) -> &Arc<Backend> {
+        self.slot.backend()
     }
 
-    /// Starts an attempt against a backend: on an idle connection if `idle_allowed`, else on a fresh one.
-    pub(super) fn start_attempt(
-        &mut self,
-        in_flight: InFlight,
-        idle_allowed: bool,
-        client: &mut Client,
-        context: &mut Context<'_>,
-    ) -> Flow {
-        // Paid here, where there is somebody to send it to: only what is really sent again draws on the budget.
-        if let Some(failed) = self.history.retry_of.take() {
-            if retry::draws_on_budget(failed) && !context.budget.spend(context.now) {
-                return self.refuse(self.history.last_failure.unwrap_or(Cause::BackendClosed), client, context);
-            }
-            context.counters.retries.add(1);
+    /// The connection, while there is one.
+    pub(super) fn connection<'c>(&self, connections: &'c mut Connections) -> Option<&'c mut Connection> {
+        connections.get(self.connection?)
+    }
+
+    /// Takes an idle connection, or begins to connect. Our own shortages are no failure of the backend.
+    pub(super) fn open(&mut self, reuse: Reuse, context: &mut Context<'_>) -> Result<Opened, Stop> {
+        let backend = self.slot.backend();
+        if reuse != Reuse::Never {
+            let is_verified = reuse == Reuse::Verified;
+            self.connection = context.connections.check_out(backend, context.key, is_verified, context.now);
         }
-        let backend = in_flight.backend();
-        self.attempt.started = context.now;
-        self.end_head_for(backend, client);
-        self.attempt.link = if idle_allowed {
-            // What may not be sent again, or not from its start, must not be lost to a connection that the backend has closed.
-            let must_be_quiet = !self.request.is_idempotent || !self.upload.is_done();
-            context.connections.check_out(backend, context.key, must_be_quiet, context.now)
-        } else {
-            None
-        };
-        self.attempt.is_reused = self.attempt.link.is_some();
-        if self.attempt.is_reused {
-            self.attempt.in_flight = Some(in_flight);
-            context.counters.backend_reuses.add(1);
-            return Flow::Goto(State::RequestBody);
+        self.is_reused = self.connection.is_some();
+        if self.is_reused {
+            context.local.counters.backend_reuses.add(1);
+            return Ok(Opened::Reused);
         }
-        let opened = context.connections.open(backend, context.key, context.now);
-        self.attempt.connecting = opened.is_ok().then(|| Connecting::new(backend));
-        self.attempt.connect_deadline = context.deadline(Timeout::Connect);
-        self.attempt.in_flight = Some(in_flight);
-        match opened {
-            Ok(link) => {
-                self.attempt.link = Some(link);
-                context.counters.backend_connects.add(1);
-                Flow::Goto(State::Connect)
+        match context.connections.open(backend, context.key, context.now) {
+            Ok(connection) => {
+                self.connecting = Some(Connecting::new(backend));
+                self.connection = Some(connection);
+                context.local.counters.backend_connects.add(1);
+                Ok(Opened::Connecting)
             }
             Err(error) if net::is_shortage(&error) => {
-                log::warn!("cannot open a connection to backend {}: {error}", self.backend_name());
-                self.refuse(Cause::Overload, client, context)
+                log::warn!("cannot open a connection to backend {}: {error}", backend.name);
+                Err(Cause::Overload.into())
             }
-            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
+            Err(error) => Err(AttemptError::connect(&error).into()),
         }
     }
 
-    /// Writes the part of the head that depends on the backend, and behind it a body that was collected for the first attempt.
-    fn end_head_for(&mut self, backend: &Backend, client: &Client) {
-        let mut end = Vec::new();
-        let host = (!self.request.has_host).then_some(backend.name.as_str());
-        rewrite::request_end(&mut end, host, self.request_end.unwrap_or(RequestEnd::Plain));
-        self.outbound.start_attempt(&end);
-        self.outbound.tail().extend_from_slice(&std::mem::take(&mut self.collected.body));
-        if log::log_enabled!(log::Level::Debug) {
-            trace::head(client.peer, &format!("→ sent to {}", backend.name), self.outbound.kept(), Body::None, b"");
-        }
-    }
-
-    /// State `Connect`.
-    pub(super) fn connect(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let connected = match self.attempt.stream(context.connections) {
-            Some(backend) => backend.connected(),
-            None => Ok(false),
-        };
+    /// Whether the connect has succeeded; until when it may take, if it is in progress.
+    pub(super) fn poll_connect(&mut self, context: &mut Context<'_>) -> Result<Option<Deadline>, Stop> {
+        let connected = self.connection(context.connections).map_or(Ok(false), |connection| connection.stream.connected());
         match connected {
             Ok(true) => {
-                self.attempt.connecting = None;
-                Flow::Goto(State::RequestBody)
+                self.connecting = None;
+                Ok(None)
             }
-            Ok(false) if context.has_expired() => {
-                let finding = "the connect timed out";
-                self.fail_attempt(Failed::Connect, Cause::ConnectTimeout, &finding, client, context)
+            Ok(false) if self.connect_deadline.has_passed(context.now) => {
+                Err(AttemptError::new(Failed::Connect, Cause::ConnectTimeout, "the connect timed out").into())
             }
-            Ok(false) => Flow::wait(self.attempt.connect_deadline),
-            Err(error) => self.fail_attempt(Failed::Connect, Cause::ConnectFailed, &error, client, context),
+            Ok(false) => Ok(Some(self.connect_deadline)),
+            Err(error) => Err(AttemptError::connect(&error).into()),
         }
     }
 
-    /// An attempt has failed before any byte of an answer. Judges the backend and follows the retry contract.
-    pub(super) fn fail_attempt(
-        &mut self,
-        failed: Failed,
-        cause: Cause,
-        finding: &dyn Display,
-        client: &mut Client,
-        context: &mut Context<'_>,
-    ) -> Flow {
-        let mut in_flight = self.attempt.in_flight.take().expect("an attempt has a backend");
-        if let (Failed::Reused { .. }, Some(link)) = (failed, self.attempt.link) {
-            context.counters.stale_reuses.add(1);
-            context.connections.note_stale(link, self.attempt.started, context.now);
-        }
-        self.drop_link(context);
-        self.history.last_failure = Some(cause);
+    /// The failure of a connection that ended before a byte of a response; `written` says whether a byte of the request went out.
+    pub(super) fn closed(&self, written: bool, detail: String) -> AttemptError {
+        let failed = if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+        AttemptError::new(failed, Cause::BackendClosed, detail)
+    }
+
+    /// Tells the cluster that the backend has responded.
+    pub(super) fn note_response(&self, is_http10: bool, context: &Context<'_>) {
+        self.backend().note_version(is_http10);
+        context.cluster.answered(self.backend(), self.started, context.now);
+    }
+
+    /// Tells the cluster how the attempt has failed, as far as that says something about the backend's health.
+    pub(super) fn note_failure(&self, failed: Failed, detail: &str, context: &mut Context<'_>) {
+        let backend = self.backend();
         let outcome = match failed {
-            Failed::Connect | Failed::Fresh { written: false } => Some(Outcome::ConnectFailed),
-            Failed::Fresh { written: true } => Some(Outcome::SendFailed),
+            Failed::Connect | Failed::Fresh { written: false } => Outcome::ConnectFailed,
+            Failed::Fresh { written: true } => Outcome::SendFailed,
+            Failed::BadResponse => {
+                log::info!("bad answer from backend {}: {detail}", backend.name);
+                Outcome::SendFailed
+            }
             // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => None,
+            Failed::Reused { .. } => return self.note_stale(context),
+            // It is judged already.
+            Failed::MarkedDown => return,
         };
-        if let Some(outcome) = outcome {
-            context.cluster.failed(in_flight.backend(), outcome, &finding.to_string(), self.attempt.started, context.now);
-        }
-        if failed == Failed::Connect && !self.outbound.has_body() && !self.upload.is_done() {
-            // Nobody has heard of the body yet, and it was not taken in either: how it is framed is open again.
-            self.request_end = None;
-        }
-        let failure = Failure {
-            failed,
-            idempotent: self.request.is_idempotent,
-            replayable: self.outbound.is_replayable() && self.answer.interims == 0,
-        };
-        let next = retry::decide(failure);
-        let is_other = next == Next::OtherBackend;
-        if is_other {
-            self.history.failed_backends += 1;
-            self.history.tried.push(in_flight.backend().id);
-        }
-        let goes_on = next != Next::GiveUp && !(is_other && self.history.failed_backends >= config::ATTEMPTS);
-        if !goes_on {
-            self.attempt.in_flight = Some(in_flight);
-            return self.refuse(cause, client, context);
-        }
-        self.history.retry_of = Some(failed);
-        log::debug!("{} attempt at backend {} failed: {finding}; {next:?}", client.peer, in_flight.backend().name);
-        if is_other {
-            in_flight.release();
-            self.attempt.in_flight = Some(in_flight);
-            return Flow::Goto(State::Dispatch);
-        }
-        self.start_attempt(in_flight, false, client, context)
+        context.cluster.failed(backend, outcome, detail, self.started, context.now);
     }
 
-    /// Whether the backend has said something that was not read yet.
-    pub(super) fn link_is_readable(&self, context: &mut Context<'_>) -> bool {
-        self.attempt.stream(context.connections).is_some_and(|backend| backend.is_readable())
+    /// The reused connection was dead: the backend's connections live no longer than this.
+    fn note_stale(&self, context: &mut Context<'_>) {
+        if let Some(connection) = self.connection {
+            context.local.counters.stale_reuses.add(1);
+            context.connections.note_stale(connection, self.started, context.now);
+        }
     }
 
-    /// The backend is done with: its connection is kept if it may be, and it counts as free.
-    pub(super) fn release_link(&mut self, context: &mut Context<'_>) {
-        if self.answer.keeps_backend
-            && self.answer.bytes.is_empty()
-            && !context.draining
-            && let Some(link) = self.attempt.link.take()
+    /// Whether the backend was marked down after the attempt had begun.
+    pub(super) fn was_marked_down(&self) -> bool {
+        self.began_healthy && !self.backend().serves()
+    }
+
+    /// The backend is done: its connection is kept for this long, or closed, and its slot is free.
+    pub(super) fn release(&mut self, keep_for: Option<Duration>, context: &mut Context<'_>) {
+        if let Some(keep_for) = keep_for
+            && let Some(key) = self.connection.take()
         {
-            context.connections.check_in(link, self.answer.backend_idle, context.now);
+            if let Some(connection) = context.connections.get(key) {
+                context.local.buffers.reclaim(&mut connection.input);
+            }
+            context.connections.check_in(key, keep_for, context.now);
         }
-        self.drop_link(context);
-        self.free_place();
+        self.close(context);
+        self.slot.release();
     }
 
-    /// The backend has nothing to do for this exchange any more.
-    pub(super) fn free_place(&mut self) {
-        if let Some(in_flight) = &mut self.attempt.in_flight {
-            in_flight.release();
+    /// Closes the connection, whatever it is doing.
+    pub(super) fn close(&mut self, context: &mut Context<'_>) {
+        self.connecting = None;
+        if let Some(input) = self.connection.take().and_then(|key| context.connections.close(key)) {
+            context.local.buffers.give(input);
         }
     }
 
-    /// Closes the backend connection, whatever it is doing.
-    pub(super) fn drop_link(&mut self, context: &mut Context<'_>) {
-        self.attempt.connecting = None;
-        if let Some(link) = self.attempt.link.take() {
-            context.connections.close(link);
-        }
+    /// The slot alone, for another attempt at the same backend.
+    pub(super) fn into_slot(self) -> InFlight {
+        self.slot
     }
 }

@@ -1,287 +1,302 @@
-//! Moving the answer's body from the backend to the client, decoded strictly and framed anew. Small pieces leave at once.
+//! The body of the response on its way to the client, decoded strictly and framed as the client supports it. Small pieces leave at once.
 
-use super::exchange::Exchange;
-use super::progress::Progress;
-use super::upload::Pumped;
-use super::{Client, Context, Flow, State, Verdict};
+use super::client::Client;
+use super::context::{Deadline, Local};
+use super::progress::{Blocked, Progress};
+use super::splice::Splice;
 use crate::config;
-use crate::net::{Buffer, Pipe, Read};
+use crate::net::{Buffer, Pipes, Read};
 use crate::reason::Reason;
+use crate::upstream::connections::Connection;
 use crate::wire::Body;
-use crate::wire::chunked::{self, BadChunk, Decoder, Piece};
+use crate::wire::body::{BodyReader, BodyWriter};
+use crate::wire::chunked::BadChunk;
 use crate::wire::rewrite::Delivery;
-use std::fmt::Display;
+use std::io;
 
 /// What may wait for a slow client before the backend is read again, in bytes.
 const OUTPUT_BYTES: usize = 64 * 1024;
-
 /// What is found when a body breaks off because the backend has closed.
-pub(super) const CLOSED: &str = "it closed the connection inside the body";
+const CLOSED: &str = "it closed the connection inside the body";
 
-/// What of the answer's body is still to come.
+/// The body of a response on its way.
 #[derive(Debug)]
 pub(super) struct Download {
-    rest: Rest,
+    reader: BodyReader,
     delivery: Delivery,
-    pub(super) progress: Progress,
+    progress: Progress,
     /// Holds body bytes on their way inside the kernel.
-    pub(super) pipe: Option<Pipe>,
-    /// How much of an earlier 1xx stands before the answer in the output, which was not sent yet.
+    splice: Option<Splice>,
+    may_splice: bool,
+    /// What the client had been sent when the head came.
+    sent_before: u64,
+    /// How much of an earlier 1xx stood before the head in the output.
     starts_at: usize,
-    /// Bytes sent to the client, heads included.
-    pub(super) sent: u64,
-    /// The backend does not take the rest of the request: it is not tried any more.
-    upload_is_over: bool,
+    /// The backend has sent what it announced and no more, so that its connection can be used again.
+    is_exact: bool,
 }
 
+/// What a response's head says about its body.
 #[derive(Clone, Copy, Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Decoder),
-    UntilClose,
+pub(super) struct BodyStart {
+    /// How the backend has framed it.
+    pub(super) body: Body,
+    /// How it is framed for the client.
+    pub(super) delivery: Delivery,
+    /// Where the head begins in the client's output: an earlier 1xx may stand before it.
+    pub(super) starts_at: usize,
+}
+
+/// How far a body came in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Downloaded {
+    /// The backend has sent everything and is to be released, before the client can know: its next request may need the slot.
+    Received,
+    /// The client has everything.
+    All,
+    /// One side is not ready.
+    Blocked(Blocked),
+    /// The step's share is used.
+    ShareUsed,
+}
+
+/// Why a body cannot be forwarded to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// The client is gone.
+    Client(Reason),
+    /// The backend closed inside it or broke its framing; what was seen.
+    Backend(String),
 }
 
 impl Download {
-    /// Before there is an answer.
-    pub(super) fn nothing(context: &Context<'_>) -> Self {
-        Self::new(Body::None, Delivery::Plain, 0, context)
-    }
-
-    /// `starts_at` is where the answer's head begins in the output.
-    pub(super) fn new(body: Body, delivery: Delivery, starts_at: usize, context: &Context<'_>) -> Self {
+    /// A body whose head is in the client's output. `is_request_sent` says that nothing else moves on these sockets.
+    pub(super) fn new(start: BodyStart, is_request_sent: bool, client: &Client, progress: Progress) -> Self {
         Self {
-            rest: match body {
-                Body::None => Rest::Nothing,
-                Body::Length(length) => Rest::Length(length),
-                Body::Chunked => Rest::Chunked(Decoder::default()),
-                Body::UntilClose => Rest::UntilClose,
-            },
-            delivery,
-            progress: Progress::new(context.now, context.config.timeouts.body),
-            pipe: None,
-            starts_at,
-            sent: 0,
-            upload_is_over: false,
+            reader: start.body.into(),
+            delivery: start.delivery,
+            progress,
+            splice: None,
+            may_splice: is_request_sent,
+            sent_before: client.sent,
+            starts_at: start.starts_at,
+            is_exact: true,
         }
     }
 
     /// Whether the backend has sent everything.
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self.rest, Rest::Nothing)
+    pub(super) fn is_received(&self) -> bool {
+        self.reader.is_done()
     }
 
-    /// How much of a body of known length is to come.
-    pub(super) fn length_left(&self) -> Option<u64> {
-        match self.rest {
-            Rest::Length(left) => Some(left),
-            _ => None,
+    pub(super) fn deadline(&self) -> Deadline {
+        self.progress.deadline()
+    }
+
+    /// While the request still comes, its progress is the exchange's: until when to wait now.
+    pub(super) fn follow(&mut self, upload: Progress) -> Deadline {
+        self.progress = self.progress.later(upload);
+        self.deadline()
+    }
+
+    /// Whether the response is not whole though its end looks like one: where its end is the connection's, only a reset says so.
+    pub(super) fn looks_whole_but_is_not(&self, client: &Client) -> bool {
+        self.delivery == Delivery::UntilClose && !(self.is_received() && client.output.is_empty())
+    }
+
+    /// Takes the response back out of the client's output if nothing of it was sent; whether it could.
+    pub(super) fn take_back(&self, client: &mut Client) -> bool {
+        let is_unseen = client.sent == self.sent_before;
+        if is_unseen {
+            client.output.truncate_by(client.output.len() - self.starts_at);
         }
+        is_unseen
     }
 
-    /// Notes body bytes of known length that came.
-    pub(super) fn took(&mut self, count: u64) {
-        if let Rest::Length(left) = &mut self.rest {
-            *left -= count;
-            if *left == 0 {
-                self.rest = Rest::Nothing;
+    /// Forwards what there is, for as long as both sides go along.
+    pub(super) fn pump(
+        &mut self,
+        client: &mut Client,
+        mut backend: Option<&mut Connection>,
+        local: &mut Local,
+    ) -> Result<Downloaded, BodyError> {
+        let (mut moved, now) = (0, local.clock.now());
+        local.buffers.lend(&mut client.output);
+        loop {
+            if self.splice.is_some() {
+                return self.pump_pipe(client, backend, local);
+            }
+            let has_more = match &mut backend {
+                Some(backend) => self.take(&mut backend.input, &mut client.output)?,
+                None => false,
+            };
+            if self.is_received() && backend.is_some() {
+                return Ok(Downloaded::Received);
+            }
+            let sent = client.flush(&local.counters)?;
+            self.progress.note(sent, config::PROGRESS_BYTES, now);
+            if !client.output.is_empty() {
+                return Ok(Downloaded::Blocked(Blocked::OnClient));
+            }
+            if self.is_received() {
+                return Ok(Downloaded::All);
+            }
+            if has_more {
+                // What was received must not wait for what was not.
+                continue;
+            }
+            if moved >= config::STEP_BYTES {
+                return Ok(Downloaded::ShareUsed);
+            }
+            let backend = backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
+            if self.start_splice(client, backend, local) {
+                continue;
+            }
+            match self.read(backend, client, local)? {
+                Read::Bytes(count) => {
+                    moved += count;
+                    self.progress.note(count, 1, now);
+                }
+                Read::Blocked => return Ok(Downloaded::Blocked(Blocked::OnBackend)),
+                Read::End => self.end_by_close(client)?,
             }
         }
     }
 
     /// Moves what is there from the backend's bytes to the client's; whether it stopped because the client has enough for now.
-    fn take(&mut self, answer: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
-        while !answer.is_empty() {
+    fn take(&mut self, input: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
+        while !input.is_empty() {
             if output.len() >= OUTPUT_BYTES {
                 return Ok(true);
             }
-            let consumed = match &mut self.rest {
-                Rest::Nothing => return Ok(false),
-                Rest::Length(left) => {
-                    let take = answer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    output.append(&answer.unread()[..take]);
-                    self.took(take as u64);
-                    take
-                }
-                Rest::UntilClose => {
-                    self.deliver(answer.unread(), output);
-                    answer.len()
-                }
-                Rest::Chunked(decoder) => {
-                    let (consumed, piece) = decoder.next(answer.unread())?;
-                    match piece {
-                        Piece::NeedMore if consumed == 0 => return Ok(false),
-                        Piece::NeedMore => {}
-                        Piece::Data(data) => self.deliver(data, output),
-                        Piece::End(trailers) => {
-                            // Where there is no place for trailers they are dropped, but they must be right.
-                            let mut dropped = Vec::new();
-                            let is_chunked = self.delivery == Delivery::Chunked;
-                            chunked::encode_end(if is_chunked { output.tail() } else { &mut dropped }, trailers)?;
-                            self.rest = Rest::Nothing;
-                        }
-                    }
-                    consumed
-                }
-            };
-            answer.consume(consumed);
+            let moved = self.reader.transfer(self.writer(), input.unread(), usize::MAX, output.tail())?;
+            if moved.consumed == 0 {
+                break;
+            }
+            input.consume(moved.consumed);
         }
         Ok(false)
     }
 
-    fn deliver(&self, data: &[u8], output: &mut Buffer) {
-        match self.delivery {
-            Delivery::Chunked => chunked::encode(output.tail(), data),
-            Delivery::Plain | Delivery::UntilClose => output.append(data),
-        }
+    fn writer(&self) -> BodyWriter {
+        if self.delivery == Delivery::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
     }
 
-    /// The backend has closed; whether that is how the body ends.
-    fn end_by_close(&mut self, output: &mut Buffer) -> bool {
-        if !matches!(self.rest, Rest::UntilClose) {
-            return false;
-        }
-        if self.delivery == Delivery::Chunked {
-            chunked::encode_end(output.tail(), b"").expect("no trailers, no bad ones");
-        }
-        self.rest = Rest::Nothing;
-        true
-    }
-
-    fn is_plain_length(&self) -> bool {
-        matches!((&self.rest, self.delivery), (Rest::Length(_), Delivery::Plain))
-    }
-}
-
-impl Exchange {
-    /// State `ResponseBody`.
-    pub(super) fn forward_answer(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let mut moved = 0;
-        context.buffers.lend(&mut self.output);
-        if context.has_expired() {
-            client.stream.retry_write();
-        }
-        loop {
-            if self.download.pipe.is_some() {
-                return self.splice_answer(client, context);
+    /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer: a copy less.
+    fn read(&mut self, backend: &mut Connection, client: &mut Client, local: &mut Local) -> io::Result<Read> {
+        let Some(remaining) = self.reader.remaining().filter(|_| self.delivery == Delivery::Plain) else {
+            local.buffers.lend(&mut backend.input);
+            backend.input.make_room();
+            if backend.input.room() == 0 {
+                backend.input.grow_to(2 * config::TRAILER_BYTES + backend.input.len());
             }
-            let Ok(has_more) = self.download.take(&mut self.answer.bytes, &mut self.output) else {
-                return self.break_off(&"its chunks are not well-formed", client, context);
-            };
-            if self.download.is_done() && self.attempt.link.is_some() {
-                self.release_link(context);
-            }
-            match self.flush_output(client, context) {
-                Err(reason) => return Flow::close(reason),
-                Ok(0) if self.download.is_done() => return self.finish(client, context),
-                // What was received must not wait for what was not.
-                Ok(0) if has_more => continue,
-                Ok(0) => {}
-                Ok(_) => return self.wait_for_body(Reason::SlowReader, client, context),
-            }
-            if moved >= config::STEP_BYTES {
-                return Flow::Yield(Verdict::Again);
-            }
-            if self.start_splice(client, context) {
-                continue;
-            }
-            match self.read_answer(context) {
-                Ok(Read::Bytes(count)) => {
-                    moved += count;
-                    self.download.progress.note(count, 1, context.now);
-                }
-                Ok(Read::Blocked) => return self.wait_for_body(Reason::AnswerTimeout, client, context),
-                Ok(Read::End) if self.download.end_by_close(&mut self.output) => self.answer.keeps_backend = false,
-                Ok(Read::End) => return self.break_off(&CLOSED, client, context),
-                Err(error) => return self.break_off(&error, client, context),
-            }
-        }
-    }
-
-    /// Sends what there is to the client and returns how much is left.
-    pub(super) fn flush_output(&mut self, client: &mut Client, context: &Context<'_>) -> Result<usize, Reason> {
-        let before = self.output.len();
-        if before == 0 {
-            return Ok(0);
-        }
-        client.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
-        self.note_sent(before - self.output.len(), context);
-        Ok(self.output.len())
-    }
-
-    pub(super) fn note_sent(&mut self, count: usize, context: &Context<'_>) {
-        self.download.sent += count as u64;
-        self.download.progress.note(count, config::PROGRESS_BYTES, context.now);
-        context.counters.bytes_sent.add(count as u64);
-    }
-
-    /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer.
-    fn read_answer(&mut self, context: &mut Context<'_>) -> std::io::Result<Read> {
-        let Some(backend) = self.attempt.stream(context.connections) else {
-            return Ok(Read::End);
+            return backend.stream.read(&mut backend.input);
         };
-        if !self.download.is_plain_length() {
-            context.buffers.lend(&mut self.answer.bytes);
-            self.answer.bytes.make_room();
-            if self.answer.bytes.room() == 0 {
-                self.answer.bytes.grow_to(2 * config::TRAILER_BYTES + self.answer.bytes.len());
-            }
-            return backend.read(&mut self.answer.bytes);
-        }
-        let read = backend.read(&mut self.output)?;
+        let read = backend.stream.read(&mut client.output)?;
         if let Read::Bytes(count) = read {
-            let left = self.download.length_left().unwrap_or_default();
-            let surplus = (count as u64).saturating_sub(left);
+            let surplus = (count as u64).saturating_sub(remaining);
             if surplus > 0 {
                 // More than was announced: nobody asked for it, and what else comes on this connection is not to be trusted.
-                self.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
-                self.answer.keeps_backend = false;
+                client.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
+                self.is_exact = false;
             }
-            self.download.took(count as u64 - surplus);
+            self.reader.skip(count as u64 - surplus);
         }
         Ok(read)
     }
 
-    /// Nothing moves just now. While an answer comes early, the rest of the request is still passed on. `blamed` is the reason
-    /// if the time is up.
-    pub(super) fn wait_for_body(&mut self, blamed: Reason, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() && self.download.progress.deadline().at <= context.now {
-            return Flow::close(blamed);
+    fn end_by_close(&mut self, client: &mut Client) -> Result<(), BodyError> {
+        self.is_exact = false;
+        let is_end = self.reader.end_by_close(self.writer(), client.output.tail());
+        if is_end { Ok(()) } else { Err(BodyError::Backend(CLOSED.to_owned())) }
+    }
+
+    /// Starts splicing if it is worth it and nothing is left in our buffers; whether it did.
+    fn start_splice(&mut self, client: &mut Client, backend: &mut Connection, local: &mut Local) -> bool {
+        let is_long = self.reader.remaining().is_some_and(|remaining| remaining >= config::SPLICE_BYTES);
+        let is_possible = self.may_splice && client.stream.can_splice() && backend.stream.can_splice();
+        if !is_long || !is_possible || !backend.input.is_empty() {
+            return false;
         }
-        if !self.upload_has_ended() {
-            match self.pump_upload(client, context) {
-                Pumped::Blocked(_) => {}
-                Pumped::Enough => return Flow::Yield(Verdict::Again),
-                // Whatever is wrong with the request now: its answer is on the way.
-                _ => self.download.upload_is_over = true,
+        self.splice = Splice::start(client, &backend.stream, &mut local.pipes);
+        if self.splice.is_some() {
+            local.buffers.reclaim(&mut backend.input);
+            local.buffers.reclaim(&mut client.output);
+        }
+        self.splice.is_some()
+    }
+
+    /// Backend → pipe → client, the pipe emptied before it is filled again.
+    fn pump_pipe(
+        &mut self,
+        client: &mut Client,
+        mut backend: Option<&mut Connection>,
+        local: &mut Local,
+    ) -> Result<Downloaded, BodyError> {
+        let (mut moved, now) = (0, local.clock.now());
+        while let Some(splice) = &mut self.splice {
+            if self.reader.is_done() && backend.is_some() {
+                return Ok(Downloaded::Received);
             }
-            // While the request still comes, its progress is the exchange's.
-            self.download.progress = self.download.progress.later(self.upload.progress);
+            let drained = splice.drain(client, &local.counters)?;
+            self.progress.note(drained, config::PROGRESS_BYTES, now);
+            if !splice.is_empty() {
+                return Ok(Downloaded::Blocked(Blocked::OnClient));
+            }
+            if self.reader.is_done() {
+                break;
+            }
+            if moved >= config::STEP_BYTES {
+                return Ok(Downloaded::ShareUsed);
+            }
+            let backend = backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
+            match splice.fill(&mut backend.stream, self.reader.remaining().unwrap_or_default())? {
+                Read::Bytes(count) => {
+                    moved += count;
+                    self.progress.note(count, 1, now);
+                    self.reader.skip(count as u64);
+                }
+                Read::Blocked => return Ok(Downloaded::Blocked(Blocked::OnBackend)),
+                Read::End => return Err(BodyError::Backend(CLOSED.to_owned())),
+            }
         }
-        Flow::wait(self.download.progress.deadline())
+        Ok(Downloaded::All)
     }
 
-    /// Whether the answer is not whole though its end looks like one: where its end is the connection's, only a reset says so.
-    pub(super) fn is_broken_off(&self) -> bool {
-        let is_whole = self.download.is_done() && self.output.is_empty();
-        self.state == State::ResponseBody && self.download.delivery == Delivery::UntilClose && !is_whole
+    /// The backend is done with the body; whether its connection can be used again.
+    pub(super) fn leave_backend(&self, backend: &Connection) -> bool {
+        self.is_exact && (self.splice.is_none() || backend.stream.set_nonblocking(false).is_ok())
     }
 
-    fn upload_has_ended(&self) -> bool {
-        self.download.upload_is_over || self.upload.is_done() && self.outbound.unsent().is_empty() || self.download.is_done()
+    /// The client has everything; whether its connection can be used on.
+    pub(super) fn leave_client(&mut self, client: &Client, pipes: &mut Pipes) -> bool {
+        let is_usable = self.splice.is_none() || client.stream.set_nonblocking(false).is_ok();
+        self.drop_pipe(pipes);
+        is_usable
     }
 
-    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end. If the client has
-    /// seen nothing of the answer yet, it gets an error in its place.
-    pub(super) fn break_off(&mut self, finding: &dyn Display, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if self.download.sent == 0 {
-            self.output.truncate_by(self.output.len() - self.download.starts_at);
-            return self.refuse_answer(finding, client, context);
+    /// Nothing moves any more.
+    pub(super) fn drop_pipe(&mut self, pipes: &mut Pipes) {
+        if let Some(splice) = self.splice.take() {
+            splice.end(pipes);
         }
-        self.drop_link(context);
-        let _ = self.flush_output(client, context);
-        let (backend, sent) = (self.backend_name(), self.download.sent);
-        log::info!("{} answer of backend {backend} broke off after {sent} bytes: {finding}", client.peer);
-        Flow::close(Reason::AnswerTruncated)
+    }
+}
+
+impl From<Reason> for BodyError {
+    fn from(reason: Reason) -> Self {
+        Self::Client(reason)
+    }
+}
+
+impl From<BadChunk> for BodyError {
+    fn from(_: BadChunk) -> Self {
+        Self::Backend("its chunks are not well-formed".to_owned())
+    }
+}
+
+impl From<io::Error> for BodyError {
+    fn from(error: io::Error) -> Self {
+        Self::Backend(error.to_string())
     }
 }

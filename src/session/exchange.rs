@@ -1,226 +1,399 @@
-//! One request with its answer: what is kept about it while it lasts, and its states.
+//! One request with its response: the story, in the order in which it happens.
+//!
+//! Every transition is here and no byte is: bytes are moved by the parts ([`Upload`], [`Dispatcher`], [`Response`], ...), which own their
+//! data and know nothing of each other. A state that cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
 
-use super::answer::Answer;
-use super::attempt::{Attempt, History};
-use super::download::Download;
-use super::ending::Ending;
-use super::outbound::Outbound;
-use super::seat::Seat;
-use super::tunnel::TunnelEnds;
-use super::upload::{Collected, Upload};
-use super::{Client, Context, Deadline, Flow, State, Verdict};
+use super::client::Client;
+use super::closing::Closing;
+use super::context::{Context, Deadline};
+use super::dispatch::{Dispatcher, Outgoing};
+use super::download::{BodyError, Downloaded};
+use super::flow::{Flow, State, Step};
+use super::progress::Blocked;
+use super::record::Record;
+use super::request::Request;
+use super::response::{Forwarded, HeadError, Kind, Response, ResponseReader};
+use super::stop::{AttemptError, Stop};
+use super::tunnel::Tunnel;
+use super::upload::{Upload, Uploaded};
 use crate::config::Timeout;
-use crate::error::Cause;
-use crate::net::Buffer;
-use crate::wire::head_end::HeadEnd;
-use crate::wire::request::RequestHead;
-use crate::wire::rewrite::RequestEnd;
-use crate::wire::{Body, Version};
-use std::time::Instant;
+use crate::error::{Cause, Side};
+use crate::reason::Reason;
+use crate::upstream::retry::Failed;
+use crate::wire::Version;
 
-/// What the rest of the exchange needs to know about the request once its head is written anew.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) is_head: bool,
-    pub(super) version: Version,
-    pub(super) is_persistent: bool,
-    pub(super) accepts_json: bool,
-    pub(super) expects_continue: bool,
-    pub(super) is_idempotent: bool,
-    pub(super) is_chunked: bool,
-    pub(super) has_host: bool,
-    pub(super) websocket: bool,
-    /// Method and target, if the log wants them.
-    pub(super) label: Option<Box<str>>,
-    pub(super) started: Instant,
-}
+const HAS_RESPONSE: &str = "a response is forwarded once its head has come";
 
-impl Request {
-    /// Before the head was understood: what is safe to assume.
-    fn unknown(now: Instant) -> Self {
-        Self {
-            is_head: false,
-            version: Version::Http11,
-            is_persistent: false,
-            accepts_json: false,
-            expects_continue: false,
-            is_idempotent: false,
-            is_chunked: false,
-            has_host: true,
-            websocket: false,
-            label: None,
-            started: now,
-        }
-    }
-
-    pub(super) fn from_head(head: &RequestHead<'_, '_>, now: Instant) -> Self {
-        let label = || format!("{} {}", head.method, head.target.path).into_boxed_str();
-        Self {
-            is_head: head.method == "HEAD",
-            version: head.version,
-            is_persistent: head.is_persistent(),
-            accepts_json: head.accepts_json,
-            expects_continue: head.expects_continue,
-            is_idempotent: head.is_idempotent(),
-            is_chunked: head.body == Body::Chunked,
-            has_host: head.host.is_some(),
-            websocket: head.websocket,
-            label: log::log_enabled!(log::Level::Info).then(label),
-            started: now,
-        }
-    }
-}
-
-/// One request with its answer.
+/// One request with its response.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) state: State,
-    /// Why the connection is not to be served, if it is one too many.
-    pub(super) refusal: Option<Cause>,
-    /// From the client, not used yet.
-    pub(super) input: Buffer,
-    /// For the client, not sent yet.
-    pub(super) output: Buffer,
-    pub(super) empty_lines: usize,
-    pub(super) head_end: HeadEnd,
-    pub(super) head_deadline: Option<Deadline>,
-    pub(super) request: Request,
-    pub(super) request_end: Option<RequestEnd>,
-    pub(super) upload: Upload,
-    pub(super) outbound: Outbound,
-    pub(super) collected: Collected,
-    pub(super) seat: Seat,
-    pub(super) history: History,
-    pub(super) attempt: Attempt,
-    pub(super) answer: Answer,
-    pub(super) download: Download,
-    pub(super) tunnel_ends: TunnelEnds,
-    pub(super) ending: Ending,
+    state: State,
+    request: Request,
+    record: Record,
+    upload: Upload,
+    dispatcher: Dispatcher,
+    reader: ResponseReader,
+    response: Option<Response>,
+    /// The client was sent a byte of what a backend has said: the request is not sent again.
+    is_forwarded: bool,
+    /// Until when a backend must respond; all attempts share it.
+    first_byte_deadline: Option<Deadline>,
 }
 
 impl Exchange {
-    pub(super) fn new(context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
-        let input = context.buffers.take();
-        Self::with_input(input, context, refusal)
-    }
-
-    /// An exchange that begins with bytes that came behind the one before.
-    pub(super) fn with_input(input: Buffer, context: &mut Context<'_>, refusal: Option<Cause>) -> Self {
+    /// A request that is to be served.
+    pub(super) fn new(request: Request, upload: Upload, record: Record) -> Self {
         Self {
-            state: State::Head,
-            refusal,
-            input,
-            output: Buffer::default(),
-            empty_lines: 0,
-            head_end: HeadEnd::default(),
-            head_deadline: None,
-            request: Request::unknown(context.now),
-            request_end: None,
-            upload: Upload::new(Body::None, context),
-            outbound: Outbound::default(),
-            collected: Collected::default(),
-            seat: Seat::default(),
-            history: History::default(),
-            attempt: Attempt::none(context),
-            answer: Answer::default(),
-            download: Download::nothing(context),
-            tunnel_ends: TunnelEnds::default(),
-            ending: Ending::unknown(context),
+            state: State::Dispatch,
+            request,
+            record,
+            upload,
+            dispatcher: Dispatcher::default(),
+            reader: ResponseReader::default(),
+            response: None,
+            is_forwarded: false,
+            first_byte_deadline: None,
         }
     }
 
-    /// Runs the state that the exchange is in. What waits gives back the buffers that it has nothing in.
-    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let flow = self.run(client, context);
-        if let Flow::Yield(Verdict::Wait(_)) = flow {
-            for buffer in [&mut self.input, &mut self.output, &mut self.answer.bytes] {
-                context.buffers.reclaim(buffer);
+    /// Runs states until one of them has nothing to do yet, or the exchange is over.
+    pub(super) fn step(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        loop {
+            let ran = match self.state {
+                State::Dispatch => self.dispatch(client, cx),
+                State::Queued => self.dispatcher.wait(cx).map(Flow::Wait),
+                State::BufferBody => self.buffer_body(client, cx),
+                State::Connecting => self.connect(cx),
+                State::SendRequest => self.send_request(client, cx),
+                State::AwaitResponse => self.await_response(client, cx),
+                State::ForwardResponse => self.forward_response(client, cx),
+            };
+            match ran.unwrap_or_else(|stop| self.stop(stop, client, cx)) {
+                Flow::Goto(state) => self.enter(state, cx),
+                flow => return flow,
             }
-            self.outbound.reclaim(context.buffers);
-        }
-        flow
-    }
-
-    fn run(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        match self.state {
-            State::Head => self.read_head(client, context),
-            State::Dispatch => self.dispatch(client, context),
-            State::Collect => self.collect_body(client, context),
-            State::Queue => self.wait_for_place(client, context),
-            State::Connect => self.connect(client, context),
-            State::RequestBody => self.send_request(client, context),
-            State::AwaitResponse => self.await_response(client, context),
-            State::ResponseBody => self.forward_answer(client, context),
-            State::Tunnel => self.tunnel(client, context),
-            State::OwnAnswer => self.send_own_answer(client, context),
-            State::Linger => self.linger(client, context),
         }
     }
 
-    /// Moves on to a state and does what is done once on its way in.
-    pub(super) fn enter(&mut self, state: State, client: &Client, context: &Context<'_>) {
+    fn enter(&mut self, state: State, cx: &Context<'_>) {
         self.state = state;
         match state {
-            State::Collect | State::RequestBody => self.upload.start_clock(context),
-            State::Linger => {
-                client.stream.shutdown_write();
-                self.ending.deadline = context.deadline(Timeout::Linger);
-            }
-            State::OwnAnswer => self.ending.deadline = context.deadline(Timeout::Body),
-            State::Tunnel => {
-                self.outbound.release();
-                self.ending.deadline = context.deadline(Timeout::Tunnel);
+            State::BufferBody => self.upload.start_clock(cx.now),
+            State::SendRequest => {
+                self.reader = ResponseReader::default();
+                self.upload.start_clock(cx.now);
             }
             _ => {}
         }
     }
 
+    /// Chooses a backend: the one whose turn it is among those that were not tried.
+    fn dispatch(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        if let Some(cause) = client.over_limit {
+            return Err(cause.into());
+        }
+        if self.upload.is_too_large() {
+            return Err(Cause::BodyTooLarge.into());
+        }
+        if self.request.is_last {
+            return Ok(self.respond_as_last(client, cx));
+        }
+        let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
+        Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
+    }
+
+    /// Responds to what must not be forwarded.
+    fn respond_as_last(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        let keeps_open = self.upload.is_received() && self.request.is_persistent && !cx.draining;
+        let closing = Closing::respond_as_last(&self.request, keeps_open, client, cx);
+        // If that fails, the next write will say so.
+        let _ = client.flush(&cx.local.counters);
+        self.record.note_response(200, cx.now);
+        self.log(client, cx);
+        Flow::Closing(closing)
+    }
+
+    /// Takes a call from the queue: a slot came free. False if this exchange does not wait for one.
+    pub(super) fn take_call(&mut self) -> bool {
+        let was_queued = self.dispatcher.take_call();
+        if was_queued {
+            self.state = State::Dispatch;
+        }
+        was_queued
+    }
+
+    /// Takes the whole body in: it is sent with its length.
+    fn buffer_body(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        if self.upload.awaits_continue() && client.input.is_empty() {
+            self.upload.send_continue(client, cx.local);
+        }
+        client.flush(&cx.local.counters)?;
+        match self.upload.buffer(client, cx.local)? {
+            Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
+            Uploaded::Blocked(blocked) => Ok(Flow::Wait(self.upload.wait(blocked, cx)?)),
+            Uploaded::ShareUsed | Uploaded::BackendGone => Ok(Flow::ShareUsed),
+        }
+    }
+
+    /// Waits for a fresh connection.
+    fn connect(&mut self, cx: &mut Context<'_>) -> Step {
+        let connecting = self.dispatcher.attempt_mut().poll_connect(cx)?;
+        Ok(connecting.map_or(Flow::Goto(State::SendRequest), Flow::Wait))
+    }
+
+    /// Sends head and body, decoded and framed anew.
+    fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        let uploaded = self.pump_upload(client, cx)?;
+        if matches!(uploaded, Uploaded::All | Uploaded::BackendGone) {
+            return Ok(Flow::Goto(State::AwaitResponse));
+        }
+        // The backend may say something before it has everything: a 100, or an early response.
+        if let Some(flow) = self.read_response_head(client, cx)? {
+            return Ok(flow);
+        }
+        let Uploaded::Blocked(blocked) = uploaded else {
+            return Ok(Flow::ShareUsed);
+        };
+        let backend = self.dispatcher.attempt_mut().backend();
+        if blocked == Blocked::OnClient && backend.speaks_http10() && self.upload.awaits_continue() {
+            self.upload.send_continue(client, cx.local);
+        }
+        client.flush(&cx.local.counters)?;
+        Ok(Flow::Wait(self.upload.wait(blocked, cx)?))
+    }
+
+    fn pump_upload(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Uploaded, Stop> {
+        let is_late = self.upload.deadline().has_passed(cx.now);
+        let attempt = self.dispatcher.attempt();
+        let Some(backend) = attempt.connection(cx.connections) else {
+            return Ok(Uploaded::BackendGone);
+        };
+        if is_late {
+            backend.stream.retry_write();
+        }
+        self.upload.pump(client, &mut backend.stream, cx.local)
+    }
+
+    /// The request is sent. A request that is stranded goes to another backend; for all others the wait goes on.
+    fn await_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        if let Some(flow) = self.read_response_head(client, cx)? {
+            return Ok(flow);
+        }
+        if self.is_stranded(cx) {
+            // The next backend has the time that this one had.
+            self.first_byte_deadline = None;
+            let detail = "it was marked down while its response was awaited";
+            return Err(AttemptError::new(Failed::MarkedDown, Cause::FirstByteTimeout, detail).into());
+        }
+        client.flush(&cx.local.counters)?;
+        let deadline = *self.first_byte_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
+        // Slowness is no proof of illness: it never counts against the backend's health.
+        Ok(Flow::Wait(deadline.unless_passed(cx.now, Cause::FirstByteTimeout)?))
+    }
+
+    /// Whether the request waits for the first byte of a backend that was marked down meanwhile, may be sent again, and has another
+    /// backend to go to. Once per request.
+    pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
+        let may_move = self.state == State::AwaitResponse && self.request.is_idempotent && self.is_replayable();
+        may_move && self.dispatcher.is_stranded(cx)
+    }
+
+    fn is_replayable(&self) -> bool {
+        self.upload.is_replayable() && !self.is_forwarded
+    }
+
+    /// Reads what the backend says up to the end of its final head; none if that is still to come.
+    fn read_response_head(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Option<Flow>, Stop> {
+        loop {
+            let attempt = self.dispatcher.attempt();
+            let Some(backend) = attempt.connection(cx.connections) else {
+                return Ok(None);
+            };
+            let read = self.reader.read(backend, &mut cx.local.buffers);
+            let Some(length) = read.map_err(|error| self.head_error(error))? else {
+                return Ok(None);
+            };
+            let may_keep = self.request.is_persistent && self.upload.is_sent() && !cx.draining;
+            let forwarded = self.reader.forward(length, (backend, client), (&self.request, may_keep), cx.local);
+            let head = forwarded.map_err(|error| self.head_error(error))?;
+            match head.kind {
+                Kind::Interim => self.note_interim(client, cx)?,
+                Kind::Final => return Ok(Some(self.begin_response(&head, client, cx))),
+                Kind::Upgrade => return Ok(Some(self.upgrade(&head, cx))),
+            }
+        }
+    }
+
+    fn head_error(&self, error: HeadError) -> AttemptError {
+        let attempt = self.dispatcher.attempt();
+        match error {
+            HeadError::Bad(detail) => AttemptError::bad_response(detail),
+            HeadError::Closed(detail) => attempt.closed(self.upload.was_written(), detail),
+        }
+    }
+
+    fn note_interim(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<(), Reason> {
+        // HTTP/1.0 has no 1xx.
+        if self.request.version == Version::Http11 {
+            self.is_forwarded = true;
+            self.upload.note_interim(cx.now);
+        }
+        client.flush(&cx.local.counters).map(drop)
+    }
+
+    fn upgrade(&mut self, head: &Forwarded, cx: &mut Context<'_>) -> Flow {
+        self.record.note_response(head.status, cx.now);
+        self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
+        Flow::Upgraded
+    }
+
+    /// The head of the final response stands in the client's output: its body follows.
+    fn begin_response(&mut self, head: &Forwarded, client: &Client, cx: &mut Context<'_>) -> Flow {
+        let is_sent = self.upload.is_sent();
+        if is_sent {
+            self.upload.release();
+        }
+        self.response = Some(Response::new(head, is_sent, client, cx));
+        self.record.note_response(head.status, cx.now);
+        self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
+        Flow::Goto(State::ForwardResponse)
+    }
+
+    /// Forwards the body.
+    fn forward_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        let response = self.response.as_mut().expect(HAS_RESPONSE);
+        let attempt = self.dispatcher.attempt_mut();
+        if response.download.deadline().has_passed(cx.now) {
+            client.stream.retry_write();
+        }
+        loop {
+            let backend = attempt.connection(cx.connections);
+            return match response.download.pump(client, backend, cx.local) {
+                Ok(Downloaded::Received) => {
+                    response.release_backend(attempt, cx);
+                    continue;
+                }
+                Ok(Downloaded::All) => Ok(self.finish(client, cx)),
+                Ok(Downloaded::ShareUsed) => Ok(Flow::ShareUsed),
+                Ok(Downloaded::Blocked(blocked)) => self.wait_for_response(blocked, client, cx),
+                Err(BodyError::Client(reason)) => Err(reason.into()),
+                Err(BodyError::Backend(detail)) => Err(self.truncate_response(&detail, client, cx)),
+            };
+        }
+    }
+
+    /// Nothing of the response moves just now. While it comes early, the rest of the request is still forwarded.
+    fn wait_for_response(&mut self, blocked: Blocked, client: &mut Client, cx: &mut Context<'_>) -> Step {
+        let response = self.response_mut();
+        let late = if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
+        let deadline = response.download.deadline().unless_passed(cx.now, late)?;
+        if response.upload_is_over || response.download.is_received() || self.upload.is_sent() {
+            return Ok(Flow::Wait(deadline));
+        }
+        match self.pump_upload(client, cx) {
+            Ok(Uploaded::Blocked(_)) => {}
+            Ok(Uploaded::ShareUsed) => return Ok(Flow::ShareUsed),
+            // Whatever is wrong with the request now: its response is on the way.
+            _ => self.response_mut().upload_is_over = true,
+        }
+        let progress = self.upload.progress();
+        Ok(Flow::Wait(self.response_mut().download.follow(progress)))
+    }
+
+    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end. If the client has
+    /// seen nothing of the response yet, it gets an error in its place.
+    fn truncate_response(&mut self, detail: &str, client: &mut Client, cx: &mut Context<'_>) -> Stop {
+        if self.response_mut().download.take_back(client) {
+            self.dispatcher.attempt_mut().note_failure(Failed::BadResponse, detail, cx);
+            return Cause::BadAnswer.into();
+        }
+        let (peer, backend) = (client.peer, self.dispatcher.backend_name());
+        log::info!("{peer} answer of backend {backend} broke off after {} bytes: {detail}", client.sent);
+        self.dispatcher.attempt_mut().close(cx);
+        let _ = client.flush(&cx.local.counters);
+        Reason::AnswerTruncated.into()
+    }
+
+    /// The last byte of the response is sent.
+    fn finish(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        self.log(client, cx);
+        let response = self.response_mut();
+        let is_usable = response.download.leave_client(client, &mut cx.local.pipes);
+        if response.keeps_client && is_usable {
+            return Flow::Done;
+        }
+        let is_early = !self.upload.is_received();
+        let reason = match (is_early, cx.draining && self.request.is_persistent) {
+            (true, _) => Reason::EarlyAnswer,
+            (false, true) => Reason::Drained,
+            (false, false) => Reason::AnsweredLast,
+        };
+        // Closing over unread bytes would send a reset, which may overtake the response. A client that meant to go on may have sent its
+        // next request before it saw that the connection ends.
+        if is_early || self.request.is_persistent || !client.input.is_empty() || client.stream.is_readable() {
+            return Flow::Closing(Closing::linger(reason, client, cx));
+        }
+        Flow::Close(reason)
+    }
+
+    /// Acts on what has stopped a state: the next attempt, an error response, or the end of the connection.
+    fn stop(&mut self, stop: Stop, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        match stop {
+            Stop::Close(reason) => Flow::Close(reason),
+            Stop::Reject(cause) => self.reject(cause, client, cx),
+            Stop::AttemptFailed(error) => {
+                self.next_attempt(&error, client, cx).unwrap_or_else(|stop| self.stop(stop, client, cx))
+            }
+        }
+    }
+
+    /// An attempt has failed before a byte of its response was forwarded: the retry contract says what follows.
+    fn next_attempt(&mut self, error: &AttemptError, client: &Client, cx: &mut Context<'_>) -> Step {
+        let is_replayable = self.is_replayable();
+        let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
+        Ok(Flow::Goto(self.dispatcher.next_attempt(error, is_replayable, outgoing, cx)?))
+    }
+
+    /// Responds with an error of our own. The client's connection stays open if its request was in order and is complete.
+    fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        cx.local.counters.failed(cause);
+        self.record.log_rejection(client, cause, self.state.stage(), self.dispatcher.backend_name());
+        self.release(cx);
+        let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
+        let is_complete = self.upload.is_received() && self.request.is_persistent;
+        let keeps_open = is_in_order && is_complete && !cx.draining;
+        Flow::Closing(Closing::reject(cause, &self.request, keeps_open, client, cx))
+    }
+
     /// What the exchange is doing, for the log.
     pub(super) fn stage(&self) -> &'static str {
-        match self.state {
-            State::Head => "head",
-            State::Dispatch => "dispatch",
-            State::Collect | State::RequestBody => "request body",
-            State::Queue => "queue",
-            State::Connect => "connect",
-            State::AwaitResponse => "await response",
-            State::ResponseBody => "response body",
-            State::Tunnel => "tunnel",
-            State::OwnAnswer => "error answer",
-            State::Linger => "linger",
+        self.state.stage()
+    }
+
+    /// Whether the connection must close with a reset, so that a response that broke off does not look whole.
+    pub(super) fn must_close_with_reset(&self, client: &Client) -> bool {
+        self.response.as_ref().is_some_and(|response| response.download.looks_whole_but_is_not(client))
+    }
+
+    /// Logs the exchange, unless that was done.
+    pub(super) fn log(&mut self, client: &Client, cx: &Context<'_>) {
+        self.record.log(client, self.dispatcher.backend_name(), self.state.stage(), cx.now);
+    }
+
+    /// Gives everything back that is not the client's, whatever the exchange is doing.
+    pub(super) fn release(&mut self, cx: &mut Context<'_>) {
+        self.dispatcher.release(cx);
+        if let Some(response) = &mut self.response {
+            response.download.drop_pipe(&mut cx.local.pipes);
         }
     }
 
-    /// Whether a request was read, rather than nothing or a stray empty line.
-    pub(super) fn had_a_request(&self) -> bool {
-        self.answer.status != 0
+    /// The connection of the attempt, for the protocol that follows.
+    pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
+        Tunnel::new(self.dispatcher.into_attempt(), self.record, cx)
     }
 
-    /// Gives everything back; what the client has sent beyond this exchange is returned.
-    pub(super) fn end(mut self: Box<Self>, context: &mut Context<'_>) -> Option<Buffer> {
-        let input = std::mem::take(&mut self.input);
-        self.abandon(context);
-        if input.is_empty() {
-            context.buffers.give(input);
-            return None;
-        }
-        Some(input)
-    }
-
-    /// Gives everything back, and closes the backend connection if there is one in use.
-    pub(super) fn abandon(mut self: Box<Self>, context: &mut Context<'_>) {
-        self.leave_queue(context);
-        self.drop_link(context);
-        if let Some(pipe) = self.download.pipe.take() {
-            context.pipes.give(pipe);
-        }
-        context.buffers.give(std::mem::take(&mut self.answer.bytes));
-        context.buffers.give(std::mem::take(&mut self.output));
-        context.buffers.give(std::mem::take(&mut self.input));
-    }
-
-    /// The backend that has served or failed this exchange last.
-    pub(super) fn backend_name(&self) -> &str {
-        self.attempt.in_flight.as_ref().map_or("-", |in_flight| in_flight.backend().name.as_str())
+    fn response_mut(&mut self) -> &mut Response {
+        self.response.as_mut().expect(HAS_RESPONSE)
     }
 }

@@ -1,118 +1,180 @@
-//! Reading a request's head: until it is whole, then judged once and written anew for the backend.
+//! Between two requests, and the head of the next one: read until it is whole, however it is split.
 
-use super::exchange::{Exchange, Request};
-use super::outbound::Outbound;
-use super::upload::Upload;
-use super::{Client, Context, Flow, State, trace};
+use super::client::Client;
+use super::context::{Context, Deadline};
+use super::stop::Stop;
 use crate::config::{self, Timeout};
 use crate::error::Cause;
-use crate::net::Read;
+use crate::net::{Buffer, Read};
 use crate::reason::Reason;
-use crate::wire::rewrite::{self, ClientFacts};
-use crate::wire::{Body, fields, request};
+use crate::wire::head_end::HeadEnd;
+use crate::wire::{fields, request};
+use std::time::Instant;
 
-impl Exchange {
-    /// State `Head`.
-    pub(super) fn read_head(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
-            return self.refuse_head(self.refusal.unwrap_or(Cause::HeadTimeout), client, context);
-        }
+/// Waits for a request and reads its head. An idle connection is this and two empty buffers.
+#[derive(Debug)]
+pub(super) struct HeadReader {
+    end: HeadEnd,
+    /// Empty lines that came since the last request; the limit holds however they are split.
+    empty_lines: u8,
+    /// Until when the client may be idle, or the head may take.
+    until: Instant,
+    has_begun: bool,
+}
+
+/// How far the head is.
+pub(super) enum Head {
+    /// It is whole, and this long.
+    Whole(usize),
+    /// More is to come.
+    Wait(Deadline),
+}
+
+impl HeadReader {
+    /// The head of the first request of a connection.
+    pub(super) fn first(idle_until: Instant) -> Self {
+        Self { end: HeadEnd::default(), empty_lines: 0, until: idle_until, has_begun: false }
+    }
+
+    /// The head of the request after the one that has just ended.
+    pub(super) fn next(context: &Context<'_>) -> Self {
+        Self::first(context.deadline(Timeout::Idle).at)
+    }
+
+    /// The first line without its end, once it is whole.
+    pub(super) fn first_line<'b>(&self, head: &'b [u8]) -> &'b [u8] {
+        self.end.first_line(head).unwrap_or_default()
+    }
+
+    /// Reads until the head is whole.
+    pub(super) fn read(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<Head, Stop> {
         loop {
-            match self.find_head_end() {
-                Err(cause) => return self.refuse_head(cause, client, context),
-                Ok(Some(length)) => return self.begin(length, client, context),
-                Ok(None) => {}
+            if let Some(length) = self.find_end(&mut client.input)? {
+                return Ok(Head::Whole(length));
             }
-            self.input.make_room();
-            match client.stream.read(&mut self.input) {
-                Ok(Read::Bytes(_)) => {}
-                Ok(Read::Blocked) if self.input.is_empty() => return Flow::Done,
-                Ok(Read::Blocked) => {
-                    let timeout = if self.refusal.is_some() { Timeout::Grace } else { Timeout::Head };
-                    return Flow::wait(*self.head_deadline.get_or_insert_with(|| context.deadline(timeout)));
+            match client.read(&mut context.local.buffers)? {
+                Read::Bytes(_) => {}
+                Read::Blocked if client.input.is_empty() => {
+                    if let Some(deadline) = self.wait_idle(client, context)? {
+                        return Ok(Head::Wait(deadline));
+                    }
                 }
-                Ok(Read::End) if self.input.is_empty() => return Flow::close(Reason::ClientDone),
-                Ok(Read::End) => return Flow::close(Reason::ClientAborted),
-                Err(_) => return Flow::close(Reason::ClientReset),
+                Read::Blocked => return self.wait_for_more(client, context),
+                Read::End if client.input.is_empty() => return Err(Reason::ClientDone.into()),
+                Read::End => return Err(Reason::ClientAborted.into()),
             }
         }
     }
 
+    /// Nothing has come. A connection over a limit that says nothing is told unasked. When the balancer stops, an idle connection is
+    /// not closed at once: a request may be on its way. None if something has come meanwhile.
+    fn wait_idle(&mut self, client: &mut Client, context: &Context<'_>) -> Result<Option<Deadline>, Stop> {
+        let (timeout, late) = match (client.over_limit, context.draining) {
+            (Some(cause), _) => (Timeout::Rejection, Stop::Reject(cause)),
+            (None, true) => (Timeout::Grace, Stop::Close(Reason::Drained)),
+            (None, false) => (Timeout::Idle, Stop::Close(Reason::IdleTimeout)),
+        };
+        if std::mem::take(&mut self.has_begun) {
+            // It was an empty line and nothing else.
+            self.until = context.deadline(timeout).at;
+        }
+        if context.draining {
+            self.until = self.until.min(context.deadline(Timeout::Grace).at);
+        }
+        let deadline = Deadline { timeout, at: self.until };
+        if deadline.has_passed(context.now) && client.over_limit.is_none() && !client.stream.is_quiet() {
+            return Ok(None);
+        }
+        deadline.unless_passed(context.now, late).map(Some)
+    }
+
+    /// A part of the head has come.
+    fn wait_for_more(&mut self, client: &Client, context: &Context<'_>) -> Result<Head, Stop> {
+        let timeout = if client.over_limit.is_some() { Timeout::Rejection } else { Timeout::Head };
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.until = context.deadline(timeout).at;
+        }
+        let late = client.over_limit.unwrap_or(Cause::HeadTimeout);
+        Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(context.now, late)?))
+    }
+
     /// The length of the head once it is whole. Every limit holds in the same way however the head was split.
-    fn find_head_end(&mut self) -> Result<Option<usize>, Cause> {
-        if self.head_end.is_at_start() {
-            let empty_lines = request::leading_empty_lines(self.input.unread());
-            self.input.consume(2 * empty_lines);
-            self.empty_lines += empty_lines;
-            if self.empty_lines > config::LEADING_EMPTY_LINES {
+    fn find_end(&mut self, input: &mut Buffer) -> Result<Option<usize>, Cause> {
+        if self.end.is_at_start() {
+            let empty_lines = request::leading_empty_lines(input.unread());
+            input.consume(2 * empty_lines);
+            self.empty_lines = self.empty_lines.saturating_add(u8::try_from(empty_lines).unwrap_or(u8::MAX));
+            if usize::from(self.empty_lines) > config::LEADING_EMPTY_LINES {
                 return Err(Cause::BadRequestLine);
             }
-            match self.input.unread() {
+            match input.unread() {
                 [] | [b'\r'] => return Ok(None),
-                // TLS and other garbage is refused, and not waited on until the head's time is up.
+                // TLS and other garbage is rejected, and not waited on until the head's time is up.
                 [first, ..] if !fields::is_token(&[*first]) => return Err(Cause::BadRequestLine),
                 _ => {}
             }
         }
-        let knew_first_line = self.head_end.first_line(self.input.unread()).is_some();
-        let end = self.head_end.find(self.input.unread());
-        let first_line = self.head_end.first_line(self.input.unread());
+        let knew_first_line = self.end.first_line(input.unread()).is_some();
+        let end = self.end.find(input.unread());
+        let first_line = self.end.first_line(input.unread());
         let found = match end {
             Ok(Some(length)) if length <= config::REQUEST_HEAD_BYTES => return Ok(Some(length)),
-            Ok(None) if first_line.is_none() && request::has_too_long_target(self.input.unread()) => Err(Cause::TargetTooLong),
-            Ok(None) if self.input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
+            Ok(None) if first_line.is_none() && request::has_too_long_target(input.unread()) => Err(Cause::TargetTooLong),
+            Ok(None) if input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
             Ok(_) => Err(Cause::HeadTooLarge),
             Err(cause) => Err(cause),
         };
-        // Whoever begins with something else than HTTP/1.1 may wait for an answer, and send nothing more.
+        // A client that begins with something else than HTTP/1.1 may wait for a response, and send nothing more.
         if let (false, Some(line)) = (knew_first_line, first_line) {
             request::check_line(line)?;
         }
         found
     }
+}
 
-    /// Refuses a head that was not understood. What asks like HEAD, or for JSON, is answered like that, for all it is worth.
-    fn refuse_head(&mut self, cause: Cause, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let head = self.input.unread();
-        self.request.is_head = head.starts_with(b"HEAD ");
-        self.request.accepts_json = request::seems_to_accept_json(head);
-        self.refuse(cause, client, context)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Buffers;
+
+    const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn find(pieces: &[&[u8]]) -> Result<Option<usize>, Cause> {
+        let (mut reader, mut input) = (HeadReader::first(Instant::now()), Buffers::default().take());
+        let mut found = Ok(None);
+        for piece in pieces {
+            input.append(piece);
+            found = reader.find_end(&mut input);
+            if found != Ok(None) {
+                return found;
+            }
+        }
+        found
     }
 
-    /// The head is whole: judges it, writes it anew and notes what the rest of the exchange needs to know.
-    fn begin(&mut self, length: usize, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        let line = self.head_end.first_line(self.input.unread()).map_or(0, <[u8]>::len);
-        request::lower_minor_version(&mut self.input.unread_mut()[..line]);
-        let (bytes, rest) = self.input.unread().split_at(length);
-        let mut room = fields::room();
-        let head = match request::parse(bytes, &mut room) {
-            Ok(head) => head,
-            Err(cause) => {
-                trace::head(client.peer, "→ received", bytes, Body::None, b"");
-                return self.refuse_head(cause, client, context);
-            }
-        };
-        trace::head(client.peer, "→ received", bytes, head.body, rest);
-        self.request = Request::from_head(&head, context.now);
-        self.upload = Upload::new(head.body, context);
-        let too_large = matches!((head.body, context.config.body_bytes), (Body::Length(length), Some(limit)) if length > limit);
-        let facts = ClientFacts {
-            address: client.peer.ip(),
-            trusted: context.config.trusts(client.peer.ip()),
-            request_id: context.rng.u128(..),
-        };
-        self.outbound = Outbound::new(length, !self.request.is_idempotent);
-        rewrite::request(self.outbound.tail(), &head, facts);
-        self.outbound.end_common_head();
-        self.input.consume(length);
-        context.buffers.reclaim(&mut self.input);
-        if let Some(cause) = self.refusal {
-            return self.refuse(cause, client, context);
+    #[test]
+    fn a_head_is_found_behind_empty_lines_however_it_is_split() {
+        for split in 0..HEAD.len() {
+            assert_eq!(find(&[&HEAD[..split], &HEAD[split..]]), Ok(Some(HEAD.len() - 4)), "split at {split}");
         }
-        context.counters.requests.add(1);
-        if too_large {
-            return self.refuse(Cause::BodyTooLarge, client, context);
+    }
+
+    #[test]
+    fn what_cannot_become_a_head_is_rejected_before_it_is_whole() {
+        let long_target = format!("GET /{}", "a".repeat(config::TARGET_BYTES));
+        let long_head = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(config::REQUEST_HEAD_BYTES));
+        for (start, cause) in [
+            (&b"\x16\x03\x01"[..], Cause::BadRequestLine),
+            (b"SSH-2.0-x\r\n", Cause::BadRequestLine),
+            (b"GET / HTTP/2.0\r\n", Cause::VersionUnknown),
+            (b"GET / HTTP/1.1\n", Cause::BadLineEnd),
+            (long_target.as_bytes(), Cause::TargetTooLong),
+            (long_head.as_bytes(), Cause::HeadTooLarge),
+        ] {
+            assert_eq!(find(&[start]), Err(cause));
+            let split = start.len() / 2;
+            assert_eq!(find(&[&start[..split], &start[split..]]), Err(cause), "in two pieces");
         }
-        Flow::Goto(State::Dispatch)
+        assert_eq!(find(&["\r\n".repeat(config::LEADING_EMPTY_LINES + 1).as_bytes()]), Err(Cause::BadRequestLine));
     }
 }

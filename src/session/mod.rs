@@ -1,201 +1,90 @@
 //! One client connection's story, told as synchronous code that returns.
 //!
-//! Runs on the worker that owns the connection, owns what the connection needs (its socket, and during an exchange its buffers),
-//! and must never wait: [`Session::step`] goes on until there is nothing to do *yet* and returns a [`Verdict`]. A session knows no
-//! epoll, no thread, no channel and no other session; what it needs of its worker comes in a [`Context`].
+//! Runs on the worker that owns the connection, owns what the connection needs, and must never wait: [`Session::step`] goes on until
+//! there is nothing to do *yet* and returns a [`Verdict`]. A session knows no epoll, no thread, no channel and no other session; what
+//! it needs of its worker comes in a [`Context`]. Here is the order of its phases; what happens in one is in the file of its name.
 
-mod answer;
 mod attempt;
+mod client;
+mod closing;
+mod context;
+mod dispatch;
 mod download;
-mod ending;
 mod exchange;
+mod flow;
 mod head;
-mod outbound;
 mod progress;
-mod refusal;
+mod record;
+mod replay;
+mod request;
+mod response;
 mod seat;
 mod splice;
+mod stop;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod tunnel;
 mod upload;
 
-use crate::config::{Config, Timeout};
+pub use context::{Context, Deadline, Local, Verdict};
+
 use crate::error::Cause;
-use crate::metrics::Counters;
-use crate::net::{Buffers, Event, Pipes, SlotKey, Stream};
+use crate::net::{Event, Stream};
 use crate::reason::Reason;
-use crate::upstream::cluster::Cluster;
-use crate::upstream::connections::Connections;
-use crate::upstream::queue::Caller;
-use crate::upstream::retry::Budget;
+use client::Client;
+use closing::{Closed, Closing};
 use exchange::Exchange;
+use flow::Flow;
+use head::{Head, HeadReader};
+use request::Request;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
+use stop::Stop;
+use tunnel::{Tunnel, Tunneled};
 
 /// How many exchanges may end in one step.
 const EXCHANGES_A_STEP: u32 = 16;
-
-/// What a session wants of its worker after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Step again when a socket is ready, or when the deadline has passed.
-    Wait(Deadline),
-    /// Step again after the other ready sessions.
-    Again,
-    /// The connection is over.
-    Close(Reason),
-}
-
-/// Until when something may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline {
-    /// Which stage it limits.
-    pub timeout: Timeout,
-    /// The moment.
-    pub at: Instant,
-}
-
-/// Why a session is stepped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint {
-    /// One of its sockets may be ready.
-    Ready,
-    /// Its deadline has passed, and nothing else has happened.
-    Expired,
-    /// It waits for a place at a backend, and one came free.
-    Called,
-}
-
-/// What a worker lends a session for one step.
-#[derive(Debug)]
-pub struct Context<'w> {
-    /// The time of this turn of the worker's loop.
-    pub now: Instant,
-    /// Why the session is stepped.
-    pub hint: Hint,
-    /// Whether the balancer is stopping: answers close, idle connections end.
-    pub draining: bool,
-    /// The session's own key, by which its backend connection names it.
-    pub key: SlotKey,
-    /// How the session is called when a place at a backend comes free.
-    pub caller: &'w Caller,
-    /// Settings.
-    pub config: &'w Config,
-    /// The backends.
-    pub cluster: &'w Cluster,
-    /// The worker's connections to backends.
-    pub connections: &'w mut Connections,
-    /// The worker's buffers.
-    pub buffers: &'w mut Buffers,
-    /// The worker's pipes.
-    pub pipes: &'w mut Pipes,
-    /// The worker's counters.
-    pub counters: &'w Counters,
-    /// What may be sent again.
-    pub budget: &'w Budget,
-    /// Randomness for request identifiers.
-    pub rng: &'w mut fastrand::Rng,
-    /// The value of a `Date` field.
-    pub date: &'w str,
-}
-
-impl Context<'_> {
-    /// Whether the session's deadline has passed. True for the state that set it, not for those that follow in the same step.
-    fn has_expired(&self) -> bool {
-        self.hint == Hint::Expired
-    }
-
-    fn deadline(&self, timeout: Timeout) -> Deadline {
-        Deadline { timeout, at: self.now + self.config.timeouts.of(timeout) }
-    }
-}
-
-/// The client's side of a session.
-#[derive(Debug)]
-struct Client {
-    stream: Stream,
-    peer: SocketAddr,
-}
 
 /// One client connection, from accept to close.
 #[derive(Debug)]
 pub struct Session {
     client: Client,
-    exchange: Option<Box<Exchange>>,
-    idle_until: Instant,
-    refusal: Option<Cause>,
-    /// No request has come yet.
-    is_fresh: bool,
+    phase: Phase,
     /// Stands in the worker's line for its next step.
     is_in_line: bool,
-    /// Empty lines that came since the last request; the limit holds however they are split.
-    empty_lines: usize,
+}
+
+/// What a connection is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Idle, or the head of a request is coming.
+    Head(HeadReader),
+    /// A valid request is served.
+    Exchange(Box<Exchange>),
+    /// Another protocol is spoken.
+    Tunnel(Box<Tunnel>),
+    /// The last things before the end.
+    Closing(Box<Closing>),
 }
 
 // An idle keep-alive client is this and its place in the deadline lists; everything else exists only during an exchange.
 const _: () = assert!(size_of::<Session>() <= 192);
 
-/// How a state ends.
-#[derive(Debug)]
-enum Flow {
-    /// The next state is to be run at once.
-    Goto(State),
+/// What comes after a phase has run.
+enum Next {
+    /// Another phase, at once.
+    Phase(Phase),
     /// Back to the worker.
     Yield(Verdict),
-    /// The exchange is over and the connection stays open.
-    Done,
-}
-
-impl Flow {
-    fn close(reason: Reason) -> Self {
-        Self::Yield(Verdict::Close(reason))
-    }
-
-    fn wait(deadline: Deadline) -> Self {
-        Self::Yield(Verdict::Wait(deadline))
-    }
-}
-
-/// What an exchange is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Reading the request's head.
-    Head,
-    /// Choosing a backend and a connection to it.
-    Dispatch,
-    /// Taking in a whole chunked body, for a backend that knows no chunks.
-    Collect,
-    /// Waiting for a place at a backend.
-    Queue,
-    /// Waiting for a connect.
-    Connect,
-    /// Sending the request; an early answer is looked for.
-    RequestBody,
-    /// The request is sent; its answer is awaited.
-    AwaitResponse,
-    /// Passing the answer on.
-    ResponseBody,
-    /// Both ways, until both ends have closed.
-    Tunnel,
-    /// Sending an answer of our own.
-    OwnAnswer,
-    /// The last answer was sent; the client's bytes are dropped for a while, so that no reset destroys it.
-    Linger,
 }
 
 impl Session {
-    /// Takes over a socket. `refusal` is why it is not to be served, if it is one too many: that is what its
+    /// Takes over a socket. `over_limit` is why it is not to be served, if it is one too many: that is what its
     /// first request is answered with.
-    pub fn new(socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>, idle_until: Instant) -> Self {
-        Self {
-            client: Client { stream: Stream::accepted(socket), peer },
-            exchange: None,
-            idle_until,
-            refusal,
-            is_fresh: true,
-            is_in_line: false,
-            empty_lines: 0,
-        }
+    pub fn new(socket: TcpStream, peer: SocketAddr, over_limit: Option<Cause>, idle_until: Instant) -> Self {
+        let client = Client::new(socket, peer, over_limit);
+        Self { client, phase: Phase::Head(HeadReader::first(idle_until)), is_in_line: false }
     }
 
     /// The socket, to be registered.
@@ -218,111 +107,164 @@ impl Session {
         self.is_in_line = false;
     }
 
+    /// Who the client is.
+    pub fn peer(&self) -> SocketAddr {
+        self.client.peer
+    }
+
+    /// Whether it is one too many.
+    pub fn is_refused(&self) -> bool {
+        self.client.over_limit.is_some()
+    }
+
+    /// Whether closing it now would cost the client a response.
+    pub fn is_busy(&self) -> bool {
+        match &self.phase {
+            Phase::Head(_) => !self.client.input.is_empty(),
+            Phase::Exchange(_) | Phase::Tunnel(_) => true,
+            Phase::Closing(closing) => !closing.is_lingering(),
+        }
+    }
+
+    /// Ends a lingering close at the next step: there are too many.
+    pub fn cut_linger_short(&mut self, context: &Context<'_>) {
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.cut_short(context);
+        }
+    }
+
+    /// Takes a call from the queue for a slot; false if the session does not wait for one any more.
+    pub fn take_call(&mut self) -> bool {
+        if let Phase::Exchange(exchange) = &mut self.phase { exchange.take_call() } else { false }
+    }
+
+    /// Whether it is worth a step because a backend was marked down.
+    pub fn is_stranded(&self, context: &Context<'_>) -> bool {
+        matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded(context))
+    }
+
     /// Runs the session until there is nothing to do yet.
     pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
-        if context.hint == Hint::Called && !self.exchange.as_mut().is_some_and(|exchange| exchange.take_call()) {
-            // It found a place, or gave up, before the call came.
-            context.cluster.call_next();
-        }
-        let is_lingering = self.exchange.as_ref().is_some_and(|exchange| exchange.state == State::Linger);
+        let is_lingering = matches!(&self.phase, Phase::Closing(closing) if closing.is_lingering());
         if self.client.stream.is_broken() && !is_lingering {
             return Verdict::Close(Reason::ClientReset);
         }
         let mut ended = 0;
         loop {
-            let Some(exchange) = &mut self.exchange else {
-                match self.idle(context) {
-                    Some(verdict) => return verdict,
-                    None => continue,
-                }
+            let next = match &mut self.phase {
+                Phase::Head(_) => self.read_head(context),
+                Phase::Exchange(_) => self.serve(context),
+                Phase::Tunnel(tunnel) => match tunnel.step(&mut self.client, context) {
+                    Ok(Tunneled::Wait(deadline)) => Next::Yield(Verdict::Wait(deadline)),
+                    Ok(Tunneled::ShareUsed) => Next::Yield(Verdict::Again),
+                    Err(reason) => Next::Yield(Verdict::Close(reason)),
+                },
+                Phase::Closing(closing) => match closing.step(&mut self.client, context) {
+                    Closed::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
+                    Closed::ShareUsed => Next::Yield(Verdict::Again),
+                    Closed::StaysOpen => Next::Phase(Phase::Head(HeadReader::next(context))),
+                    Closed::Over(reason) => Next::Yield(Verdict::Close(reason)),
+                },
             };
-            match exchange.step(&mut self.client, context) {
-                Flow::Goto(state) => exchange.enter(state, &self.client, context),
-                Flow::Yield(verdict) => return verdict,
-                Flow::Done => {
-                    self.end_exchange(context);
-                    ended += 1;
+            match next {
+                Next::Yield(verdict) => {
+                    self.client.reclaim(&mut context.local.buffers);
+                    return verdict;
+                }
+                Next::Phase(phase) => {
+                    ended += u32::from(matches!(phase, Phase::Head(_)));
+                    self.phase = phase;
                 }
             }
             if ended == EXCHANGES_A_STEP {
                 // A long pipeline that is answered at once must not keep the others waiting.
                 return Verdict::Again;
             }
-            context.hint = Hint::Ready;
         }
     }
 
-    /// Who the client is.
-    pub fn peer(&self) -> SocketAddr {
-        self.client.peer
+    /// Phase `Head`: idle, or a head is coming.
+    fn read_head(&mut self, context: &mut Context<'_>) -> Next {
+        let Phase::Head(reader) = &mut self.phase else {
+            unreachable!("a head is read in its phase");
+        };
+        let cause = match reader.read(&mut self.client, context) {
+            Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
+            Ok(Head::Whole(length)) => match Request::accept(&mut self.client, reader, length, context) {
+                Ok((request, upload, record)) => {
+                    self.client.sent = 0;
+                    let is_served = u64::from(self.client.over_limit.is_none());
+                    context.local.counters.requests.add(is_served);
+                    return Next::Phase(Phase::Exchange(Box::new(Exchange::new(request, upload, record))));
+                }
+                Err(cause) => cause,
+            },
+            Err(Stop::Reject(cause)) => cause,
+            Err(Stop::Close(reason)) => return Next::Yield(Verdict::Close(reason)),
+            Err(Stop::AttemptFailed(_)) => unreachable!("no backend is asked before there is a request"),
+        };
+        self.reject_head(cause, context)
+    }
+
+    /// What came is no valid head.
+    fn reject_head(&mut self, cause: Cause, context: &mut Context<'_>) -> Next {
+        context.local.counters.failed(cause);
+        record::log_rejection(&self.client, cause, "-", ("head", "-"));
+        let request = Request::rejected(self.client.input.unread());
+        self.client.sent = 0;
+        let closing = Closing::reject(cause, &request, false, &mut self.client, context);
+        Next::Phase(Phase::Closing(Box::new(closing)))
+    }
+
+    /// Phase `Exchange`.
+    fn serve(&mut self, context: &mut Context<'_>) -> Next {
+        let Phase::Exchange(exchange) = &mut self.phase else {
+            unreachable!("a request is served in its phase");
+        };
+        match exchange.step(&mut self.client, context) {
+            Flow::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
+            Flow::ShareUsed => Next::Yield(Verdict::Again),
+            Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
+            Flow::Close(reason) => Next::Yield(Verdict::Close(reason)),
+            Flow::Closing(closing) => Next::Phase(Phase::Closing(Box::new(closing))),
+            Flow::Done => Next::Phase(Phase::Head(HeadReader::next(context))),
+            Flow::Upgraded => {
+                let idle = Phase::Head(HeadReader::next(context));
+                let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, idle) else {
+                    unreachable!("it was an exchange just now");
+                };
+                Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(context))))
+            }
+        }
     }
 
     /// What the session is doing, for the log.
     pub fn stage(&self) -> &'static str {
-        self.exchange.as_ref().map_or("idle", |exchange| exchange.stage())
+        match &self.phase {
+            Phase::Head(_) if self.client.input.is_empty() => "idle",
+            Phase::Head(_) => "head",
+            Phase::Exchange(exchange) => exchange.stage(),
+            Phase::Tunnel(_) => "tunnel",
+            Phase::Closing(closing) if closing.is_lingering() => "linger",
+            Phase::Closing(_) => "error answer",
+        }
     }
 
     /// Gives back what the session holds. To be called once, when it is over for whatever reason.
-    pub fn close(&mut self, context: &mut Context<'_>) {
-        if let Some(mut exchange) = self.exchange.take() {
-            if exchange.is_broken_off() {
-                self.client.stream.reset_on_close();
+    pub fn close(mut self, context: &mut Context<'_>) {
+        match self.phase {
+            Phase::Exchange(mut exchange) => {
+                if exchange.must_close_with_reset(&self.client) {
+                    self.client.stream.reset_on_close();
+                }
+                exchange.log(&self.client, context);
+                exchange.release(context);
             }
-            exchange.log_summary(&self.client, context);
-            exchange.abandon(context);
+            Phase::Tunnel(tunnel) => tunnel.close(&self.client, context),
+            Phase::Head(_) | Phase::Closing(_) => {}
         }
-    }
-
-    /// Whether it is one too many.
-    pub fn is_refused(&self) -> bool {
-        self.refusal.is_some()
-    }
-
-    /// Nothing is going on: a request may begin, or the client may have closed.
-    fn idle(&mut self, context: &mut Context<'_>) -> Option<Verdict> {
-        if !self.client.stream.is_readable() {
-            if context.draining {
-                return Some(self.idle_while_draining(context));
-            }
-            if !context.has_expired() {
-                let timeout = if self.is_refused() { Timeout::Grace } else { Timeout::Idle };
-                return Some(Verdict::Wait(Deadline { timeout, at: self.idle_until }));
-            }
-            if !self.is_refused() {
-                return Some(Verdict::Close(Reason::IdleTimeout));
-            }
-            // One too many that says nothing is told unasked.
-        } else {
-            context.hint = Hint::Ready;
-        }
-        let mut exchange = Box::new(Exchange::new(context, self.refusal));
-        exchange.empty_lines = self.empty_lines;
-        self.exchange = Some(exchange);
-        None
-    }
-
-    /// An idle connection ends. One that has not carried a request yet is given a moment: its client was accepted, and is about
-    /// to send.
-    fn idle_while_draining(&mut self, context: &Context<'_>) -> Verdict {
-        if !self.is_fresh || context.has_expired() {
-            return Verdict::Close(Reason::Drained);
-        }
-        let grace = context.deadline(Timeout::Grace);
-        self.idle_until = self.idle_until.min(grace.at);
-        Verdict::Wait(Deadline { at: self.idle_until, ..grace })
-    }
-
-    /// The next request, if the client has sent more; else the connection is idle.
-    fn end_exchange(&mut self, context: &mut Context<'_>) {
-        let exchange = self.exchange.take().expect("only a running exchange ends");
-        let had_a_request = exchange.had_a_request();
-        self.empty_lines = if had_a_request { 0 } else { exchange.empty_lines };
-        if had_a_request {
-            self.is_fresh = false;
-            self.idle_until = context.deadline(Timeout::Idle).at;
-        }
-        if let Some(rest) = exchange.end(context) {
-            self.exchange = Some(Box::new(Exchange::with_input(rest, context, self.refusal)));
-        }
+        self.client.input.clear();
+        self.client.output.clear();
+        self.client.reclaim(&mut context.local.buffers);
     }
 }

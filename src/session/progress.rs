@@ -1,8 +1,17 @@
-//! Whether a body moves: the deadline that goes on being put off while it does.
+//! Whether a body moves: the deadline that is put off while it does.
 
-use super::Deadline;
+use super::context::Deadline;
 use crate::config::Timeout;
 use std::time::{Duration, Instant};
+
+/// Who is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocked {
+    /// The client sends or takes nothing more.
+    OnClient,
+    /// The backend sends or takes nothing more.
+    OnBackend,
+}
 
 /// Bytes since the deadline was last put off.
 #[derive(Clone, Copy, Debug)]

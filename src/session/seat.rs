@@ -1,56 +1,58 @@
-//! Waiting for a place at a backend, when each has as many requests as it may.
+//! The wait for a slot at a backend, when each has as many requests as it may.
 
-use super::exchange::Exchange;
-use super::{Client, Context, Deadline, Flow, State};
+use super::context::{Context, Deadline};
+use super::stop::Stop;
 use crate::config::Timeout;
 use crate::error::Cause;
 use crate::upstream::queue::Ticket;
 
-/// The wait for a place at a backend.
+/// A request's place in the queue.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
-    pub(super) is_queued: bool,
-    pub(super) was_called: bool,
-    /// Its place in the queue, also when it comes back.
-    pub(super) ticket: Option<Ticket>,
+    is_queued: bool,
+    was_called: bool,
+    /// Its position, also when it comes back.
+    ticket: Option<Ticket>,
     /// The first wait's deadline holds for all.
-    pub(super) deadline: Option<Deadline>,
+    deadline: Option<Deadline>,
 }
 
-impl Exchange {
-    /// Waits for a place, behind those who wait already; who was called and found none has the place of before.
-    pub(super) fn join_queue(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        self.seat.ticket = context.cluster.queue().join(context.key, context.caller, &self.history.tried, self.seat.ticket);
-        if self.seat.ticket.is_none() {
-            return self.refuse(Cause::BackendFull, client, context);
+impl Seat {
+    /// Joins the queue, behind the requests that wait already; one that was called and found no slot has its position of before.
+    pub(super) fn join(&mut self, tried: &[usize], context: &Context<'_>) -> Result<(), Stop> {
+        self.ticket = context.cluster.queue().join(context.key, context.caller, tried, self.ticket);
+        if self.ticket.is_none() {
+            return Err(Cause::BackendFull.into());
         }
-        self.seat.is_queued = true;
-        // A place may have come free before we had joined. It is for the first in line that can use it, whoever that is.
+        self.is_queued = true;
+        // A slot may have come free before we had joined. It is for the first in line that can use it.
         context.cluster.call_next();
-        Flow::Goto(State::Queue)
+        Ok(())
     }
 
-    /// State `Queue`.
-    pub(super) fn wait_for_place(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
-            self.leave_queue(context);
-            return self.refuse(Cause::BackendFull, client, context);
+    /// Until when to wait.
+    pub(super) fn wait(&mut self, context: &Context<'_>) -> Result<Deadline, Stop> {
+        let deadline = *self.deadline.get_or_insert_with(|| context.deadline(Timeout::Queue));
+        if deadline.has_passed(context.now) {
+            self.leave(context);
+            return Err(Cause::BackendFull.into());
         }
-        Flow::wait(*self.seat.deadline.get_or_insert_with(|| context.deadline(Timeout::Queue)))
+        Ok(deadline)
     }
 
-    /// Takes a call: a place came free. False if this exchange does not wait for one.
+    /// Takes a call: a slot came free. False if nobody waits here.
     pub(super) fn take_call(&mut self) -> bool {
-        let was_queued = std::mem::take(&mut self.seat.is_queued);
-        if was_queued {
-            self.seat.was_called = true;
-            self.state = State::Dispatch;
-        }
-        was_queued
+        self.was_called = std::mem::take(&mut self.is_queued);
+        self.was_called
     }
 
-    pub(super) fn leave_queue(&mut self, context: &Context<'_>) {
-        if std::mem::take(&mut self.seat.is_queued) {
+    /// Whether a call was taken since this was asked last.
+    pub(super) fn was_called(&mut self) -> bool {
+        std::mem::take(&mut self.was_called)
+    }
+
+    pub(super) fn leave(&mut self, context: &Context<'_>) {
+        if std::mem::take(&mut self.is_queued) {
             context.cluster.queue().leave(context.key, context.caller);
         }
     }

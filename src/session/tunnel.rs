@@ -1,16 +1,31 @@
-//! After a 101: bytes both ways, whatever they mean, until both ends have closed.
+//! Bytes both ways, whatever they mean, until both ends have closed. Knows no HTTP.
 
-use super::exchange::Exchange;
-use super::{Client, Context, Flow, Verdict};
+use super::attempt::Attempt;
+use super::client::Client;
+use super::context::{Context, Deadline};
+use super::record::Record;
 use crate::config::{self, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
 
-/// Who has closed its sending side of a tunnel.
-#[derive(Debug, Default)]
-pub(super) struct TunnelEnds {
-    pub(super) client: bool,
-    pub(super) backend: bool,
+/// A client and a backend that talk to each other.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    attempt: Attempt,
+    record: Record,
+    /// The sides that have closed their sending side.
+    client_ended: bool,
+    backend_ended: bool,
+    deadline: Deadline,
+}
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tunneled {
+    /// Nothing moves just now.
+    Wait(Deadline),
+    /// The step's share is used.
+    ShareUsed,
 }
 
 /// How one direction stands after a step.
@@ -23,52 +38,56 @@ enum Direction {
     Broken,
 }
 
-impl Exchange {
-    /// State `Tunnel`.
-    pub(super) fn tunnel(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
-            return self.end_tunnel(Reason::TunnelIdle, client, context);
+impl Tunnel {
+    /// A tunnel over the connection of this attempt. What was received on either side already is delivered first.
+    pub(super) fn new(attempt: Attempt, record: Record, context: &Context<'_>) -> Self {
+        Self { attempt, record, client_ended: false, backend_ended: false, deadline: context.deadline(Timeout::Tunnel) }
+    }
+
+    /// Moves what can be moved, both ways.
+    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<Tunneled, Reason> {
+        // What stands before the tunnel's bytes: the head of a 101.
+        client.flush(&context.local.counters)?;
+        if !client.output.is_empty() {
+            return self.wait(context);
         }
-        // The 101 itself, and then what came right behind it.
-        match self.flush_output(client, context) {
-            Ok(0) => {}
-            Ok(_) => return Flow::wait(self.ending.deadline),
-            Err(reason) => return Flow::close(reason),
-        }
-        context.buffers.lend(&mut self.input);
-        context.buffers.lend(&mut self.answer.bytes);
-        let Some(backend) = self.attempt.stream(context.connections) else {
-            return self.end_tunnel(Reason::TunnelBroken, client, context);
-        };
-        let (up, sent_up) = relay(&mut client.stream, &mut self.input, backend, &mut self.tunnel_ends.client);
-        let (down, sent_down) = relay(backend, &mut self.answer.bytes, &mut client.stream, &mut self.tunnel_ends.backend);
-        self.download.sent += sent_down as u64;
-        context.counters.bytes_sent.add(sent_down as u64);
-        match (up, down) {
-            (Direction::Broken, _) | (_, Direction::Broken) => return self.end_tunnel(Reason::TunnelBroken, client, context),
-            (Direction::Ended, Direction::Ended) => return self.end_tunnel(Reason::TunnelDone, client, context),
+        let connection = self.attempt.connection(context.connections).ok_or(Reason::TunnelBroken)?;
+        context.local.buffers.lend(&mut client.input);
+        context.local.buffers.lend(&mut connection.input);
+        let (backend, down) = (&mut connection.stream, &mut connection.input);
+        let (up_state, sent_up) = copy_one_way(&mut client.stream, &mut client.input, backend, &mut self.client_ended);
+        let (down_state, sent_down) = copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
+        context.local.buffers.reclaim(&mut connection.input);
+        client.note_sent(sent_down, &context.local.counters);
+        match (up_state, down_state) {
+            (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),
+            (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
             _ => {}
         }
         let moved = sent_up.max(sent_down);
         if moved > 0 {
-            self.ending.deadline = context.deadline(Timeout::Tunnel);
+            self.deadline = context.deadline(Timeout::Tunnel);
         }
-        if moved >= config::STEP_BYTES {
-            return Flow::Yield(Verdict::Again);
-        }
-        Flow::wait(self.ending.deadline)
+        if moved >= config::STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(context) }
     }
 
-    fn end_tunnel(&mut self, reason: Reason, client: &Client, context: &mut Context<'_>) -> Flow {
-        self.drop_link(context);
-        self.log_summary(client, context);
-        Flow::close(reason)
+    fn wait(&self, context: &Context<'_>) -> Result<Tunneled, Reason> {
+        if self.deadline.has_passed(context.now) {
+            return Err(Reason::TunnelIdle);
+        }
+        Ok(Tunneled::Wait(self.deadline))
+    }
+
+    /// The tunnel is over, for whatever reason.
+    pub(super) fn close(mut self, client: &Client, context: &mut Context<'_>) {
+        self.attempt.close(context);
+        self.record.log(client, &self.attempt.backend().name, "tunnel", context.now);
     }
 }
 
 /// Moves what can be moved in one direction and says how many bytes were delivered. The source's end is passed on once, when all
 /// its bytes are.
-fn relay(source: &mut Stream, buffer: &mut Buffer, sink: &mut Stream, ended: &mut bool) -> (Direction, usize) {
+fn copy_one_way(source: &mut Stream, buffer: &mut Buffer, sink: &mut Stream, ended: &mut bool) -> (Direction, usize) {
     let mut delivered = 0;
     loop {
         let waiting = buffer.len();

@@ -1,110 +1,293 @@
-//! Moving the request's body from the client to the backend, decoded strictly and framed anew.
+//! The request on its way to the backend: its head, and its body decoded strictly and framed as that backend supports it.
 
-use super::exchange::Exchange;
-use super::outbound::Outbound;
-use super::progress::Progress;
-use super::{Client, Context, Flow, State, Verdict};
+use super::client::Client;
+use super::context::{Context, Deadline, Local};
+use super::progress::{Blocked, Progress};
+use super::replay::ReplayBuffer;
+use super::stop::Stop;
 use crate::config::{self, Timeout};
 use crate::error::Cause;
-use crate::net::{Buffer, Read};
+use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
-use crate::upstream::backend::Backend;
 use crate::wire::Body;
-use crate::wire::chunked::{self, Decoder, Piece};
-use crate::wire::rewrite::RequestEnd;
-use std::sync::Arc;
+use crate::wire::body::{BodyReader, BodyWriter};
+use crate::wire::request::RequestHead;
+use crate::wire::rewrite::{self, RequestEnd};
+use std::time::{Duration, Instant};
 
-/// What of the request's body is still to come.
+/// A request on its way to a backend.
 #[derive(Debug)]
 pub(super) struct Upload {
-    rest: Rest,
+    reader: BodyReader,
+    replay: ReplayBuffer,
+    is_chunked: bool,
+    /// How the body is framed for the backend, once that is chosen.
+    framing: Option<RequestEnd>,
     /// Bytes of body that came so far.
     received: u64,
     /// Anything of it came, if only a part of a chunk's line.
     has_begun: bool,
     limit: u64,
-    pub(super) progress: Progress,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Decoder),
-}
-
-/// A chunked body taken in whole, for an HTTP/1.0 backend.
-#[derive(Debug, Default)]
-pub(super) struct Collected {
-    pub(super) body: Vec<u8>,
-    /// The backend whose turn it was when the collecting began.
-    pub(super) backend: Option<Arc<Backend>>,
-}
-
-/// Who is not ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blocked {
-    /// The client has sent nothing more.
-    ByClient,
-    /// The backend takes nothing more.
-    ByBackend,
+    timeout: Duration,
+    progress: Progress,
+    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    expects_continue: bool,
+    continue_deadline: Option<Deadline>,
 }
 
 /// How far an upload came in one step.
-#[derive(Debug)]
-pub(super) enum Pumped {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uploaded {
     /// The backend has everything.
     All,
     /// One side is not ready.
     Blocked(Blocked),
-    /// It moved its share of this step.
-    Enough,
-    /// The client is gone, or broke the framing.
-    Ended(Reason),
-    /// The client's body is not acceptable.
-    Bad(Cause),
-    /// The backend takes nothing any more.
+    /// The step's share is used.
+    ShareUsed,
+    /// The backend takes nothing any more. What it has sent before is worth more than the error.
     BackendGone,
 }
 
+/// Whether a backend supports the framing of the request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FramingSupport {
+    /// As it is.
+    Ready,
+    /// It does not support chunks: the body must be buffered first.
+    AfterBuffering,
+    /// It does not support chunks, and some were sent already.
+    Unsupported,
+}
+
 impl Upload {
-    pub(super) fn new(body: Body, context: &Context<'_>) -> Self {
+    /// The body behind this head, which was so long when it came.
+    pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, context: &Context<'_>) -> Self {
+        let timeout = context.config.timeouts.body;
+        let is_chunked = head.body == Body::Chunked;
+        let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
-            rest: match body {
-                Body::None | Body::UntilClose => Rest::Nothing,
-                Body::Length(length) => Rest::Length(length),
-                Body::Chunked => Rest::Chunked(Decoder::default()),
-            },
+            reader: head.body.into(),
+            replay: ReplayBuffer::new(received_head, writer, !head.is_idempotent()),
+            is_chunked,
+            framing: None,
             received: 0,
             has_begun: false,
             limit: context.config.body_bytes.unwrap_or(u64::MAX),
-            progress: Progress::new(context.now, context.config.timeouts.body),
+            timeout,
+            progress: Progress::new(context.now, timeout),
+            expects_continue: head.expects_continue,
+            continue_deadline: None,
         }
     }
 
+    /// Where the head is written.
+    pub(super) fn head_mut(&mut self) -> &mut Vec<u8> {
+        self.replay.tail()
+    }
+
+    /// The head is written, but for what depends on the backend.
+    pub(super) fn end_common_head(&mut self) {
+        self.replay.end_common_head();
+    }
+
+    /// Whether the whole body was received.
+    pub(super) fn is_received(&self) -> bool {
+        self.reader.is_done()
+    }
+
+    /// Whether the backend has all of the request.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_received() && self.replay.unsent().is_empty()
+    }
+
+    /// Whether any byte went out in this attempt.
+    pub(super) fn was_written(&self) -> bool {
+        self.replay.was_written()
+    }
+
+    /// Whether the request can be sent again from its first byte.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.replay.is_replayable()
+    }
+
+    /// What stands ready for the backend from the first byte that is kept, for the log.
+    pub(super) fn kept(&self) -> &[u8] {
+        self.replay.kept()
+    }
+
+    /// The request will not be sent again.
+    pub(super) fn release(&mut self) {
+        self.replay.release();
+    }
+
     /// The body begins to move now: what came before, finding a backend for example, was not its fault.
-    pub(super) fn start_clock(&mut self, context: &Context<'_>) {
-        self.progress = Progress::new(context.now, context.config.timeouts.body);
+    pub(super) fn start_clock(&mut self, now: Instant) {
+        self.progress = Progress::new(now, self.timeout);
     }
 
-    /// Whether the whole body was received and handed on.
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self.rest, Rest::Nothing)
+    /// Whether the client still waits for a 100.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.expects_continue && !self.has_begun
     }
 
-    /// Moves what fits from the client's bytes to the backend's; whether anything moved.
-    fn take(&mut self, input: &mut Buffer, outbound: &mut Outbound) -> Result<bool, Cause> {
+    /// A 1xx went to the client: its time for the body begins now.
+    pub(super) fn note_interim(&mut self, now: Instant) {
+        self.expects_continue = false;
+        if !self.is_received() {
+            self.start_clock(now);
+        }
+    }
+
+    /// Tells the client to go on, in place of a backend that speaks HTTP/1.0 and cannot.
+    pub(super) fn send_continue(&mut self, client: &mut Client, local: &mut Local) {
+        self.note_interim(local.clock.now());
+        local.buffers.lend(&mut client.output);
+        client.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    /// Nothing moves just now: until when to wait. A client that waits for a 100 waits for the backend.
+    pub(super) fn wait(&mut self, blocked: Blocked, context: &Context<'_>) -> Result<Deadline, Stop> {
+        let (deadline, cause) = match blocked {
+            Blocked::OnClient if self.awaits_continue() => {
+                let deadline = *self.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+                (deadline, Cause::FirstByteTimeout)
+            }
+            Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
+            Blocked::OnBackend => (self.deadline(), Cause::SendTimeout),
+        };
+        deadline.unless_passed(context.now, cause)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.progress.deadline()
+    }
+
+    /// Whether the body is over the limit, or has been announced to be.
+    pub(super) fn is_too_large(&self) -> bool {
+        let announced = self.reader.remaining().unwrap_or(0).max(self.reader.announced());
+        self.received.saturating_add(announced) > self.limit
+    }
+
+    /// Chooses how the body is framed for a backend.
+    pub(super) fn choose_framing(&mut self, is_http10_only: bool) -> FramingSupport {
+        match (self.is_chunked, self.framing) {
+            (false, _) => self.framing = Some(RequestEnd::Plain),
+            (true, None) if is_http10_only => return FramingSupport::AfterBuffering,
+            (true, None) => self.framing = Some(RequestEnd::Chunked),
+            // Chunks went to another backend before.
+            (true, Some(RequestEnd::Chunked)) if is_http10_only => return FramingSupport::Unsupported,
+            (true, Some(_)) => {}
+        }
+        FramingSupport::Ready
+    }
+
+    /// The attempt could not be connected. While no backend has heard of the body, its framing is open again.
+    pub(super) fn reopen_framing(&mut self) {
+        if !self.replay.has_body() && !self.is_received() {
+            self.framing = None;
+        }
+    }
+
+    /// Starts an attempt: everything is to be sent from the start, with the end of the head that this backend needs.
+    pub(super) fn start_attempt(&mut self, host: Option<&str>) {
+        let mut end = Vec::new();
+        rewrite::request_end(&mut end, host, self.framing.unwrap_or(RequestEnd::Plain));
+        self.replay.start_attempt(&end);
+    }
+
+    /// Sends what there is of the request, for as long as both sides go along.
+    pub(super) fn pump(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
+        let uploaded = self.pump_all(client, backend, local);
+        // A request that is not sent again is dropped as it is sent.
+        self.replay.reclaim(&mut local.buffers);
+        uploaded
+    }
+
+    fn pump_all(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
+        let (mut moved, now) = (0, local.clock.now());
+        loop {
+            let took = self.take(&mut client.input)?;
+            while !self.replay.unsent().is_empty() {
+                match backend.write(self.replay.unsent()) {
+                    Ok(0) => return Ok(Uploaded::Blocked(Blocked::OnBackend)),
+                    Ok(count) => {
+                        self.replay.advance(count);
+                        self.progress.note(count, config::PROGRESS_BYTES, now);
+                    }
+                    Err(_) => return Ok(Uploaded::BackendGone),
+                }
+            }
+            if self.is_received() {
+                return Ok(Uploaded::All);
+            }
+            if moved >= config::STEP_BYTES {
+                return Ok(Uploaded::ShareUsed);
+            }
+            if took && !client.input.is_empty() {
+                // There may be room now for what was received already.
+                continue;
+            }
+            match self.read(client, local)? {
+                0 => return Ok(Uploaded::Blocked(Blocked::OnClient)),
+                count => moved += count,
+            }
+        }
+    }
+
+    /// Takes the whole body in before any of it is sent, for a backend that does not support chunks: it is sent with its length.
+    pub(super) fn buffer(&mut self, client: &mut Client, local: &mut Local) -> Result<Uploaded, Stop> {
+        let (mut moved, now) = (0, local.clock.now());
+        loop {
+            self.buffer_some(&mut client.input)?;
+            if self.is_received() {
+                self.framing = Some(RequestEnd::Length(self.received));
+                return Ok(Uploaded::All);
+            }
+            if moved >= config::STEP_BYTES {
+                return Ok(Uploaded::ShareUsed);
+            }
+            match self.read(client, local)? {
+                0 => return Ok(Uploaded::Blocked(Blocked::OnClient)),
+                count => {
+                    moved += count;
+                    self.progress.note(count, config::PROGRESS_BYTES, now);
+                }
+            }
+        }
+    }
+
+    /// Reads more of the body; 0 if the client has sent nothing more.
+    fn read(&mut self, client: &mut Client, local: &mut Local) -> Result<usize, Stop> {
+        match client.read(&mut local.buffers)? {
+            Read::Bytes(count) => {
+                if !std::mem::replace(&mut self.has_begun, true) {
+                    // The client may have waited for a 100: its time for the body begins now.
+                    self.start_clock(local.clock.now());
+                }
+                Ok(count)
+            }
+            Read::Blocked => Ok(0),
+            Read::End => Err(Reason::ClientAborted.into()),
+        }
+    }
+
+    /// Moves what fits from the client's bytes into the replay buffer; whether anything moved.
+    fn take(&mut self, input: &mut Buffer) -> Result<bool, Cause> {
         let mut any = false;
-        while !input.is_empty() && !self.is_done() {
-            let mut consumed = self.take_some(outbound.replay_room(), input, outbound)?;
+        while !input.is_empty() && !self.is_received() {
+            let mut consumed = self.take_some(self.replay.replay_room(), input)?;
             if consumed == 0 {
                 // Only now: a full replay buffer is cut by the next byte of the body, not by its end.
-                consumed = self.take_some(outbound.make_room(), input, outbound)?;
+                let room = self.replay.make_room();
+                consumed = self.take_some(room, input)?;
             }
             if consumed == 0 {
-                return Ok(any);
+                break;
             }
-            input.consume(consumed);
             (any, self.has_begun) = (true, true);
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
@@ -113,239 +296,31 @@ impl Upload {
         Ok(any)
     }
 
-    /// Whether it is over the limit, or a chunk has been announced that will be.
-    fn is_too_large(&self) -> bool {
-        let announced = if let Rest::Chunked(decoder) = &self.rest { decoder.announced() } else { 0 };
-        self.received.saturating_add(announced) > self.limit
-    }
-
     /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
-    fn take_some(&mut self, room: usize, input: &Buffer, outbound: &mut Outbound) -> Result<usize, Cause> {
-        match &mut self.rest {
-            Rest::Nothing => Ok(0),
-            Rest::Length(left) => {
-                let take = input.len().min(room).min(usize::try_from(*left).unwrap_or(usize::MAX));
-                outbound.tail().extend_from_slice(&input.unread()[..take]);
-                self.received += take as u64;
-                *left -= take as u64;
-                if *left == 0 {
-                    self.rest = Rest::Nothing;
-                }
-                Ok(take)
-            }
-            Rest::Chunked(decoder) => {
-                let (consumed, piece) = decoder.next_up_to(room, input.unread()).map_err(|_| Cause::BadChunk)?;
-                match piece {
-                    Piece::NeedMore => {}
-                    Piece::Data(data) => {
-                        self.received += data.len() as u64;
-                        outbound.append_chunk(data);
-                    }
-                    Piece::End(trailers) => {
-                        chunked::encode_end(outbound.tail(), trailers).map_err(|_| Cause::BadChunk)?;
-                        self.rest = Rest::Nothing;
-                    }
-                }
-                Ok(consumed)
-            }
-        }
+    fn take_some(&mut self, room: usize, input: &mut Buffer) -> Result<usize, Cause> {
+        let moved = self.replay.append_body(|writer, out| self.reader.transfer(writer, input.unread(), room, out))?;
+        self.received += moved.body as u64;
+        input.consume(moved.consumed);
+        Ok(moved.consumed)
     }
 
-    /// Decodes a chunked body into `collected`; whether it is whole.
-    fn collect(&mut self, input: &mut Buffer, collected: &mut Vec<u8>) -> Result<bool, Cause> {
-        loop {
-            let Rest::Chunked(decoder) = &mut self.rest else {
-                return Ok(true);
-            };
-            let (consumed, piece) = decoder.next(input.unread()).map_err(|_| Cause::BadChunk)?;
-            let needs_more = piece == Piece::NeedMore;
-            match piece {
-                Piece::NeedMore => {}
-                Piece::Data(data) => {
-                    self.received += data.len() as u64;
-                    collected.extend_from_slice(data);
-                }
-                Piece::End(trailers) => {
-                    // There is no place for them in HTTP/1.0, but they must be right.
-                    chunked::encode_end(&mut Vec::new(), trailers).map_err(|_| Cause::BadChunk)?;
-                    self.rest = Rest::Nothing;
-                }
-            }
-            input.consume(consumed);
-            self.has_begun |= consumed > 0;
+    /// Decodes what is there of a chunked body into the replay buffer, behind the head that is not complete yet.
+    fn buffer_some(&mut self, input: &mut Buffer) -> Result<(), Cause> {
+        while !self.is_received() {
+            let moved = self.reader.transfer(BodyWriter::Raw, input.unread(), usize::MAX, self.replay.tail())?;
+            input.consume(moved.consumed);
+            self.received += moved.body as u64;
+            self.has_begun |= moved.consumed > 0;
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
-            if collected.len() > config::REPLAY_BYTES {
+            if self.received > config::REPLAY_BYTES as u64 {
                 return Err(Cause::LengthRequired);
             }
-            if needs_more {
-                return Ok(false);
+            if moved.consumed == 0 {
+                break;
             }
         }
-    }
-}
-
-impl Exchange {
-    /// Sends what there is of the request, for as long as both sides go along.
-    pub(super) fn pump_upload(&mut self, client: &mut Client, context: &mut Context<'_>) -> Pumped {
-        let mut moved = 0;
-        loop {
-            let took = match self.upload.take(&mut self.input, &mut self.outbound) {
-                Ok(took) => took,
-                Err(cause) => return Pumped::Bad(cause),
-            };
-            while !self.outbound.unsent().is_empty() {
-                let Some(backend) = self.attempt.stream(context.connections) else {
-                    return Pumped::BackendGone;
-                };
-                match backend.write(self.outbound.unsent()) {
-                    Ok(0) => return Pumped::Blocked(Blocked::ByBackend),
-                    Ok(count) => {
-                        self.outbound.advance(count);
-                        self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
-                    }
-                    Err(_) => return Pumped::BackendGone,
-                }
-            }
-            if self.upload.is_done() {
-                return Pumped::All;
-            }
-            if moved >= config::STEP_BYTES {
-                return Pumped::Enough;
-            }
-            if took && !self.input.is_empty() {
-                // There may be room now for what was received already.
-                continue;
-            }
-            match self.read_body(client, context) {
-                Ok(count) => moved += count,
-                Err(stop) => return stop,
-            }
-        }
-    }
-
-    /// Reads more of the body from the client: how many bytes, or what stops it.
-    fn read_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<usize, Pumped> {
-        context.buffers.lend(&mut self.input);
-        self.input.make_room();
-        if self.input.room() == 0 {
-            // A full buffer from which nothing can be taken: cannot be, because a chunk's line is shorter than the buffer.
-            return Err(Pumped::Bad(Cause::BadChunk));
-        }
-        match client.stream.read(&mut self.input) {
-            Ok(Read::Bytes(count)) => {
-                if !std::mem::replace(&mut self.upload.has_begun, true) {
-                    // The client may have waited for a 100: its time for the body begins now.
-                    self.upload.start_clock(context);
-                }
-                Ok(count)
-            }
-            Ok(Read::Blocked) => Err(Pumped::Blocked(Blocked::ByClient)),
-            Ok(Read::End) => Err(Pumped::Ended(Reason::ClientAborted)),
-            Err(_) => Err(Pumped::Ended(Reason::ClientReset)),
-        }
-    }
-
-    /// State `RequestBody`.
-    pub(super) fn send_request(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired()
-            && let Some(backend) = self.attempt.stream(context.connections)
-        {
-            backend.retry_write();
-        }
-        let pumped = self.pump_upload(client, context);
-        // The backend may say something before it has everything: a 100, or an early answer.
-        if self.link_is_readable(context) && !matches!(pumped, Pumped::Ended(_) | Pumped::Bad(_)) {
-            if matches!(pumped, Pumped::All | Pumped::BackendGone) {
-                return Flow::Goto(State::AwaitResponse);
-            }
-            if let Some(flow) = self.look_for_answer(client, context) {
-                return flow;
-            }
-        }
-        match pumped {
-            Pumped::All => Flow::Goto(State::AwaitResponse),
-            Pumped::Enough => Flow::Yield(Verdict::Again),
-            Pumped::Ended(reason) => Flow::close(reason),
-            Pumped::Bad(cause) => self.refuse(cause, client, context),
-            // What it answered before it closed is worth more than the error.
-            Pumped::BackendGone => Flow::Goto(State::AwaitResponse),
-            Pumped::Blocked(blocked) => self.wait_for_upload(blocked, client, context),
-        }
-    }
-
-    /// Nothing of the request moves just now. A client that waits for a 100 waits for the backend.
-    fn wait_for_upload(&mut self, blocked: Blocked, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if blocked == Blocked::ByClient && self.waits_for_continue() && self.backend_speaks_http10() {
-            self.say_continue(context);
-        }
-        if let Err(reason) = self.flush_output(client, context) {
-            return Flow::close(reason);
-        }
-        let (deadline, cause) = match blocked {
-            Blocked::ByClient if self.waits_for_continue() => {
-                let deadline = *self.history.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
-                (deadline, Cause::FirstByteTimeout)
-            }
-            Blocked::ByClient => (self.upload.progress.deadline(), Cause::RequestBodyTimeout),
-            Blocked::ByBackend => (self.upload.progress.deadline(), Cause::SendTimeout),
-        };
-        if context.has_expired() && deadline.at <= context.now {
-            return self.refuse(cause, client, context);
-        }
-        Flow::wait(deadline)
-    }
-
-    fn waits_for_continue(&self) -> bool {
-        self.request.expects_continue && !self.upload.has_begun && !self.answer.interim_sent
-    }
-
-    fn backend_speaks_http10(&self) -> bool {
-        self.attempt.in_flight.as_ref().is_some_and(|in_flight| in_flight.backend().speaks_http10())
-    }
-
-    /// Tells a client to go on, in place of a backend that speaks HTTP/1.0 and cannot (RFC 9110 section 10.1.1).
-    fn say_continue(&mut self, context: &mut Context<'_>) {
-        self.answer.interim_sent = true;
-        self.upload.start_clock(context);
-        context.buffers.lend(&mut self.output);
-        self.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
-    }
-
-    /// State `Collect`: an HTTP/1.0 backend cannot be sent chunks, so the body is taken in whole and sent with its length.
-    pub(super) fn collect_body(&mut self, client: &mut Client, context: &mut Context<'_>) -> Flow {
-        if context.has_expired() {
-            return self.refuse(Cause::RequestBodyTimeout, client, context);
-        }
-        if self.waits_for_continue() && self.input.is_empty() {
-            self.say_continue(context);
-        }
-        if let Err(reason) = self.flush_output(client, context) {
-            return Flow::close(reason);
-        }
-        let mut moved = 0;
-        loop {
-            match self.upload.collect(&mut self.input, &mut self.collected.body) {
-                Err(cause) => return self.refuse(cause, client, context),
-                Ok(true) => {
-                    self.request_end = Some(RequestEnd::Length(self.collected.body.len() as u64));
-                    return Flow::Goto(State::Dispatch);
-                }
-                Ok(false) => {}
-            }
-            if moved >= config::STEP_BYTES {
-                return Flow::Yield(Verdict::Again);
-            }
-            match self.read_body(client, context) {
-                Ok(count) => {
-                    moved += count;
-                    self.upload.progress.note(count, config::PROGRESS_BYTES, context.now);
-                }
-                Err(Pumped::Blocked(_)) => return Flow::wait(self.upload.progress.deadline()),
-                Err(Pumped::Ended(reason)) => return Flow::close(reason),
-                Err(_) => return self.refuse(Cause::BadChunk, client, context),
-            }
-        }
+        Ok(())
     }
 }

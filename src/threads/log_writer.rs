@@ -20,6 +20,8 @@ enum Line {
     Text(Vec<u8>),
     /// Answered when everything before it is written.
     Flush(Sender<()>),
+    /// The last line: nothing is written behind it. Answered when it is written.
+    Last(String, Sender<()>),
 }
 
 /// The way to the log thread.
@@ -52,8 +54,17 @@ impl LogWriter {
 
     /// Waits until the lines so far are written, but not for a sink that takes nothing.
     pub fn flush_for_exit(&self) {
+        self.send_and_wait(Line::Flush);
+    }
+
+    /// Writes what the program ends with, as it is: behind all lines so far, and with none behind it.
+    pub fn end_with(&self, line: &str) {
+        self.send_and_wait(|done| Line::Last(line.to_owned(), done));
+    }
+
+    fn send_and_wait(&self, line: impl FnOnce(Sender<()>) -> Line) {
         let (done, is_done) = crossbeam_channel::bounded(1);
-        if self.lines.send_timeout(Line::Flush(done), PATIENCE).is_ok() {
+        if self.lines.send_timeout(line(done), PATIENCE).is_ok() {
             let _ = is_done.recv_timeout(PATIENCE);
         }
     }
@@ -84,14 +95,25 @@ fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) 
                 let _ = sink.flush();
                 let _ = done.try_send(());
             }
+            Line::Last(line, done) => {
+                report_loss(&mut sink, dropped);
+                let _ = writeln!(sink, "{line}");
+                let _ = sink.flush();
+                let _ = done.try_send(());
+                return;
+            }
         }
         if waiting.is_empty() {
-            let lost = dropped.swap(0, Relaxed);
-            if lost > 0 {
-                let _ = writeln!(sink, "[{lost} log line(s) were dropped: the log was not read fast enough]");
-            }
+            report_loss(&mut sink, dropped);
             let _ = sink.flush();
         }
+    }
+}
+
+fn report_loss(sink: &mut impl Write, dropped: &AtomicU64) {
+    let lost = dropped.swap(0, Relaxed);
+    if lost > 0 {
+        let _ = writeln!(sink, "[{lost} log line(s) were dropped: the log was not read fast enough]");
     }
 }
 
@@ -157,5 +179,24 @@ mod tests {
         writer.flush_for_exit();
         assert!(sink.text().starts_with("line 0\nline 1\n"));
         assert!(sink.text().contains("log line(s) were dropped"), "the loss is told");
+    }
+
+    #[test]
+    fn nothing_stands_behind_the_last_line() {
+        let sink = Stuck::default();
+        let mut writer = LogWriter::start(sink.clone()).unwrap();
+        let (mut before, mut after) = (writer.clone(), writer.clone());
+        writer.write_all(b"taken by the thread, which is stuck with it\n").unwrap();
+        for _ in 0..2 * BUFFER {
+            before.write_all(b"before\n").unwrap();
+        }
+        assert!(writer.dropped() > 0);
+        sink.open();
+        writer.end_with("the end");
+        after.write_all(b"after\n").unwrap();
+        writer.flush_for_exit();
+        let text = sink.text();
+        let last: Vec<&str> = text.lines().rev().take(2).collect();
+        assert!(last[0] == "the end" && last[1].contains("were dropped"), "{last:?}");
     }
 }

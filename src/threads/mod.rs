@@ -2,7 +2,9 @@
 
 pub mod client_limit;
 pub mod deadlines;
+pub mod handle;
 pub mod health_check;
 pub mod listener;
 pub mod log_writer;
+pub mod shedding;
 pub mod worker;

@@ -3,26 +3,30 @@
 //! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
 //! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
 
+mod ending;
+
 use super::client_limit::ClientLimit;
 use super::deadlines::Deadlines;
-use crate::config::{Config, Timeout};
+use super::handle::{Handle, Message};
+use crate::clock::Clock;
+use crate::config::{self, Config, Timeout};
 use crate::error::Cause;
 use crate::metrics::Counters;
-use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source, Waker};
+use crate::net::{Buffers, Event, Pipes, Poller, SlotKey, Slots, Source};
 use crate::reason::Reason;
-use crate::session::{Context, Hint, Session, Verdict};
+use crate::session::{Context, Local, Session, Verdict};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
@@ -31,77 +35,6 @@ const INBOX: usize = 4096;
 const AGAIN_A_TURN: usize = 8;
 /// How often idle backend connections are looked through for expired ones, and idle buffers for those to free.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What other threads tell a worker.
-#[derive(Debug)]
-pub enum Message {
-    /// A client connection, now the worker's.
-    Socket {
-        /// The socket.
-        socket: TcpStream,
-        /// Its other end.
-        peer: SocketAddr,
-        /// Why it is not to be served, if it is one too many.
-        refusal: Option<Cause>,
-    },
-    /// Finish what is in flight, and cut what is left at this moment.
-    Drain(Instant),
-}
-
-/// How other threads reach a worker.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    inbox: Sender<Message>,
-    waker: Arc<Waker>,
-    sessions: Arc<AtomicUsize>,
-    served: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
-}
-
-impl Handle {
-    /// Client connections that the worker has, those on their way to it included.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// Those of them that are served; the others are only there to be refused.
-    pub fn served(&self) -> usize {
-        self.served.load(Ordering::Relaxed)
-    }
-
-    /// The worker's counters.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Hands a socket over. A full inbox gives it back.
-    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
-        let is_served = usize::from(refusal.is_none());
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(is_served, Ordering::Relaxed);
-        match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
-            Ok(()) => {
-                self.waker.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                self.sessions.fetch_sub(1, Ordering::Relaxed);
-                self.served.fetch_sub(is_served, Ordering::Relaxed);
-                match message {
-                    Message::Socket { socket, .. } => Err(socket),
-                    Message::Drain(_) => unreachable!("the message was a socket"),
-                }
-            }
-        }
-    }
-
-    /// Tells the worker to finish by `deadline`.
-    pub fn drain(&self, deadline: Instant) {
-        // Fails only if the worker has ended, which is what is wanted.
-        let _ = self.inbox.send(Message::Drain(deadline));
-        self.waker.wake();
-    }
-}
 
 /// What all workers share.
 #[derive(Clone, Debug)]
@@ -119,30 +52,53 @@ pub struct Shared {
 /// The thread's state.
 #[derive(Debug)]
 pub struct Worker {
-    config: Arc<Config>,
-    cluster: Arc<Cluster>,
     inbox: Receiver<Message>,
-    /// Sessions that waited for a place at a backend and are called.
+    /// Sessions that waited for a slot at a backend and are called.
     calls: Receiver<SlotKey>,
-    caller: Caller,
     client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
     served_count: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
     sessions: Slots<Session>,
-    connections: Connections,
     deadlines: Deadlines,
-    buffers: Buffers,
-    pipes: Pipes,
-    budget: Arc<Budget>,
-    rng: fastrand::Rng,
+    lent: Lent,
     /// Sessions that have more to do, in line for their next step.
     again: VecDeque<SlotKey>,
-    now: Instant,
-    date: String,
-    date_until: Instant,
     sweep_at: Instant,
     drain_until: Option<Instant>,
+    /// The generation of the healthy set for which sessions were last looked through.
+    generation: u64,
+}
+
+/// What sessions are lent, one after the other.
+#[derive(Debug)]
+struct Lent {
+    config: Arc<Config>,
+    cluster: Arc<Cluster>,
+    budget: Arc<Budget>,
+    caller: Caller,
+    connections: Connections,
+    local: Local,
+    is_draining: bool,
+}
+
+impl Lent {
+    fn context(&mut self, key: SlotKey) -> Context<'_> {
+        Context {
+            now: self.local.clock.now(),
+            draining: self.is_draining,
+            key,
+            caller: &self.caller,
+            config: &self.config,
+            cluster: &self.cluster,
+            budget: &self.budget,
+            connections: &mut self.connections,
+            local: &mut self.local,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.local.clock.now()
+    }
 }
 
 impl Worker {
@@ -158,31 +114,35 @@ impl Worker {
             served: Arc::default(),
             counters: Arc::clone(&counters),
         };
-        let now = Instant::now();
+        let clock = Clock::new();
+        let sweep_at = clock.now() + SWEEP;
         let pipes = Pipes::new(shared.config.pipes_a_worker);
-        let worker = Self {
+        let waker = poller.waker();
+        shared.cluster.wake_at_transitions(waker);
+        let local =
+            Local { clock, buffers: Buffers::default(), pipes, counters, lingering: VecDeque::new(), rng: fastrand::Rng::new() };
+        let lent = Lent {
             config: shared.config,
             cluster: shared.cluster,
+            budget: shared.budget,
+            caller: Caller::new(calling, poller.waker()),
+            connections: Connections::new(poller),
+            local,
+            is_draining: false,
+        };
+        let worker = Self {
             inbox,
             calls,
-            caller: Caller::new(calling, poller.waker()),
             client_limit: shared.client_limit,
             session_count: Arc::clone(&handle.sessions),
             served_count: Arc::clone(&handle.served),
-            counters,
             sessions: Slots::default(),
-            connections: Connections::new(poller),
             deadlines: Deadlines::default(),
-            buffers: Buffers::default(),
-            pipes,
-            budget: shared.budget,
-            rng: fastrand::Rng::new(),
+            lent,
             again: VecDeque::new(),
-            now,
-            date: String::new(),
-            date_until: now,
-            sweep_at: now + SWEEP,
+            sweep_at,
             drain_until: None,
+            generation: 0,
         };
         Ok((worker, handle))
     }
@@ -199,12 +159,15 @@ impl Worker {
                 return cut;
             }
             let (timeout, inbox, calls) = (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
-            let nothing_pending = || inbox.is_empty() && calls.is_empty();
-            if let Err(error) = self.connections.poller().wait(&mut events, timeout, nothing_pending) {
+            let (cluster, generation) = (&self.lent.cluster, self.generation);
+            let nothing_pending = || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
+            if let Err(error) = self.lent.connections.poller().wait(&mut events, timeout, nothing_pending) {
                 // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
                 log::error!("waiting for events failed: {error}");
             }
-            self.look_at_the_clock();
+            if self.lent.local.clock.update() {
+                self.lent.budget.tick(self.lent.now());
+            }
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
             self.note_events(&events, &mut ready);
             let in_line = self.again.len().min(AGAIN_A_TURN);
@@ -212,57 +175,39 @@ impl Worker {
             for key in ready.drain(..) {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.leave_line();
-                    self.step(key, Hint::Ready);
+                    self.step(key);
                 }
             }
             self.take_calls();
-            while let Some(key) = self.deadlines.pop_expired(self.now) {
-                self.step(key, Hint::Expired);
+            self.move_stranded();
+            while let Some(key) = self.deadlines.pop_expired(self.lent.now()) {
+                self.step(key);
             }
-            if self.now >= self.sweep_at {
-                self.connections.expire(self.now);
-                self.buffers.sweep();
-                self.sweep_at = self.now + SWEEP;
+            if self.lent.now() >= self.sweep_at {
+                let now = self.lent.now();
+                self.lent.connections.expire(now);
+                self.lent.local.buffers.sweep();
+                self.sweep_at = self.lent.now() + SWEEP;
             }
         }
-    }
-
-    /// How many connections had to be cut, once the drain is over.
-    fn drained(&mut self) -> Option<usize> {
-        let until = self.drain_until?;
-        if self.sessions.is_empty() && self.inbox.is_empty() {
-            return Some(0);
-        }
-        (self.now >= until).then(|| self.cut())
     }
 
     fn timeout(&self, has_ready: bool) -> Option<Duration> {
         if has_ready || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let has_idle = !self.connections.is_empty() || !self.buffers.is_empty();
+        let has_idle = !self.lent.connections.is_empty() || !self.lent.local.buffers.is_empty();
         let sweep = has_idle.then_some(self.sweep_at);
         let next = [self.deadlines.next(), sweep, self.drain_until].into_iter().flatten().min()?;
         // Reading the clock again costs less than waking a moment too early.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
     }
 
-    fn look_at_the_clock(&mut self) {
-        self.now = Instant::now();
-        if self.now >= self.date_until {
-            let wall = SystemTime::now();
-            self.date = httpdate::fmt_http_date(wall);
-            let into_second = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.date_until = self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
-            self.budget.tick(self.now);
-        }
-    }
-
     fn note_events(&mut self, events: &[Event], ready: &mut Vec<SlotKey>) {
         for event in events {
             let concerned = match event.source {
                 Source::Client(key) => Some(key),
-                Source::Backend(key) => self.connections.note(key, *event, self.now),
+                Source::Backend(key) => self.lent.connections.note(key, *event, self.lent.now()),
                 Source::Waker => None,
             };
             let Some((key, session)) = concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?))) else {
@@ -281,13 +226,7 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
-                Message::Drain(until) => {
-                    self.drain_until = Some(until);
-                    self.connections.close_idle();
-                    let mut keys = self.sessions.keys();
-                    keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
-                    ready.extend(keys);
-                }
+                Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
     }
@@ -296,35 +235,50 @@ impl Worker {
     fn take_calls(&mut self) {
         // Those that come meanwhile have their turn in the next round of the loop.
         for key in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
-            if self.sessions.get_mut(key).is_some() {
-                self.step(key, Hint::Called);
+            if self.sessions.get_mut(key).is_some_and(Session::take_call) {
+                self.step(key);
             } else {
-                // It has ended meanwhile: the place is for the next one.
-                self.cluster.call_next();
+                // It has ended or given up meanwhile: the slot is for the next one.
+                self.lent.cluster.call_next();
+            }
+        }
+    }
+
+    /// Steps the sessions whose backend was marked down while they wait for its first byte.
+    fn move_stranded(&mut self) {
+        let generation = self.lent.cluster.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        for key in self.sessions.keys() {
+            let context = self.lent.context(key);
+            if self.sessions.get_mut(key).is_some_and(|session| session.is_stranded(&context)) {
+                self.step(key);
             }
         }
     }
 
     /// Takes a connection over. Its first event comes at once, because it can be written to.
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
-        self.counters.connections.add(1);
-        let patience = if refusal.is_some() { Timeout::Grace } else { Timeout::Idle };
-        let idle_until = self.now + self.config.timeouts.of(patience);
+        self.lent.local.counters.connections.add(1);
+        let patience = if refusal.is_some() { Timeout::Rejection } else { Timeout::Idle };
+        let idle_until = self.lent.now() + self.lent.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
-        if let Err(error) = self.connections.poller().register(session.stream(), Source::Client(key)) {
+        if let Err(error) = self.lent.connections.poller().register(session.stream(), Source::Client(key)) {
             log::warn!("cannot watch the connection of {peer}: {error}");
             self.close(key, Reason::Overload);
         }
     }
 
     /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.
-    fn step(&mut self, key: SlotKey, hint: Hint) {
-        let Some(verdict) = self.with_session(key, hint, |session, context| {
-            catch_unwind(AssertUnwindSafe(|| session.step(context))).unwrap_or(Verdict::Close(Reason::Panicked))
-        }) else {
+    fn step(&mut self, key: SlotKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let mut context = self.lent.context(key);
+        let stepped = catch_unwind(AssertUnwindSafe(|| session.step(&mut context)));
+        let verdict = stepped.unwrap_or(Verdict::Close(Reason::Panicked));
         match verdict {
             Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
             Verdict::Again => {
@@ -335,58 +289,34 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(key, reason),
         }
+        if self.lent.local.lingering.len() > config::LINGERING {
+            self.limit_lingering();
+        }
     }
 
     fn close(&mut self, key: SlotKey, reason: Reason) {
-        self.with_session(key, Hint::Ready, |session, context| {
-            // A refusal has said more than this already.
-            let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
-            let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
-            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
-            if catch_unwind(AssertUnwindSafe(|| session.close(context))).is_err() {
-                log::error!("{} could not be closed properly: a bug in the balancer", session.peer());
-            }
-        });
-        if let Some(session) = self.sessions.remove(key) {
-            self.deadlines.clear(key);
-            self.counters.closed(reason);
-            self.session_count.fetch_sub(1, Ordering::Relaxed);
-            if !session.is_refused() {
-                self.served_count.fetch_sub(1, Ordering::Relaxed);
-                if let Some(limit) = &self.client_limit {
-                    limit.leave(session.peer().ip());
-                }
-            }
-        }
-    }
-
-    /// Lends a session everything it needs.
-    fn with_session<R>(&mut self, key: SlotKey, hint: Hint, run: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> Option<R> {
-        let session = self.sessions.get_mut(key)?;
-        let mut context = Context {
-            now: self.now,
-            hint,
-            draining: self.drain_until.is_some(),
-            key,
-            caller: &self.caller,
-            config: &self.config,
-            cluster: &self.cluster,
-            connections: &mut self.connections,
-            buffers: &mut self.buffers,
-            pipes: &mut self.pipes,
-            counters: &self.counters,
-            budget: &self.budget,
-            rng: &mut self.rng,
-            date: &self.date,
+        let Some(session) = self.sessions.remove(key) else {
+            return;
         };
-        Some(run(session, &mut context))
-    }
-
-    fn cut(&mut self) -> usize {
-        let keys = self.sessions.keys();
-        for key in &keys {
-            self.close(*key, Reason::DrainCut);
+        self.deadlines.clear(key);
+        self.lent.local.counters.closed(reason);
+        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        if !session.is_refused() {
+            self.served_count.fetch_sub(1, Ordering::Relaxed);
+            if let Some(limit) = &self.client_limit {
+                limit.leave(session.peer().ip());
+            }
         }
-        keys.len()
+        // A rejection has said more than this already.
+        let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
+        let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+        let mut context = self.lent.context(key);
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
+            session.close(&mut context);
+        }));
+        if closed.is_err() {
+            log::error!("{peer} could not be closed properly: a bug in the balancer");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub struct Backend {
     speaks_http11: AtomicBool,
     /// Attempts failed since the last answer, or it is ejected: the next answer is worth telling the cluster.
     suspect: AtomicBool,
+    /// It is in the healthy set.
+    serves: AtomicBool,
     /// When it may be tried again though it is ejected, in milliseconds on the cluster's clock.
     trial_at: AtomicU64,
 }
@@ -49,6 +51,7 @@ impl Backend {
             speaks_http10: AtomicBool::new(false),
             speaks_http11: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
+            serves: AtomicBool::new(false),
             trial_at: AtomicU64::new(u64::MAX),
         }
     }
@@ -91,6 +94,15 @@ impl Backend {
 
     pub(super) fn set_suspect(&self, suspect: bool) {
         self.suspect.store(suspect, Relaxed);
+    }
+
+    /// Whether it is in the healthy set now.
+    pub fn serves(&self) -> bool {
+        self.serves.load(Relaxed)
+    }
+
+    pub(super) fn set_serves(&self, serves: bool) {
+        self.serves.store(serves, Relaxed);
     }
 
     pub(super) fn set_trial_at(&self, milliseconds: u64) {

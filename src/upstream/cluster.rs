@@ -5,12 +5,13 @@
 
 use super::backend::{Backend, InFlight};
 use super::balance::round_robin;
-use super::health::{Health, Outcome, Rules};
+use super::health::{CheckResult, Health, Outcome, Rules};
 use super::queue::Queue;
 use crate::config::{self, BackendAddress, Config};
+use crate::net::Waker;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the next trial of an ejected backend is put off when one is taken: its result decides, unless it is never known,
@@ -26,6 +27,8 @@ struct HealthySet {
     up: Vec<Arc<Backend>>,
     /// Ejected backends that only a trial request can bring back, because there are no checks.
     on_trial: Vec<Arc<Backend>>,
+    /// Backends that are out, but worth trying before a request fails that has failed everywhere else.
+    last_resort: Vec<Arc<Backend>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,10 @@ pub struct Cluster {
     /// after one, and each request for which nobody is up.
     members: Mutex<Vec<Member>>,
     queue: Arc<Queue>,
+    /// Goes up with each new snapshot.
+    generation: AtomicU64,
+    /// Protects the workers' wakers; taken when a worker is made, and at each transition.
+    wakers: Mutex<Vec<Arc<Waker>>>,
     turn: AtomicUsize,
     rules: Rules,
     started: Instant,
@@ -88,6 +95,8 @@ impl Cluster {
             healthy: RwLock::default(),
             members: Mutex::default(),
             queue,
+            generation: AtomicU64::new(0),
+            wakers: Mutex::default(),
             turn: AtomicUsize::new(0),
             rules,
             started: Instant::now(),
@@ -99,11 +108,14 @@ impl Cluster {
 
     /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange has failed there. One that has
     /// many connects in progress may be swallowing them, so it is passed over while another will do. `may_repeat` says that the
-    /// request may be sent again if it fails: such a one is sooner risked on a trial.
+    /// request may be sent again if it fails: such a one is sooner risked on a trial. A request that has failed goes to backends that
+    /// are up, and if there is none left, to one that is a last resort.
     pub fn pick(&self, tried: &[usize], may_repeat: bool, now: Instant) -> Picked {
         let is_new = |backend: &Backend| !tried.contains(&backend.id);
         let healthy = self.healthy.read();
-        if let Some(trial) = self.pick_trial(&healthy, is_new, may_repeat, now) {
+        if tried.is_empty()
+            && let Some(trial) = self.pick_trial(&healthy, may_repeat, now)
+        {
             return Picked::Backend(trial);
         }
         let is_prompt = |backend: &Backend| backend.connecting() < config::PENDING_CONNECTS;
@@ -119,10 +131,12 @@ impl Cluster {
         let fewest = || candidates.clone().min_by_key(|backend| backend.connecting());
         let place = prompt.or_else(|| fewest().and_then(&mut take));
         match place.or_else(|| candidates.clone().find_map(&mut take)) {
-            Some(place) => Picked::Backend(place),
-            None if any_full => Picked::AllFull,
-            None => Picked::NoneUp,
+            Some(place) => return Picked::Backend(place),
+            None if any_full => return Picked::AllFull,
+            None => {}
         }
+        let mut last_resort = healthy.last_resort.iter().filter(|backend| !tried.is_empty() && is_new(backend));
+        last_resort.find_map(InFlight::take).map_or(Picked::NoneUp, Picked::Backend)
     }
 
     /// A place at a backend that was picked before, if it is still up and has one.
@@ -132,25 +146,29 @@ impl Cluster {
     }
 
     /// An ejected backend whose one trial request is due; for one that may not be repeated, has been due for a while.
-    fn pick_trial(
-        &self,
-        healthy: &HealthySet,
-        is_new: impl Fn(&Backend) -> bool,
-        may_repeat: bool,
-        now: Instant,
-    ) -> Option<InFlight> {
+    fn pick_trial(&self, healthy: &HealthySet, may_repeat: bool, now: Instant) -> Option<InFlight> {
         if healthy.on_trial.is_empty() {
             return None;
         }
         let patience = if may_repeat { Duration::ZERO } else { TRIAL_PATIENCE };
         let (due, next) = (self.clock(now.checked_sub(patience)?), self.clock(now + NEXT_TRIAL));
-        let mut new = healthy.on_trial.iter().filter(|backend| is_new(backend));
-        new.find(|backend| backend.has_place() && backend.claim_trial(due, next)).and_then(InFlight::take)
+        let trial = healthy.on_trial.iter().find(|backend| backend.has_place() && backend.claim_trial(due, next));
+        trial.and_then(InFlight::take)
     }
 
-    /// Whether a backend is up that was not tried.
-    pub fn has_untried(&self, tried: &[usize]) -> bool {
-        self.healthy.read().up.iter().any(|backend| !tried.contains(&backend.id))
+    /// Whether a backend like this is up.
+    pub fn any_up(&self, is_wanted: impl Fn(&Backend) -> bool) -> bool {
+        self.healthy.read().up.iter().any(|backend| is_wanted(backend))
+    }
+
+    /// Has a worker woken at each transition.
+    pub fn wake_at_transitions(&self, worker: Arc<Waker>) {
+        self.wakers.lock().push(worker);
+    }
+
+    /// A number that goes up with each transition.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The queue for a place.
@@ -195,8 +213,8 @@ impl Cluster {
     }
 
     /// Takes in a check's result; `finding` says in words what was seen.
-    pub fn checked(&self, backend: &Backend, passed: bool, finding: &str, now: Instant) {
-        self.judge(backend, finding, |health, _| health.check(passed, now));
+    pub fn checked(&self, backend: &Backend, result: CheckResult, finding: &str, now: Instant) {
+        self.judge(backend, finding, |health, _| health.check(result, now));
     }
 
     /// Takes in an attempt that was answered, and when it was started. Without a lock, unless attempts failed before.
@@ -216,14 +234,15 @@ impl Cluster {
     /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.
     fn judge(&self, backend: &Backend, finding: &str, judgement: impl FnOnce(&mut Health, bool) -> u32) {
         let mut members = self.members.lock();
-        let others_up = members.iter().filter(|member| member.backend.id != backend.id && member.health.is_up()).count();
+        // Those that are only ejected would serve: if nobody else is left, `rebuild` takes them back.
+        let is_last = !members.iter().any(|member| member.backend.id != backend.id && member.health.passes_checks());
         let Some(member) = members.iter_mut().find(|member| member.backend.id == backend.id) else {
             return;
         };
         let (was_up, was_known) = (member.health.is_up(), member.health.is_known());
-        let passed_checks = member.health.passes_checks();
+        let (passed_checks, was_last_resort) = (member.health.passes_checks(), member.health.is_last_resort());
         let was_ejected_until = member.health.ejected_until();
-        let in_a_row = judgement(&mut member.health, others_up == 0);
+        let in_a_row = judgement(&mut member.health, is_last);
         member.backend.set_suspect(member.health.is_suspect());
         let is_up = member.health.is_up();
         if was_up != is_up || !was_known {
@@ -234,13 +253,18 @@ impl Cluster {
             // Not a moment early: the trial's failure is judged by the exact time.
             member.backend.set_trial_at(self.clock(until) + 1);
         }
-        let has_changed = was_up != is_up || passed_checks != member.health.passes_checks();
+        let has_changed = was_up != is_up
+            || passed_checks != member.health.passes_checks()
+            || was_last_resort != member.health.is_last_resort();
         if has_changed {
             self.rebuild(&members);
         }
         drop(members);
         if has_changed {
             self.queue.call_all();
+            // A request that waits for a backend that is out now may have another place to go.
+            let workers = self.wakers.lock().clone();
+            workers.iter().for_each(|worker| worker.wake());
         }
         match (was_up, is_up) {
             (false, true) => log::info!("backend {} up: {finding}", backend.name),
@@ -255,14 +279,21 @@ impl Cluster {
             let chosen = members.iter().filter(|member| wanted(&member.health));
             chosen.map(|member| Arc::clone(&member.backend)).collect()
         };
-        let mut set = HealthySet { up: select(Health::is_up), on_trial: Vec::new() };
+        let mut set = HealthySet { up: select(Health::is_up), ..HealthySet::default() };
         if set.up.is_empty() {
             // Failed attempts never take the last backend, whichever way it became the last.
             set.up = select(Health::passes_checks);
         } else if !self.rules.checks {
             set.on_trial = select(|health| !health.is_up());
         }
+        let serves = |backend: &Arc<Backend>| set.up.iter().any(|other| Arc::ptr_eq(other, backend));
+        set.last_resort = select(Health::is_last_resort);
+        set.last_resort.retain(|backend| !serves(backend));
+        for member in members {
+            member.backend.set_serves(serves(&member.backend));
+        }
         *self.healthy.write() = Arc::new(set);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Milliseconds since the start, for atomics.
@@ -304,7 +335,7 @@ mod tests {
         let (cluster, now) = (cluster(2, true), Instant::now());
         assert_eq!(pick(&cluster, &[], now), None);
         let second = Arc::clone(&cluster.standings()[1].backend);
-        cluster.checked(&second, true, "passed", now);
+        cluster.checked(&second, CheckResult::Passed, "passed", now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
     }
 
@@ -388,13 +419,66 @@ mod tests {
 
     #[test]
     fn the_last_backend_stays_however_often_it_fails() {
+        let (cluster, now) = (cluster(1, false), Instant::now());
+        for standing in cluster.standings() {
+            for _ in 0..10 {
+                cluster.failed(&standing.backend, Outcome::ConnectFailed, "connection refused", now, now);
+            }
+        }
+        assert_eq!(picks(&cluster, now), [0, 0, 0]);
+    }
+
+    #[test]
+    fn if_failed_attempts_would_take_all_backends_all_serve() {
         let (cluster, now) = (cluster(2, false), Instant::now());
         for standing in cluster.standings() {
             for _ in 0..10 {
                 cluster.failed(&standing.backend, Outcome::ConnectFailed, "connection refused", now, now);
             }
         }
-        assert_eq!(cluster.up(), 1);
+        let mut shares = picks(&cluster, now);
+        shares.sort_unstable();
+        shares.dedup();
+        assert_eq!(shares, [0, 1]);
+    }
+
+    #[test]
+    fn the_last_one_that_serves_may_be_ejected_while_another_only_is() {
+        let (cluster, now) = (cluster(2, true), Instant::now());
+        let [one, two] = [0, 1].map(|id| Arc::clone(&cluster.standings()[id].backend));
+        cluster.checked(&one, CheckResult::Passed, "passed", now);
+        cluster.checked(&two, CheckResult::Passed, "passed", now);
+        eject(&cluster, &one, now);
+        assert_eq!(pick(&cluster, &[1], now), Some(0), "what has failed at the other is tried here");
+        eject(&cluster, &two, now);
+        assert_eq!(pick(&cluster, &[1], now), Some(0), "both serve now");
+        let soon = now + Duration::from_millis(1);
+        cluster.answered(&one, soon, soon);
+        assert_eq!(picks(&cluster, soon), [0, 0, 0], "the first that answers is back, and alone");
+    }
+
+    #[test]
+    fn a_closed_port_is_tried_before_a_request_fails_and_an_unwell_backend_is_not() {
+        for (result, picked) in [(CheckResult::Unreachable, Some(1)), (CheckResult::Failed, None)] {
+            let (cluster, now) = (cluster(2, true), Instant::now());
+            let [one, two] = [0, 1].map(|id| Arc::clone(&cluster.standings()[id].backend));
+            cluster.checked(&one, CheckResult::Passed, "passed", now);
+            cluster.checked(&two, result, "failed", now);
+            assert_eq!(picks(&cluster, now), [0, 0, 0], "nobody goes there first");
+            assert_eq!(pick(&cluster, &[0], now), picked, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_attempt_is_a_trial() {
+        let (cluster, now) = (cluster(4, false), Instant::now());
+        for id in 0..3 {
+            eject(&cluster, &Arc::clone(&cluster.standings()[id].backend), now);
+        }
+        let later = now + Duration::from_secs(2);
+        let first = pick(&cluster, &[], later).unwrap();
+        assert!(first < 3, "all three trials are due");
+        assert_eq!(pick(&cluster, &[first], later), Some(3), "its failure goes to a backend that is up");
     }
 
     #[test]
@@ -421,16 +505,16 @@ mod tests {
     fn an_ejected_backend_serves_on_when_the_others_fail_their_checks() {
         let (cluster, now) = (cluster(2, true), Instant::now());
         let [one, two] = [0, 1].map(|id| Arc::clone(&cluster.standings()[id].backend));
-        cluster.checked(&one, true, "passed", now);
-        cluster.checked(&two, true, "passed", now);
+        cluster.checked(&one, CheckResult::Passed, "passed", now);
+        cluster.checked(&two, CheckResult::Passed, "passed", now);
         eject(&cluster, &one, now);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);
         for _ in 0..2 {
-            cluster.checked(&two, false, "failed", now);
+            cluster.checked(&two, CheckResult::Failed, "failed", now);
         }
         assert_eq!(picks(&cluster, now), [0, 0, 0], "its checks pass: it is better than nobody");
         for _ in 0..2 {
-            cluster.checked(&one, false, "failed", now);
+            cluster.checked(&one, CheckResult::Failed, "failed", now);
         }
         assert_eq!(cluster.up(), 0);
     }

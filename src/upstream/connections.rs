@@ -6,7 +6,7 @@
 
 use super::backend::Backend;
 use super::reuse::Life;
-use crate::net::{self, Event, Poller, SlotKey, Slots, Source, Stream};
+use crate::net::{self, Buffer, Event, Poller, SlotKey, Slots, Source, Stream};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Connection {
     /// The socket.
     pub stream: Stream,
+    /// Received and not used yet.
+    pub input: Buffer,
     backend: Arc<Backend>,
     user: Option<SlotKey>,
     life: Life,
@@ -82,7 +84,8 @@ impl Connections {
             connected => connected?,
         };
         let life = Life { opened: now, idle_since: now, served: 0 };
-        let connection = Connection { stream, backend: Arc::clone(backend), user: Some(user), life, keep_for: Duration::ZERO };
+        let (input, backend) = (Buffer::default(), Arc::clone(backend));
+        let connection = Connection { stream, input, backend, user: Some(user), life, keep_for: Duration::ZERO };
         let key = self.slots.insert(connection);
         let stream = &self.slots.get_mut(key).expect("it was inserted in the line above").stream;
         if let Err(error) = self.poller.register(stream, Source::Backend(key)) {
@@ -171,9 +174,9 @@ impl Connections {
         self.slots.get_mut(key)
     }
 
-    /// Closes a connection.
-    pub fn close(&mut self, key: SlotKey) {
-        self.slots.remove(key);
+    /// Closes a connection and returns what was received on it and not used.
+    pub fn close(&mut self, key: SlotKey) -> Option<Buffer> {
+        self.slots.remove(key).map(|connection| connection.input)
     }
 
     /// Notes an event and returns the session that has to look at it. An event on an idle connection closes it.
@@ -207,6 +210,14 @@ impl Connections {
             for key in idle.drain(..) {
                 self.slots.remove(key);
             }
+        }
+    }
+
+    /// Masks the bytes of all connections from now on.
+    #[cfg(test)]
+    pub(crate) fn mask(&mut self) {
+        for key in self.slots.keys() {
+            self.slots.get_mut(key).expect("its key was listed").stream.mask();
         }
     }
 

@@ -22,6 +22,17 @@ pub struct Rules {
     pub fall: u32,
 }
 
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// The backend says that it is well.
+    Passed,
+    /// The backend says that it is not well, or says nothing in time.
+    Failed,
+    /// The connection was refused or broke: nobody serves there, but a restarted process may at any moment.
+    Unreachable,
+}
+
 /// How an attempt went, as far as it says something about the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -39,6 +50,15 @@ enum Checked {
     Unknown,
     Passing,
     Failing,
+    /// Failing, because the connection was refused or broke at the last check.
+    Unreachable,
+}
+
+/// The time for which failed attempts keep a backend out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ejection {
+    since: Instant,
+    until: Instant,
 }
 
 /// What is known about one backend's health.
@@ -50,8 +70,10 @@ pub struct Health {
     against: u32,
     failed_connects: u32,
     failed_sends: u32,
-    ejected_until: Option<Instant>,
+    ejection: Option<Ejection>,
     next_ejection: Duration,
+    /// A request was answered though the checks say that nobody serves there.
+    answered_while_unreachable: bool,
 }
 
 impl Health {
@@ -63,14 +85,15 @@ impl Health {
             against: 0,
             failed_connects: 0,
             failed_sends: 0,
-            ejected_until: None,
+            ejection: None,
             next_ejection: FIRST_EJECTION,
+            answered_while_unreachable: false,
         }
     }
 
     /// Whether it gets work.
     pub fn is_up(&self) -> bool {
-        self.checked == Checked::Passing && self.ejected_until.is_none()
+        self.checked == Checked::Passing && self.ejection.is_none()
     }
 
     /// Whether anything has been found out about it.
@@ -83,54 +106,70 @@ impl Health {
         self.checked == Checked::Passing
     }
 
+    /// Whether it is worth trying before a request fails that has failed everywhere else: it is out because of failed attempts, or
+    /// because its port was closed at the last check. A backend that says itself that it is not well is left in peace.
+    pub fn is_last_resort(&self) -> bool {
+        self.checked == Checked::Passing && self.ejection.is_some() || self.checked == Checked::Unreachable
+    }
+
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
-        self.against > 0 || self.ejected_until.is_some()
+        self.against > 0 || self.ejection.is_some() || self.answered_while_unreachable
     }
 
     /// Whether an answer would tell something about it: there were failures since the last one.
     pub fn is_suspect(&self) -> bool {
-        self.failed_connects > 0 || self.failed_sends > 0 || self.ejected_until.is_some()
+        let is_news = self.checked == Checked::Unreachable && !self.answered_while_unreachable;
+        self.failed_connects > 0 || self.failed_sends > 0 || self.ejection.is_some() || is_news
     }
 
     /// Until when it is ejected by failed attempts, if it is.
     pub fn ejected_until(&self) -> Option<Instant> {
-        self.ejected_until
+        self.ejection.map(|ejection| ejection.until)
     }
 
     /// Takes in a check's result and returns how many in a row have now spoken against its state. A passed one also ends an
     /// ejection whose time is over.
-    pub fn check(&mut self, passed: bool, now: Instant) -> u32 {
-        let agrees = matches!((self.checked, passed), (Checked::Passing, true) | (Checked::Failing, false));
+    pub fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
+        let passed = result == CheckResult::Passed;
+        let is_failing = matches!(self.checked, Checked::Failing | Checked::Unreachable);
+        let agrees = self.checked == Checked::Passing && passed || is_failing && !passed;
         self.against = if agrees { 0 } else { self.against + 1 };
         let in_a_row = self.against;
         let needed = match self.checked {
             Checked::Unknown => 1,
             Checked::Passing => self.rules.fall,
-            Checked::Failing => self.rules.rise,
+            Checked::Failing | Checked::Unreachable => self.rules.rise,
         };
-        if self.against >= needed {
-            self.checked = if passed { Checked::Passing } else { Checked::Failing };
+        if self.against >= needed || is_failing && !passed {
+            self.checked = match result {
+                CheckResult::Passed => Checked::Passing,
+                CheckResult::Failed => Checked::Failing,
+                CheckResult::Unreachable => Checked::Unreachable,
+            };
             self.against = 0;
         }
-        if passed && self.ejected_until.is_some_and(|until| until <= now) {
+        self.answered_while_unreachable = false;
+        if passed && self.ejection.is_some_and(|ejection| ejection.until <= now) {
             self.readmit();
         }
         in_a_row
     }
 
     /// Takes in the outcome of an attempt that was `started` then, and returns how many in a row have now failed like this. `is_last`
-    /// says that no other backend is up: the last one is never ejected.
+    /// says that no other backend would serve in its place: the last one is never ejected.
     pub fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
-        // What was started before or during an ejection is no trial, whenever it ends.
-        let is_trial = self.ejected_until.is_some_and(|until| until <= started);
+        // The failure of an attempt that was started before or during an ejection is no news.
+        let is_trial = self.ejection.is_some_and(|ejection| ejection.until <= started);
         let in_a_row = match outcome {
             Outcome::Answered => {
-                if self.ejected_until.is_none() {
-                    self.next_ejection = FIRST_EJECTION;
-                } else if !self.rules.checks && is_trial {
-                    self.readmit();
+                match self.ejection {
+                    None => self.next_ejection = FIRST_EJECTION,
+                    // A response to an attempt from before the ejection says nothing; a later one is better proof than a check.
+                    Some(ejection) if ejection.since < started => self.readmit(),
+                    Some(_) => {}
                 }
+                self.answered_while_unreachable = self.checked == Checked::Unreachable;
                 self.failed_connects = 0;
                 self.failed_sends = 0;
                 return 0;
@@ -142,16 +181,16 @@ impl Health {
         let in_a_row = *in_a_row;
         let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
         // One failed trial is enough to be out again, for longer.
-        let is_out = if self.ejected_until.is_some() { is_trial } else { too_many && !is_last };
+        let is_out = if self.ejection.is_some() { is_trial } else { too_many && !is_last };
         if is_out {
-            self.ejected_until = Some(now + self.next_ejection);
+            self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
             self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
         }
         in_a_row
     }
 
     fn readmit(&mut self) {
-        self.ejected_until = None;
+        self.ejection = None;
         self.failed_connects = 0;
         self.failed_sends = 0;
     }
@@ -166,7 +205,7 @@ mod tests {
 
     fn up() -> (Health, Instant) {
         let (mut health, now) = (Health::new(RULES), Instant::now());
-        health.check(true, now);
+        health.check(CheckResult::Passed, now);
         assert!(health.is_up());
         (health, now)
     }
@@ -176,7 +215,7 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new(RULES);
         assert!(!health.is_up());
-        health.check(false, now);
+        health.check(CheckResult::Failed, now);
         assert!(!health.is_up() && !health.in_transition());
         let (health, _) = up();
         assert!(!health.in_transition());
@@ -185,17 +224,17 @@ mod tests {
     #[test]
     fn it_falls_after_failures_in_a_row_and_rises_after_passes_in_a_row() {
         let (mut health, now) = up();
-        health.check(false, now);
-        health.check(false, now);
-        health.check(true, now);
-        health.check(false, now);
-        health.check(false, now);
+        health.check(CheckResult::Failed, now);
+        health.check(CheckResult::Failed, now);
+        health.check(CheckResult::Passed, now);
+        health.check(CheckResult::Failed, now);
+        health.check(CheckResult::Failed, now);
         assert!(health.is_up() && health.in_transition(), "a pass between starts the count anew");
-        health.check(false, now);
+        health.check(CheckResult::Failed, now);
         assert!(!health.is_up());
-        health.check(true, now);
+        health.check(CheckResult::Passed, now);
         assert!(!health.is_up());
-        health.check(true, now);
+        health.check(CheckResult::Passed, now);
         assert!(health.is_up());
     }
 
@@ -207,9 +246,9 @@ mod tests {
             health.attempt(Outcome::ConnectFailed, false, now, now);
         }
         assert!(!health.is_up() && health.in_transition());
-        health.check(true, now + SECOND / 2);
+        health.check(CheckResult::Passed, now + SECOND / 2);
         assert!(!health.is_up(), "too early");
-        health.check(true, now + SECOND);
+        health.check(CheckResult::Passed, now + SECOND);
         assert!(health.is_up());
     }
 
@@ -267,5 +306,50 @@ mod tests {
         let until = until + 30 * SECOND;
         health.attempt(Outcome::Answered, false, until, until);
         assert!(health.is_up());
+    }
+
+    #[test]
+    fn a_response_to_an_attempt_from_after_the_ejection_ends_it() {
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            health.attempt(Outcome::ConnectFailed, false, now, now);
+        }
+        assert!(health.is_last_resort() && !health.is_up());
+        health.attempt(Outcome::Answered, false, now, now + SECOND);
+        assert!(!health.is_up(), "the attempt is older than the ejection");
+        let soon = now + SECOND / 10;
+        health.attempt(Outcome::Answered, false, soon, soon);
+        assert!(health.is_up(), "it serves: its time need not be over");
+    }
+
+    #[test]
+    fn a_closed_port_is_a_last_resort_and_an_unwell_backend_is_not() {
+        for (result, is_last_resort) in [(CheckResult::Unreachable, true), (CheckResult::Failed, false)] {
+            let (mut health, now) = up();
+            assert!(!health.is_last_resort());
+            for _ in 0..RULES.fall {
+                health.check(result, now);
+            }
+            assert_eq!((health.is_up(), health.is_last_resort()), (false, is_last_resort), "{result:?}");
+        }
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            health.check(CheckResult::Unreachable, now);
+        }
+        health.check(CheckResult::Failed, now);
+        assert!(!health.is_last_resort(), "the last check counts");
+    }
+
+    #[test]
+    fn a_response_from_behind_a_closed_port_asks_for_a_check_soon() {
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            health.check(CheckResult::Unreachable, now);
+        }
+        assert!(health.is_suspect() && !health.in_transition());
+        health.attempt(Outcome::Answered, false, now, now);
+        assert!(health.in_transition() && !health.is_suspect() && !health.is_up(), "the checks decide");
+        health.check(CheckResult::Unreachable, now);
+        assert!(!health.in_transition());
     }
 }

@@ -3,12 +3,14 @@
 //! The contract stands in the README. What it protects: no request is lost that could be saved, and none is executed twice that
 //! must not be.
 
+use crate::config;
+use crate::error::Cause;
 use crate::metrics::Counters;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How an attempt failed before any byte of an answer was seen.
+/// How an attempt failed before a byte of its response was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
     /// It was never connected: nothing was sent.
@@ -23,6 +25,10 @@ pub enum Failed {
         /// Whether any byte of the request was written.
         written: bool,
     },
+    /// The head of the response is invalid, or broke off.
+    BadResponse,
+    /// The backend was marked down while its first byte was awaited.
+    MarkedDown,
 }
 
 /// What is known when an attempt has failed.
@@ -32,7 +38,7 @@ pub struct Failure {
     pub failed: Failed,
     /// Whether doing it twice is as good as doing it once.
     pub idempotent: bool,
-    /// Whether every byte of the body that was read so far is still kept.
+    /// Whether every byte of the body that was read so far is still kept, and no byte of a response was forwarded.
     pub replayable: bool,
 }
 
@@ -55,14 +61,74 @@ pub fn decide(failure: Failure) -> Next {
         Failed::Connect => Next::OtherBackend,
         Failed::Reused { written } if replayable && (idempotent || !written) => Next::FreshConnection,
         Failed::Fresh { written } if replayable && (idempotent || !written) => Next::OtherBackend,
-        Failed::Reused { .. } | Failed::Fresh { .. } => Next::GiveUp,
+        Failed::BadResponse | Failed::MarkedDown if replayable && idempotent => Next::OtherBackend,
+        Failed::Reused { .. } | Failed::Fresh { .. } | Failed::BadResponse | Failed::MarkedDown => Next::GiveUp,
     }
 }
 
-/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it. The one after a dead reused
-/// connection is free: there is no second one, and a backend that closes idle connections is in order.
+/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it. What happens once per request
+/// at most is free: the fresh connection after a dead reused one, the move away from a backend that was marked down.
 pub fn draws_on_budget(failed: Failed) -> bool {
-    matches!(failed, Failed::Fresh { written: true })
+    matches!(failed, Failed::Fresh { written: true } | Failed::BadResponse)
+}
+
+/// The attempts of one request so far.
+#[derive(Debug, Default)]
+pub struct Retries {
+    /// Backends that are no use any more.
+    tried: Vec<usize>,
+    failed_backends: usize,
+    last_failure: Option<Cause>,
+    /// The next attempt is a retry of one that failed like this.
+    retry_of: Option<Failed>,
+    was_moved: bool,
+}
+
+impl Retries {
+    /// Backends that are no use any more: the request has failed there, or they do not support its framing.
+    pub fn tried(&self) -> &[usize] {
+        &self.tried
+    }
+
+    /// A backend does not support the framing of the request.
+    pub fn rule_out(&mut self, backend: usize) {
+        self.tried.push(backend);
+    }
+
+    /// What the client is told if nobody is left, if anything has failed.
+    pub fn last_failure(&self) -> Option<Cause> {
+        self.last_failure
+    }
+
+    /// Whether the request has left a backend that was marked down. Once is enough.
+    pub fn was_moved(&self) -> bool {
+        self.was_moved
+    }
+
+    /// Notes a failed attempt and says what is next: the retry contract, and the limit of attempts.
+    pub fn note(&mut self, backend: usize, failure: Failure, cause: Cause) -> Next {
+        let is_move = failure.failed == Failed::MarkedDown;
+        let next = decide(failure);
+        self.last_failure = Some(cause);
+        self.was_moved |= is_move;
+        if next == Next::OtherBackend {
+            // A move from a backend that was marked down comes on top: it has not failed.
+            self.failed_backends += usize::from(!is_move);
+            self.tried.push(backend);
+            if self.failed_backends >= config::ATTEMPTS {
+                return Next::GiveUp;
+            }
+        }
+        if next != Next::GiveUp {
+            self.retry_of = Some(failure.failed);
+        }
+        next
+    }
+
+    /// Takes note that an attempt begins; what failure it follows, if it is a retry.
+    pub fn begin_attempt(&mut self) -> Option<Failed> {
+        self.retry_of.take()
+    }
 }
 
 /// What share of recent requests may be sent again.
@@ -168,6 +234,12 @@ mod tests {
             (Failed::Fresh { written: sent }, true, false, GiveUp),
             (Failed::Fresh { written: sent }, false, true, GiveUp),
             (Failed::Fresh { written: unsent }, false, true, OtherBackend),
+            (Failed::BadResponse, true, true, OtherBackend),
+            (Failed::BadResponse, true, false, GiveUp),
+            (Failed::BadResponse, false, true, GiveUp),
+            (Failed::MarkedDown, true, true, OtherBackend),
+            (Failed::MarkedDown, true, false, GiveUp),
+            (Failed::MarkedDown, false, true, GiveUp),
         ];
         for (failed, idempotent, replayable, next) in rows {
             let failure = Failure { failed, idempotent, replayable };
@@ -176,11 +248,34 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_sent_on_a_fresh_connection_is_paid_for() {
-        assert!(!draws_on_budget(Failed::Connect));
-        assert!(!draws_on_budget(Failed::Reused { written: false }));
-        assert!(!draws_on_budget(Failed::Reused { written: true }));
+    fn only_what_was_sent_and_may_fail_again_is_paid_for() {
+        for failed in [
+            Failed::Connect,
+            Failed::Reused { written: false },
+            Failed::Reused { written: true },
+            Failed::Fresh { written: false },
+            Failed::MarkedDown,
+        ] {
+            assert!(!draws_on_budget(failed), "{failed:?}");
+        }
         assert!(draws_on_budget(Failed::Fresh { written: true }));
+        assert!(draws_on_budget(Failed::BadResponse));
+    }
+
+    #[test]
+    fn three_backends_are_tried_and_a_move_comes_on_top() {
+        let failure = |failed| Failure { failed, idempotent: true, replayable: true };
+        let mut retries = Retries::default();
+        assert_eq!(retries.begin_attempt(), None, "the first attempt is no retry");
+        assert_eq!(retries.note(0, failure(Failed::Reused { written: true }), Cause::BackendClosed), Next::FreshConnection);
+        assert_eq!(retries.begin_attempt(), Some(Failed::Reused { written: true }));
+        assert_eq!(retries.tried(), [0_usize; 0], "the same backend once more");
+        assert_eq!(retries.note(0, failure(Failed::Connect), Cause::ConnectFailed), Next::OtherBackend);
+        assert_eq!(retries.note(1, failure(Failed::MarkedDown), Cause::FirstByteTimeout), Next::OtherBackend);
+        assert_eq!(retries.note(2, failure(Failed::BadResponse), Cause::BadAnswer), Next::OtherBackend);
+        assert_eq!(retries.note(3, failure(Failed::Connect), Cause::ConnectTimeout), Next::GiveUp);
+        assert_eq!((retries.tried(), retries.last_failure()), (&[0, 1, 2, 3][..], Some(Cause::ConnectTimeout)));
+        assert!(retries.was_moved());
     }
 
     fn spend_all(budget: &Budget, now: Instant) -> u64 {

@@ -3,11 +3,19 @@
 use super::fields::Name;
 use super::head_end::HeadEnd;
 use crate::config;
+use crate::error::Cause;
 use std::io::Write;
 
 /// The body is not well-formed chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadChunk;
+
+impl From<BadChunk> for Cause {
+    /// What it means in a request.
+    fn from(_: BadChunk) -> Self {
+        Self::BadChunk
+    }
+}
 
 /// What the decoder found at the start of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +196,7 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
 /// Fields that frame, route, authenticate, set conditions, steer the answer or belong to one connection have no place in a trailer
 /// (RFC 9110 section 6.5.1).
 fn may_be_trailer(name: &str) -> bool {
-    const FORBIDDEN: [&str; 25] = [
+    const FORBIDDEN: [&str; 24] = [
         "age",
         "authorization",
         "cache-control",
@@ -203,7 +211,6 @@ fn may_be_trailer(name: &str) -> bool {
         "if-range",
         "if-unmodified-since",
         "location",
-        "max-forwards",
         "pragma",
         "range",
         "retry-after",

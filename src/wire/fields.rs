@@ -41,6 +41,8 @@ pub enum Name {
     Expect,
     /// `Accept`.
     Accept,
+    /// `Max-Forwards`.
+    MaxForwards,
     /// `Date`.
     Date,
     /// `X-Forwarded-For`.
@@ -72,6 +74,7 @@ impl Name {
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             12 if is("x-request-id") => Self::RequestId,
+            12 if is("max-forwards") => Self::MaxForwards,
             14 if is("content-length") => Self::ContentLength,
             15 if is("x-forwarded-for") => Self::ForwardedFor,
             16 if is("x-forwarded-host") => Self::ForwardedHost,

@@ -7,50 +7,52 @@ use crate::error::Cause;
 /// is how heads are smuggled).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadEnd {
-    scanned: usize,
-    line_start: usize,
-    first_line: Option<usize>,
-    lines: usize,
+    // Heads are far shorter than 4 GiB, and an idle connection carries one of these.
+    scanned: u32,
+    line_start: u32,
+    first_line: Option<u32>,
+    lines: u32,
 }
 
 impl HeadEnd {
     /// The length of the head with its empty line, once it is whole. `bytes` must start where it did at the first call.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
-        for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[self.scanned..]) {
-            let at = self.scanned + offset;
+        let scanned = self.scanned as usize;
+        for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[scanned..]) {
+            let at = scanned + offset;
             if bytes[at] == b'\r' {
                 match bytes.get(at + 1) {
                     Some(b'\n') => continue,
                     Some(_) => return Err(Cause::BadLineEnd),
                     None => {
-                        self.scanned = at;
+                        self.scanned = at as u32;
                         return Ok(None);
                     }
                 }
             }
-            let line = &bytes[self.line_start..at];
+            let line = &bytes[self.line_start as usize..at];
             if line.last() != Some(&b'\r') {
                 return Err(Cause::BadLineEnd);
             }
-            self.line_start = at + 1;
+            self.line_start = at as u32 + 1;
             self.lines += 1;
-            self.first_line.get_or_insert(line.len() - 1);
+            self.first_line.get_or_insert(line.len() as u32 - 1);
             if line.len() == 1 {
                 return Ok(Some(at + 1));
             }
         }
-        self.scanned = bytes.len();
+        self.scanned = bytes.len() as u32;
         Ok(None)
     }
 
     /// The first line without its end, once it is whole.
     pub fn first_line<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        self.first_line.map(|length| &bytes[..length])
+        self.first_line.map(|length| &bytes[..length as usize])
     }
 
     /// How many lines have ended so far.
     pub fn lines(&self) -> usize {
-        self.lines
+        self.lines as usize
     }
 
     /// Whether nothing was looked at yet.

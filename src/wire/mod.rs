@@ -3,11 +3,13 @@
 //! Pure functions and incremental parsers over byte slices: no I/O, no clock, no lock, no log. Strict in, canonical out: what is
 //! not exactly right is refused and never repaired, and a head is always written anew from its parsed parts.
 
+pub mod body;
 pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head_end;
 pub mod own_answer;
+pub mod reply;
 pub mod request;
 pub mod response;
 pub mod rewrite;

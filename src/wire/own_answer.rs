@@ -1,64 +1,41 @@
-//! Answers of our own: what a request gets that cannot be served, as bytes.
+//! Error responses of our own: what a request gets that cannot be served, as bytes.
 //!
 //! Whoever refuses (a session, or a listener that is flooded) says the same in the same words.
 
-use super::rewrite::{self, ConnectionLine};
+use super::reply::{self, ALLOW, Manner, Reply};
 use crate::error::{self, Cause};
-use std::io::Write;
 
 /// When a client may come back after a 429 or 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
-/// What shapes an answer of our own, besides its cause.
-#[derive(Clone, Copy, Debug)]
-pub struct Manner<'a> {
-    /// Whether the client takes JSON.
-    pub as_json: bool,
-    /// It answers a HEAD request: the body is announced, and left out.
-    pub to_head: bool,
-    /// What it says about the client's connection.
-    pub connection: ConnectionLine,
-    /// The value of `Date`.
-    pub date: &'a str,
-}
-
-/// Writes the whole answer. `message` says what happened and what to look at.
-pub fn write(out: &mut Vec<u8>, cause: Cause, message: &str, manner: Manner<'_>) {
+/// Writes the whole response. `message` says what happened and what to look at; `as_json` that the client takes JSON.
+pub fn write(out: &mut Vec<u8>, cause: Cause, message: &str, as_json: bool, manner: Manner<'_>) {
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
-    let (kind, body) = if manner.as_json {
+    let (kind, body) = if as_json {
         let json = serde_json::json!({ "status": status, "error": cause.word(), "message": message });
         ("application/json", format!("{json}\n"))
     } else {
         ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
     };
-    rewrite::status_line(out, status, phrase);
-    rewrite::field(out, "Date", manner.date.as_bytes());
-    rewrite::field(out, "Server", b"lb-threads");
-    rewrite::field(out, "X-LB-Error", cause.word().as_bytes());
-    if matches!(status, 429 | 503) {
-        rewrite::field(out, "Retry-After", RETRY_AFTER.as_bytes());
-    }
-    if status == 405 {
-        rewrite::field(out, "Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
-    }
-    rewrite::field(out, "Content-Type", kind.as_bytes());
-    write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
-    rewrite::connection_line(out, manner.connection);
-    out.extend_from_slice(b"\r\n");
-    if !manner.to_head {
-        out.extend_from_slice(body.as_bytes());
-    }
+    let word = ("X-LB-Error", cause.word());
+    let fields: &[(&str, &str)] = match status {
+        429 | 503 => &[word, ("Retry-After", RETRY_AFTER)],
+        405 => &[word, ("Allow", ALLOW)],
+        _ => &[word],
+    };
+    reply::write(out, Reply { status, fields, content: Some((kind, &body)) }, manner);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::rewrite::ConnectionLine;
 
-    const PLAIN: Manner<'_> = Manner { as_json: false, to_head: false, connection: ConnectionLine::Close, date: "today" };
+    const PLAIN: Manner<'_> = Manner { to_head: false, connection: ConnectionLine::Close, date: "today" };
 
     fn answer(cause: Cause, manner: Manner<'_>) -> String {
         let mut out = Vec::new();
-        write(&mut out, cause, "look there", manner);
+        write(&mut out, cause, "look there", false, manner);
         String::from_utf8(out).unwrap()
     }
 
@@ -82,7 +59,7 @@ mod tests {
     #[test]
     fn json_is_whole_whatever_the_message_says() {
         let mut out = Vec::new();
-        write(&mut out, Cause::NoBackend, "\"quoted\"\n", Manner { as_json: true, ..PLAIN });
+        write(&mut out, Cause::NoBackend, "\"quoted\"\n", true, PLAIN);
         let text = String::from_utf8(out).unwrap();
         let body: serde_json::Value = serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
         assert_eq!(

@@ -33,6 +33,8 @@ pub struct RequestHead<'h, 'b> {
     pub accepts_json: bool,
     /// Whether the client brought an `X-Request-Id` that says something.
     pub has_request_id: bool,
+    /// How many times an OPTIONS request may still be forwarded, if it says so. With other methods the field means nothing here.
+    pub max_forwards: Option<u64>,
 }
 
 impl RequestHead<'_, '_> {
@@ -87,6 +89,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         Framing { length: Some(length @ 1..), .. } => Body::Length(length),
         _ => Body::None,
     };
+    let max_forwards = if method == "OPTIONS" { max_forwards(parsed.headers)? } else { None };
     let upgrades = facts.connection.upgrade && facts.asks_for_websocket;
     Ok(RequestHead {
         method,
@@ -100,7 +103,21 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         websocket: upgrades && version == Version::Http11 && method == "GET" && body == Body::None,
         accepts_json: facts.accepts_json,
         has_request_id: facts.has_request_id,
+        max_forwards,
     })
+}
+
+/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. One that is too large for us is the most we count.
+fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
+    let mut values = fields.iter().filter(|field| Name::of(field.name) == Name::MaxForwards).map(|field| field.value);
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(digits), None) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
+            let add = |number: u64, digit: &u8| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+            Ok(Some(digits.iter().fold(0, add)))
+        }
+        _ => Err(Cause::BadField),
+    }
 }
 
 /// Judges a request line alone, without its line end: for what must not wait until the head is whole.

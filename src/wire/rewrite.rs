@@ -65,7 +65,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
     }
     for received in head.fields {
         let name = Name::of(received.name);
-        if passes_to_backend(head, received, name, client.trusted) {
+        if let (Name::MaxForwards, Some(left)) = (name, head.max_forwards) {
+            write!(out, "{}: {}\r\n", received.name, left.saturating_sub(1)).expect("a vector takes every write");
+        } else if passes_to_backend(head, received, name, client.trusted) {
             field(out, received.name, canonical(name, received.value));
         }
     }
@@ -122,12 +124,28 @@ fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Clien
         out.extend_from_slice(earlier.value);
         out.extend_from_slice(b", ");
     }
-    write!(out, "{}\r\n", client.address).expect("a vector takes every write");
+    write_address(out, client.address);
+    out.extend_from_slice(b"\r\n");
     if named(Name::ForwardedProto).next().is_none() {
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
     if let (Some(host), None) = (head.host, named(Name::ForwardedHost).next()) {
         field(out, "X-Forwarded-Host", host.as_bytes());
+    }
+}
+
+/// Appends an address. For IPv4, on a path that every request takes, without the formatting machinery, which takes 1,100 instructions.
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        return write!(out, "{address}").expect("a vector takes every write");
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
+        out.extend_from_slice(&digits[leading_zeros..]);
     }
 }
 
@@ -169,9 +187,11 @@ pub enum ConnectionLine {
 /// Writes an answer's head for the client.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delivery, connection: ConnectionLine, date: &str) {
     status_line(out, head.status, head.reason);
+    let mut offers_upgrade = false;
     for received in head.fields {
         let name = Name::of(received.name);
         if passes_to_client(head, received, name) {
+            offers_upgrade |= name == Name::Upgrade;
             field(out, received.name, canonical(name, received.value));
         }
     }
@@ -181,7 +201,10 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delive
     if delivery == Delivery::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    connection_line(out, connection);
+    match offers_upgrade {
+        true => connection_line_with_upgrade(out, connection),
+        false => connection_line(out, connection),
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -200,8 +223,20 @@ pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionLine) {
     });
 }
 
+/// The same for a response that has an `Upgrade`: whoever sends that names it (RFC 9110 section 7.8).
+fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionLine) {
+    match connection {
+        ConnectionLine::Silent => field(out, "Connection", b"Upgrade"),
+        ConnectionLine::Close => field(out, "Connection", b"close, Upgrade"),
+        ConnectionLine::KeepAlive => field(out, "Connection", b"keep-alive, Upgrade"),
+        ConnectionLine::WebSocket => connection_line(out, connection),
+    }
+}
+
 fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Name) -> bool {
     let passes = match name {
+        // RFC 9110 section 15.5.22: a 426 must say to what.
+        Name::Upgrade if head.status == 426 => return true,
         Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
         // RFC 9110 section 8.6: none in 1xx and 204.
         Name::ContentLength => !head.is_interim() && head.status != 204,
@@ -233,6 +268,16 @@ mod tests {
         let mut out = Vec::new();
         response(&mut out, &head, delivery, line, "today");
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        let all = (0..=255).map(|octet| IpAddr::from([octet, 255 - octet, 7, octet / 3]));
+        for address in all.chain(["::1".parse().unwrap(), "2001:db8::7".parse().unwrap()]) {
+            let mut out = Vec::new();
+            write_address(&mut out, address);
+            assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+        }
     }
 
     #[test]

@@ -37,6 +37,33 @@ fn what_belongs_to_the_backends_connection_stays_behind() {
 }
 
 #[test]
+fn a_426_says_to_what_the_client_must_upgrade() {
+    let rows = [
+        ("Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n", "Upgrade: TLS/1.0, HTTP/1.1\r\n"),
+        ("Upgrade: a/1\r\nUpgrade: b\r\n", "Upgrade: a/1\r\nUpgrade: b\r\n"),
+        ("Connection: close, upgrade, x-mine\r\nX-Mine: 1\r\nupgrade: websocket\r\n", "upgrade: websocket\r\n"),
+    ];
+    for (received, kept) in rows {
+        let rest = "Date: d\r\nContent-Length: 2\r\n";
+        let origin = Origin::raw(format!("HTTP/1.1 426 Upgrade Required\r\n{received}{rest}\r\nno"), After::Close);
+        let lb = Lb::over(&[&origin]);
+        let clients = [
+            ("HTTP/1.1\r\nHost: h", "Connection: Upgrade\r\n"),
+            ("HTTP/1.1\r\nHost: h\r\nConnection: close", "Connection: close, Upgrade\r\n"),
+            ("HTTP/1.0", "Connection: close, Upgrade\r\n"),
+            ("HTTP/1.0\r\nConnection: keep-alive", "Connection: keep-alive, Upgrade\r\n"),
+        ];
+        for (version, connection) in clients {
+            let head = exchange(lb.address(), format!("GET / {version}\r\n\r\n")).raw_head;
+            let expected = format!("HTTP/1.1 426 Upgrade Required\r\n{kept}{rest}{connection}\r\n");
+            assert_eq!(String::from_utf8_lossy(&head), expected, "{received} for {version}");
+        }
+    }
+    let head = passed_on("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
+    assert_eq!(head, "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\n", "nothing is made up");
+}
+
+#[test]
 fn connection_cannot_name_away_the_framing_of_an_answer() {
     let origin =
         Origin::raw("HTTP/1.1 200 OK\r\nConnection: content-length, date\r\nDate: d\r\nContent-Length: 2\r\n\r\nok", After::Keep);

@@ -119,17 +119,20 @@ fn a_post_whose_connection_is_reset_at_once_is_executed_at_most_once() {
 fn check_a_cut_answer(world: &World, method: &str, answer: &[u8], cut: usize) {
     let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("it has a head") + 4;
     let response = world.lb.connect().exchange(request(method, "/it", BODY));
-    if cut < head {
+    let goes_on = cut < head && method == "GET";
+    if goes_on {
+        assert_eq!(response.text(), "next", "cut at {cut}: nothing was forwarded yet");
+    } else if cut < head {
         assert_failed(&response, 502, "bad_answer");
     } else {
         assert!(response.status == 200 && response.truncated, "cut at {cut}: {response:?}");
         assert_eq!(response.body, answer[head..cut], "what came is passed on");
     }
-    assert_eq!(world.times(method), [1, 0], "{method} cut at {cut}");
+    assert_eq!(world.times(method), [1, usize::from(goes_on)], "{method} cut at {cut}");
 }
 
 #[test]
-fn an_answer_that_is_reset_at_any_byte_is_never_asked_for_twice() {
+fn an_answer_that_is_reset_at_any_byte_of_its_body_or_answers_a_post_is_never_asked_for_twice() {
     let answer = crate::support::answer(200, &[("X-A", "b")], "abcdefghij");
     for cut in 1..answer.len() {
         let steps = vec![Step::ReadRequest, Step::send(&answer[..cut]), Step::Reset];

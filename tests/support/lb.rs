@@ -93,7 +93,7 @@ impl Lb {
     /// Stops accepting; what is in flight has this long.
     pub fn begin_drain(&mut self, timeout: Duration) {
         if let Some(server) = &mut self.server {
-            server.begin_drain(timeout);
+            server.begin_drain(Some(timeout));
         }
     }
 

@@ -4,7 +4,7 @@
 //! own id, when it is dropped.
 
 use crate::support::{until, until_some};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -107,6 +107,12 @@ impl Program {
         self.stderr.text()
     }
 
+    /// All that it wrote to standard error, once it has ended.
+    #[track_caller]
+    pub fn whole_log(&self) -> String {
+        self.stderr.whole()
+    }
+
     /// What it has written to standard output so far.
     pub fn output(&self) -> String {
         self.stdout.text()
@@ -130,12 +136,31 @@ impl Program {
         open.collect()
     }
 
-    /// How much of its memory is resident.
+    /// How many of its threads have a name that begins like this.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        // A thread may end while it is looked at.
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|found| found.starts_with(name)).count()
+    }
+
+    /// How much memory it has resident, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// Leaves it so many descriptors beyond those that are open now; gives it all back if there is no number.
     #[track_caller]
-    pub fn resident_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kilobytes") * 1024
+    pub fn spare_descriptors(&self, spare: Option<usize>) {
+        let open: BTreeSet<u32> = self.descriptors().into_iter().map(|(number, _)| number).collect();
+        // New descriptors get the lowest free numbers, below the limit.
+        let free = |spare: usize| (0..).filter(|number| !open.contains(number)).nth(spare);
+        let pid = Some(Pid::from_child(&self.child));
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = spare.and_then(free).map(u64::from).or(maximum);
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).expect("a limit within the hard one can be set");
     }
 
     /// Sends it a signal.

@@ -1,5 +1,8 @@
 //! Backends that go and come back: who gets the requests meanwhile, and that none is lost that could be sent elsewhere.
 
+mod hanging;
+mod last_backend;
+
 use crate::support::{After, Client, Gate, Health, Lb, Origin, Script, Step, config, exchange, get, ok, refused_address, until};
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -5,15 +5,16 @@
 
 use crate::config;
 use crate::net::{Buffer, Buffers};
-use crate::wire::chunked;
+use crate::wire::body::{BodyWriter, Transferred};
 
 /// What we add to a request's head, roughly, in bytes.
 const ADDED_FIELDS: usize = 256;
 
 /// The request as it goes to a backend.
-#[derive(Debug, Default)]
-pub(super) struct Outbound {
+#[derive(Debug)]
+pub(super) struct ReplayBuffer {
     bytes: Buffer,
+    writer: BodyWriter,
     /// Where the part of the head that is the same for all backends ends.
     head: usize,
     /// Where the body starts.
@@ -27,12 +28,28 @@ pub(super) struct Outbound {
     goes_once: bool,
 }
 
-impl Outbound {
-    /// Room for a head that was this long when it came. It is held while the backend works, so it is no larger than need be.
-    pub(super) fn new(received_head: usize, goes_once: bool) -> Self {
-        let mut outbound = Self { goes_once, ..Self::default() };
-        outbound.bytes.grow_to(received_head + ADDED_FIELDS);
-        outbound
+impl Default for ReplayBuffer {
+    fn default() -> Self {
+        Self {
+            bytes: Buffer::default(),
+            writer: BodyWriter::Raw,
+            head: 0,
+            body: 0,
+            sent: 0,
+            chunk_lines: 0,
+            cut: false,
+            goes_once: false,
+        }
+    }
+}
+
+impl ReplayBuffer {
+    /// Room for a head that was this long when it came, and a body framed like this. It is held while the backend works, so it is no
+    /// larger than need be.
+    pub(super) fn new(received_head: usize, writer: BodyWriter, goes_once: bool) -> Self {
+        let mut replay = Self { writer, goes_once, ..Self::default() };
+        replay.bytes.grow_to(received_head + ADDED_FIELDS);
+        replay
     }
 
     /// Where to write the head, and later the body.
@@ -99,11 +116,15 @@ impl Outbound {
         !self.cut
     }
 
-    /// Appends a part of the body as a chunk.
-    pub(super) fn append_chunk(&mut self, data: &[u8]) {
-        let before = self.bytes.len();
-        chunked::encode(self.tail(), data);
-        self.chunk_lines += self.bytes.len() - before - data.len();
+    /// Appends a piece of the body, which `write` frames as the head says.
+    pub(super) fn append_body<E>(
+        &mut self,
+        write: impl FnOnce(BodyWriter, &mut Vec<u8>) -> Result<Transferred, E>,
+    ) -> Result<Transferred, E> {
+        let (before, writer) = (self.bytes.len(), self.writer);
+        let moved = write(writer, self.tail())?;
+        self.chunk_lines += self.bytes.len() - before - moved.body;
+        Ok(moved)
     }
 
     /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
@@ -131,72 +152,78 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::body::BodyReader;
 
-    fn outbound(head: &[u8]) -> Outbound {
-        outbound_that_goes(false, head)
+    fn replay(head: &[u8]) -> ReplayBuffer {
+        replay_that_goes(false, head)
     }
 
-    fn outbound_that_goes(once: bool, head: &[u8]) -> Outbound {
-        let mut outbound = Outbound::new(head.len(), once);
-        outbound.tail().extend_from_slice(head);
-        outbound.end_common_head();
-        outbound
+    fn replay_that_goes(once: bool, head: &[u8]) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, once);
+        replay.tail().extend_from_slice(head);
+        replay.end_common_head();
+        replay
+    }
+
+    fn append_chunk(replay: &mut ReplayBuffer, data: &[u8]) {
+        let mut reader = BodyReader::Length(data.len() as u64);
+        replay.append_body(|writer, out| reader.transfer(writer, data, data.len(), out)).unwrap();
     }
 
     #[test]
     fn a_retry_starts_again_with_the_new_end_and_the_same_body() {
-        let mut outbound = outbound(b"head ");
-        outbound.start_attempt(b"one ");
-        outbound.tail().extend_from_slice(b"body");
-        outbound.advance(7);
-        assert!(outbound.was_written());
-        outbound.start_attempt(b"second ");
-        assert!(!outbound.was_written());
-        assert_eq!(outbound.unsent(), b"head second body");
+        let mut replay = replay(b"head ");
+        replay.start_attempt(b"one ");
+        replay.tail().extend_from_slice(b"body");
+        replay.advance(7);
+        assert!(replay.was_written());
+        replay.start_attempt(b"second ");
+        assert!(!replay.was_written());
+        assert_eq!(replay.unsent(), b"head second body");
     }
 
     #[test]
     fn the_lines_around_chunks_take_no_room_from_the_body() {
-        let mut outbound = outbound(b"head");
-        outbound.start_attempt(b"");
+        let mut replay = replay(b"head");
+        replay.start_attempt(b"");
         for _ in 0..16 {
-            outbound.append_chunk(&[b'x'; config::REPLAY_BYTES / 16]);
-            outbound.advance(1000);
+            append_chunk(&mut replay, &[b'x'; config::REPLAY_BYTES / 16]);
+            replay.advance(1000);
         }
-        assert!(outbound.replay_room() == 0 && outbound.is_replayable(), "full of body, and whole");
-        assert!(outbound.make_room() > 0 && !outbound.is_replayable());
-        let mut tiny = self::outbound(b"head");
+        assert!(replay.replay_room() == 0 && replay.is_replayable(), "full of body, and whole");
+        assert!(replay.make_room() > 0 && !replay.is_replayable());
+        let mut tiny = self::replay(b"head");
         tiny.start_attempt(b"");
         while tiny.replay_room() > 0 {
-            tiny.append_chunk(b"x");
+            append_chunk(&mut tiny, b"x");
         }
         assert!(tiny.bytes.len() < 2 * config::REPLAY_BYTES + 100, "but they are limited");
     }
 
     #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
-        let mut outbound = outbound(b"head");
-        outbound.start_attempt(b"");
-        assert_eq!(outbound.make_room(), config::REPLAY_BYTES);
-        outbound.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
-        assert_eq!(outbound.make_room(), 0);
-        assert!(outbound.is_replayable(), "nothing was sent yet");
-        outbound.advance(1000);
-        assert_eq!(outbound.make_room(), 1000 - 4);
-        assert!(!outbound.is_replayable() && outbound.was_written());
-        assert_eq!(outbound.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+        let mut replay = replay(b"head");
+        replay.start_attempt(b"");
+        assert_eq!(replay.make_room(), config::REPLAY_BYTES);
+        replay.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
+        assert_eq!(replay.make_room(), 0);
+        assert!(replay.is_replayable(), "nothing was sent yet");
+        replay.advance(1000);
+        assert_eq!(replay.make_room(), 1000 - 4);
+        assert!(!replay.is_replayable() && replay.was_written());
+        assert_eq!(replay.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
     }
 
     #[test]
     fn what_goes_once_is_dropped_when_it_is_sent() {
-        let mut outbound = outbound_that_goes(true, b"head ");
-        outbound.start_attempt(b"end ");
-        outbound.tail().extend_from_slice(b"part");
-        outbound.advance(8);
-        assert_eq!(outbound.unsent(), b" part");
-        outbound.advance(5);
-        assert!(outbound.kept().is_empty() && outbound.was_written() && outbound.has_body() && !outbound.is_replayable());
-        outbound.append_chunk(b"more");
-        assert_eq!(outbound.unsent(), b"4\r\nmore\r\n");
+        let mut replay = replay_that_goes(true, b"head ");
+        replay.start_attempt(b"end ");
+        replay.tail().extend_from_slice(b"part");
+        replay.advance(8);
+        assert_eq!(replay.unsent(), b" part");
+        replay.advance(5);
+        assert!(replay.kept().is_empty() && replay.was_written() && replay.has_body() && !replay.is_replayable());
+        append_chunk(&mut replay, b"more");
+        assert_eq!(replay.unsent(), b"4\r\nmore\r\n");
     }
 }

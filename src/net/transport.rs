@@ -1,0 +1,108 @@
+//! How bytes get on and off a socket: as they are, and later through TLS. The only code that calls `recv`, `send` and `splice`.
+//!
+//! A transport never waits: what cannot be done now is `EAGAIN`, whatever the socket's mode.
+
+use super::pipe::Pipe;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::pipe::SpliceFlags;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// What a socket's bytes go through.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// Nothing.
+    Plain(TcpStream),
+    /// A mask, as a stand-in for TLS: bytes differ on the wire, and some that were received wait inside.
+    #[cfg(test)]
+    Masked(Box<super::masked::Masked>),
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+impl Transport {
+    /// The socket below.
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(test)]
+            Self::Masked(masked) => masked.socket(),
+        }
+    }
+
+    /// Appends what fits into the spare capacity of `bytes`; 0 at the end.
+    pub(super) fn receive(&mut self, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
+        match self {
+            Self::Plain(socket) => receive(socket, bytes),
+            #[cfg(test)]
+            Self::Masked(masked) => masked.receive(bytes),
+        }
+    }
+
+    /// Sends from the start of `bytes`; how many were taken.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Plain(socket) => send(socket, bytes),
+            #[cfg(test)]
+            Self::Masked(masked) => masked.send(bytes),
+        }
+    }
+
+    /// Whether the peer has neither sent nor closed. One system call, nothing is consumed.
+    pub(super) fn is_quiet(&self) -> bool {
+        #[cfg(test)]
+        if let Self::Masked(masked) = self
+            && masked.holds_received()
+        {
+            return false;
+        }
+        let mut byte = [0_u8; 1];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        matches!(rustix::net::recv(self.socket(), &mut byte[..], flags), Err(Errno::AGAIN))
+    }
+
+    /// Whether bytes are on the socket as they are: then a short read has emptied it, and they may move inside the kernel.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// Moves up to `limit` bytes from the socket into a pipe.
+    pub(super) fn splice_to(&self, pipe: &mut Pipe, limit: usize) -> Result<usize, Errno> {
+        retry_on_intr(|| rustix::pipe::splice(self.socket(), None, pipe.entry(), None, limit, SPLICE))
+    }
+
+    /// Moves what a pipe holds into the socket.
+    pub(super) fn splice_from(&self, pipe: &mut Pipe) -> Result<usize, Errno> {
+        retry_on_intr(|| rustix::pipe::splice(pipe.exit(), None, self.socket(), None, pipe.len(), SPLICE))
+    }
+
+    /// Makes the close a reset.
+    pub(super) fn reset_on_close(&self) {
+        // Fails only if the connection is gone, and then there is nobody to mislead.
+        let _ = sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO));
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(super) fn shutdown_write(&self) {
+        // Fails only if the connection is gone, and then there is nobody to tell.
+        let _ = rustix::net::shutdown(self.socket(), Shutdown::Write);
+    }
+}
+
+const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
+
+pub(super) fn receive(socket: &TcpStream, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
+    let received = retry_on_intr(|| rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::DONTWAIT));
+    received.map(|(_, count)| count)
+}
+
+pub(super) fn send(socket: &TcpStream, bytes: &[u8]) -> Result<usize, Errno> {
+    retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+}

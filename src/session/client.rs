@@ -1,0 +1,63 @@
+//! The client's side of a session: its socket, what it has sent and what it is to be sent.
+
+use crate::error::Cause;
+use crate::metrics::Counters;
+use crate::net::{Buffer, Buffers, Read, Stream};
+use crate::reason::Reason;
+use std::net::{SocketAddr, TcpStream};
+
+/// A client connection with its bytes.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) stream: Stream,
+    pub(super) peer: SocketAddr,
+    /// Why it is not to be served, if it is over a limit.
+    pub(super) over_limit: Option<Cause>,
+    /// Received and not used yet: pipelined requests simply stay here.
+    pub(super) input: Buffer,
+    /// To be sent.
+    pub(super) output: Buffer,
+    /// Bytes sent since the exchange began, heads included.
+    pub(super) sent: u64,
+}
+
+impl Client {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr, over_limit: Option<Cause>) -> Self {
+        let stream = Stream::accepted(socket);
+        Self { stream, peer, over_limit, input: Buffer::default(), output: Buffer::default(), sent: 0 }
+    }
+
+    /// Reads more, into memory that is lent when something is there.
+    pub(super) fn read(&mut self, buffers: &mut Buffers) -> Result<Read, Reason> {
+        if !self.stream.is_readable() {
+            return Ok(Read::Blocked);
+        }
+        buffers.lend(&mut self.input);
+        self.input.make_room();
+        self.stream.read(&mut self.input).map_err(|_| Reason::ClientReset)
+    }
+
+    /// Sends what the socket takes; how many bytes that are.
+    pub(super) fn flush(&mut self, counters: &Counters) -> Result<usize, Reason> {
+        let before = self.output.len();
+        if before == 0 {
+            return Ok(0);
+        }
+        self.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
+        let sent = before - self.output.len();
+        self.note_sent(sent, counters);
+        Ok(sent)
+    }
+
+    /// Counts bytes that were sent.
+    pub(super) fn note_sent(&mut self, count: usize, counters: &Counters) {
+        self.sent += count as u64;
+        counters.bytes_sent.add(count as u64);
+    }
+
+    /// Gives the memory of empty buffers back: what waits holds as little as it can.
+    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
+        buffers.reclaim(&mut self.input);
+        buffers.reclaim(&mut self.output);
+    }
+}

@@ -1,0 +1,160 @@
+//! The last things on a connection: a response of ours, and the lingering close.
+
+use super::client::Client;
+use super::context::{Context, Deadline};
+use super::request::Request;
+use crate::config::{self, Timeout};
+use crate::error::Cause;
+use crate::net::Read;
+use crate::reason::Reason;
+use crate::wire::Version;
+use crate::wire::own_answer;
+use crate::wire::reply::{self, ALLOW, Manner, Reply};
+use crate::wire::rewrite::ConnectionLine;
+use std::time::Instant;
+
+/// A response of ours on its way, or the lingering close behind the last response.
+#[derive(Debug)]
+pub(super) struct Closing {
+    step: Step,
+    /// Why the connection ends.
+    reason: Reason,
+    deadline: Deadline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Sends a response; whether the connection stays open behind it.
+    Respond { keeps_open: bool },
+    /// Drops what the client still sends, so many bytes at most: closing over unread bytes would send a reset, which may overtake the
+    /// response.
+    Linger { bytes: usize, until: Instant },
+}
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// More is to be done.
+    Wait(Deadline),
+    /// The step's share is used.
+    ShareUsed,
+    /// The response is sent, and the connection stays open.
+    StaysOpen,
+    /// The connection is over.
+    Over(Reason),
+}
+
+impl Closing {
+    /// Writes an error response.
+    pub(super) fn reject(
+        cause: Cause,
+        request: &Request,
+        keeps_open: bool,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Self {
+        context.local.buffers.lend(&mut client.output);
+        let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
+        let message = detail.map_or_else(|| cause.sentence().to_owned(), |detail| format!("{}: {detail}", cause.sentence()));
+        let manner = manner(request, keeps_open, context);
+        own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
+        let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
+        Self { step: Step::Respond { keeps_open }, reason, deadline: context.deadline(Timeout::Body) }
+    }
+
+    /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110 section 7.6.2).
+    pub(super) fn respond_as_last(request: &Request, keeps_open: bool, client: &mut Client, context: &mut Context<'_>) -> Self {
+        context.local.buffers.lend(&mut client.output);
+        let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
+        reply::write(client.output.tail(), reply, manner(request, keeps_open, context));
+        let is_drained = context.draining && request.is_persistent;
+        let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
+        Self { step: Step::Respond { keeps_open }, reason, deadline: context.deadline(Timeout::Body) }
+    }
+
+    /// The last response is sent.
+    pub(super) fn linger(reason: Reason, client: &Client, context: &mut Context<'_>) -> Self {
+        client.stream.shutdown_write();
+        context.local.lingering.push_back(context.key);
+        let until = context.now + context.config.timeouts.linger_in_all;
+        let step = Step::Linger { bytes: config::LINGER_BYTES, until };
+        Self { step, reason, deadline: context.deadline(Timeout::Linger) }
+    }
+
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(self.step, Step::Linger { .. })
+    }
+
+    /// There are too many that linger: this one ends.
+    pub(super) fn cut_short(&mut self, context: &Context<'_>) {
+        self.deadline.at = context.now;
+    }
+
+    /// Goes on as far as the client goes along.
+    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Closed {
+        if let Step::Respond { keeps_open } = self.step {
+            if let Err(reason) = client.flush(&context.local.counters) {
+                return Closed::Over(reason);
+            }
+            match client.output.is_empty() {
+                true if keeps_open => return Closed::StaysOpen,
+                true => *self = Self::linger(self.reason, client, context),
+                false if self.deadline.has_passed(context.now) => return Closed::Over(Reason::SlowReader),
+                false => return Closed::Wait(self.deadline),
+            }
+        }
+        self.drop_input(client, context)
+    }
+
+    fn drop_input(&mut self, client: &mut Client, context: &mut Context<'_>) -> Closed {
+        let Step::Linger { bytes, until } = &mut self.step else {
+            unreachable!("a response is sent before the linger");
+        };
+        if self.deadline.has_passed(context.now) || *until <= context.now || client.stream.is_broken() {
+            return Closed::Over(self.reason);
+        }
+        let mut dropped = 0;
+        let is_blocked = loop {
+            client.input.clear();
+            if *bytes == 0 || dropped >= config::STEP_BYTES {
+                break false;
+            }
+            match client.read(&mut context.local.buffers) {
+                Ok(Read::Bytes(count)) => {
+                    dropped += count;
+                    *bytes = bytes.saturating_sub(count);
+                }
+                Ok(Read::Blocked) => break true,
+                Ok(Read::End) | Err(_) => return Closed::Over(self.reason),
+            }
+        };
+        if !is_blocked && *bytes > 0 {
+            return Closed::ShareUsed;
+        }
+        // Over the limit it is not listened to any longer. A few lines of ours have reached it long since; a long response needs the
+        // rest of the time.
+        if !is_blocked && client.sent <= config::BUFFERED_BYTES {
+            return Closed::Over(self.reason);
+        }
+        // A client that still sends has more time, up to the limit.
+        let at = if dropped > 0 { context.deadline(Timeout::Linger).at } else { self.deadline.at };
+        self.deadline.at = at.min(*until);
+        Closed::Wait(self.deadline)
+    }
+}
+
+fn manner<'c>(request: &Request, keeps_open: bool, context: &'c Context<'_>) -> Manner<'c> {
+    let connection = connection_line(keeps_open, request.version);
+    Manner { to_head: request.is_head, connection, date: context.local.clock.date() }
+}
+
+/// What a response says about the client's connection.
+pub(super) fn connection_line(keeps_open: bool, version: Version) -> ConnectionLine {
+    match (keeps_open, version) {
+        (false, _) => ConnectionLine::Close,
+        (true, Version::Http11) => ConnectionLine::Silent,
+        (true, Version::Http10) => ConnectionLine::KeepAlive,
+    }
+}
+
+const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);

@@ -1,0 +1,61 @@
+//! The states of an exchange, and how one ends.
+
+use super::closing::Closing;
+use super::context::Deadline;
+use super::stop::Stop;
+use crate::reason::Reason;
+
+/// What an exchange is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Choosing a backend and a connection to it.
+    Dispatch,
+    /// Waiting for a slot at a backend.
+    Queued,
+    /// Taking a whole chunked body in, for a backend that does not support chunks.
+    BufferBody,
+    /// Waiting for a connect.
+    Connecting,
+    /// Sending the request; an early response is looked for.
+    SendRequest,
+    /// The request is sent; its response is awaited.
+    AwaitResponse,
+    /// Forwarding the response.
+    ForwardResponse,
+}
+
+impl State {
+    /// Its name in the log.
+    pub(super) fn stage(self) -> &'static str {
+        match self {
+            Self::Dispatch => "dispatch",
+            Self::Queued => "queue",
+            Self::BufferBody | Self::SendRequest => "request body",
+            Self::Connecting => "connect",
+            Self::AwaitResponse => "await response",
+            Self::ForwardResponse => "response body",
+        }
+    }
+}
+
+/// How a state ends.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// The next state is to be run at once. Never leaves the exchange.
+    Goto(State),
+    /// Nothing can be done before a socket is ready or the deadline has passed.
+    Wait(Deadline),
+    /// The step's share is used.
+    ShareUsed,
+    /// The response is sent, and the client's connection stays open.
+    Done,
+    /// The connection ends, with this left to do.
+    Closing(Closing),
+    /// Another protocol is spoken from now on.
+    Upgraded,
+    /// The connection is over.
+    Close(Reason),
+}
+
+/// What a state returns.
+pub(super) type Step = Result<Flow, Stop>;

@@ -1,0 +1,84 @@
+//! A request whose head is valid: judged once, re-serialised for the backend, and reduced to what later stages need of it.
+
+use super::client::Client;
+use super::context::Context;
+use super::head::HeadReader;
+use super::record::Record;
+use super::trace;
+use super::upload::Upload;
+use crate::error::Cause;
+use crate::wire::request::{self, RequestHead};
+use crate::wire::rewrite::{self, ClientFacts};
+use crate::wire::{Body, Version, fields};
+
+/// What later stages need to know about the request's head.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) is_head: bool,
+    pub(super) version: Version,
+    pub(super) is_persistent: bool,
+    pub(super) accepts_json: bool,
+    pub(super) is_idempotent: bool,
+    pub(super) has_host: bool,
+    pub(super) websocket: bool,
+    /// It must not be forwarded any further (RFC 9110 section 7.6.2).
+    pub(super) is_last: bool,
+}
+
+impl Request {
+    fn new(head: &RequestHead<'_, '_>) -> Self {
+        Self {
+            is_head: head.method == "HEAD",
+            version: head.version,
+            is_persistent: head.is_persistent(),
+            accepts_json: head.accepts_json,
+            is_idempotent: head.is_idempotent(),
+            has_host: head.host.is_some(),
+            websocket: head.websocket,
+            is_last: head.max_forwards == Some(0),
+        }
+    }
+
+    /// A head that was rejected. What asks like HEAD, or for JSON, is answered like that, for all it is worth.
+    pub(super) fn rejected(head: &[u8]) -> Self {
+        Self {
+            is_head: head.starts_with(b"HEAD "),
+            version: Version::Http11,
+            is_persistent: false,
+            accepts_json: request::seems_to_accept_json(head),
+            is_idempotent: false,
+            has_host: true,
+            websocket: false,
+            is_last: false,
+        }
+    }
+
+    /// Takes a whole head from the client's bytes.
+    pub(super) fn accept(
+        client: &mut Client,
+        reader: &HeadReader,
+        length: usize,
+        context: &mut Context<'_>,
+    ) -> Result<(Self, Upload, Record), Cause> {
+        let line = reader.first_line(client.input.unread()).len();
+        request::lower_minor_version(&mut client.input.unread_mut()[..line]);
+        let (bytes, following) = client.input.unread().split_at(length);
+        let mut storage = fields::room();
+        let parsed = request::parse(bytes, &mut storage);
+        let body = parsed.as_ref().map_or(Body::None, |head| head.body);
+        trace::head(client.peer, "→ received", bytes, body, if parsed.is_ok() { following } else { b"" });
+        let head = parsed?;
+        let facts = ClientFacts {
+            address: client.peer.ip(),
+            trusted: context.config.trusts(client.peer.ip()),
+            request_id: context.local.rng.u128(..),
+        };
+        let mut upload = Upload::new(&head, length, context);
+        rewrite::request(upload.head_mut(), &head, facts);
+        upload.end_common_head();
+        let (request, record) = (Self::new(&head), Record::new(|| format!("{} {}", head.method, head.target.path), context.now));
+        client.input.consume(length);
+        context.local.buffers.reclaim(&mut client.input);
+        Ok((request, upload, record))
+    }
+}

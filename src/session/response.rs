@@ -1,0 +1,200 @@
+//! The backend's response: its head is read until it is whole, judged, and re-serialised for the client; its body follows.
+
+use super::attempt::Attempt;
+use super::client::Client;
+use super::closing::connection_line;
+use super::context::{Context, Local};
+use super::download::{BodyStart, Download};
+use super::progress::Progress;
+use super::request::Request;
+use super::trace;
+use crate::config;
+use crate::net::{Buffers, Read};
+use crate::upstream::connections::Connection;
+use crate::wire::head_end::HeadEnd;
+use crate::wire::response::{self, ResponseHead};
+use crate::wire::rewrite::{self, ConnectionLine, Delivery};
+use crate::wire::{Body, Version, fields};
+use std::time::Duration;
+
+/// Reads the heads that one attempt brings.
+#[derive(Debug, Default)]
+pub(super) struct ResponseReader {
+    end: HeadEnd,
+    /// How many 1xx came.
+    interims: u32,
+}
+
+/// Why no head comes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HeadError {
+    /// It is invalid, or broke off; what is wrong.
+    Bad(&'static str),
+    /// The connection ended before its first byte; what was seen.
+    Closed(String),
+}
+
+/// A head that was forwarded to the client's output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded {
+    pub(super) kind: Kind,
+    pub(super) status: u16,
+    pub(super) is_http10: bool,
+    body: BodyStart,
+    /// Whether the backend leaves its connection open.
+    is_persistent: bool,
+    /// The backend's `Keep-Alive: timeout`.
+    keep_alive: Option<Duration>,
+    /// Whether the client's connection stays open behind the response.
+    keeps_client: bool,
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Another head: this was a 1xx.
+    Interim,
+    /// The response's body.
+    Final,
+    /// A protocol that the client has asked for.
+    Upgrade,
+}
+
+impl ResponseReader {
+    /// Reads until a head is whole, and returns its length; none if more is to come.
+    pub(super) fn read(&mut self, backend: &mut Connection, buffers: &mut Buffers) -> Result<Option<usize>, HeadError> {
+        loop {
+            match self.end.find(backend.input.unread()) {
+                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => return Ok(Some(length)),
+                Ok(None) if backend.input.len() < config::ANSWER_HEAD_BYTES => {}
+                _ => return Err(HeadError::Bad("its head is too large or has a line that does not end in CR LF")),
+            }
+            if !backend.stream.is_readable() {
+                return Ok(None);
+            }
+            buffers.lend(&mut backend.input);
+            if backend.input.room() == 0 {
+                backend.input.grow_to(config::ANSWER_HEAD_BYTES);
+            }
+            let detail = match backend.stream.read(&mut backend.input) {
+                Ok(Read::Bytes(_)) => continue,
+                Ok(Read::Blocked) => return Ok(None),
+                Ok(Read::End) => "closed the connection before it answered".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let is_inside = !backend.input.is_empty();
+            return Err(if is_inside { HeadError::Bad("it ended inside its head") } else { HeadError::Closed(detail) });
+        }
+    }
+
+    /// Judges a whole head and writes it to the client's output. The client's connection stays open behind it if `may_keep` and the
+    /// body has an end of its own.
+    pub(super) fn forward(
+        &mut self,
+        length: usize,
+        (backend, client): (&mut Connection, &mut Client),
+        (request, may_keep): (&Request, bool),
+        local: &mut Local,
+    ) -> Result<Forwarded, HeadError> {
+        local.buffers.lend(&mut client.output);
+        response::lower_minor_version(backend.input.unread_mut());
+        let (bytes, following) = backend.input.unread().split_at(length);
+        let (mut storage, mut large_storage) = (fields::room(), fields::more_room(self.end.lines()));
+        let storage = if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
+        let parsed = response::parse(bytes, storage, request.is_head);
+        trace::head(client.peer, "← received", bytes, parsed.as_ref().map_or(Body::None, |head| head.body), following);
+        let head = parsed.map_err(|_| HeadError::Bad("its head is not valid HTTP/1.1"))?;
+        let kind = self.judge(&head, request)?;
+        let delivery = if kind == Kind::Final { rewrite::delivery(head.body, request.version) } else { Delivery::Plain };
+        let keeps_client = may_keep && delivery != Delivery::UntilClose;
+        let line = match kind {
+            Kind::Upgrade => ConnectionLine::WebSocket,
+            Kind::Interim => ConnectionLine::Silent,
+            Kind::Final => connection_line(keeps_client, request.version),
+        };
+        let starts_at = client.output.len();
+        // HTTP/1.0 has no 1xx.
+        if kind != Kind::Interim || request.version == Version::Http11 {
+            rewrite::response(client.output.tail(), &head, delivery, line, local.clock.date());
+        }
+        let forwarded = Forwarded {
+            kind,
+            status: head.status,
+            is_http10: head.version == Version::Http10,
+            body: BodyStart { body: head.body, delivery, starts_at },
+            is_persistent: head.is_persistent(),
+            keep_alive: head.keep_alive,
+            keeps_client,
+        };
+        backend.input.consume(length);
+        self.end = HeadEnd::default();
+        Ok(forwarded)
+    }
+
+    fn judge(&mut self, head: &ResponseHead<'_, '_>, request: &Request) -> Result<Kind, HeadError> {
+        match head.status {
+            101 if request.websocket && head.websocket => Ok(Kind::Upgrade),
+            101 => Err(HeadError::Bad("it switches to a protocol that nobody asked for")),
+            _ if head.is_interim() => {
+                self.interims += 1;
+                let is_endless = self.interims > config::INTERIM_ANSWERS;
+                if is_endless { Err(HeadError::Bad("it sends 1xx without end")) } else { Ok(Kind::Interim) }
+            }
+            _ => Ok(Kind::Final),
+        }
+    }
+}
+
+/// The response that is being forwarded, and what becomes of the connections behind it.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) download: Download,
+    pub(super) keeps_client: bool,
+    keeps_backend: bool,
+    backend_idle_timeout: Duration,
+    /// The backend does not take the rest of the request: it is not tried any more.
+    pub(super) upload_is_over: bool,
+}
+
+impl Response {
+    /// The response behind this head; `is_sent` says that the backend has the whole request.
+    pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, context: &Context<'_>) -> Self {
+        let timeouts = &context.config.timeouts;
+        let download = Download::new(head.body, is_sent, client, Progress::new(context.now, timeouts.body));
+        Self {
+            download,
+            keeps_client: head.keeps_client,
+            keeps_backend: is_sent && head.is_persistent,
+            backend_idle_timeout: idle_time(head.keep_alive, timeouts.backend_idle),
+            upload_is_over: false,
+        }
+    }
+
+    /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
+    pub(super) fn release_backend(&self, attempt: &mut Attempt, context: &mut Context<'_>) {
+        let backend = attempt.connection(context.connections);
+        let is_clean = backend.is_some_and(|backend| self.download.leave_backend(backend) && backend.input.is_empty());
+        let is_kept = self.keeps_backend && is_clean && !context.draining;
+        attempt.release(is_kept.then_some(self.backend_idle_timeout), context);
+    }
+}
+
+/// How long the backend connection is kept: a second less than the backend announces, within limits, or our own default.
+fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
+    let margin = Duration::from_secs(1);
+    announced.map_or(default, |announced| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_says_how_long_its_connection_is_kept_within_limits() {
+        let seconds = Duration::from_secs;
+        for (announced, kept) in [(None, 4), (Some(10), 9), (Some(0), 0), (Some(u32::MAX), 60)] {
+            let announced = announced.map(|announced| seconds(announced.into()));
+            assert_eq!(idle_time(announced, seconds(4)), seconds(kept), "{announced:?}");
+        }
+    }
+}

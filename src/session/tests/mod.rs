@@ -1,0 +1,208 @@
+//! Sessions without a worker: real sockets, a real poller, and a loop that steps one session.
+//!
+//! [`Stage`] is what a worker would lend. The origin and the client of a test are threads with blocking sockets.
+
+mod parts;
+mod scenes;
+mod tcp;
+
+use super::*;
+use crate::clock::Clock;
+use crate::config::{BackendAddress, Config};
+use crate::metrics::Counters;
+use crate::net::masked::mask;
+use crate::net::{Buffers, Pipes, Poller, SlotKey, Slots, Source};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::connections::Connections;
+use crate::upstream::queue::Caller;
+use crate::upstream::retry::Budget;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// No test of this module takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a worker would lend, for one session.
+pub(super) struct Stage {
+    config: Config,
+    cluster: Cluster,
+    budget: Budget,
+    caller: Caller,
+    pub(super) connections: Connections,
+    pub(super) local: Local,
+    pub(super) key: SlotKey,
+    is_masked: bool,
+}
+
+impl Stage {
+    /// In front of these origins. With `is_masked`, all bytes on all sockets are.
+    pub(super) fn new(origins: &[SocketAddr], is_masked: bool) -> Self {
+        let backend = |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
+        let mut config = Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
+        config.health.checks = false;
+        let poller = Poller::new().unwrap();
+        let counters = Arc::<Counters>::default();
+        Self {
+            cluster: Cluster::new(&config),
+            config,
+            budget: Budget::new(vec![Arc::clone(&counters)], Instant::now()),
+            caller: Caller::new(crossbeam_channel::unbounded().0, poller.waker()),
+            connections: Connections::new(poller),
+            local: Local {
+                clock: Clock::new(),
+                buffers: Buffers::default(),
+                pipes: Pipes::new(4),
+                counters,
+                lingering: Default::default(),
+                rng: fastrand::Rng::with_seed(7),
+            },
+            key: Slots::default().insert(()),
+            is_masked,
+        }
+    }
+
+    pub(super) fn context(&mut self) -> Context<'_> {
+        Context {
+            now: self.local.clock.now(),
+            draining: false,
+            key: self.key,
+            caller: &self.caller,
+            config: &self.config,
+            cluster: &self.cluster,
+            budget: &self.budget,
+            connections: &mut self.connections,
+            local: &mut self.local,
+        }
+    }
+
+    /// Waits a moment for events on connections to backends and notes them; whether there were any.
+    pub(super) fn note_backend_events(&mut self) -> bool {
+        let mut events = Vec::new();
+        self.connections.poller().wait(&mut events, Some(Duration::from_millis(200)), || true).unwrap();
+        for event in &events {
+            if let Source::Backend(key) = event.source {
+                self.connections.note(key, *event, Instant::now());
+            }
+        }
+        !events.is_empty()
+    }
+
+    /// Steps something on a client's socket until it is over.
+    pub(super) fn run(&mut self, run: &mut impl Steps) -> Reason {
+        let start = Instant::now();
+        if self.is_masked {
+            run.stream().mask();
+        }
+        self.connections.poller().register(run.stream(), Source::Client(self.key)).unwrap();
+        let mut events = Vec::new();
+        loop {
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            self.local.clock.update();
+            let verdict = run.step(&mut self.context());
+            if self.is_masked {
+                self.connections.mask();
+            }
+            let timeout = match verdict {
+                Verdict::Close(reason) => return reason,
+                Verdict::Again => Duration::ZERO,
+                Verdict::Wait(_) => Duration::from_millis(20),
+            };
+            self.connections.poller().wait(&mut events, Some(timeout), || true).unwrap();
+            for event in &events {
+                match event.source {
+                    Source::Client(_) => run.stream().note(*event),
+                    Source::Backend(key) => drop(self.connections.note(key, *event, Instant::now())),
+                    Source::Waker => {}
+                }
+            }
+        }
+    }
+}
+
+/// What a [`Stage`] can run: a session, or a stand-in for one.
+pub(super) trait Steps {
+    fn stream(&mut self) -> &mut Stream;
+    fn step(&mut self, context: &mut Context<'_>) -> Verdict;
+}
+
+impl Steps for Session {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.client.stream
+    }
+
+    fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+        Session::step(self, context)
+    }
+}
+
+/// A listening socket and its address.
+pub(super) fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Two connected sockets: the client's end and ours.
+pub(super) fn pair() -> (TcpStream, TcpStream) {
+    let (listener, address) = listen();
+    let client = TcpStream::connect(address).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// Writes and reads on a blocking socket, masked or not.
+pub(super) struct Peer {
+    pub(super) socket: TcpStream,
+    pub(super) is_masked: bool,
+}
+
+impl Peer {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        if self.is_masked {
+            mask(&mut bytes);
+        }
+        // The other side may have closed: what it has said counts.
+        let _ = self.socket.write_all(&bytes);
+    }
+
+    /// Reads until `is_enough` holds of what came, or the end.
+    pub(super) fn read_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut all, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+        while !is_enough(&all) {
+            let count = self.socket.read(&mut piece).unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            let start = all.len();
+            all.extend_from_slice(&piece[..count]);
+            if self.is_masked {
+                mask(&mut all[start..]);
+            }
+        }
+        all
+    }
+}
+
+/// An origin that reads one request of `length` bytes on each connection and responds; what it has received, connection by connection.
+pub(super) fn origin(is_masked: bool, exchanges: Vec<(usize, Vec<u8>)>) -> (SocketAddr, thread::JoinHandle<Vec<Vec<u8>>>) {
+    let (listener, address) = listen();
+    let serve = move || {
+        let serve_one = |(length, response): (usize, Vec<u8>)| {
+            let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
+            let received = peer.read_until(|all| body_of(all).is_some_and(|body| body.len() >= length));
+            peer.write(&response);
+            received
+        };
+        exchanges.into_iter().map(serve_one).collect()
+    };
+    (address, thread::spawn(serve))
+}
+
+/// What stands behind a head, if that is whole.
+pub(super) fn body_of(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|head| &bytes[head + 4..])
+}

@@ -1,0 +1,257 @@
+//! The parts of an exchange alone: tables of input, state and output.
+
+use super::*;
+use crate::config;
+use crate::session::attempt::{Attempt, Opened, Reuse};
+use crate::session::download::{BodyError, BodyStart, Download, Downloaded};
+use crate::session::progress::{Blocked, Progress};
+use crate::session::stop::AttemptError;
+use crate::session::upload::{FramingSupport, Upload, Uploaded};
+use crate::upstream::cluster::Picked;
+use crate::upstream::retry::Failed;
+use crate::wire::rewrite::Delivery;
+use crate::wire::{Body, fields, request};
+
+/// A client whose socket nobody writes to, with these bytes received already.
+fn client(input: &[u8]) -> (TcpStream, Client) {
+    let (theirs, ours) = pair();
+    let peer = ours.peer_addr().unwrap();
+    let mut client = Client::new(ours, peer, None);
+    client.input.append(input);
+    (theirs, client)
+}
+
+fn upload(framing: &str, stage: &mut Stage) -> Upload {
+    let head = format!("PUT / HTTP/1.1\r\nHost: x\r\n{framing}\r\n");
+    let mut storage = fields::room();
+    let head = request::parse(head.as_bytes(), &mut storage).unwrap();
+    let mut upload = Upload::new(&head, 0, &stage.context());
+    upload.head_mut().extend_from_slice(b"HEAD ");
+    upload.end_common_head();
+    upload
+}
+
+/// A writable stream, and the other end of it.
+fn sink() -> (Peer, Stream) {
+    let (theirs, ours) = pair();
+    (Peer { socket: theirs, is_masked: false }, Stream::accepted(ours))
+}
+
+#[test]
+fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
+    let all = Uploaded::All;
+    let waits = Uploaded::Blocked(Blocked::OnClient);
+    // framing, what has come of the body, what the upload says, what the backend gets behind the head, what is left over
+    type Row<'b> = (&'b str, &'b [u8], Uploaded, &'b [u8], usize);
+    let rows: [Row<'_>; 8] = [
+        ("", b"GET", all, b"", 3),
+        ("Content-Length: 3\r\n", b"abcGET", all, b"abc", 3),
+        ("Content-Length: 3\r\n", b"ab", waits, b"ab", 0),
+        ("Content-Length: 3\r\n", b"", waits, b"", 0),
+        ("Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\nGET", all, b"3\r\nabc\r\n0\r\n\r\n", 3),
+        ("Transfer-Encoding: chunked\r\n", b"3\r\nab", waits, b"2\r\nab\r\n", 0),
+        ("Transfer-Encoding: chunked\r\n", b"3", waits, b"", 1),
+        ("Transfer-Encoding: chunked\r\n", b"0\r\nX-Sum: 1\r\n\r\n", all, b"0\r\nX-Sum: 1\r\n\r\n", 0),
+    ];
+    for (framing, input, says, sent, left) in rows {
+        let mut stage = Stage::new(&[], false);
+        let (_theirs, mut client) = client(input);
+        let (mut peer, mut backend) = sink();
+        let mut upload = upload(framing, &mut stage);
+        assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
+        upload.start_attempt(None);
+        assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Ok(says), "{framing}{input:?}");
+        drop(backend);
+        let received = peer.read_until(|_| false);
+        let end = if framing.starts_with('T') { &b"HEAD Transfer-Encoding: chunked\r\n\r\n"[..] } else { b"HEAD \r\n" };
+        assert_eq!(received.strip_prefix(end), Some(sent), "{framing}{input:?}: {received:?}");
+        assert_eq!((client.input.len(), upload.is_sent()), (left, says == all));
+    }
+}
+
+#[test]
+fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
+    for (framing, input, cause) in [
+        ("Transfer-Encoding: chunked\r\n", &b"x\r\n"[..], Cause::BadChunk),
+        ("Transfer-Encoding: chunked\r\n", b"0\r\nbad field\r\n\r\n", Cause::BadChunk),
+        ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
+    ] {
+        let mut stage = Stage::new(&[], false);
+        stage.config.body_bytes = Some(10);
+        let (_theirs, mut client) = client(input);
+        let (_peer, mut backend) = sink();
+        let mut upload = upload(framing, &mut stage);
+        upload.start_attempt(None);
+        assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Err(Stop::Reject(cause)), "{input:?}");
+    }
+    let mut stage = Stage::new(&[], false);
+    stage.config.body_bytes = Some(10);
+    assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
+    assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
+}
+
+#[test]
+fn a_buffered_body_is_sent_with_its_length() {
+    let mut stage = Stage::new(&[], false);
+    let (_theirs, mut client) = client(b"3\r\nabc\r\n2\r\nde\r\n0\r\nA: b\r\n\r\n");
+    let (mut peer, mut backend) = sink();
+    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
+    assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering);
+    assert_eq!(upload.buffer(&mut client, &mut stage.local), Ok(Uploaded::All));
+    assert_eq!(upload.choose_framing(true), FramingSupport::Ready);
+    upload.start_attempt(Some("h"));
+    assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Ok(Uploaded::All));
+    drop(backend);
+    let received = String::from_utf8(peer.read_until(|_| false)).unwrap();
+    assert!(received.starts_with("HEAD ") && received.ends_with("\r\n\r\nabcde"), "{received}");
+    assert!(received.contains("Content-Length: 5\r\n") && received.contains("Host: h\r\n"), "{received}");
+    assert!(upload.is_replayable());
+}
+
+#[test]
+fn chunks_that_were_sent_cannot_become_a_length() {
+    let mut stage = Stage::new(&[], false);
+    let (_theirs, mut client) = client(b"3\r\nabc\r\n");
+    let (_peer, mut backend) = sink();
+    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
+    assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
+    upload.reopen_framing();
+    assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering, "no backend has heard of it");
+    assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
+    upload.start_attempt(None);
+    upload.pump(&mut client, &mut backend, &mut stage.local).unwrap();
+    upload.reopen_framing();
+    assert_eq!(upload.choose_framing(true), FramingSupport::Unsupported);
+}
+
+/// What a download makes of these bytes from the backend, which then closes if `closes`, and what the client gets.
+fn download(body: Body, delivery: Delivery, bytes: &[u8], closes: bool) -> (Result<Downloaded, BodyError>, Vec<u8>) {
+    let (listener, address) = listen();
+    let mut stage = Stage::new(&[address], false);
+    let (theirs, mut client) = client(b"");
+    let mut attempt = attempt_at(&mut stage);
+    attempt.open(Reuse::Never, &mut stage.context()).unwrap();
+    let (mut origin, _) = listener.accept().unwrap();
+    origin.write_all(bytes).unwrap();
+    let open = if closes {
+        drop(origin);
+        None
+    } else {
+        Some(origin)
+    };
+    let progress = Progress::new(Instant::now(), PATIENCE);
+    let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, true, &client, progress);
+    let says = loop {
+        let backend = attempt.connection(&mut stage.connections).filter(|_| !download.is_received());
+        match download.pump(&mut client, backend, &mut stage.local) {
+            Ok(Downloaded::Received) => {}
+            // The last event is the end of the connection, or that there is room to write.
+            Ok(Downloaded::Blocked(Blocked::OnBackend)) if stage.note_backend_events() => {}
+            says => break says,
+        }
+    };
+    drop((client, open));
+    (says, Peer { socket: theirs, is_masked: false }.read_until(|_| false))
+}
+
+#[test]
+fn a_download_forwards_each_framing_and_knows_its_end() {
+    let (all, waits) = (Ok(Downloaded::All), Ok(Downloaded::Blocked(Blocked::OnBackend)));
+    let closed = || Err(BodyError::Backend("it closed the connection inside the body".to_owned()));
+    let bad = || Err(BodyError::Backend("its chunks are not well-formed".to_owned()));
+    let chunks = b"3\r\nabc\r\n0\r\n\r\n";
+    // framing, delivery, what the backend sends, whether it closes, what the download says, what the client gets
+    type Row<'b> = (Body, Delivery, &'b [u8], bool, Result<Downloaded, BodyError>, &'b [u8]);
+    let rows: [Row<'_>; 10] = [
+        (Body::Length(3), Delivery::Plain, b"abc", false, all.clone(), b"abc"),
+        (Body::Length(3), Delivery::Plain, b"abcSURPLUS", false, all.clone(), b"abc"),
+        (Body::Length(3), Delivery::Plain, b"ab", false, waits.clone(), b"ab"),
+        (Body::Length(3), Delivery::Plain, b"ab", true, closed(), b"ab"),
+        (Body::Chunked, Delivery::Chunked, chunks, false, all.clone(), chunks),
+        (Body::Chunked, Delivery::UntilClose, chunks, false, all.clone(), b"abc"),
+        (Body::Chunked, Delivery::Chunked, b"3\r\nabc\r\nx", false, bad(), b""),
+        (Body::Chunked, Delivery::Chunked, b"3\r\nabc\r\n", true, closed(), b"3\r\nabc\r\n"),
+        (Body::UntilClose, Delivery::Chunked, b"abc", true, all.clone(), chunks),
+        (Body::UntilClose, Delivery::UntilClose, b"abc", true, all, b"abc"),
+    ];
+    for (body, delivery, bytes, closes, says, gets) in rows {
+        assert_eq!(download(body, delivery, bytes, closes), (says, gets.to_vec()), "{body:?} {delivery:?} {bytes:?}");
+    }
+}
+
+#[test]
+fn a_response_that_nobody_has_seen_can_be_taken_back() {
+    let (_theirs, mut client) = client(b"");
+    client.output.append(b"1xx");
+    let progress = Progress::new(Instant::now(), PATIENCE);
+    let start = BodyStart { body: Body::Chunked, delivery: Delivery::Chunked, starts_at: client.output.len() };
+    let download = Download::new(start, true, &client, progress);
+    client.output.append(b"HEAD");
+    assert!(download.take_back(&mut client));
+    assert_eq!(client.output.unread(), b"1xx");
+    client.sent += 1;
+    assert!(!download.take_back(&mut client));
+}
+
+fn attempt_at(stage: &mut Stage) -> Attempt {
+    let Picked::Backend(slot) = stage.cluster.pick(&[], true, Instant::now()) else { panic!("it is up") };
+    Attempt::new(slot, &stage.context())
+}
+
+#[test]
+fn an_attempt_connects_is_kept_and_is_found_again() {
+    let (_listener, address) = listen();
+    let mut stage = Stage::new(&[address], false);
+    let mut attempt = attempt_at(&mut stage);
+    assert_eq!(attempt.open(Reuse::Any, &mut stage.context()), Ok(Opened::Connecting));
+    while attempt.poll_connect(&mut stage.context()).unwrap().is_some() {
+        assert!(stage.note_backend_events());
+    }
+    assert_eq!(attempt.closed(true, String::new()).failed, Failed::Fresh { written: true });
+    attempt.release(Some(PATIENCE), &mut stage.context());
+    assert_eq!(attempt.backend().in_flight(), 0);
+    for reuse in [Reuse::Any, Reuse::Verified] {
+        let mut next = attempt_at(&mut stage);
+        assert_eq!(next.open(reuse, &mut stage.context()), Ok(Opened::Reused));
+        assert_eq!(next.closed(false, String::new()).failed, Failed::Reused { written: false });
+        next.release(Some(PATIENCE), &mut stage.context());
+    }
+    let mut fresh = attempt_at(&mut stage);
+    assert_eq!(fresh.open(Reuse::Never, &mut stage.context()), Ok(Opened::Connecting));
+    fresh.release(None, &mut stage.context());
+    assert_eq!((stage.connections.len(), fresh.backend().in_flight()), (1, 0));
+}
+
+#[test]
+fn a_refused_connect_is_a_failed_attempt() {
+    let (listener, address) = listen();
+    drop(listener);
+    let mut stage = Stage::new(&[address], false);
+    let mut attempt = attempt_at(&mut stage);
+    let mut opened = attempt.open(Reuse::Any, &mut stage.context()).map(drop);
+    while opened.is_ok() {
+        assert!(stage.note_backend_events());
+        opened = attempt.poll_connect(&mut stage.context()).map(drop);
+    }
+    let Err(Stop::AttemptFailed(AttemptError { failed, cause, detail })) = opened else { panic!("{opened:?}") };
+    assert_eq!((failed, cause), (Failed::Connect, Cause::ConnectFailed));
+    assert!(detail.contains("refused"), "{detail}");
+}
+
+#[test]
+fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
+    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)] {
+        let mut stage = Stage::new(&[], false);
+        let (_theirs, mut client) = client(&vec![b'x'; length]);
+        let (peer, mut backend) = sink();
+        let reader = thread::spawn(move || { peer }.read_until(|_| false).len());
+        let mut upload = upload(&format!("Content-Length: {length}\r\n"), &mut stage);
+        upload.choose_framing(false);
+        upload.start_attempt(None);
+        while upload.pump(&mut client, &mut backend, &mut stage.local).unwrap() != Uploaded::All {
+            backend.retry_write();
+        }
+        drop(backend);
+        assert_eq!((upload.is_replayable(), reader.join().unwrap()), (is_replayable, length + 7), "{length} bytes");
+    }
+}

@@ -1,0 +1,89 @@
+//! A TCP session made of the same parts: what balancing connections takes, without a line of HTTP.
+
+use super::*;
+use crate::session::attempt::{Attempt, Reuse};
+use crate::session::record::Record;
+use crate::upstream::cluster::Picked;
+
+/// A client's connection that is forwarded as it is.
+struct TcpSession {
+    client: Client,
+    phase: TcpPhase,
+}
+
+enum TcpPhase {
+    Dispatch,
+    Connecting(Attempt),
+    Tunnel(Tunnel),
+}
+
+impl Steps for TcpSession {
+    fn stream(&mut self) -> &mut Stream {
+        &mut self.client.stream
+    }
+
+    fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+        self.advance(context).unwrap_or_else(Verdict::Close)
+    }
+}
+
+impl TcpSession {
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Verdict, Reason> {
+        loop {
+            self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
+                TcpPhase::Dispatch => {
+                    let Picked::Backend(slot) = context.cluster.pick(&[], false, context.now) else {
+                        return Err(Reason::TunnelBroken);
+                    };
+                    let mut attempt = Attempt::new(slot, context);
+                    attempt.open(Reuse::Never, context).map_err(|_| Reason::TunnelBroken)?;
+                    TcpPhase::Connecting(attempt)
+                }
+                TcpPhase::Connecting(mut attempt) => match attempt.poll_connect(context).map_err(|_| Reason::TunnelBroken)? {
+                    Some(deadline) => {
+                        self.phase = TcpPhase::Connecting(attempt);
+                        return Ok(Verdict::Wait(deadline));
+                    }
+                    None => TcpPhase::Tunnel(Tunnel::new(attempt, Record::new(|| "tcp".to_owned(), context.now), context)),
+                },
+                TcpPhase::Tunnel(mut tunnel) => {
+                    let tunneled = tunnel.step(&mut self.client, context);
+                    self.phase = TcpPhase::Tunnel(tunnel);
+                    return Ok(match tunneled? {
+                        Tunneled::Wait(deadline) => Verdict::Wait(deadline),
+                        Tunneled::ShareUsed => Verdict::Again,
+                    });
+                }
+            };
+        }
+    }
+}
+
+#[test]
+fn a_tcp_session_is_an_attempt_and_a_tunnel() {
+    for is_masked in [false, true] {
+        let (listener, address) = listen();
+        let backend = thread::spawn(move || {
+            let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
+            peer.write(b"220 ready\r\n");
+            let said = peer.read_until(|_| false);
+            peer.write(&said);
+        });
+        let (socket, ours) = pair();
+        let client = thread::spawn(move || {
+            let mut peer = Peer { socket, is_masked };
+            let greeting = peer.read_until(|all| all.ends_with(b"\r\n"));
+            peer.write(&[b'x'; 50_000]);
+            peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
+            [greeting, peer.read_until(|_| false)].concat()
+        });
+        let mut stage = Stage::new(&[address], is_masked);
+        let peer = ours.peer_addr().unwrap();
+        let mut session = TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
+        assert_eq!(stage.run(&mut session), Reason::TunnelDone);
+        drop((session, stage));
+        let received = client.join().unwrap();
+        assert!(received.starts_with(b"220 ready\r\n") && received.len() == 11 + 50_000, "masked: {is_masked}");
+        backend.join().unwrap();
+    }
+}

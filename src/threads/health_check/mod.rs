@@ -1,0 +1,119 @@
+//! Health checks: a daemon thread that keeps the due times, and checker threads that send `GET /health`.
+//!
+//! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks in `ureq`, for one backend at a
+//! time and never longer than the timeout. There are as many checkers as checks in flight, so a hanging backend delays no other, and
+//! it has at most one check in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
+
+mod check;
+mod checkers;
+mod schedule;
+
+use crate::config::HealthConfig;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::health::CheckResult;
+use check::{Finding, Outcome};
+use checkers::Checkers;
+use crossbeam_channel::{Receiver, Sender};
+use schedule::{SOON, Schedule};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the start waits for the first backend that is up.
+const FIRST_UP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long it then waits for the rest of the first round.
+const FIRST_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The running health checks; they end when this is dropped.
+#[derive(Debug)]
+pub struct HealthChecks {
+    _stop: Sender<()>,
+}
+
+/// Starts the threads and waits for the first round: until every backend was checked, but not long for the last ones if another can
+/// serve, and never longer than two seconds.
+pub fn start(cluster: &Arc<Cluster>, config: &HealthConfig) -> io::Result<HealthChecks> {
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let (results, outcomes) = crossbeam_channel::unbounded();
+    let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
+    let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
+    let daemon = Daemon {
+        cluster: Arc::clone(cluster),
+        checkers: Checkers::start(config, &results, Instant::now())?,
+        outcomes,
+        schedule: Schedule::new(config.period),
+        first_up: Some(first_up),
+        first_round: Some(first_round),
+        rng: fastrand::Rng::new(),
+    };
+    thread::Builder::new().name("health".to_owned()).spawn(move || daemon.run(&stopped))?;
+    // Each ends by time, or because the daemon drops its end.
+    let _ = first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
+    let _ = first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
+    Ok(HealthChecks { _stop: stop })
+}
+
+struct Daemon {
+    cluster: Arc<Cluster>,
+    checkers: Checkers,
+    outcomes: Receiver<Outcome>,
+    schedule: Schedule,
+    /// Dropped when a backend is up, or every backend was checked.
+    first_up: Option<Sender<()>>,
+    /// Dropped when every backend was checked.
+    first_round: Option<Sender<()>>,
+    rng: fastrand::Rng,
+}
+
+impl Daemon {
+    fn run(mut self, stopped: &Receiver<()>) {
+        loop {
+            let now = Instant::now();
+            self.schedule.follow(self.cluster.standings(), now);
+            self.note_first_round();
+            for backend in self.schedule.take_due(now, &mut self.rng) {
+                self.checkers.check(backend);
+            }
+            self.checkers.dismiss_idle(now);
+            // Attempts change the standings too, and tell nobody here.
+            let wait = self.schedule.next_due().map_or(SOON, |due| due.saturating_duration_since(now).min(SOON));
+            crossbeam_channel::select! {
+                recv(self.outcomes) -> outcome => match outcome {
+                    Ok(outcome) => self.take(&outcome),
+                    Err(_) => return,
+                },
+                recv(stopped) -> _ => return,
+                default(wait) => {}
+            }
+            while let Ok(outcome) = self.outcomes.try_recv() {
+                self.take(&outcome);
+            }
+        }
+    }
+
+    fn note_first_round(&mut self) {
+        if self.schedule.is_first_round_over() {
+            self.first_round = None;
+        }
+        if self.first_round.is_none() || self.cluster.up() > 0 {
+            self.first_up = None;
+        }
+    }
+
+    fn take(&mut self, outcome: &Outcome) {
+        let (backend, now) = (&outcome.backend, Instant::now());
+        // Checks may be answered by somebody else than requests: only the careful guess is taken from them.
+        if outcome.is_http10 {
+            backend.note_version(true);
+        }
+        match &outcome.finding {
+            Finding::Passed(finding) => self.cluster.checked(backend, CheckResult::Passed, finding, now),
+            Finding::Failed(finding) => self.cluster.checked(backend, CheckResult::Failed, finding, now),
+            Finding::Unreachable(finding) => self.cluster.checked(backend, CheckResult::Unreachable, finding, now),
+            Finding::Unknown(finding) => log::warn!("cannot check backend {}: {finding}", backend.name),
+        }
+        self.checkers.ended();
+        self.schedule.ended(backend.id, !matches!(outcome.finding, Finding::Unknown(_)));
+    }
+}

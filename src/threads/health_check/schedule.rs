@@ -1,0 +1,253 @@
+//! When each backend is checked next. Pure: `now` is a parameter.
+//!
+//! A check is due a period after the last one began. It is due sooner, within a second, while the backend's state is about to
+//! change, while it has never been up, and while no backend is.
+
+use crate::upstream::backend::Backend;
+use crate::upstream::cluster::Standing;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The time between two checks of a backend that may change soon, unless the period is shorter.
+pub const SOON: Duration = Duration::from_secs(1);
+
+/// The due times of all backends.
+pub struct Schedule {
+    period: Duration,
+    entries: BTreeMap<usize, Entry>,
+}
+
+struct Entry {
+    backend: Arc<Backend>,
+    last_start: Instant,
+    /// From then to the next check, if nothing is about to change.
+    pause: Duration,
+    /// The longest pause as things are now.
+    longest_pause: Duration,
+    in_flight: bool,
+    was_checked: bool,
+    was_up: bool,
+}
+
+impl Schedule {
+    /// Without a backend yet.
+    pub fn new(period: Duration) -> Self {
+        Self { period, entries: BTreeMap::new() }
+    }
+
+    /// Follows the cluster: new backends are due at once, those that may change within a second.
+    pub fn follow(&mut self, standings: Vec<Standing>, now: Instant) {
+        let any_up = standings.iter().any(|standing| standing.is_up);
+        let mut known = std::mem::take(&mut self.entries);
+        for Standing { backend, is_up, in_transition } in standings {
+            let id = backend.id;
+            let mut entry = known.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
+            entry.was_up |= is_up;
+            let may_change = in_transition || !entry.was_up || !any_up;
+            entry.longest_pause = if may_change { SOON } else { self.period };
+            self.entries.insert(id, entry);
+        }
+    }
+
+    /// The backends to be checked now. Each is in flight from now on, and not due again before its check has ended.
+    pub fn take_due(&mut self, now: Instant, rng: &mut fastrand::Rng) -> Vec<Arc<Backend>> {
+        let mut due = Vec::new();
+        for entry in self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now) {
+            // Jitter only shortens: the promise of how soon a failure is seen holds.
+            let jitter = self.period.mul_f64(0.1 * rng.f64());
+            entry.in_flight = true;
+            entry.last_start = now;
+            entry.pause = self.period - jitter;
+            due.push(Arc::clone(&entry.backend));
+        }
+        due
+    }
+
+    /// The check of this backend has ended; without a result, the next one comes soon.
+    pub fn ended(&mut self, id: usize, has_result: bool) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.in_flight = false;
+            entry.was_checked = true;
+            if !has_result {
+                entry.pause = entry.pause.min(SOON);
+            }
+        }
+    }
+
+    /// When the next check is due, if any waits for its time.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.entries.values().filter(|entry| !entry.in_flight).map(Entry::due).min()
+    }
+
+    /// Whether every backend was checked.
+    pub fn is_first_round_over(&self) -> bool {
+        self.entries.values().all(|entry| entry.was_checked)
+    }
+}
+
+impl Entry {
+    fn new(backend: Arc<Backend>, now: Instant) -> Self {
+        let (pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
+        Self { backend, last_start: now, pause, longest_pause, in_flight: false, was_checked: false, was_up: false }
+    }
+
+    fn due(&self) -> Instant {
+        self.last_start + self.pause.min(self.longest_pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(10);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A schedule, the backends it is for, and a clock.
+    struct Scene {
+        schedule: Schedule,
+        standings: Vec<Standing>,
+        rng: fastrand::Rng,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(period: Duration, backends: u16) -> Self {
+            let standing = |id: u16| {
+                let backend = Backend::new(id.into(), format!("b{id}"), ([127, 0, 0, 1], id + 1).into());
+                Standing { backend: Arc::new(backend), is_up: false, in_transition: false }
+            };
+            let standings = (0..backends).map(standing).collect();
+            Self { schedule: Schedule::new(period), standings, rng: fastrand::Rng::with_seed(7), now: Instant::now() }
+        }
+
+        /// Who is checked now.
+        fn due(&mut self) -> Vec<usize> {
+            self.schedule.follow(self.standings.clone(), self.now);
+            self.schedule.take_due(self.now, &mut self.rng).iter().map(|backend| backend.id).collect()
+        }
+
+        fn end(&mut self, id: usize, is_up: bool) {
+            self.standings[id].is_up = is_up;
+            self.schedule.ended(id, true);
+            self.schedule.follow(self.standings.clone(), self.now);
+        }
+
+        /// How long it is until the next check.
+        fn wait(&self) -> Duration {
+            self.schedule.next_due().expect("one waits").saturating_duration_since(self.now)
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+    }
+
+    #[test]
+    fn the_first_checks_of_all_backends_are_due_at_once() {
+        let mut scene = Scene::new(PERIOD, 600);
+        assert_eq!(scene.due().len(), 600);
+        assert!(!scene.schedule.is_first_round_over());
+        assert_eq!(scene.due().len(), 0, "one check of a backend at a time");
+        assert_eq!(scene.schedule.next_due(), None);
+        (0..600).for_each(|id| scene.end(id, true));
+        assert!(scene.schedule.is_first_round_over());
+    }
+
+    #[test]
+    fn a_backend_that_is_up_is_checked_once_a_period_or_a_little_earlier() {
+        let mut scene = Scene::new(PERIOD, 1);
+        for _ in 0..20 {
+            assert_eq!(scene.due(), [0]);
+            scene.end(0, true);
+            let wait = scene.wait();
+            assert!(wait <= PERIOD && wait >= PERIOD.mul_f64(0.9), "{wait:?}");
+            scene.pass(wait);
+        }
+    }
+
+    #[test]
+    fn a_check_that_takes_its_whole_period_is_followed_by_the_next_at_once() {
+        let mut scene = Scene::new(SECOND, 200);
+        for _ in 0..5 {
+            assert_eq!(scene.due().len(), 200);
+            scene.pass(SECOND);
+            (0..200).for_each(|id| scene.end(id, false));
+            assert_eq!(scene.wait(), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn while_nobody_is_up_every_backend_is_checked_once_a_second() {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        scene.pass(PERIOD);
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, false);
+        assert!(scene.wait() > 8 * SECOND, "the other one serves");
+        scene.end(1, false);
+        assert_eq!(scene.wait(), SECOND);
+        scene.pass(SECOND);
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, true);
+        scene.end(1, false);
+        assert!(scene.wait() > 8 * SECOND, "one serves again");
+    }
+
+    #[test]
+    fn a_backend_that_was_never_up_is_checked_once_a_second_while_others_serve() {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        for _ in 0..8 {
+            scene.end(1, false);
+            assert_eq!(scene.wait(), SECOND);
+            scene.pass(SECOND - Duration::from_millis(1));
+            assert!(!scene.due().contains(&1));
+            scene.pass(Duration::from_millis(1));
+            assert!(scene.due().contains(&1));
+            scene.end(0, true);
+        }
+        scene.end(1, true);
+        scene.pass(PERIOD);
+        assert!(scene.due().contains(&1));
+        scene.end(1, false);
+        scene.pass(2 * SECOND);
+        assert!(!scene.due().contains(&1), "it has been up: now it has its period");
+    }
+
+    #[test]
+    fn a_state_that_is_about_to_change_is_checked_within_a_second() {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        scene.pass(3 * SECOND);
+        scene.standings[1].in_transition = true;
+        assert_eq!(scene.due(), [1], "its last check was three seconds ago");
+        scene.end(1, true);
+        assert_eq!(scene.wait(), SECOND);
+    }
+
+    #[test]
+    fn a_check_without_a_result_is_repeated_within_a_second() {
+        let mut scene = Scene::new(PERIOD, 1);
+        scene.due();
+        scene.end(0, true);
+        scene.pass(PERIOD);
+        scene.due();
+        scene.schedule.ended(0, false);
+        assert_eq!(scene.wait(), SECOND);
+    }
+
+    #[test]
+    fn what_has_left_the_cluster_is_not_checked() {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.standings.remove(0);
+        assert_eq!(scene.due(), [1]);
+        scene.schedule.ended(0, true);
+    }
+}

@@ -1,0 +1,69 @@
+//! Chaos: the real program under load while its backends die, pause, lie and cut, and while it is itself stopped and started.
+//!
+//! - `plan`: what a request is; all of it follows from its key.
+//! - `clients` ask without end, each over its `link`; `backend` accepts, `line` is its end of a connection, `serving` what it does there.
+//! - `faults` and `outages`: what goes wrong, and when. At most n - 1 of n backends are bad at any moment.
+//! - `ledger` counts every key on both sides, `report` prints what came of it, `scenario` runs it all in front of a `balancer`.
+//!
+//! How to run it, and what was found, is in `tests/README.md`.
+
+mod backend;
+mod balancer;
+mod clients;
+mod faults;
+mod http;
+mod ledger;
+mod line;
+mod link;
+mod outages;
+mod plan;
+mod report;
+mod scenario;
+mod serving;
+
+use scenario::{Settings, run};
+use std::time::Duration;
+
+const TWENTY_MINUTES: u64 = 1200;
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else {
+        return default;
+    };
+    text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+}
+
+#[test]
+fn a_few_seconds_of_chaos_violate_nothing() {
+    let report = run(Settings {
+        seed: number("CHAOS_SEED", fastrand::u64(..1_000_000)),
+        span: Duration::from_secs(4),
+        clients: 12,
+        thinking: (100, Duration::from_millis(60)),
+        longest_run: Duration::from_millis(1500),
+        longest_episode: Duration::from_millis(400),
+        is_told: false,
+    });
+    println!("{report}");
+    assert_eq!(report.ledger.violations().1, 0, "see the report: what must never happen has happened");
+    assert!(report.served() > 100, "hardly anything was served");
+}
+
+#[test]
+#[ignore = "takes 20 minutes: see tests/README.md"]
+fn twenty_minutes_of_chaos_violate_nothing() {
+    let settings = Settings {
+        seed: number("CHAOS_SEED", fastrand::u64(..1_000_000)),
+        span: Duration::from_secs(number("CHAOS_SECONDS", TWENTY_MINUTES)),
+        clients: number("CHAOS_CLIENTS", 48) as usize,
+        thinking: (10, Duration::from_millis(300)),
+        longest_run: Duration::from_secs(number("CHAOS_BALANCER_SECONDS", 30)),
+        longest_episode: Duration::from_secs(8),
+        is_told: true,
+    };
+    println!("{settings:?}");
+    let report = run(settings);
+    println!("{report}");
+    assert_eq!(report.ledger.violations().1, 0, "see the report: what must never happen has happened");
+}
