@@ -2,7 +2,7 @@
 //!
 //! It has what is awkward about TLS: bytes that were received wait inside, and nothing may go past it.
 
-use super::transport::{receive, send};
+use super::socket::{receive, send};
 use rustix::io::Errno;
 use std::net::TcpStream;
 

@@ -10,6 +10,7 @@ pub(crate) mod masked;
 mod pipe;
 mod poller;
 mod slots;
+mod socket;
 mod stream;
 mod transport;
 

@@ -1,11 +1,13 @@
-//! How bytes get on and off a socket: as they are, and later through TLS. The only code that calls `recv`, `send` and `splice`.
+//! What bytes go through on their way to a socket and from it: nothing, and later TLS.
 //!
 //! A transport never waits: what cannot be done now is `EAGAIN`, whatever the socket's mode.
 
+#[cfg(test)]
+use super::masked::Masked;
 use super::pipe::Pipe;
-use rustix::buffer::spare_capacity;
+use super::socket::{peek, receive, send};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{Shutdown, sockopt};
 use rustix::pipe::SpliceFlags;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +20,7 @@ pub(super) enum Transport {
     Plain(TcpStream),
     /// A mask, as a stand-in for TLS: bytes differ on the wire, and some that were received wait inside.
     #[cfg(test)]
-    Masked(Box<super::masked::Masked>),
+    Masked(Box<Masked>),
 }
 
 impl AsFd for Transport {
@@ -63,9 +65,7 @@ impl Transport {
         {
             return false;
         }
-        let mut byte = [0_u8; 1];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        matches!(rustix::net::recv(self.socket(), &mut byte[..], flags), Err(Errno::AGAIN))
+        matches!(peek(self.socket()), Err(Errno::AGAIN))
     }
 
     /// Whether bytes are on the socket as they are: then a short read has emptied it, and they may move inside the kernel.
@@ -97,12 +97,3 @@ impl Transport {
 }
 
 const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
-
-pub(super) fn receive(socket: &TcpStream, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
-    let received = retry_on_intr(|| rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::DONTWAIT));
-    received.map(|(_, count)| count)
-}
-
-pub(super) fn send(socket: &TcpStream, bytes: &[u8]) -> Result<usize, Errno> {
-    retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
-}

@@ -7,7 +7,6 @@ use crate::config::{self, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
-use crate::wire::Version;
 use crate::wire::own_answer;
 use crate::wire::reply::{self, ALLOW, Manner, Reply};
 use crate::wire::rewrite::ConnectionLine;
@@ -144,17 +143,8 @@ impl Closing {
 }
 
 fn manner<'c>(request: &Request, keeps_open: bool, context: &'c Context<'_>) -> Manner<'c> {
-    let connection = connection_line(keeps_open, request.version);
+    let connection = ConnectionLine::behind_response(keeps_open, request.version);
     Manner { to_head: request.is_head, connection, date: context.local.clock.date() }
-}
-
-/// What a response says about the client's connection.
-pub(super) fn connection_line(keeps_open: bool, version: Version) -> ConnectionLine {
-    match (keeps_open, version) {
-        (false, _) => ConnectionLine::Close,
-        (true, Version::Http11) => ConnectionLine::Silent,
-        (true, Version::Http10) => ConnectionLine::KeepAlive,
-    }
 }
 
 const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);

@@ -151,7 +151,7 @@ impl Dispatcher {
     /// Whether the backend of the attempt was marked down meanwhile and there is another to go to. Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let attempt = self.attempt();
-        let is_other = |other: &Backend| other.id != attempt.backend().id && self.is_untried(other);
+        let is_other = |other: &Backend| other.id != attempt.backend().id && self.is_untried(other) && other.has_place();
         attempt.was_marked_down() && !self.retries.was_moved() && cx.cluster.any_up(is_other)
     }
 
@@ -177,6 +177,13 @@ impl Dispatcher {
     /// The backend that has served or failed the request last, for the log.
     pub(super) fn backend_name(&self) -> &str {
         self.attempt.as_ref().map_or("-", |attempt| attempt.backend().name.as_str())
+    }
+
+    /// Gives the memory of an empty buffer back: what waits holds as little as it can.
+    pub(super) fn reclaim(&self, cx: &mut Context<'_>) {
+        if let Some(backend) = self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections)) {
+            cx.local.buffers.reclaim(&mut backend.input);
+        }
     }
 
     /// Gives everything back.

@@ -70,14 +70,14 @@ pub(super) enum BodyError {
 }
 
 impl Download {
-    /// A body whose head is in the client's output. `is_request_sent` says that nothing else moves on these sockets.
-    pub(super) fn new(start: BodyStart, is_request_sent: bool, client: &Client, progress: Progress) -> Self {
+    /// A body whose head is in the client's output.
+    pub(super) fn new(start: BodyStart, client: &Client, progress: Progress) -> Self {
         Self {
             reader: start.body.into(),
             delivery: start.delivery,
             progress,
             splice: None,
-            may_splice: is_request_sent,
+            may_splice: false,
             sent_before: client.sent,
             starts_at: start.starts_at,
             is_exact: true,
@@ -93,10 +93,14 @@ impl Download {
         self.progress.deadline()
     }
 
-    /// While the request still comes, its progress is the exchange's: until when to wait now.
-    pub(super) fn follow(&mut self, upload: Progress) -> Deadline {
+    /// While the request still comes, its progress is the exchange's.
+    pub(super) fn follow(&mut self, upload: Progress) {
         self.progress = self.progress.later(upload);
-        self.deadline()
+    }
+
+    /// Whether nothing else moves on these sockets, because the request is sent.
+    pub(super) fn allow_splice(&mut self, is_request_sent: bool) {
+        self.may_splice = is_request_sent;
     }
 
     /// Whether the response is not whole though its end looks like one: where its end is the connection's, only a reset says so.

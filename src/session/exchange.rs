@@ -1,7 +1,7 @@
 //! One request with its response: the story, in the order in which it happens.
 //!
-//! Every transition is here and no byte is: bytes are moved by the parts ([`Upload`], [`Dispatcher`], [`Response`], ...), which own their
-//! data and know nothing of each other. A state that cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
+//! The states are run here and bytes are moved by the parts ([`Upload`], [`Dispatcher`], [`Response`], ...), which own their data and
+//! take what else they need as arguments. A state that cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
 
 use super::client::Client;
 use super::closing::Closing;
@@ -44,7 +44,7 @@ impl Exchange {
     /// A request that is to be served.
     pub(super) fn new(request: Request, upload: Upload, record: Record) -> Self {
         Self {
-            state: State::Dispatch,
+            state: State::Admit,
             request,
             record,
             upload,
@@ -60,6 +60,7 @@ impl Exchange {
     pub(super) fn step(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         loop {
             let ran = match self.state {
+                State::Admit => self.admit(client, cx),
                 State::Dispatch => self.dispatch(client, cx),
                 State::Queued => self.dispatcher.wait(cx).map(Flow::Wait),
                 State::BufferBody => self.buffer_body(client, cx),
@@ -70,34 +71,39 @@ impl Exchange {
             };
             match ran.unwrap_or_else(|stop| self.stop(stop, client, cx)) {
                 Flow::Goto(state) => self.enter(state, cx),
-                flow => return flow,
+                flow => {
+                    // What waits holds as little as it can.
+                    self.upload.reclaim(&mut cx.local.buffers);
+                    self.dispatcher.reclaim(cx);
+                    return flow;
+                }
             }
         }
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
         self.state = state;
-        match state {
-            State::BufferBody => self.upload.start_clock(cx.now),
-            State::SendRequest => {
-                self.reader = ResponseReader::default();
-                self.upload.start_clock(cx.now);
-            }
-            _ => {}
+        if state == State::SendRequest {
+            self.reader = ResponseReader::default();
+        }
+        if matches!(state, State::BufferBody | State::SendRequest) {
+            self.upload.start_clock(cx.now);
         }
     }
 
-    /// Chooses a backend: the one whose turn it is among those that were not tried.
-    fn dispatch(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Decides once whether the request is to be served at all.
+    fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         if let Some(cause) = client.over_limit {
             return Err(cause.into());
         }
         if self.upload.is_too_large() {
             return Err(Cause::BodyTooLarge.into());
         }
-        if self.request.is_last {
-            return Ok(self.respond_as_last(client, cx));
-        }
+        Ok(if self.request.is_last { self.respond_as_last(client, cx) } else { Flow::Goto(State::Dispatch) })
+    }
+
+    /// Chooses a backend: the one whose turn it is among those that were not tried.
+    fn dispatch(&mut self, client: &Client, cx: &mut Context<'_>) -> Step {
         let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
         Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
     }
@@ -130,8 +136,10 @@ impl Exchange {
         client.flush(&cx.local.counters)?;
         match self.upload.buffer(client, cx.local)? {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
-            Uploaded::Blocked(blocked) => Ok(Flow::Wait(self.upload.wait(blocked, cx)?)),
-            Uploaded::ShareUsed | Uploaded::BackendGone => Ok(Flow::ShareUsed),
+            Uploaded::ShareUsed => Ok(Flow::ShareUsed),
+            Uploaded::Blocked(_) | Uploaded::BackendGone => {
+                Ok(Flow::Wait(self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?))
+            }
         }
     }
 
@@ -216,11 +224,13 @@ impl Exchange {
             let may_keep = self.request.is_persistent && self.upload.is_sent() && !cx.draining;
             let forwarded = self.reader.forward(length, (backend, client), (&self.request, may_keep), cx.local);
             let head = forwarded.map_err(|error| self.head_error(error))?;
-            match head.kind {
-                Kind::Interim => self.note_interim(client, cx)?,
-                Kind::Final => return Ok(Some(self.begin_response(&head, client, cx))),
-                Kind::Upgrade => return Ok(Some(self.upgrade(&head, cx))),
+            if head.kind == Kind::Interim {
+                self.note_interim(client, cx)?;
+                continue;
             }
+            self.record.note_response(head.status, cx.now);
+            self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
+            return Ok(Some(if head.kind == Kind::Final { self.begin_response(&head, client, cx) } else { Flow::Upgraded }));
         }
     }
 
@@ -241,12 +251,6 @@ impl Exchange {
         client.flush(&cx.local.counters).map(drop)
     }
 
-    fn upgrade(&mut self, head: &Forwarded, cx: &mut Context<'_>) -> Flow {
-        self.record.note_response(head.status, cx.now);
-        self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
-        Flow::Upgraded
-    }
-
     /// The head of the final response stands in the client's output: its body follows.
     fn begin_response(&mut self, head: &Forwarded, client: &Client, cx: &mut Context<'_>) -> Flow {
         let is_sent = self.upload.is_sent();
@@ -254,8 +258,6 @@ impl Exchange {
             self.upload.release();
         }
         self.response = Some(Response::new(head, is_sent, client, cx));
-        self.record.note_response(head.status, cx.now);
-        self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
         Flow::Goto(State::ForwardResponse)
     }
 
@@ -263,6 +265,7 @@ impl Exchange {
     fn forward_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         let response = self.response.as_mut().expect(HAS_RESPONSE);
         let attempt = self.dispatcher.attempt_mut();
+        response.download.allow_splice(self.upload.is_sent());
         if response.download.deadline().has_passed(cx.now) {
             client.stream.retry_write();
         }
@@ -284,20 +287,19 @@ impl Exchange {
 
     /// Nothing of the response moves just now. While it comes early, the rest of the request is still forwarded.
     fn wait_for_response(&mut self, blocked: Blocked, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        let response = self.response_mut();
+        let may_send = !self.upload.is_sent() && !self.response_mut().is_request_over();
+        if may_send {
+            match self.pump_upload(client, cx) {
+                Ok(Uploaded::Blocked(_)) => {}
+                Ok(Uploaded::ShareUsed) => return Ok(Flow::ShareUsed),
+                // Whatever is wrong with the request now: its response is on the way.
+                _ => self.response_mut().upload_is_over = true,
+            }
+            let progress = self.upload.progress();
+            self.response_mut().download.follow(progress);
+        }
         let late = if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
-        let deadline = response.download.deadline().unless_passed(cx.now, late)?;
-        if response.upload_is_over || response.download.is_received() || self.upload.is_sent() {
-            return Ok(Flow::Wait(deadline));
-        }
-        match self.pump_upload(client, cx) {
-            Ok(Uploaded::Blocked(_)) => {}
-            Ok(Uploaded::ShareUsed) => return Ok(Flow::ShareUsed),
-            // Whatever is wrong with the request now: its response is on the way.
-            _ => self.response_mut().upload_is_over = true,
-        }
-        let progress = self.upload.progress();
-        Ok(Flow::Wait(self.response_mut().download.follow(progress)))
+        Ok(Flow::Wait(self.response_mut().download.deadline().unless_passed(cx.now, late)?))
     }
 
     /// The body breaks off: what came is delivered, and the connection closes without the body's proper end. If the client has
@@ -307,10 +309,10 @@ impl Exchange {
             self.dispatcher.attempt_mut().note_failure(Failed::BadResponse, detail, cx);
             return Cause::BadAnswer.into();
         }
-        let (peer, backend) = (client.peer, self.dispatcher.backend_name());
-        log::info!("{peer} answer of backend {backend} broke off after {} bytes: {detail}", client.sent);
         self.dispatcher.attempt_mut().close(cx);
         let _ = client.flush(&cx.local.counters);
+        let (peer, backend) = (client.peer, self.dispatcher.backend_name());
+        log::info!("{peer} answer of backend {backend} broke off after {} bytes: {detail}", client.sent);
         Reason::AnswerTruncated.into()
     }
 
@@ -341,17 +343,16 @@ impl Exchange {
         match stop {
             Stop::Close(reason) => Flow::Close(reason),
             Stop::Reject(cause) => self.reject(cause, client, cx),
+            // Before a byte of its response was forwarded: the retry contract says what follows.
             Stop::AttemptFailed(error) => {
-                self.next_attempt(&error, client, cx).unwrap_or_else(|stop| self.stop(stop, client, cx))
+                let is_replayable = self.is_replayable();
+                let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
+                match self.dispatcher.next_attempt(&error, is_replayable, outgoing, cx) {
+                    Ok(state) => Flow::Goto(state),
+                    Err(stop) => self.stop(stop, client, cx),
+                }
             }
         }
-    }
-
-    /// An attempt has failed before a byte of its response was forwarded: the retry contract says what follows.
-    fn next_attempt(&mut self, error: &AttemptError, client: &Client, cx: &mut Context<'_>) -> Step {
-        let is_replayable = self.is_replayable();
-        let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
-        Ok(Flow::Goto(self.dispatcher.next_attempt(error, is_replayable, outgoing, cx)?))
     }
 
     /// Responds with an error of our own. The client's connection stays open if its request was in order and is complete.

@@ -8,6 +8,8 @@ use crate::reason::Reason;
 /// What an exchange is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// Deciding whether the request is to be served at all.
+    Admit,
     /// Choosing a backend and a connection to it.
     Dispatch,
     /// Waiting for a slot at a backend.
@@ -28,6 +30,7 @@ impl State {
     /// Its name in the log.
     pub(super) fn stage(self) -> &'static str {
         match self {
+            Self::Admit => "head",
             Self::Dispatch => "dispatch",
             Self::Queued => "queue",
             Self::BufferBody | Self::SendRequest => "request body",

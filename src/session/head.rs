@@ -54,7 +54,8 @@ impl HeadReader {
             }
             match client.read(&mut context.local.buffers)? {
                 Read::Bytes(_) => {}
-                Read::Blocked if client.input.is_empty() => {
+                // An empty line, or half of one, is no head yet.
+                Read::Blocked if self.end.is_at_start() => {
                     if let Some(deadline) = self.wait_idle(client, context)? {
                         return Ok(Head::Wait(deadline));
                     }
@@ -74,10 +75,6 @@ impl HeadReader {
             (None, true) => (Timeout::Grace, Stop::Close(Reason::Drained)),
             (None, false) => (Timeout::Idle, Stop::Close(Reason::IdleTimeout)),
         };
-        if std::mem::take(&mut self.has_begun) {
-            // It was an empty line and nothing else.
-            self.until = context.deadline(timeout).at;
-        }
         if context.draining {
             self.until = self.until.min(context.deadline(Timeout::Grace).at);
         }

@@ -135,7 +135,10 @@ impl Session {
 
     /// Takes a call from the queue for a slot; false if the session does not wait for one any more.
     pub fn take_call(&mut self) -> bool {
-        if let Phase::Exchange(exchange) = &mut self.phase { exchange.take_call() } else { false }
+        match &mut self.phase {
+            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.take_call(),
+            _ => false,
+        }
     }
 
     /// Whether it is worth a step because a backend was marked down.

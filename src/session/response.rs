@@ -2,7 +2,6 @@
 
 use super::attempt::Attempt;
 use super::client::Client;
-use super::closing::connection_line;
 use super::context::{Context, Local};
 use super::download::{BodyStart, Download};
 use super::progress::Progress;
@@ -110,7 +109,7 @@ impl ResponseReader {
         let line = match kind {
             Kind::Upgrade => ConnectionLine::WebSocket,
             Kind::Interim => ConnectionLine::Silent,
-            Kind::Final => connection_line(keeps_client, request.version),
+            Kind::Final => ConnectionLine::behind_response(keeps_client, request.version),
         };
         let starts_at = client.output.len();
         // HTTP/1.0 has no 1xx.
@@ -157,10 +156,15 @@ pub(super) struct Response {
 }
 
 impl Response {
+    /// Whether the rest of the request is not sent any more.
+    pub(super) fn is_request_over(&self) -> bool {
+        self.upload_is_over || self.download.is_received()
+    }
+
     /// The response behind this head; `is_sent` says that the backend has the whole request.
     pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, context: &Context<'_>) -> Self {
         let timeouts = &context.config.timeouts;
-        let download = Download::new(head.body, is_sent, client, Progress::new(context.now, timeouts.body));
+        let download = Download::new(head.body, client, Progress::new(context.now, timeouts.body));
         Self {
             download,
             keeps_client: head.keeps_client,

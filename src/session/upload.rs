@@ -7,7 +7,7 @@ use super::replay::ReplayBuffer;
 use super::stop::Stop;
 use crate::config::{self, Timeout};
 use crate::error::Cause;
-use crate::net::{Buffer, Read, Stream};
+use crate::net::{Buffer, Buffers, Read, Stream};
 use crate::reason::Reason;
 use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
@@ -115,6 +115,11 @@ impl Upload {
         self.replay.kept()
     }
 
+    /// Gives the memory back if nothing is kept in it: a request that must not be sent twice is dropped as it is sent.
+    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
+        self.replay.reclaim(buffers);
+    }
+
     /// The request will not be sent again.
     pub(super) fn release(&mut self) {
         self.replay.release();
@@ -201,13 +206,6 @@ impl Upload {
 
     /// Sends what there is of the request, for as long as both sides go along.
     pub(super) fn pump(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
-        let uploaded = self.pump_all(client, backend, local);
-        // A request that is not sent again is dropped as it is sent.
-        self.replay.reclaim(&mut local.buffers);
-        uploaded
-    }
-
-    fn pump_all(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             let took = self.take(&mut client.input)?;

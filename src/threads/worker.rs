@@ -170,6 +170,8 @@ impl Worker {
             }
             // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
             self.note_events(&events, &mut ready);
+            // Before the steps: a slot that has come free in time must not be lost to the clock.
+            self.take_calls();
             let in_line = self.again.len().min(AGAIN_A_TURN);
             ready.extend(self.again.drain(..in_line));
             for key in ready.drain(..) {
@@ -178,7 +180,6 @@ impl Worker {
                     self.step(key);
                 }
             }
-            self.take_calls();
             self.move_stranded();
             while let Some(key) = self.deadlines.pop_expired(self.lent.now()) {
                 self.step(key);
@@ -280,7 +281,10 @@ impl Worker {
         let stepped = catch_unwind(AssertUnwindSafe(|| session.step(&mut context)));
         let verdict = stepped.unwrap_or(Verdict::Close(Reason::Panicked));
         match verdict {
-            Verdict::Wait(deadline) => self.deadlines.set(key, deadline),
+            Verdict::Wait(deadline) => {
+                debug_assert!(deadline.at > self.lent.now(), "a session waits for what has passed: {deadline:?}");
+                self.deadlines.set(key, deadline);
+            }
             Verdict::Again => {
                 self.deadlines.clear(key);
                 if self.sessions.get_mut(key).is_some_and(Session::stand_in_line) {

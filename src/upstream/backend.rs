@@ -61,7 +61,8 @@ impl Backend {
         Self { limit, queue: Arc::clone(queue), ..self }
     }
 
-    pub(super) fn has_place(&self) -> bool {
+    /// Whether it takes another request now.
+    pub fn has_place(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) < self.limit
     }
 

@@ -168,7 +168,8 @@ impl Cluster {
 
     /// A number that goes up with each transition.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        // Pairs with the waker: either the worker sees the new generation before it sleeps, or it is woken.
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// The queue for a place.
@@ -293,7 +294,7 @@ impl Cluster {
             member.backend.set_serves(serves(&member.backend));
         }
         *self.healthy.write() = Arc::new(set);
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Milliseconds since the start, for atomics.
@@ -357,6 +358,23 @@ mod tests {
         assert_eq!(picks(&cluster, later), [1, 1, 1], "one trial at a time");
         cluster.answered(&first, later, later);
         assert_eq!(cluster.up(), 2);
+    }
+
+    #[test]
+    fn ejections_start_at_a_second_again_when_the_backend_has_answered_between() {
+        let (cluster, mut now) = (cluster(2, false), Instant::now());
+        let first = Arc::clone(&cluster.standings()[0].backend);
+        for _ in 0..5 {
+            eject(&cluster, &first, now);
+            assert_eq!(pick(&cluster, &[1], now + Duration::from_millis(900)), Some(0), "as a last resort");
+            now += Duration::from_millis(1100);
+            assert!((0..2).any(|_| pick(&cluster, &[], now) == Some(0)), "its trial is due after a second");
+            for _ in 0..3 {
+                cluster.answered(&first, now, now);
+            }
+            assert_eq!(cluster.up(), 2);
+            now += Duration::from_secs(3600);
+        }
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl Health {
     /// Whether an answer would tell something about it: there were failures since the last one.
     pub fn is_suspect(&self) -> bool {
         let is_news = self.checked == Checked::Unreachable && !self.answered_while_unreachable;
-        self.failed_connects > 0 || self.failed_sends > 0 || self.ejection.is_some() || is_news
+        // The first answer after an ejection starts the doubling anew.
+        let is_doubled = self.next_ejection != FIRST_EJECTION;
+        self.failed_connects > 0 || self.failed_sends > 0 || self.ejection.is_some() || is_doubled || is_news
     }
 
     /// Until when it is ejected by failed attempts, if it is.
@@ -180,8 +182,9 @@ impl Health {
         *in_a_row += 1;
         let in_a_row = *in_a_row;
         let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
-        // One failed trial is enough to be out again, for longer.
-        let is_out = if self.ejection.is_some() { is_trial } else { too_many && !is_last };
+        // One failed trial is enough to be out again, for longer. What the checks keep out needs no ejection: it is back as soon as they pass.
+        let is_failure = if self.ejection.is_some() { is_trial } else { too_many && !is_last };
+        let is_out = is_failure && self.passes_checks();
         if is_out {
             self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
             self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
@@ -351,5 +354,21 @@ mod tests {
         assert!(health.in_transition() && !health.is_suspect() && !health.is_up(), "the checks decide");
         health.check(CheckResult::Unreachable, now);
         assert!(!health.in_transition());
+    }
+
+    #[test]
+    fn what_the_checks_keep_out_is_back_as_soon_as_they_pass() {
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            health.check(CheckResult::Unreachable, now);
+        }
+        for second in 0..100 {
+            let now = now + second * SECOND;
+            health.attempt(Outcome::ConnectFailed, false, now, now);
+        }
+        for _ in 0..RULES.rise {
+            health.check(CheckResult::Passed, now + 100 * SECOND);
+        }
+        assert!(health.is_up(), "attempts of last resort have not ejected it");
     }
 }

@@ -184,6 +184,17 @@ pub enum ConnectionLine {
     WebSocket,
 }
 
+impl ConnectionLine {
+    /// What a response says to a client of this version whose connection stays open or not.
+    pub fn behind_response(keeps_open: bool, client: Version) -> Self {
+        match (keeps_open, client) {
+            (false, _) => Self::Close,
+            (true, Version::Http11) => Self::Silent,
+            (true, Version::Http10) => Self::KeepAlive,
+        }
+    }
+}
+
 /// Writes an answer's head for the client.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delivery, connection: ConnectionLine, date: &str) {
     status_line(out, head.status, head.reason);

@@ -51,15 +51,31 @@ fn declarations(text: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for statement in text.split(';') {
         let lines: Vec<&str> = statement.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let Some(start) = lines.iter().position(|line| line.starts_with("use ") || line.starts_with("pub use ")) else {
+        let Some(start) = lines.iter().position(|line| {
+            ["use ", "pub use ", "pub(crate) use ", "pub(super) use "].iter().any(|start| line.starts_with(start))
+        }) else {
             continue;
         };
         let declaration = lines[start..].concat();
-        let is_handed_on = declaration.starts_with("pub ");
-        let tree = declaration.trim_start_matches("pub ").trim_start_matches("use ").to_owned();
+        let is_handed_on = declaration.starts_with("pub");
+        let tree = declaration.split_once("use ").map_or("", |(_, tree)| tree).to_owned();
         found.extend(paths(&tree).into_iter().map(|path| (path, is_handed_on)));
     }
     found
+}
+
+/// The paths that stand in the code itself: `super::a::b(..)`.
+fn inline_paths(text: &str) -> Vec<String> {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+    let code: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with(['}', ' '].as_slice()) || line.contains("::")).collect();
+    let code = code.join("\n");
+    let starts =
+        ["crate::", "super::"].into_iter().flat_map(|start| code.match_indices(start).map(|(at, _)| at).collect::<Vec<_>>());
+    let inline = starts.filter(|at| !code[..*at].ends_with(is_part));
+    inline
+        .map(|at| code[at..].chars().take_while(|letter| is_part(*letter)).collect::<String>().trim_end_matches(':').to_owned())
+        .collect()
 }
 
 /// The module that defines what `path` names, if it is one of ours: through what modules hand on.
@@ -115,8 +131,9 @@ fn no_files_import_each_other_in_a_circle() {
     let imports: BTreeMap<Module, BTreeSet<Module>> = modules
         .iter()
         .map(|(module, text)| {
-            let used = declarations(text).into_iter().filter(|(_, is_handed_on)| !is_handed_on);
-            let others = used.filter_map(|(path, _)| resolve(&path, module, &modules)).filter(|other| other != module);
+            let used = declarations(text).into_iter().filter(|(_, is_handed_on)| !is_handed_on).map(|(path, _)| path);
+            let all = used.chain(inline_paths(text));
+            let others = all.filter_map(|path| resolve(&path, module, &modules)).filter(|other| other != module);
             (module.clone(), others.collect())
         })
         .collect();

@@ -41,7 +41,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 /// What stands before the unit tests.
 fn product(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// The module on which a file stands: the first part of its path below `src`.
@@ -100,7 +100,8 @@ fn only_transports_read_from_and_write_to_connections() {
     for (path, text) in sources("src") {
         let calls_the_system =
             ["rustix::net::recv", "rustix::net::send", "rustix::pipe::splice"].iter().any(|call| text.contains(call));
-        assert!(!calls_the_system || path.ends_with("net/transport.rs"), "{} reads or writes past a transport", path.display());
+        let may = path.ends_with("net/socket.rs") || path.ends_with("net/transport.rs");
+        assert!(!calls_the_system || may, "{} reads or writes past a transport", path.display());
     }
 }
 

@@ -105,12 +105,22 @@ impl Stage {
             if self.is_masked {
                 self.connections.mask();
             }
-            let timeout = match verdict {
+            let until = match verdict {
                 Verdict::Close(reason) => return reason,
-                Verdict::Again => Duration::ZERO,
-                Verdict::Wait(_) => Duration::from_millis(20),
+                Verdict::Again => self.local.clock.now(),
+                Verdict::Wait(deadline) => {
+                    assert!(deadline.at > self.local.clock.now(), "it waits for what has passed: {deadline:?}");
+                    deadline.at
+                }
             };
-            self.connections.poller().wait(&mut events, Some(timeout), || true).unwrap();
+            // As a worker: no step without an event or a deadline.
+            loop {
+                let timeout = until.saturating_duration_since(Instant::now()).min(PATIENCE);
+                self.connections.poller().wait(&mut events, Some(timeout), || true).unwrap();
+                if !events.is_empty() || until <= Instant::now() || start.elapsed() >= PATIENCE {
+                    break;
+                }
+            }
             for event in &events {
                 match event.source {
                     Source::Client(_) => run.stream().note(*event),

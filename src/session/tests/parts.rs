@@ -140,7 +140,7 @@ fn download(body: Body, delivery: Delivery, bytes: &[u8], closes: bool) -> (Resu
         Some(origin)
     };
     let progress = Progress::new(Instant::now(), PATIENCE);
-    let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, true, &client, progress);
+    let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
     let says = loop {
         let backend = attempt.connection(&mut stage.connections).filter(|_| !download.is_received());
         match download.pump(&mut client, backend, &mut stage.local) {
@@ -185,7 +185,7 @@ fn a_response_that_nobody_has_seen_can_be_taken_back() {
     client.output.append(b"1xx");
     let progress = Progress::new(Instant::now(), PATIENCE);
     let start = BodyStart { body: Body::Chunked, delivery: Delivery::Chunked, starts_at: client.output.len() };
-    let download = Download::new(start, true, &client, progress);
+    let download = Download::new(start, &client, progress);
     client.output.append(b"HEAD");
     assert!(download.take_back(&mut client));
     assert_eq!(client.output.unread(), b"1xx");
