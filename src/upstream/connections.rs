@@ -213,6 +213,13 @@ impl Connections {
         }
     }
 
+    /// How many bytes the buffers of all connections could hold.
+    #[cfg(test)]
+    pub(crate) fn buffered(&mut self) -> usize {
+        let keys = self.slots.keys();
+        keys.into_iter().map(|key| self.slots.get_mut(key).map_or(0, |connection| connection.input.room())).sum()
+    }
+
     /// Masks the bytes of all connections from now on.
     #[cfg(test)]
     pub(crate) fn mask(&mut self) {

@@ -91,7 +91,12 @@ impl Stage {
     }
 
     /// Steps something on a client's socket until it is over.
-    pub(super) fn run(&mut self, run: &mut impl Steps) -> Reason {
+    pub(super) fn run<R: Steps>(&mut self, run: &mut R) -> Reason {
+        self.run_until(run, |_| false).expect("it ends only by closing")
+    }
+
+    /// Steps something on a client's socket until it waits like this, or is over.
+    pub(super) fn run_until<R: Steps>(&mut self, run: &mut R, is_there: impl Fn(&R) -> bool) -> Option<Reason> {
         let start = Instant::now();
         if self.is_masked {
             run.stream().mask();
@@ -106,7 +111,8 @@ impl Stage {
                 self.connections.mask();
             }
             let until = match verdict {
-                Verdict::Close(reason) => return reason,
+                Verdict::Close(reason) => return Some(reason),
+                Verdict::Wait(_) if is_there(run) => return None,
                 Verdict::Again => self.local.clock.now(),
                 Verdict::Wait(deadline) => {
                     assert!(deadline.at > self.local.clock.now(), "it waits for what has passed: {deadline:?}");

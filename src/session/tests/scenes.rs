@@ -108,6 +108,33 @@ fn a_failed_attempt_is_followed_by_another() {
 }
 
 #[test]
+fn a_session_that_waits_for_its_backend_holds_no_buffer() {
+    let begun = response("Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n");
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec();
+    for (said, stage_name) in [(begun, "response body"), (interim, "await response")] {
+        let (listener, address) = listen();
+        let length = said.len();
+        let backend = thread::spawn(move || {
+            let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked: false };
+            peer.read_until(|all| body_of(all).is_some());
+            peer.write(&said);
+            peer
+        });
+        let (socket, ours) = pair();
+        let mut client = Peer { socket, is_masked: false };
+        client.write(&request("GET", "", b""));
+        let mut stage = Stage::new(&[address], false);
+        let peer = ours.peer_addr().unwrap();
+        let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+        stage.run_until(&mut session, |session| session.stage() == stage_name && session.client.sent as usize >= length.min(40));
+        assert_eq!(stage.connections.buffered(), 0, "{stage_name}");
+        assert_eq!((session.client.input.room(), session.client.output.room()), (0, 0), "{stage_name}");
+        session.close(&mut stage.context());
+        drop(backend.join().unwrap());
+    }
+}
+
+#[test]
 fn an_upgrade_becomes_a_tunnel() {
     for is_masked in [false, true] {
         let (listener, address) = listen();
