@@ -75,6 +75,8 @@ pub struct Standing {
     pub backend: Arc<Backend>,
     /// Whether it gets work.
     pub is_up: bool,
+    /// Whether it gets work only because it is the last.
+    pub is_spared: bool,
     /// Whether its state is about to change.
     pub in_transition: bool,
 }
@@ -198,6 +200,7 @@ impl Cluster {
         let standing = |member: &Member| Standing {
             backend: Arc::clone(&member.backend),
             is_up: member.health.is_up(),
+            is_spared: member.health.is_spared(),
             in_transition: member.health.in_transition(),
         };
         members.iter().map(standing).collect()

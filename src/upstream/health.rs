@@ -112,9 +112,18 @@ impl Health {
         self.checked == Checked::Passing && self.ejection.is_some() || self.checked == Checked::Unreachable
     }
 
+    /// Whether it is up only because it is the last: failed attempts would have ejected it.
+    pub fn is_spared(&self) -> bool {
+        self.is_up() && self.has_failed_enough()
+    }
+
+    fn has_failed_enough(&self) -> bool {
+        self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS
+    }
+
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
-        self.against > 0 || self.ejection.is_some() || self.answered_while_unreachable
+        self.against > 0 || self.ejection.is_some() || self.answered_while_unreachable || self.is_spared()
     }
 
     /// Whether an answer would tell something about it: there were failures since the last one.
@@ -181,9 +190,8 @@ impl Health {
         };
         *in_a_row += 1;
         let in_a_row = *in_a_row;
-        let too_many = self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS;
         // One failed trial is enough to be out again, for longer. What the checks keep out needs no ejection: it is back as soon as they pass.
-        let is_failure = if self.ejection.is_some() { is_trial } else { too_many && !is_last };
+        let is_failure = if self.ejection.is_some() { is_trial } else { self.has_failed_enough() && !is_last };
         let is_out = is_failure && self.passes_checks();
         if is_out {
             self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
@@ -282,7 +290,9 @@ mod tests {
         for _ in 0..100 {
             health.attempt(Outcome::ConnectFailed, true, now, now);
         }
-        assert!(health.is_up());
+        assert!(health.is_up() && health.is_spared() && health.in_transition(), "others are to be checked soon, and it as well");
+        health.attempt(Outcome::Answered, true, now, now);
+        assert!(!health.is_spared() && !health.in_transition());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! When each backend is checked next. Pure: `now` is a parameter.
 //!
 //! A check is due a period after the last one began. It is due sooner, within a second, while the backend's state is about to
-//! change, while it has never been up, and while no backend is.
+//! change or has just gone down, while it has never been up, and while no backend is, or only one that is spared because it is the last.
 
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Standing;
@@ -28,6 +28,9 @@ struct Entry {
     in_flight: bool,
     was_checked: bool,
     was_up: bool,
+    is_up: bool,
+    /// It has gone down since its last check began: that may have been a hiccup, and the next check tells.
+    has_fallen: bool,
 }
 
 impl Schedule {
@@ -38,13 +41,15 @@ impl Schedule {
 
     /// Follows the cluster: new backends are due at once, those that may change within a second.
     pub fn follow(&mut self, standings: Vec<Standing>, now: Instant) {
-        let any_up = standings.iter().any(|standing| standing.is_up);
+        let any_serves = standings.iter().any(|standing| standing.is_up && !standing.is_spared);
         let mut known = std::mem::take(&mut self.entries);
-        for Standing { backend, is_up, in_transition } in standings {
+        for Standing { backend, is_up, in_transition, .. } in standings {
             let id = backend.id;
             let mut entry = known.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
             entry.was_up |= is_up;
-            let may_change = in_transition || !entry.was_up || !any_up;
+            entry.has_fallen |= entry.is_up && !is_up;
+            entry.is_up = is_up;
+            let may_change = in_transition || entry.has_fallen || !entry.was_up || !any_serves;
             entry.longest_pause = if may_change { SOON } else { self.period };
             self.entries.insert(id, entry);
         }
@@ -56,7 +61,7 @@ impl Schedule {
         for entry in self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now) {
             // Jitter only shortens: the promise of how soon a failure is seen holds.
             let jitter = self.period.mul_f64(0.1 * rng.f64());
-            entry.in_flight = true;
+            (entry.in_flight, entry.has_fallen) = (true, false);
             entry.last_start = now;
             entry.pause = self.period - jitter;
             due.push(Arc::clone(&entry.backend));
@@ -89,7 +94,8 @@ impl Schedule {
 impl Entry {
     fn new(backend: Arc<Backend>, now: Instant) -> Self {
         let (pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
-        Self { backend, last_start: now, pause, longest_pause, in_flight: false, was_checked: false, was_up: false }
+        let (in_flight, was_checked, was_up, is_up, has_fallen) = (false, false, false, false, false);
+        Self { backend, last_start: now, pause, longest_pause, in_flight, was_checked, was_up, is_up, has_fallen }
     }
 
     fn due(&self) -> Instant {
@@ -116,7 +122,7 @@ mod tests {
         fn new(period: Duration, backends: u16) -> Self {
             let standing = |id: u16| {
                 let backend = Backend::new(id.into(), format!("b{id}"), ([127, 0, 0, 1], id + 1).into());
-                Standing { backend: Arc::new(backend), is_up: false, in_transition: false }
+                Standing { backend: Arc::new(backend), is_up: false, is_spared: false, in_transition: false }
             };
             let standings = (0..backends).map(standing).collect();
             Self { schedule: Schedule::new(period), standings, rng: fastrand::Rng::with_seed(7), now: Instant::now() }
@@ -179,6 +185,28 @@ mod tests {
     }
 
     #[test]
+    fn while_only_one_is_up_that_is_spared_every_backend_is_checked_once_a_second() {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        scene.pass(PERIOD);
+        scene.due();
+        scene.end(0, false);
+        scene.end(1, true);
+        scene.pass(SECOND);
+        assert_eq!(scene.due(), [0], "once more, because it has just gone down");
+        scene.end(0, false);
+        scene.pass(SECOND);
+        assert_eq!(scene.due(), [0_usize; 0]);
+        scene.standings[1].is_spared = true;
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, false);
+        scene.end(1, true);
+        assert_eq!(scene.wait(), SECOND);
+    }
+
+    #[test]
     fn while_nobody_is_up_every_backend_is_checked_once_a_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
@@ -187,7 +215,14 @@ mod tests {
         scene.pass(PERIOD);
         assert_eq!(scene.due(), [0, 1]);
         scene.end(0, false);
-        assert!(scene.wait() > 8 * SECOND, "the other one serves");
+        scene.end(1, true);
+        scene.pass(SECOND);
+        assert_eq!(scene.due(), [0], "once more");
+        scene.end(0, false);
+        assert!(scene.wait() > 7 * SECOND, "the other one serves");
+        scene.pass(PERIOD);
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, false);
         scene.end(1, false);
         assert_eq!(scene.wait(), SECOND);
         scene.pass(SECOND);
@@ -214,6 +249,9 @@ mod tests {
         scene.end(1, true);
         scene.pass(PERIOD);
         assert!(scene.due().contains(&1));
+        scene.end(1, false);
+        scene.pass(SECOND);
+        assert!(scene.due().contains(&1), "it has just gone down: once more");
         scene.end(1, false);
         scene.pass(2 * SECOND);
         assert!(!scene.due().contains(&1), "it has been up: now it has its period");
