@@ -4,6 +4,7 @@
 
 use super::serve;
 use crate::cli::BackendArgs;
+use crate::config;
 use httparse::Status;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// The largest request head that is read.
 const HEAD_BYTES: usize = 64 * 1024;
+/// The most fields in a request head: what a balancer lets through, and what it adds.
+const HEAD_FIELDS: usize = 2 * config::HEAD_FIELDS;
 /// How long a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -117,7 +120,7 @@ fn serve_connection(mut connection: TcpStream, backend: &Backend) -> io::Result<
 /// Reads the next head; none at the end of the connection.
 fn read_head(connection: &mut TcpStream, pending: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
-        let mut fields = [httparse::EMPTY_HEADER; 100];
+        let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS];
         let mut head = httparse::Request::new(&mut fields);
         if let Status::Complete(length) = head.parse(pending).map_err(io::Error::other)? {
             let request = understand(&head);

@@ -130,3 +130,10 @@ fn a_demo_backend_answers_all_methods_and_counts() {
     let chunked = client.exchange("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     assert_eq!((chunked.status, chunked.truncated), (200, false));
 }
+
+#[test]
+fn a_demo_backend_reads_as_many_fields_as_a_balancer_lets_through_and_adds() {
+    let (_program, address) = backend(&[]);
+    let fields: String = (0..120).map(|number| format!("X-{number}: y\r\n")).collect();
+    Client::connect(address).exchange(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).expect_status(200);
+}
