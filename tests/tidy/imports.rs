@@ -67,15 +67,10 @@ fn declarations(text: &str) -> Vec<(String, bool)> {
 /// The paths that stand in the code itself: `super::a::b(..)`.
 fn inline_paths(text: &str) -> Vec<String> {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-    let code: Vec<&str> =
-        text.lines().filter(|line| !line.trim_start().starts_with(['}', ' '].as_slice()) || line.contains("::")).collect();
-    let code = code.join("\n");
-    let starts =
-        ["crate::", "super::"].into_iter().flat_map(|start| code.match_indices(start).map(|(at, _)| at).collect::<Vec<_>>());
-    let inline = starts.filter(|at| !code[..*at].ends_with(is_part));
-    inline
-        .map(|at| code[at..].chars().take_while(|letter| is_part(*letter)).collect::<String>().trim_end_matches(':').to_owned())
-        .collect()
+    let starts = ["crate::", "super::"].into_iter().flat_map(|start| text.match_indices(start)).map(|(at, _)| at);
+    let whole = starts.filter(|at| !text[..*at].ends_with(is_part));
+    let path = |at: usize| text[at..].chars().take_while(|letter| is_part(*letter)).collect::<String>();
+    whole.map(|at| path(at).trim_end_matches(':').to_owned()).collect()
 }
 
 /// The module that defines what `path` names, if it is one of ours: through what modules hand on.
