@@ -1,4 +1,5 @@
-//! Micro-benchmarks of the wire floor: parse, frame, rewrite. `cargo bench`; see `benches/README.md`.
+//! Micro-benchmarks of the wire floor: parse, frame, rewrite. `cargo bench`; see
+//! `benches/README.md`.
 
 use divan::{Bencher, black_box};
 use lb_threads::wire::chunked::{self, Decoder, Piece};
@@ -21,7 +22,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Fri, 20 Nov 20
 Content-Length: 1024\r\nLast-Modified: Fri, 20 Nov 2026 11:00:00 GMT\r\nConnection: keep-alive\r\nETag: \"69aaaaaa-400\"\r\n\
 Accept-Ranges: bytes\r\n\r\n";
 
-const CLIENT: ClientFacts = ClientFacts { address: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, request_id: 7 };
+const CLIENT: ClientFacts =
+    ClientFacts { address: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, request_id: 7 };
 
 fn main() {
     divan::main();
@@ -64,7 +66,13 @@ fn rewrite_an_answer(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         out.clear();
-        rewrite::response(&mut out, black_box(&head), Delivery::Plain, ConnectionLine::Silent, "today");
+        rewrite::response(
+            &mut out,
+            black_box(&head),
+            Delivery::Plain,
+            ConnectionLine::Silent,
+            "today",
+        );
         out.len()
     });
 }

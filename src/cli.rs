@@ -1,7 +1,7 @@
 //! The command line and the environment: what was typed, and what it means.
 //!
-//! Two stages: clap takes the words apart into [`Args`], and [`ServeArgs::into_config`] turns them into a [`Config`] or into one
-//! sentence that says what is wrong and how to fix it.
+//! Two stages: clap takes the words apart into [`Args`], and [`ServeArgs::into_config`] turns them
+//! into a [`Config`] or into one sentence that says what is wrong and how to fix it.
 
 mod values;
 
@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
-use values::{parse_duration, parse_level, parse_network, parse_path, parse_share, parse_size, parse_timeout};
+use values::{
+    parse_duration, parse_level, parse_network, parse_path, parse_share, parse_size, parse_timeout,
+};
 
 /// What is balanced if no backend is named.
 const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
@@ -28,7 +30,8 @@ Examples:
 
 Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag wins over the environment, the environment over the default.";
 
-/// A synchronous HTTP/1.1 load balancer: a fixed pool of threads, blocking sockets, no async runtime.
+/// A synchronous HTTP/1.1 load balancer: a fixed pool of threads, blocking sockets, no async
+/// runtime.
 #[derive(Debug, Parser)]
 #[command(name = "lb-threads", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -55,8 +58,15 @@ pub struct ServeArgs {
     /// Time between two health checks of a backend; at least 1 s
     #[arg(value_name = "PERIOD", default_value = "10", value_parser = parse_duration)]
     period: Duration,
-    /// A backend, HOST:PORT or http://HOST:PORT; may be repeated [default: 127.0.0.1:8080, 8081 and 8082]
-    #[arg(short = 'b', long = "backend", value_name = "BACKEND", env = "BACKEND_SERVERS", value_delimiter = ',')]
+    /// A backend, HOST:PORT or http://HOST:PORT; may be repeated [default: 127.0.0.1:8080, 8081 and
+    /// 8082]
+    #[arg(
+        short = 'b',
+        long = "backend",
+        value_name = "BACKEND",
+        env = "BACKEND_SERVERS",
+        value_delimiter = ','
+    )]
     backends: Vec<String>,
     /// Address or name to listen on; every address of a name is bound
     #[arg(long, default_value = "127.0.0.1", env = "HOST")]
@@ -82,7 +92,8 @@ pub struct ServeArgs {
     /// Send no health checks: only failed requests take a backend out
     #[arg(long)]
     no_health_checks: bool,
-    /// Peers whose X-Forwarded-* fields are believed, as networks: 10.0.0.0/8,192.168.1.7 [default: none]
+    /// Peers whose X-Forwarded-* fields are believed, as networks: 10.0.0.0/8,192.168.1.7 [default:
+    /// none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     trusted_proxies: Vec<IpNet>,
     #[command(flatten)]
@@ -203,7 +214,10 @@ impl UsageError {
     }
 
     fn unknown_host(host: &str, error: &std::io::Error) -> Self {
-        Self { message: format!("cannot resolve `{host}`: {error}; check the name or give an address"), exit_code: 1 }
+        Self {
+            message: format!("cannot resolve `{host}`: {error}; check the name or give an address"),
+            exit_code: 1,
+        }
     }
 }
 
@@ -212,7 +226,10 @@ impl ServeArgs {
     pub fn into_config(self) -> Result<Config, UsageError> {
         let listen = resolve(&self.host, self.port)?;
         let period = if self.period < SHORTEST_PERIOD {
-            log::warn!("a health period of {:?} is too short: using {SHORTEST_PERIOD:?}", self.period);
+            log::warn!(
+                "a health period of {:?} is too short: using {SHORTEST_PERIOD:?}",
+                self.period
+            );
             SHORTEST_PERIOD
         } else {
             self.period
@@ -234,7 +251,10 @@ impl ServeArgs {
             health,
             timeouts: self.timeouts.into_timeouts(),
             connections: self.limits.max_connections as usize,
-            connections_a_client: self.limits.max_connections_per_client.map(|limit| limit as usize),
+            connections_a_client: self
+                .limits
+                .max_connections_per_client
+                .map(|limit| limit as usize),
             backend_connections: self.limits.backend_max_connections.map(|limit| limit as usize),
             body_bytes: self.limits.max_body,
             trusted_proxies: self.trusted_proxies,
@@ -262,9 +282,11 @@ impl TimeoutArgs {
 
 /// The backends that were named, or the default ones without our own port.
 fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddress>, UsageError> {
-    let named: Vec<&str> = named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    let named: Vec<&str> =
+        named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if named.is_empty() {
-        let defaults: Result<Vec<_>, _> = DEFAULT_BACKENDS.iter().map(|name| parse_backend(name)).collect();
+        let defaults: Result<Vec<_>, _> =
+            DEFAULT_BACKENDS.iter().map(|name| parse_backend(name)).collect();
         return Ok(defaults?
             .into_iter()
             .filter(|backend| !listen.iter().any(|ours| ours.port() == backend.address.port()))
@@ -283,9 +305,15 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddres
 
 /// Reads `HOST:PORT` or `http://HOST:PORT` and resolves the name.
 fn parse_backend(text: &str) -> Result<BackendAddress, UsageError> {
-    let bad = |why: &str| UsageError::bad(format!("backend `{text}` {why}; write it as HOST:PORT or http://HOST:PORT"));
+    let bad = |why: &str| {
+        UsageError::bad(format!(
+            "backend `{text}` {why}; write it as HOST:PORT or http://HOST:PORT"
+        ))
+    };
     if text.starts_with("https://") {
-        return Err(UsageError::bad(format!("backend `{text}`: https to backends is not supported yet; use http://")));
+        return Err(UsageError::bad(format!(
+            "backend `{text}`: https to backends is not supported yet; use http://"
+        )));
     }
     let rest = text.strip_prefix("http://").unwrap_or(text);
     if rest.contains("://") {
@@ -314,8 +342,9 @@ fn parse_backend(text: &str) -> Result<BackendAddress, UsageError> {
 
 /// Every address of a name, at least one.
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UsageError> {
-    let found =
-        (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| UsageError::unknown_host(host, &error))?;
+    let found = (host.trim_matches(['[', ']']), port)
+        .to_socket_addrs()
+        .map_err(|error| UsageError::unknown_host(host, &error))?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {
         if !addresses.contains(&address) {
@@ -331,9 +360,14 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, UsageError> {
 /// Turns clap's report into one line.
 pub fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
-    let said: Vec<&str> =
-        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).filter(|line| !line.is_empty()).collect();
-    let told: Vec<&str> = said.into_iter().filter(|line| !line.starts_with("For more information")).collect();
+    let said: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let told: Vec<&str> =
+        said.into_iter().filter(|line| !line.starts_with("For more information")).collect();
     format!("{}; see lb-threads --help", told.join("; ").trim_start_matches("error: "))
 }
 
@@ -343,14 +377,20 @@ mod tests {
 
     fn config(words: &[&str]) -> Result<Config, UsageError> {
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
-        Args::try_parse_from(words).map_err(|error| UsageError::bad(in_one_line(&error)))?.serve.into_config()
+        Args::try_parse_from(words)
+            .map_err(|error| UsageError::bad(in_one_line(&error)))?
+            .serve
+            .into_config()
     }
 
     #[test]
     fn backends_are_host_and_port_with_or_without_http() {
         for text in ["127.0.0.1:80", "http://127.0.0.1:80", "http://127.0.0.1:80/"] {
             let backend = parse_backend(text).unwrap();
-            assert_eq!((backend.name.as_str(), backend.address.to_string().as_str()), ("127.0.0.1:80", "127.0.0.1:80"));
+            assert_eq!(
+                (backend.name.as_str(), backend.address.to_string().as_str()),
+                ("127.0.0.1:80", "127.0.0.1:80")
+            );
         }
         assert_eq!(parse_backend("[::1]:80").unwrap().address.to_string(), "[::1]:80");
         for (bad, why) in [
@@ -373,16 +413,25 @@ mod tests {
 
     #[test]
     fn without_backends_the_three_python_servers_are_balanced() {
-        let names = |config: Config| config.backends.into_iter().map(|backend| backend.name).collect::<Vec<_>>();
+        let names = |config: Config| {
+            config.backends.into_iter().map(|backend| backend.name).collect::<Vec<_>>()
+        };
         assert_eq!(names(config(&["10"]).unwrap()), DEFAULT_BACKENDS);
-        assert_eq!(names(config(&["--port", "8081"]).unwrap()), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
+        assert_eq!(
+            names(config(&["--port", "8081"]).unwrap()),
+            ["127.0.0.1:8080", "127.0.0.1:8082"],
+            "not our own port"
+        );
     }
 
     #[test]
     fn the_period_has_a_floor() {
         assert_eq!(config(&["0.2"]).unwrap().health.period, SHORTEST_PERIOD);
         let health = config(&["1.5"]).unwrap().health;
-        assert_eq!((health.period, health.timeout), (Duration::from_millis(1500), Duration::from_millis(1500)));
+        assert_eq!(
+            (health.period, health.timeout),
+            (Duration::from_millis(1500), Duration::from_millis(1500))
+        );
         assert_eq!(config(&["30"]).unwrap().health.timeout, Duration::from_secs(2));
     }
 

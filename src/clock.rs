@@ -26,8 +26,10 @@ impl Clock {
         if is_new_second {
             let wall = SystemTime::now();
             self.date = httpdate::fmt_http_date(wall);
-            let into_second = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.date_until = self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
+            let into_second =
+                wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            self.date_until =
+                self.now + (Duration::from_secs(1) - Duration::from_nanos(u64::from(into_second)));
         }
         is_new_second
     }

@@ -1,7 +1,7 @@
 //! What the balancer was told to do: every setting with its default, and every limit, in one place.
 //!
-//! Plain values that were checked where they came in (`cli`); nothing here is read from the outside, and nothing changes after
-//! the start.
+//! Plain values that were checked where they came in (`cli`); nothing here is read from the
+//! outside, and nothing changes after the start.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,12 +23,13 @@ pub const TRAILER_BYTES: usize = 8 * 1024;
 pub const REPLAY_BYTES: usize = 64 * 1024;
 /// What one step moves before other ready connections get their turn, in bytes.
 pub const STEP_BYTES: usize = 256 * 1024;
-/// What is read and dropped after a connection's last response so that it is not lost to a reset, in bytes: more than most
-/// clients send before they look for a response.
+/// What is read and dropped after a connection's last response so that it is not lost to a reset,
+/// in bytes: more than most clients send before they look for a response.
 pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// The most connections of one worker that linger; beyond it the oldest is closed.
 pub const LINGERING: usize = 256;
-/// An answer of this size fits into any socket's buffers, in bytes: a longer one may still be on its way when it was sent.
+/// An answer of this size fits into any socket's buffers, in bytes: a longer one may still be on
+/// its way when it was sent.
 pub const BUFFERED_BYTES: u64 = 16 * 1024;
 /// The most fields in an answer's head.
 pub const ANSWER_HEAD_FIELDS: usize = 4096;
@@ -36,7 +37,8 @@ pub const ANSWER_HEAD_FIELDS: usize = 4096;
 pub const INTERIM_ANSWERS: u32 = 32;
 /// How long an idle connection waits for a request when the balancer stops: it may be on its way.
 pub const REQUEST_GRACE: Duration = Duration::from_secs(1);
-/// How long a connection that is to be rejected waits for its request, and for the rest of it, before it is told unasked.
+/// How long a connection that is to be rejected waits for its request, and for the rest of it,
+/// before it is told unasked.
 pub const REJECTION_GRACE: Duration = Duration::from_millis(400);
 /// The longest time for which an idle connection to a backend is kept, whatever the backend says.
 pub const LONGEST_BACKEND_IDLE: Duration = Duration::from_secs(60);
@@ -50,7 +52,8 @@ pub const BACKLOG: i32 = 4096;
 pub const ATTEMPTS: usize = 3;
 /// The most requests that wait for a place at a backend.
 pub const QUEUE: usize = 4096;
-/// A backend with this many connects in progress is passed over while another has fewer: it may be swallowing them.
+/// A backend with this many connects in progress is passed over while another has fewer: it may be
+/// swallowing them.
 pub const PENDING_CONNECTS: usize = 4;
 /// A body moves if at least this many bytes went through within the body timeout.
 pub const PROGRESS_BYTES: u64 = 1024;
@@ -72,8 +75,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The most client connections at once; beyond it 503.
     pub connections: usize,
-    /// The most connections beyond a limit that the workers hold, to respond to their requests with 503 or 429; those beyond these too
-    /// are rejected at once.
+    /// The most connections beyond a limit that the workers hold, to respond to their requests with
+    /// 503 or 429; those beyond these too are rejected at once.
     pub rejections: usize,
     /// The most pipes that one worker has in use for long bodies; beyond it they are copied.
     pub pipes_a_worker: usize,
@@ -103,7 +106,8 @@ pub struct HealthConfig {
     pub checks: bool,
     /// The path to ask for.
     pub path: String,
-    /// The most checks at once, each with a thread and a connection of its own; beyond them one waits for another's end.
+    /// The most checks at once, each with a thread and a connection of its own; beyond them one
+    /// waits for another's end.
     pub checkers: usize,
     /// The time between two checks of one backend.
     pub period: Duration,
@@ -126,7 +130,8 @@ pub enum Timeout {
     Queue,
     /// A connection to a backend.
     Connect,
-    /// The answer's head, from the request's last byte, over all attempts; or the 100 that a client waits for.
+    /// The answer's head, from the request's last byte, over all attempts; or the 100 that a client
+    /// waits for.
     FirstByte,
     /// Progress of a body, either way.
     Body,
@@ -166,7 +171,8 @@ pub struct Timeouts {
     pub linger: Duration,
     /// How long a connection lingers in all, however busily its client goes on sending.
     pub linger_in_all: Duration,
-    /// How long an unused backend connection is kept, unless the backend's `Keep-Alive: timeout` says otherwise.
+    /// How long an unused backend connection is kept, unless the backend's `Keep-Alive: timeout`
+    /// says otherwise.
     pub backend_idle: Duration,
     /// How long requests in flight may take to end when the balancer stops.
     pub drain: Duration,

@@ -1,7 +1,8 @@
 //! Why a request could not be served: one table of causes.
 //!
-//! Every failure has a side (who is at fault), a stage (what was being done), a word (`X-LB-Error`, logs, counters), the status
-//! that the client gets and a sentence that says what to look at. Status and wording are read from this table and nowhere else.
+//! Every failure has a side (who is at fault), a stage (what was being done), a word (`X-LB-Error`,
+//! logs, counters), the status that the client gets and a sentence that says what to look at.
+//! Status and wording are read from this table and nowhere else.
 
 use std::fmt;
 

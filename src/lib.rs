@@ -1,7 +1,9 @@
-//! `lb-threads`: a synchronous HTTP/1.1 load balancer. A fixed pool of threads, blocking sockets, no async runtime.
+//! `lb-threads`: a synchronous HTTP/1.1 load balancer. A fixed pool of threads, blocking sockets,
+//! no async runtime.
 //!
-//! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower ones:
-//! `clock config error metrics reason` → `net`, `wire` → `upstream` → `session` → `threads` → `server` → `cli`, `commands`.
+//! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower
+//! ones: `clock config error metrics reason` → `net`, `wire` → `upstream` → `session` → `threads` →
+//! `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

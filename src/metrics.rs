@@ -1,7 +1,7 @@
 //! What happened, in numbers: counters that one thread writes and any thread reads.
 //!
-//! Each worker owns one [`Counters`]; readers sum them. A counter has a single writer, so an increment is a plain load and a
-//! plain store: no locked instruction on the data path.
+//! Each worker owns one [`Counters`]; readers sum them. A counter has a single writer, so an
+//! increment is a plain load and a plain store: no locked instruction on the data path.
 
 use crate::error::Cause;
 use crate::reason::Reason;
@@ -96,7 +96,11 @@ pub struct Totals {
 impl Totals {
     /// Sums the counters of all workers.
     pub fn sum<'c>(workers: impl Iterator<Item = &'c Counters>) -> Self {
-        let mut totals = Self { causes: vec![0; Cause::ALL.len()], reasons: vec![0; Reason::ALL.len()], ..Self::default() };
+        let mut totals = Self {
+            causes: vec![0; Cause::ALL.len()],
+            reasons: vec![0; Reason::ALL.len()],
+            ..Self::default()
+        };
         for counters in workers {
             totals.connections += counters.connections.get();
             totals.requests += counters.requests.get();

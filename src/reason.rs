@@ -1,6 +1,7 @@
 //! How a client connection ended: one table of reasons.
 //!
-//! Every connection ends with exactly one of these. Its counter, its word in the log and its sentence come from this table.
+//! Every connection ends with exactly one of these. Its counter, its word in the log and its
+//! sentence come from this table.
 
 macro_rules! reasons {
     ($($name:ident, $level:ident, $word:literal, $sentence:literal;)*) => {

@@ -47,22 +47,40 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: the port is in use; end what listens there or choose another with --port")
+                write!(
+                    f,
+                    "cannot listen on {address}: the port is in use; end what listens there or choose another with --port"
+                )
             }
             Self::Listen(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "cannot listen on {address}: ports below 1024 need privileges; choose another with --port")
+                write!(
+                    f,
+                    "cannot listen on {address}: ports below 1024 need privileges; choose another with --port"
+                )
             }
             Self::Listen(address, error) if net::is_foreign_address(error) => {
-                write!(f, "cannot listen on {address}: this machine does not have that address; choose another with --host")
+                write!(
+                    f,
+                    "cannot listen on {address}: this machine does not have that address; choose another with --host"
+                )
             }
             Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {error}; choose another with --host and --port")
+                write!(
+                    f,
+                    "cannot listen on {address}: {error}; choose another with --host and --port"
+                )
             }
             Self::Loop(name) => {
-                write!(f, "backend {name} is the balancer itself: requests would go round for ever; name another with --backend")
+                write!(
+                    f,
+                    "backend {name} is the balancer itself: requests would go round for ever; name another with --backend"
+                )
             }
             Self::Resources(error) => {
-                write!(f, "cannot start: {error}; raise the limits of open files and processes (ulimit -n, -u)")
+                write!(
+                    f,
+                    "cannot start: {error}; raise the limits of open files and processes (ulimit -n, -u)"
+                )
             }
         }
     }
@@ -114,15 +132,20 @@ impl Server {
         server.start_workers().map_err(StartError::Resources)?;
         let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
         if server.config.health.checks {
-            server._health = Some(health_check::start(&server.cluster, &server.config.health).map_err(StartError::Resources)?);
+            server._health = Some(
+                health_check::start(&server.cluster, &server.config.health)
+                    .map_err(StartError::Resources)?,
+            );
         }
         drop(gate);
         Ok(server)
     }
 
     fn start_workers(&mut self) -> io::Result<()> {
-        self.client_limit = self.config.connections_a_client.map(|limit| Arc::new(ClientLimit::new(limit)));
-        let counters: Vec<Arc<Counters>> = (0..self.config.workers).map(|_| Arc::default()).collect();
+        self.client_limit =
+            self.config.connections_a_client.map(|limit| Arc::new(ClientLimit::new(limit)));
+        let counters: Vec<Arc<Counters>> =
+            (0..self.config.workers).map(|_| Arc::default()).collect();
         let shared = Shared {
             config: Arc::clone(&self.config),
             cluster: Arc::clone(&self.cluster),
@@ -131,7 +154,9 @@ impl Server {
         };
         for (number, counters) in counters.into_iter().enumerate() {
             let (worker, handle) = Worker::new(shared.clone(), counters)?;
-            let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || worker.run())?;
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.run())?;
             self.workers.push((handle, Some(thread)));
         }
         Ok(())
@@ -175,12 +200,17 @@ impl Server {
     /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.turned_away_in_all())))
+        Totals::sum(workers.chain(
+            self.listeners.iter().flat_map(|(listener, _)| listener.counters.turned_away_in_all()),
+        ))
     }
 
     /// Failed accepts so far.
     pub fn accept_errors(&self) -> u64 {
-        self.listeners.iter().map(|(listener, _)| listener.counters.accept_errors.load(Relaxed)).sum()
+        self.listeners
+            .iter()
+            .map(|(listener, _)| listener.counters.accept_errors.load(Relaxed))
+            .sum()
     }
 
     /// Client connections open now.
@@ -188,7 +218,8 @@ impl Server {
         self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
     }
 
-    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if there is one.
+    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if
+    /// there is one.
     pub fn begin_drain(&mut self, timeout: Option<Duration>) {
         self.stop = None;
         for (listener, _) in &self.listeners {
@@ -223,36 +254,45 @@ impl Drop for Server {
     }
 }
 
-/// Limits connections and pipes to what the limit of open files allows. What rejected connections may take is little and fixed:
-/// they must never take what service needs.
+/// Limits connections and pipes to what the limit of open files allows. What rejected connections
+/// may take is little and fixed: they must never take what service needs.
 fn share_out_files(config: &mut Config) {
     let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
     let share = files / SHARE_OF_FILES;
     config.pipes_a_worker = config.pipes_a_worker.min(share / 2 / config.workers.max(1));
     config.rejections = config.rejections.min(share.max(1));
     let for_workers = (FILES_A_WORKER + 2 * config.pipes_a_worker) * config.workers;
-    let for_rejections = config.rejections + (1 + config::SHED.min(config.rejections)) * config.listen.len();
+    let for_rejections =
+        config.rejections + (1 + config::SHED.min(config.rejections)) * config.listen.len();
     config.health.checkers = config.health.checkers.min((files / SHARE_OF_CHECKS).max(1));
     let for_checks = config.backends.len().min(config.health.checkers);
     let for_others = OTHER_FILES + for_workers + for_rejections + for_checks;
     let for_connections = files.saturating_sub(for_others) / FILES_A_CONNECTION;
     if for_connections < config.connections {
         config.connections = for_connections.max(1);
-        log::info!("serving at most {} connections at once: the limit of open files is {files}", config.connections);
+        log::info!(
+            "serving at most {} connections at once: the limit of open files is {files}",
+            config.connections
+        );
     }
 }
 
-/// Listens on every address. One of several that this machine does not have is passed over: `localhost` names `::1` also where
-/// there is no IPv6. If any port will do, all get the same one.
+/// Listens on every address. One of several that this machine does not have is passed over:
+/// `localhost` names `::1` also where there is no IPv6. If any port will do, all get the same one.
 fn open_listeners(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let (mut sockets, mut addresses) = (Vec::new(), Vec::<SocketAddr>::new());
     let mut missing = None;
     for address in &config.listen {
-        let port = if address.port() == 0 { addresses.first().map_or(0, SocketAddr::port) } else { address.port() };
+        let port = if address.port() == 0 {
+            addresses.first().map_or(0, SocketAddr::port)
+        } else {
+            address.port()
+        };
         let address = SocketAddr::new(address.ip(), port);
         match net::listen(address) {
             Ok(socket) => {
-                addresses.push(socket.local_addr().map_err(|error| StartError::Listen(address, error))?);
+                addresses
+                    .push(socket.local_addr().map_err(|error| StartError::Listen(address, error))?);
                 sockets.push(socket);
             }
             Err(error) if net::is_foreign_address(&error) => {
@@ -273,18 +313,26 @@ fn refuse_loops(config: &Config, listening: &[SocketAddr]) -> Result<(), StartEr
     // Connecting to 0.0.0.0 or [::] ends at this machine, as loopback does.
     let is_here = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || is_own_address(ip);
     let reaches = |address: SocketAddr, ours: &SocketAddr| {
-        let is_same = ours.ip() == address.ip() || address.ip().is_unspecified() && ours.ip().is_loopback();
-        ours.port() == address.port() && (is_same || ours.ip().is_unspecified() && is_here(address.ip()))
+        let is_same =
+            ours.ip() == address.ip() || address.ip().is_unspecified() && ours.ip().is_loopback();
+        ours.port() == address.port()
+            && (is_same || ours.ip().is_unspecified() && is_here(address.ip()))
     };
-    match config.backends.iter().find(|backend| listening.iter().any(|ours| reaches(backend.address, ours))) {
+    match config
+        .backends
+        .iter()
+        .find(|backend| listening.iter().any(|ours| reaches(backend.address, ours)))
+    {
         Some(backend) => Err(StartError::Loop(backend.name.clone())),
         None => Ok(()),
     }
 }
 
-/// Whether this machine has the address: the way to an own address has that address as its source. Nothing is sent.
+/// Whether this machine has the address: the way to an own address has that address as its source.
+/// Nothing is sent.
 fn is_own_address(ip: IpAddr) -> bool {
-    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let source = UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect((ip, 9))?;
         socket.local_addr()

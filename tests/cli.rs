@@ -1,4 +1,5 @@
-//! The command line as people meet it: what is wrong is one line that helps, and what is right does what it says.
+//! The command line as people meet it: what is wrong is one line that helps, and what is right does
+//! what it says.
 
 mod demo;
 mod python;
@@ -8,13 +9,21 @@ use crate::support::program::{self, Ended, Program};
 use crate::support::{Origin, refused_address};
 use std::net::{TcpListener, UdpSocket};
 
-/// The one line that says why it ended. The lines of the log around it start with a time in brackets.
+/// The one line that says why it ended. The lines of the log around it start with a time in
+/// brackets.
 #[track_caller]
 fn complaint(ended: &Ended) -> String {
-    let (complaints, others): (Vec<&str>, Vec<&str>) = ended.stderr.lines().partition(|line| line.starts_with("lb-threads: "));
+    let (complaints, others): (Vec<&str>, Vec<&str>) =
+        ended.stderr.lines().partition(|line| line.starts_with("lb-threads: "));
     assert_eq!(complaints.len(), 1, "one line that says why: {ended:?}");
-    assert!(others.iter().all(|line| line.starts_with('[')), "nothing else but log lines: {ended:?}");
-    assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains("RUST_BACKTRACE"), "no panic: {ended:?}");
+    assert!(
+        others.iter().all(|line| line.starts_with('[')),
+        "nothing else but log lines: {ended:?}"
+    );
+    assert!(
+        !ended.stderr.contains("panicked") && !ended.stderr.contains("RUST_BACKTRACE"),
+        "no panic: {ended:?}"
+    );
     assert_eq!(ended.stdout, "", "standard output is for what was asked for");
     complaints[0].to_owned()
 }
@@ -57,7 +66,11 @@ fn a_command_line_that_means_nothing_is_refused_in_one_line_with_exit_code_two()
 
 #[test]
 fn an_environment_that_means_nothing_is_refused_in_one_line_with_exit_code_two() {
-    let rows = [("BACKEND_SERVERS", "127.0.0.1:1,nonsense", "nonsense"), ("PORT", "abc", "abc"), ("LOGLEVEL", "LOUD", "LOUD")];
+    let rows = [
+        ("BACKEND_SERVERS", "127.0.0.1:1,nonsense", "nonsense"),
+        ("PORT", "abc", "abc"),
+        ("LOGLEVEL", "LOUD", "LOUD"),
+    ];
     for (name, value, said) in rows {
         let mut command = program::command(["10"]);
         command.env(name, value);
@@ -73,12 +86,22 @@ fn a_port_that_is_in_use_is_named_with_exit_code_one() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
     let backend = refused_address().to_string();
-    for words in [&["--port", &port, "-b", &backend][..], &["backend", "--port", &port], &["demo", "--port", &port]] {
+    for words in [
+        &["--port", &port, "-b", &backend][..],
+        &["backend", "--port", &port],
+        &["demo", "--port", &port],
+    ] {
         let ended = program::run(words);
         assert_eq!(ended.code, Some(1), "{words:?}: {ended:?}");
         let complaint = complaint(&ended);
-        assert!(complaint.contains(&format!("127.0.0.1:{port}")), "it names the address: {complaint}");
-        assert!(complaint.contains("in use") && complaint.contains("--port"), "it says what to do: {complaint}");
+        assert!(
+            complaint.contains(&format!("127.0.0.1:{port}")),
+            "it names the address: {complaint}"
+        );
+        assert!(
+            complaint.contains("in use") && complaint.contains("--port"),
+            "it says what to do: {complaint}"
+        );
     }
     let ended = program::run(["--port", &port, "-b", &backend, "--log-level", "off"]);
     assert_eq!(ended.stderr, complaint(&ended) + "\n", "with the log off there is nothing else");
@@ -89,7 +112,9 @@ fn an_error_at_the_start_is_the_last_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
     let backend = refused_address().to_string();
-    for (words, count) in [(&["--port", &port, "-b", &backend][..], 20), (&["demo", "--port", &port], 4)] {
+    for (words, count) in
+        [(&["--port", &port, "-b", &backend][..], 20), (&["demo", "--port", &port], 4)]
+    {
         let starts: Vec<Program> = (0..count)
             .map(|_| {
                 let mut command = program::command(words);
@@ -130,16 +155,28 @@ fn a_backend_that_is_the_balancer_itself_is_refused_however_it_is_written() {
         ("0.0.0.0", "127.0.0.2".to_owned()),
         ("0.0.0.0", "0.0.0.0".to_owned()),
     ];
-    // A machine with a network has an address to the outside: the one that a socket gets (nothing is sent for that).
-    let outside =
-        UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.200:9").and_then(|()| socket.local_addr()));
+    // A machine with a network has an address to the outside: the one that a socket gets (nothing
+    // is sent for that).
+    let outside = UdpSocket::bind("0.0.0.0:0")
+        .and_then(|socket| socket.connect("192.0.2.200:9").and_then(|()| socket.local_addr()));
     rows.extend(outside.ok().map(|own| ("0.0.0.0", own.ip().to_string())));
     for (host, backend) in rows {
         let port = refused_address().port().to_string();
-        let ended = program::run(["--host", host, "--port", &port, "-b", &format!("{backend}:{port}"), "--no-health-checks"]);
+        let ended = program::run([
+            "--host",
+            host,
+            "--port",
+            &port,
+            "-b",
+            &format!("{backend}:{port}"),
+            "--no-health-checks",
+        ]);
         assert_eq!(ended.code, Some(1), "--host {host} -b {backend}: {ended:?}");
         let complaint = complaint(&ended);
-        assert!(complaint.contains("the balancer itself"), "--host {host} -b {backend}: {complaint}");
+        assert!(
+            complaint.contains("the balancer itself"),
+            "--host {host} -b {backend}: {complaint}"
+        );
     }
 }
 
@@ -149,7 +186,10 @@ fn a_period_below_a_second_is_raised_with_a_warning() {
     let balancer = Program::balancer(&[origin.address()], &["0.2"]);
     balancer.until_it_says("listening on");
     let log = balancer.log();
-    let warning = log.lines().find(|line| line.contains("WARN")).unwrap_or_else(|| panic!("no warning: {log}"));
+    let warning = log
+        .lines()
+        .find(|line| line.contains("WARN"))
+        .unwrap_or_else(|| panic!("no warning: {log}"));
     assert!(warning.contains("200ms") && warning.contains("using 1s"), "{warning}");
     assert!(log.contains("every 1s"), "{log}");
 }
@@ -173,8 +213,13 @@ fn help_shows_every_default_and_examples() {
             "[default: 30s]",
             "[default: 1h]",
         ];
-        for shown in defaults.iter().chain(&["[env: BACKEND_SERVERS", "[env: HOST", "[env: PORT", "[env: LOGLEVEL", "Examples:"])
-        {
+        for shown in defaults.iter().chain(&[
+            "[env: BACKEND_SERVERS",
+            "[env: HOST",
+            "[env: PORT",
+            "[env: LOGLEVEL",
+            "Examples:",
+        ]) {
             assert!(help.contains(shown), "{word} does not show {shown}: {}", ended.stdout);
         }
         assert!(help.contains("lb-threads demo"), "the one-command start is an example");
@@ -189,7 +234,8 @@ fn help_shows_every_default_and_examples() {
 fn every_example_of_the_help_is_a_command_line_that_is_understood() {
     let help = program::run(["--help"]).stdout;
     let (_, examples) = help.split_once("Examples:").expect("there are examples");
-    let lines: Vec<&str> = examples.lines().map(str::trim).filter(|line| line.contains("lb-threads")).collect();
+    let lines: Vec<&str> =
+        examples.lines().map(str::trim).filter(|line| line.contains("lb-threads")).collect();
     assert!(lines.len() >= 4, "{help}");
     for line in lines {
         let example = line.split("  ").next().unwrap_or(line);

@@ -1,4 +1,5 @@
-//! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and the exit code tells the truth.
+//! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and
+//! the exit code tells the truth.
 
 mod under_load;
 
@@ -105,8 +106,13 @@ fn a_drain_closes_idle_backend_connections_while_a_request_is_still_in_flight() 
 fn bodies_on_their_way_are_finished_by_a_drain() {
     let gate = Gate::new();
     let head = Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
-    let origin =
-        Origin::start([Step::ReadHead, head, Step::ReadBody, Step::WaitFor(gate.clone()), Step::send("2\r\nde\r\n0\r\n\r\n")]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        head,
+        Step::ReadBody,
+        Step::WaitFor(gate.clone()),
+        Step::send("2\r\nde\r\n0\r\n\r\n"),
+    ]);
     let mut lb = balancer(&origin);
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n123");
@@ -190,7 +196,8 @@ fn int_and_term_let_the_process_finish_what_is_in_flight() {
 #[test]
 fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
     let (int, term, quit) = (Signal::INT, Signal::TERM, Signal::QUIT);
-    for signals in [[int, int], [term, term], [term, int], [quit, term], [term, quit], [quit, quit]] {
+    for signals in [[int, int], [term, term], [term, int], [quit, term], [term, quit], [quit, quit]]
+    {
         let gate = Gate::new();
         let origin = slow(&gate);
         let mut program = Program::balancer(&[origin.address()], &[]);
@@ -254,7 +261,8 @@ fn a_request_that_comes_just_after_the_stop_on_a_kept_connection_is_served_and_t
     until("it does not listen any more", || refuses(lb.address()));
     let response = kept.get("/");
     assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
-    // Whatever the client sends before it has seen the close must not destroy what it has not read yet.
+    // Whatever the client sends before it has seen the close must not destroy what it has not read
+    // yet.
     let too_late = "GET /too-late HTTP/1.1\r\nHost: x\r\n\r\n";
     stays("it lingers: no reset", Duration::from_millis(200), || kept.try_send(too_late).is_ok());
     assert!(kept.at_end());
@@ -272,7 +280,11 @@ fn an_idle_connection_is_closed_a_second_after_the_stop() {
     let start = Instant::now();
     lb.begin_drain(6 * LONG);
     assert!(kept.at_end());
-    assert!(start.elapsed() >= Duration::from_millis(900), "a request may be on its way: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "a request may be on its way: {:?}",
+        start.elapsed()
+    );
     assert_eq!(lb.wait_for_end(), Drained::Clean);
 }
 

@@ -1,13 +1,17 @@
-//! Health: when a backend goes out and comes back by its checks, what counts as healthy, and what people are told.
+//! Health: when a backend goes out and comes back by its checks, what counts as healthy, and what
+//! people are told.
 
 use crate::support::program::{Program, balancer_words, command_with_descriptors};
-use crate::support::{Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until};
+use crate::support::{
+    Client, Health, Lb, Origin, Script, Step, config, exchange, get, refused_address, stays, until,
+};
 use lb_threads::error::Cause;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A short one, where the length does not matter: what is due after a second is then due after a period.
+/// A short one, where the length does not matter: what is due after a second is then due after a
+/// period.
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// How long it takes until so many backends are up.
@@ -34,7 +38,8 @@ fn without_traffic_a_dead_backend_is_out_within_period_plus_two_seconds_and_come
 
 #[test]
 fn a_hanging_check_times_out_and_delays_nobody_elses_flip() {
-    let (hangs, dies, stays_up) = (Origin::named("hangs"), Origin::named("dies"), Origin::named("stays"));
+    let (hangs, dies, stays_up) =
+        (Origin::named("hangs"), Origin::named("dies"), Origin::named("stays"));
     let lb = Lb::with(&[&hangs, &dies, &stays_up], |config| {
         config.health.period = PERIOD;
         config.health.timeout = 5 * SECOND;
@@ -63,7 +68,10 @@ fn a_hanging_backend_is_out_within_period_plus_one_second_plus_two_timeouts() {
     lb.wait_for_up(2);
     hangs.set_health(Health::Hang);
     let out_after = time_until_up(&lb, 1);
-    assert!(out_after >= timeout && out_after <= PERIOD + 2 * SECOND + 2 * timeout, "{out_after:?}");
+    assert!(
+        out_after >= timeout && out_after <= PERIOD + 2 * SECOND + 2 * timeout,
+        "{out_after:?}"
+    );
     hangs.set_health(Health::Healthy);
     let back_after = time_until_up(&lb, 2);
     assert!(back_after <= 2 * SECOND + timeout, "{back_after:?}");
@@ -71,8 +79,10 @@ fn a_hanging_backend_is_out_within_period_plus_one_second_plus_two_timeouts() {
 
 /// Addresses that take connections, and never respond.
 fn silent(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let addresses =
+        listeners.iter().map(|listener| listener.local_addr().expect("it is bound")).collect();
     (listeners, addresses)
 }
 
@@ -129,8 +139,16 @@ fn checks_that_hang_take_no_more_descriptors_than_their_share() {
     let balancer = Program::start(command_with_descriptors(128, words));
     let address = balancer.address();
     until("the good one serves", || get(address, "/").status == 200);
-    assert!(balancer.descriptors().len() < 128 / 2, "a quarter for checks: {}", balancer.descriptors().len());
-    assert!(!balancer.log().contains("cannot check"), "each check has a descriptor: {}", balancer.log());
+    assert!(
+        balancer.descriptors().len() < 128 / 2,
+        "a quarter for checks: {}",
+        balancer.descriptors().len()
+    );
+    assert!(
+        !balancer.log().contains("cannot check"),
+        "each check has a descriptor: {}",
+        balancer.log()
+    );
 }
 
 #[test]
@@ -179,10 +197,15 @@ fn a_balancer_without_backends_starts_at_once() {
 fn every_2xx_and_3xx_is_healthy_and_nothing_else_is() {
     let healthy = [200, 204, 299, 301, 302, 304, 308, 399];
     let ill = [400, 401, 403, 404, 429, 500, 503];
-    let origins: Vec<Origin> =
-        healthy.iter().chain(&ill).map(|status| Origin::named("any").health(Health::Status(*status))).collect();
+    let origins: Vec<Origin> = healthy
+        .iter()
+        .chain(&ill)
+        .map(|status| Origin::named("any").health(Health::Status(*status)))
+        .collect();
     let lb = Lb::over(&origins.iter().collect::<Vec<_>>());
-    for (standing, status) in lb.server().cluster().standings().iter().zip(healthy.iter().chain(&ill)) {
+    for (standing, status) in
+        lb.server().cluster().standings().iter().zip(healthy.iter().chain(&ill))
+    {
         assert_eq!(standing.is_up, healthy.contains(status), "{status}");
     }
 }
@@ -192,7 +215,8 @@ fn a_redirect_is_healthy_and_not_followed() {
     let elsewhere = Origin::named("elsewhere");
     let redirect = |status: u16| {
         let location = format!("http://{}/health", elsewhere.address());
-        let answer = format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let answer =
+            format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         Origin::named("redirects").health(Health::Raw(answer.into_bytes()))
     };
     let origins = [301, 302, 303, 307, 308].map(redirect);
@@ -213,14 +237,18 @@ fn a_check_that_is_not_http_or_not_whole_has_failed() {
         raw(b"HTTP/1.0 200 OK\r\n\r\nan old one is as good as any"),
     ];
     let lb = Lb::over(&origins.each_ref());
-    let up: Vec<bool> = lb.server().cluster().standings().iter().map(|standing| standing.is_up).collect();
+    let up: Vec<bool> =
+        lb.server().cluster().standings().iter().map(|standing| standing.is_up).collect();
     assert_eq!(up, [false, false, false, true, true], "the size of the page is nobody's business");
 }
 
 #[test]
 fn a_check_names_its_host_and_path_and_ignores_a_proxy_in_the_environment() {
     let origin = Origin::start(Script::named("one")).health(Health::Scripted);
-    let mut command = crate::support::program::command(balancer_words(&[origin.address()], &["--health-path", "/ready?full=1"]));
+    let mut command = crate::support::program::command(balancer_words(
+        &[origin.address()],
+        &["--health-path", "/ready?full=1"],
+    ));
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env(name, format!("http://{}", refused_address()));
     }
@@ -243,7 +271,10 @@ fn a_backend_without_a_health_page_is_explained_when_it_goes_down() {
     balancer.until_it_says(HINT_404);
     let log = balancer.log();
     let flip = log.lines().find(|line| line.contains(HINT_404)).expect("it was said");
-    assert!(flip.contains(&format!("backend {} down after 2 failure(s)", origin.address())), "{flip}");
+    assert!(
+        flip.contains(&format!("backend {} down after 2 failure(s)", origin.address())),
+        "{flip}"
+    );
     origin.set_health(Health::Healthy);
     balancer.until_it_says(&format!("backend {} up: GET /health answered 200", origin.address()));
 }
@@ -274,9 +305,15 @@ fn while_no_backend_is_up_a_503_says_so_and_the_connection_stays() {
     for target in ["/first", "/second"] {
         let response = client.get(target);
         assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("no_backend")));
-        assert_eq!((response.header("Retry-After"), response.header("Server")), (Some("1"), Some("lb-threads")));
+        assert_eq!(
+            (response.header("Retry-After"), response.header("Server")),
+            (Some("1"), Some("lb-threads"))
+        );
         assert!(response.header("Date").is_some_and(|date| date.ends_with(" GMT")));
-        assert!(!response.says_close() && response.text().contains("no backend is healthy"), "{response:?}");
+        assert!(
+            !response.says_close() && response.text().contains("no backend is healthy"),
+            "{response:?}"
+        );
     }
     let head = client.exchange("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!((head.status, head.body.len()), (503, 0));
@@ -289,14 +326,25 @@ fn while_no_backend_is_up_a_503_says_so_and_the_connection_stays() {
 fn who_accepts_json_gets_the_503_as_json() {
     let lb = Lb::start(config(&[refused_address()]));
     for accept in ["application/json", "text/html;q=0.5, application/json", "Application/JSON"] {
-        let response = exchange(lb.address(), format!("GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"));
+        let response = exchange(
+            lb.address(),
+            format!("GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"),
+        );
         assert_eq!(response.header("Content-Type"), Some("application/json"), "{accept}");
         let body: serde_json::Value = serde_json::from_slice(&response.body).expect("it is JSON");
         assert_eq!((&body["status"], &body["error"]), (&503.into(), &"no_backend".into()));
-        assert!(body["message"].as_str().is_some_and(|message| message.contains("no backend is healthy")), "{body}");
+        assert!(
+            body["message"]
+                .as_str()
+                .is_some_and(|message| message.contains("no backend is healthy")),
+            "{body}"
+        );
     }
     for accept in ["text/html", "*/*", "application/jsonp"] {
-        let response = exchange(lb.address(), format!("GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"));
+        let response = exchange(
+            lb.address(),
+            format!("GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"),
+        );
         assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"), "{accept}");
     }
 }
@@ -322,7 +370,11 @@ fn failing_requests_never_take_the_last_backend_out() {
     let lb = Lb::with(&[&one, &two], |config| config.health.period = 10 * SECOND);
     lb.wait_for_up(2);
     for answer in statuses(lb.address(), 30) {
-        assert_eq!(answer, (502, Some("backend_closed".to_owned())), "the truth, rather than `no backend`");
+        assert_eq!(
+            answer,
+            (502, Some("backend_closed".to_owned())),
+            "the truth, rather than `no backend`"
+        );
     }
     assert_eq!(lb.up(), 2, "if failed requests would take all out, all serve");
 }
@@ -345,12 +397,16 @@ fn five_requests_in_a_row_that_are_not_answered_take_a_backend_out_until_a_check
     assert!(bad.count() == 5 || start.elapsed() >= SECOND, "it is left alone");
     lb.wait_for_up(2);
     let back_after = start.elapsed();
-    assert!(back_after >= SECOND / 2 && back_after <= 6 * SECOND, "a check comes soon, whatever the period: {back_after:?}");
+    assert!(
+        back_after >= SECOND / 2 && back_after <= 6 * SECOND,
+        "a check comes soon, whatever the period: {back_after:?}"
+    );
 }
 
 #[test]
 fn a_backend_that_answers_errors_is_not_taken_out_by_them() {
-    let (errors, other) = (Origin::serve(|_, reply| reply.answer(500, &[], "it failed")), Origin::named("other"));
+    let (errors, other) =
+        (Origin::serve(|_, reply| reply.answer(500, &[], "it failed")), Origin::named("other"));
     let lb = Lb::over(&[&errors, &other]);
     for answer in statuses(lb.address(), 40).chunks(2) {
         let codes: Vec<u16> = answer.iter().map(|(status, _)| *status).collect();
@@ -361,7 +417,10 @@ fn a_backend_that_answers_errors_is_not_taken_out_by_them() {
 
 #[test]
 fn slowness_never_takes_a_backend_out() {
-    let (slow, other) = (Origin::start([Step::ReadRequest, Step::Hang]), Origin::start([Step::ReadRequest, Step::Hang]));
+    let (slow, other) = (
+        Origin::start([Step::ReadRequest, Step::Hang]),
+        Origin::start([Step::ReadRequest, Step::Hang]),
+    );
     let lb = Lb::with(&[&slow, &other], |config| {
         config.timeouts.first_byte = Duration::from_millis(20);
         config.health.period = 10 * SECOND;

@@ -1,4 +1,5 @@
-//! What the balancer's memory is while requests are held, and after they are gone: seen from outside, in `/proc`.
+//! What the balancer's memory is while requests are held, and after they are gone: seen from
+//! outside, in `/proc`.
 
 use crate::support::program::Program;
 use crate::support::{Client, Gate, Origin, PATIENCE, until};
@@ -11,7 +12,8 @@ const FEW: usize = 20;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// A backend that holds the requests for `/0`, `/1` and so on until their gate opens, and how many it has read to their ends.
+/// A backend that holds the requests for `/0`, `/1` and so on until their gate opens, and how many
+/// it has read to their ends.
 fn holding(gates: &[Gate]) -> (Origin, Arc<AtomicUsize>) {
     let (gates, count) = (gates.to_vec(), Arc::<AtomicUsize>::default());
     let read = Arc::clone(&count);
@@ -25,10 +27,12 @@ fn holding(gates: &[Gate]) -> (Origin, Arc<AtomicUsize>) {
     (origin, count)
 }
 
-/// So many clients send a POST each, on new connections and a few at a time; `held` is run when the backend has read them.
+/// So many clients send a POST each, on new connections and a few at a time; `held` is run when the
+/// backend has read them.
 fn hold(count: usize, round: usize, balancer: &Program, read: &AtomicUsize, held: impl FnOnce()) {
     let (address, before) = (balancer.address(), read.load(Ordering::Relaxed));
-    let mut request = format!("POST /{round} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n").into_bytes();
+    let mut request =
+        format!("POST /{round} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n").into_bytes();
     request.resize(request.len() + BODY, b'x');
     let mut clients = Vec::new();
     while clients.len() < count {
@@ -37,7 +41,9 @@ fn hold(count: usize, round: usize, balancer: &Program, read: &AtomicUsize, held
             client.send(&request);
             clients.push(client);
         }
-        until("the backend has read these", || read.load(Ordering::Relaxed) == before + clients.len());
+        until("the backend has read these", || {
+            read.load(Ordering::Relaxed) == before + clients.len()
+        });
     }
     held();
     for mut client in clients {

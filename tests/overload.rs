@@ -1,4 +1,5 @@
-//! Too much of everything: connections beyond the limit, no descriptors left, garbage by the thousand.
+//! Too much of everything: connections beyond the limit, no descriptors left, garbage by the
+//! thousand.
 
 mod descriptors;
 
@@ -40,7 +41,9 @@ fn connections_beyond_the_limit_are_told_so_and_closed() {
         let response = extra.get("/");
         assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")));
         assert_eq!(response.header("Retry-After"), Some("1"));
-        assert!(response.header("Date").is_some() && response.header("Server") == Some("lb-threads"));
+        assert!(
+            response.header("Date").is_some() && response.header("Server") == Some("lb-threads")
+        );
         assert!(response.says_close() && extra.at_end(), "{response:?}");
         drop(extra);
         lb.wait_for_closed(Reason::Overload, number);
@@ -74,15 +77,25 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
     // 20 more wait for their requests; those beyond them are told at once, unasked.
     let mut extra: Vec<Client> = (0..100).map(|_| lb.connect()).collect();
     let last = extra.last_mut().expect("there are many").read_head();
-    assert_eq!((last.status, last.header("X-LB-Error"), last.says_close()), (503, Some("overload"), true));
+    assert_eq!(
+        (last.status, last.header("X-LB-Error"), last.says_close()),
+        (503, Some("overload"), true)
+    );
     assert!(last.header("Date").is_some() && last.header("Retry-After").is_some(), "{last:?}");
     until("the limit holds", || lb.server().open_connections() == 24);
     assert_eq!(extra[0].get("/").status, 503);
     drop((extra, clients));
     until("all are gone", || lb.server().open_connections() == 0);
     let totals = lb.totals();
-    assert_eq!((totals.connections, totals.closed_in_all()), (104, 104), "each has a reason, those turned away as well");
-    assert!(totals.closed(Reason::Overload) >= 80 && totals.failed(Cause::Overload) >= 80, "{totals:?}");
+    assert_eq!(
+        (totals.connections, totals.closed_in_all()),
+        (104, 104),
+        "each has a reason, those turned away as well"
+    );
+    assert!(
+        totals.closed(Reason::Overload) >= 80 && totals.failed(Cause::Overload) >= 80,
+        "{totals:?}"
+    );
     assert_eq!(get(lb.address(), "/").text(), "hello");
 }
 
@@ -118,7 +131,8 @@ fn a_connection_beyond_the_limit_that_says_nothing_is_told_soon() {
     lb.wait_for_closed(Reason::Overload, 1);
 }
 
-/// Sends garbage on so many short connections: some are closed at once, some are read to their end, some are reset.
+/// Sends garbage on so many short connections: some are closed at once, some are read to their end,
+/// some are reset.
 fn send_garbage(address: SocketAddr, connections: u64, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     for number in 0..connections {
@@ -126,7 +140,9 @@ fn send_garbage(address: SocketAddr, connections: u64, seed: u64) {
         let mut bytes: Vec<u8> = (0..rng.usize(0..400)).map(|_| rng.u8(..)).collect();
         match number % 4 {
             0 => bytes.splice(0..0, *b"GET / HTTP/1.1\r\n").for_each(drop),
-            1 => bytes.splice(0..0, *b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n").for_each(drop),
+            1 => bytes
+                .splice(0..0, *b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n")
+                .for_each(drop),
             _ => {}
         }
         // The balancer may close first: then it has seen enough.
@@ -135,10 +151,13 @@ fn send_garbage(address: SocketAddr, connections: u64, seed: u64) {
             0 => {}
             1 => {
                 let _ = stream.shutdown(Shutdown::Write);
-                stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes a timeout");
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(5)))
+                    .expect("a socket takes a timeout");
                 let _ = stream.read_to_end(&mut Vec::new());
             }
-            _ => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("a socket takes SO_LINGER"),
+            _ => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))
+                .expect("a socket takes SO_LINGER"),
         }
     }
 }
@@ -161,7 +180,11 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
     until("all were taken over", || lb.totals().connections == 2_000);
     until("no connection is left", || lb.server().open_connections() == 0);
     let totals = lb.totals();
-    assert_eq!((totals.connections, totals.closed_in_all()), (2_000, 2_000), "each has ended, for one reason");
+    assert_eq!(
+        (totals.connections, totals.closed_in_all()),
+        (2_000, 2_000),
+        "each has ended, for one reason"
+    );
     assert_eq!(totals.closed(Reason::Panicked), 0);
     assert!(totals.closed(Reason::Refused) > 100, "much of it was refused");
     assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
@@ -171,7 +194,8 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
 #[test]
 fn two_thousand_short_connections_of_garbage_leave_no_descriptor_open() {
     let origin = Origin::answering("hello");
-    let program = Program::balancer(&[origin.address()], &["--no-health-checks", "--log-level", "info"]);
+    let program =
+        Program::balancer(&[origin.address()], &["--no-health-checks", "--log-level", "info"]);
     let address = program.address();
     get(address, "/").expect_status(200);
     until("its backend connections are idle or gone", || origin.open_connections() <= 1);

@@ -1,4 +1,5 @@
-//! A bug in the balancer, played by a log that panics: it costs the connection whose step it is, and nothing else.
+//! A bug in the balancer, played by a log that panics: it costs the connection whose step it is,
+//! and nothing else.
 
 use crate::support::{Client, Gate, Lb, Next, Origin, Script, Step, get, until};
 use lb_threads::config::{BackendAddress, Config};
@@ -8,7 +9,8 @@ use std::sync::Once;
 
 /// Whoever logs this path panics.
 const PATH: &str = "/panic-in-a-step";
-/// Whoever logs a bad answer of a backend of this name panics, while the connection to that backend is in use.
+/// Whoever logs a bad answer of a backend of this name panics, while the connection to that backend
+/// is in use.
 const BACKEND: &str = "panic-in-a-step";
 
 /// Throws everything away, and panics when it is told to.
@@ -21,7 +23,8 @@ impl Log for Trap {
 
     fn log(&self, record: &Record<'_>) {
         let line = record.args().to_string();
-        let is_marked = line.contains(PATH) || line.starts_with(&format!("bad answer from backend {BACKEND}"));
+        let is_marked =
+            line.contains(PATH) || line.starts_with(&format!("bad answer from backend {BACKEND}"));
         assert!(!is_marked, "{PATH}");
     }
 
@@ -90,30 +93,48 @@ fn many_panics_leak_nothing_and_the_backend_stays_up() {
         get(lb.address(), "/").expect_status(200);
     }
     assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
-    assert!(origin.open_connections() <= 1, "one kept connection serves one client at a time: {}", origin.story());
+    assert!(
+        origin.open_connections() <= 1,
+        "one kept connection serves one client at a time: {}",
+        origin.story()
+    );
     assert_eq!(lb.up(), 1);
     until("nothing is left of them", || lb.server().open_connections() == 0);
 }
 
 #[test]
 fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
-    // Half of its answer is on the way when the step panics: the connection must never serve anybody else.
+    // Half of its answer is on the way when the step panics: the connection must never serve
+    // anybody else.
     let gate = Gate::new();
-    let bad =
-        [Step::ReadRequest, Step::send("NOT HTTP\r\n\r\n"), Step::WaitFor(gate.clone()), Step::send("the rest"), Step::Hang];
+    let bad = [
+        Step::ReadRequest,
+        Step::send("NOT HTTP\r\n\r\n"),
+        Step::WaitFor(gate.clone()),
+        Step::send("the rest"),
+        Step::Hang,
+    ];
     let origin = Origin::start(Script::sequence([Script::steps(bad), Script::named("one")]));
     let lb = balancer(&origin, |config| {
-        config.backends = vec![BackendAddress { name: format!("{BACKEND}:80"), address: origin.address() }];
+        config.backends =
+            vec![BackendAddress { name: format!("{BACKEND}:80"), address: origin.address() }];
     });
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no half answer");
     lb.wait_for_closed(Reason::Panicked, 1);
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0, "it is not at the backend any more");
+    assert_eq!(
+        lb.server().cluster().standings()[0].backend.in_flight(),
+        0,
+        "it is not at the backend any more"
+    );
     assert_eq!(get(lb.address(), "/").text(), "one");
     gate.open();
     until("its connection is closed", || origin.ending(0).is_some());
-    assert_eq!(origin.requests().iter().map(|request| request.connection).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(
+        origin.requests().iter().map(|request| request.connection).collect::<Vec<_>>(),
+        [0, 1]
+    );
     assert_eq!(lb.totals().backend_reuses, 0);
     until("nothing is left of them", || lb.server().open_connections() == 0);
 }

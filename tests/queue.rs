@@ -1,4 +1,5 @@
-//! Places at backends: `--backend-max-connections` and the queue for them; and the limit of connections for each client address.
+//! Places at backends: `--backend-max-connections` and the queue for them; and the limit of
+//! connections for each client address.
 
 use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
 use lb_threads::error::Cause;
@@ -52,7 +53,11 @@ fn many_clients_do_not_become_many_connections() {
         }
     }
     assert_eq!(origin.count(), 600, "each was executed once");
-    assert!(most.load(Ordering::SeqCst) <= 3 && origin.open_connections() <= 6, "{}", origin.open_connections());
+    assert!(
+        most.load(Ordering::SeqCst) <= 3 && origin.open_connections() <= 6,
+        "{}",
+        origin.open_connections()
+    );
 }
 
 #[test]
@@ -117,7 +122,8 @@ fn who_came_first_is_served_first() {
 #[test]
 fn a_backend_that_comes_back_takes_those_who_wait() {
     let gate = Gate::new();
-    let (busy, other) = (gated(&gate), Origin::named("other").health(crate::support::Health::Status(500)));
+    let (busy, other) =
+        (gated(&gate), Origin::named("other").health(crate::support::Health::Status(500)));
     let lb = limited(&[&busy, &other], 1);
     let mut first = waiting(&lb, 1);
     busy.wait_for_requests(1);
@@ -137,7 +143,8 @@ fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
     busy.wait_for_requests(1);
     let mut second = waiting(&lb, 2);
     broken.wait_for_requests(1);
-    // A third one stands behind the second, and has the broken one's place all the same: the second has no use for it.
+    // A third one stands behind the second, and has the broken one's place all the same: the second
+    // has no use for it.
     let mut third = waiting(&lb, 3);
     broken.wait_for_requests(2);
     gate.open();
@@ -182,7 +189,9 @@ fn connections_of_one_client_address_are_limited() {
 #[test]
 fn what_is_beyond_a_clients_limit_takes_no_place_from_others() {
     let origin = Origin::answering("served");
-    let lb = Lb::with(&[&origin], |config| (config.connections, config.connections_a_client) = (5, Some(2)));
+    let lb = Lb::with(&[&origin], |config| {
+        (config.connections, config.connections_a_client) = (5, Some(2));
+    });
     let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     for client in &mut crowd[2..] {
         assert_eq!(client.read_response().status, 429, "unasked, because it says nothing");

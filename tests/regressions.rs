@@ -27,7 +27,8 @@ fn trailers_behind_a_full_replay_buffer_go_through() {
         let origin = Origin::answering("done");
         let lb = Lb::over(&[&origin]);
         let trailers = format!("X-Long: {}\r\n", "t".repeat(4000));
-        let request = format!("{CHUNKED_POST}{body:x}\r\n{}\r\n0\r\n{trailers}\r\n", "a".repeat(body));
+        let request =
+            format!("{CHUNKED_POST}{body:x}\r\n{}\r\n0\r\n{trailers}\r\n", "a".repeat(body));
         assert_eq!(exchange(lb.address(), request).status, 200);
         assert_eq!(origin.only_request().trailers.len(), 1, "a body of {body}");
     }
@@ -47,7 +48,8 @@ fn pipelined_requests_that_fill_more_than_one_buffer_are_all_answered() {
 
 #[test]
 fn large_early_hints_one_after_the_other_are_passed_on() {
-    let hints = |size: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(size));
+    let hints =
+        |size: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(size));
     let bytes = [hints(50_000), hints(30_000), hints(60_000)].concat().into_bytes();
     let origin = Origin::start([Step::ReadRequest, Step::Send([bytes, ok("late")].concat())]);
     let lb = Lb::over(&[&origin]);
@@ -73,7 +75,10 @@ fn empty_lines_before_a_request_are_counted_however_they_are_split() {
     let lb = Lb::over(&[&origin]);
     let status = |lines: usize, sizes: &[usize]| {
         let mut client: Client = lb.connect();
-        client.send_in_pieces(format!("{}GET / HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n".repeat(lines)), sizes.iter().copied());
+        client.send_in_pieces(
+            format!("{}GET / HTTP/1.1\r\nHost: h\r\n\r\n", "\r\n".repeat(lines)),
+            sizes.iter().copied(),
+        );
         client.read_response().status
     };
     for sizes in [&[1000][..], &[2, 2, 2, 2, 2, 2, 2, 2, 2, 1000], &[1, 1, 1, 1, 1, 1000]] {

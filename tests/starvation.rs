@@ -1,6 +1,8 @@
-//! Fairness: whoever is idle, slow, stuck or greedy, a fresh request is answered as if they were not there.
+//! Fairness: whoever is idle, slow, stuck or greedy, a fresh request is answered as if they were
+//! not there.
 //!
-//! A fresh request has 50 ms, in the best of a few tries: a worker that is held by somebody would take seconds for each.
+//! A fresh request has 50 ms, in the best of a few tries: a worker that is held by somebody would
+//! take seconds for each.
 
 use crate::support::{Client, Gate, Lb, Origin, Reply, Response, Script, Step, config, get, until};
 use lb_threads::config::Config;
@@ -14,7 +16,8 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 const TRIES: usize = 20;
 const LARGE: usize = 10_000_000;
 
-/// Answers everything at once, but for `/slow` behind its gate, `/large` with 10 MB and `/endless` without an end.
+/// Answers everything at once, but for `/slow` behind its gate, `/large` with 10 MB and `/endless`
+/// without an end.
 fn origin(gate: &Gate) -> Origin {
     let (gate, large) = (gate.clone(), vec![b'x'; LARGE]);
     Origin::start(Script::serve_heads(move |request, reply| match request.target.as_str() {
@@ -26,8 +29,18 @@ fn origin(gate: &Gate) -> Origin {
             reply.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
             reply.send(&large);
         }
-        "/endless" => send_endlessly(reply, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n", b"\r\n"),
-        "/long" => send_endlessly(reply, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", b"", b""),
+        "/endless" => send_endlessly(
+            reply,
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"10000\r\n",
+            b"\r\n",
+        ),
+        "/long" => send_endlessly(
+            reply,
+            "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n",
+            b"",
+            b"",
+        ),
         _ => reply.ok("fast"),
     }))
 }
@@ -40,7 +53,8 @@ fn send_endlessly(reply: &mut Reply<'_>, head: &str, before: &[u8], behind: &[u8
     }
 }
 
-/// Sends a fresh request on a connection of its own, a few times, and wants one of them answered at once.
+/// Sends a fresh request on a connection of its own, a few times, and wants one of them answered at
+/// once.
 #[track_caller]
 fn expect_a_fresh_answer_at_once(address: SocketAddr, is_right: impl Fn(&Response) -> bool) {
     let mut times = Vec::new();
@@ -88,7 +102,8 @@ fn idle_clients_half_heads_and_waiting_requests_hold_no_worker() {
         client
     };
     let _half: Vec<Client> = (0..HALF).map(|_| sends("GET /half HTTP/1.1\r\nHost: exa")).collect();
-    let waiting: Vec<Client> = (0..WAITING).map(|_| sends("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    let waiting: Vec<Client> =
+        (0..WAITING).map(|_| sends("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     until("all requests are at the backend", || origin.count() == IDLE + WAITING);
     assert_eq!(lb.server().open_connections(), IDLE + HALF + WAITING);
     expect_a_fresh_answer_at_once(lb.address(), is_fast);
@@ -180,7 +195,9 @@ impl Sink {
         let mut piece = vec![0; 0x40000];
         let count = stream.read(&mut piece)?;
         if piece[..count].starts_with(b"GET") {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfast")?;
+            stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfast",
+            )?;
             return Ok(0);
         }
         let mut swallowed = 0;
@@ -203,7 +220,9 @@ fn an_endless_download_leaves_the_others_their_turns() {
     let origin = origin(&Gate::new());
     for target in ["/endless", "/long"] {
         let lb = balancer(&origin, |config| config.workers = 1);
-        while_reading(lb.address(), target, || expect_a_fresh_answer_at_once(lb.address(), is_fast));
+        while_reading(lb.address(), target, || {
+            expect_a_fresh_answer_at_once(lb.address(), is_fast);
+        });
     }
 }
 
@@ -219,7 +238,8 @@ fn an_endless_upload_leaves_the_others_their_turns() {
     let ending = Closes(stream.try_clone().expect("a socket can be cloned"));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let _ = stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
+            let _ = stream
+                .write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n");
             while let Ok(count @ 1..) = stream.write(&[b'x'; 0x40000]) {
                 sent.fetch_add(count as u64, Relaxed);
             }
@@ -236,17 +256,23 @@ fn a_pipeline_longer_than_the_buffer_is_answered_to_its_end() {
 
     let origin = origin(&Gate::new());
     let lb = balancer(&origin, |_| {});
-    let mut pipeline: String = (0..REQUESTS).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+    let mut pipeline: String =
+        (0..REQUESTS).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     pipeline.push_str("GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let answers = crate::support::raw_exchange(lb.address(), pipeline);
     assert_eq!(String::from_utf8_lossy(&answers).matches("\r\n\r\nfast").count(), REQUESTS + 1);
-    let came: Vec<String> = origin.requests().into_iter().map(|request| request.target).take(3).collect();
-    assert_eq!((came, origin.count()), (["/0", "/1", "/2"].map(str::to_owned).to_vec(), REQUESTS + 1));
+    let came: Vec<String> =
+        origin.requests().into_iter().map(|request| request.target).take(3).collect();
+    assert_eq!(
+        (came, origin.count()),
+        (["/0", "/1", "/2"].map(str::to_owned).to_vec(), REQUESTS + 1)
+    );
 }
 
 #[test]
 fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turns() {
-    // No backend is up: each answer is made at once, so nothing but its share of a step can end the greedy one's turn.
+    // No backend is up: each answer is made at once, so nothing but its share of a step can end the
+    // greedy one's turn.
     let dead = Origin::named("dead");
     dead.stop();
     let lb = Lb::with(&[&dead], |config| config.workers = 1);

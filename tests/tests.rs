@@ -1,6 +1,7 @@
 //! The integration tests: one binary over modules, each about one side of the balancer.
 //!
-//! They run in parallel, on port 0, against scripted origins, and never sleep: they wait for conditions (`support`).
+//! They run in parallel, on port 0, against scripted origins, and never sleep: they wait for
+//! conditions (`support`).
 
 mod support;
 mod support_works;

@@ -1,4 +1,5 @@
-//! Upgrades to WebSocket: the handshake, then bytes both ways, whatever they mean, until both ends have closed.
+//! Upgrades to WebSocket: the handshake, then bytes both ways, whatever they mean, until both ends
+//! have closed.
 
 use std::time::Duration;
 
@@ -34,7 +35,13 @@ fn in_flight(lb: &Lb) -> usize {
 
 #[test]
 fn an_upgrade_passes_with_its_fields_and_then_bytes_flow_both_ways() {
-    let origin = agreeing([Step::ReadBytes(4), Step::send(b"\x81\x02hi"), Step::ReadBytes(3), Step::send("bye"), Step::Hang]);
+    let origin = agreeing([
+        Step::ReadBytes(4),
+        Step::send(b"\x81\x02hi"),
+        Step::ReadBytes(3),
+        Step::send("bye"),
+        Step::Hang,
+    ]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send(ASK);
@@ -85,7 +92,11 @@ fn bytes_right_behind_the_answer_are_not_lost() {
 
 #[test]
 fn an_answer_that_drips_in_before_the_switch_is_no_harm() {
-    let origin = Origin::start([Step::ReadHead, Step::send_slowly(format!("{AGREE}hello"), 1, MS / 4), Step::Hang]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::send_slowly(format!("{AGREE}hello"), 1, MS / 4),
+        Step::Hang,
+    ]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send_in_pieces(ASK, std::iter::repeat_n(7, 20));
@@ -95,8 +106,11 @@ fn an_answer_that_drips_in_before_the_switch_is_no_harm() {
 
 #[test]
 fn a_hint_before_the_switch_is_passed_on() {
-    let origin =
-        Origin::start([Step::ReadHead, Step::send(format!("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n{AGREE}")), Step::Hang]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::send(format!("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n{AGREE}")),
+        Step::Hang,
+    ]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send(ASK);
@@ -148,8 +162,9 @@ fn a_client_that_closes_its_side_with_the_request_is_tunnelled_all_the_same() {
 
 #[test]
 fn megabytes_pass_both_ways_at_once() {
-    let up: Vec<u8> =
-        (0..3_000_000_u32).flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[..1].to_vec()).collect();
+    let up: Vec<u8> = (0..3_000_000_u32)
+        .flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[..1].to_vec())
+        .collect();
     let down: Vec<u8> = up.iter().rev().copied().collect();
     let sent_down = down.clone();
     let origin = Origin::start(Script::serve_heads(move |_, reply| {
@@ -215,7 +230,10 @@ fn a_refused_upgrade_is_an_ordinary_answer() {
     for _ in 0..2 {
         client.send(ASK);
         let response = client.read_response();
-        assert_eq!((response.status, response.text().as_str(), response.says_close()), (400, "not now", false));
+        assert_eq!(
+            (response.status, response.text().as_str(), response.says_close()),
+            (400, "not now", false)
+        );
         assert_eq!(client.get("/").text(), "plain");
     }
     client.send(ASK.replace("/chat", "/other"));
@@ -261,7 +279,11 @@ fn only_a_get_of_http_1_1_without_a_body_can_be_upgraded() {
         let response = exchange(lb.address(), format!("{line}\r\n{upgrade}{rest}"));
         assert_eq!(response.expect_status(200).text(), "plain");
         let request = origin.requests().pop().expect("it came");
-        assert_eq!((request.header("Upgrade"), request.header("Connection")), (None, None), "{line} {rest:?}");
+        assert_eq!(
+            (request.header("Upgrade"), request.header("Connection")),
+            (None, None),
+            "{line} {rest:?}"
+        );
     }
 }
 
@@ -270,7 +292,9 @@ fn of_several_protocols_only_websocket_goes_on() {
     let origin = agreeing([Step::Hang]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n",
+    );
     client.read_head().expect_status(101);
     assert_eq!(origin.only_request().headers_named("Upgrade"), ["websocket"]);
 }
@@ -286,10 +310,15 @@ fn a_switch_to_something_else_than_was_asked_for_is_a_bad_answer() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n",
     ] {
-        let origin = Origin::start([Step::ReadHead, Step::send(format!("{head}tunnel")), Step::Hang]);
+        let origin =
+            Origin::start([Step::ReadHead, Step::send(format!("{head}tunnel")), Step::Hang]);
         let lb = Lb::over(&[&origin]);
         let response = exchange(lb.address(), ASK);
-        assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{head:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (502, Some("bad_answer")),
+            "{head:?}"
+        );
         origin.wait_for_ending(0);
         assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
     }
@@ -316,9 +345,13 @@ fn other_timeouts_do_not_end_a_tunnel() {
     let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
     let lb = Lb::with(&[&origin], |config| {
         let timeouts = &mut config.timeouts;
-        for timeout in
-            [&mut timeouts.idle, &mut timeouts.head, &mut timeouts.first_byte, &mut timeouts.body, &mut timeouts.backend_idle]
-        {
+        for timeout in [
+            &mut timeouts.idle,
+            &mut timeouts.head,
+            &mut timeouts.first_byte,
+            &mut timeouts.body,
+            &mut timeouts.backend_idle,
+        ] {
             *timeout = 250 * MS;
         }
     });

@@ -1,8 +1,9 @@
 //! Chunked bodies: decoded in one piece and in many, encoded and decoded again.
 //!
-//! Holds: body, trailers, end and refusal are the same however the bytes are split. The decoder never consumes more than it was
-//! given, never hands out more than it consumed, and where httparse's reading of the sizes gets to an end it is the same body. What is
-//! encoded anew decodes to the same body, and its trailers come out unchanged the second time.
+//! Holds: body, trailers, end and refusal are the same however the bytes are split. The decoder
+//! never consumes more than it was given, never hands out more than it consumed, and where
+//! httparse's reading of the sizes gets to an end it is the same body. What is encoded anew decodes
+//! to the same body, and its trailers come out unchanged the second time.
 //!
 //! Flags: how much body is taken at once, and how long the chunks are that it is cut into again.
 
@@ -16,7 +17,11 @@ fuzz_target!(|input: &[u8]| {
     let Some(input) = Input::of(input) else { return };
     let most = usize::from(input.flags) + 1;
     let whole = decode(input.bytes, [u8::MAX; 3], usize::MAX);
-    assert_eq!(whole, decode(input.bytes, input.cuts, most), "what is decoded depends on how it was split");
+    assert_eq!(
+        whole,
+        decode(input.bytes, input.cuts, most),
+        "what is decoded depends on how it was split"
+    );
     let Some(trailers) = &whole.trailers else { return };
     if let Some(body) = by_httparse(input.bytes) {
         assert_eq!(whole.body, body, "httparse reads other chunks");
@@ -27,7 +32,11 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(again.body, whole.body);
     assert_eq!(again.consumed, encoded.len(), "something stands behind what we wrote");
     let trailers = again.trailers.expect("what we write has an end");
-    assert_eq!(encode(&whole.body, cuts, &trailers), Some(encoded), "the canonical form is not stable");
+    assert_eq!(
+        encode(&whole.body, cuts, &trailers),
+        Some(encoded),
+        "the canonical form is not stable"
+    );
 });
 
 /// What became of an input.
@@ -41,7 +50,8 @@ struct Decoded {
     is_bad: bool,
 }
 
-/// Hands the pieces in as a session does: what was not consumed comes again, with more. At most so much body is taken at once.
+/// Hands the pieces in as a session does: what was not consumed comes again, with more. At most so
+/// much body is taken at once.
 fn decode(bytes: &[u8], cuts: [u8; 3], most: usize) -> Decoded {
     let (mut decoder, mut decoded, mut have) = (Decoder::default(), Decoded::default(), 0);
     for piece in pieces(bytes, cuts) {
@@ -57,7 +67,10 @@ fn decode(bytes: &[u8], cuts: [u8; 3], most: usize) -> Decoded {
                 Piece::NeedMore if consumed > 0 => {}
                 Piece::NeedMore => break,
                 Piece::Data(data) => {
-                    assert!(!data.is_empty() && data.len() <= consumed.min(most), "it gave more than it took");
+                    assert!(
+                        !data.is_empty() && data.len() <= consumed.min(most),
+                        "it gave more than it took"
+                    );
                     decoded.body.extend_from_slice(data);
                 }
                 Piece::End(trailers) => {
@@ -80,11 +93,14 @@ fn encode(body: &[u8], cuts: [u8; 3], trailers: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The body as httparse would have the sizes. It is laxer in some ways and stricter in others, so it need not get to the end.
+/// The body as httparse would have the sizes. It is laxer in some ways and stricter in others, so
+/// it need not get to the end.
 fn by_httparse(mut bytes: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let Ok(httparse::Status::Complete((line, size))) = httparse::parse_chunk_size(bytes) else { return None };
+        let Ok(httparse::Status::Complete((line, size))) = httparse::parse_chunk_size(bytes) else {
+            return None;
+        };
         if size == 0 {
             return Some(body);
         }

@@ -1,8 +1,9 @@
 //! Request heads: found, parsed, written anew and parsed again.
 //!
-//! Holds: a head's end is found in the same place however its bytes are split. What is accepted is accepted by httparse alone too,
-//! with the same words, and has no line end that could be read differently. What is written for a backend means the same, says
-//! nothing that belongs to the client's connection, and comes out unchanged when it is read and written once more.
+//! Holds: a head's end is found in the same place however its bytes are split. What is accepted is
+//! accepted by httparse alone too, with the same words, and has no line end that could be read
+//! differently. What is written for a backend means the same, says nothing that belongs to the
+//! client's connection, and comes out unchanged when it is read and written once more.
 //!
 //! Flags: 1 the client is trusted, 2 the backend speaks HTTP/1.0.
 
@@ -28,7 +29,11 @@ fuzz_target!(|input: &[u8]| {
     let Some(input) = Input::of(input) else { return };
     let bytes = &input.bytes[2 * request::leading_empty_lines(input.bytes)..];
     let found = find_head_end(bytes, [u8::MAX; 3]);
-    assert_eq!(found, find_head_end(bytes, input.cuts), "where the head ends depends on how it was split");
+    assert_eq!(
+        found,
+        find_head_end(bytes, input.cuts),
+        "where the head ends depends on how it was split"
+    );
     let Ok(Some(length)) = found else { return };
     let head = &bytes[..length];
     let mut room = fields::room();
@@ -44,10 +49,16 @@ fuzz_target!(|input: &[u8]| {
 fn assert_httparse_agrees(head: &[u8], request: &RequestHead<'_, '_>) {
     let mut room = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
     let mut other = httparse::Request::new(&mut room);
-    assert_eq!(other.parse(head), Ok(httparse::Status::Complete(head.len())), "httparse refuses what we accept");
+    assert_eq!(
+        other.parse(head),
+        Ok(httparse::Status::Complete(head.len())),
+        "httparse refuses what we accept"
+    );
     assert_eq!(other.method, Some(request.method));
     assert_eq!(other.version, Some(u8::from(request.version == Version::Http11)));
-    assert!(other.path.is_some_and(|path| path.ends_with(request.target.path) || matches!(request.target.path, "/" | "*")));
+    assert!(other.path.is_some_and(
+        |path| path.ends_with(request.target.path) || matches!(request.target.path, "/" | "*")
+    ));
     assert_eq!(other.headers, request.fields);
 }
 
@@ -62,14 +73,26 @@ fn assert_written_means_the_same(request: &RequestHead<'_, '_>, flags: u8) {
     let slash = if request.target.path.starts_with('?') { "/" } else { "" };
     assert_eq!(again.target.path, format!("{slash}{}", request.target.path));
     assert_eq!(again.host, request.host.or(Some(BACKEND)));
-    assert_eq!(again.body, if end == RequestEnd::Length(COLLECTED) { Body::Length(COLLECTED) } else { request.body });
+    assert_eq!(
+        again.body,
+        if end == RequestEnd::Length(COLLECTED) { Body::Length(COLLECTED) } else { request.body }
+    );
     assert_eq!(again.websocket, request.websocket);
     assert_eq!(again.expects_continue, request.expects_continue);
     assert_eq!(again.max_forwards, request.max_forwards.map(|left| left.saturating_sub(1)));
-    assert_eq!(again.connection, ConnectionOptions { upgrade: request.websocket, ..Default::default() });
+    assert_eq!(
+        again.connection,
+        ConnectionOptions { upgrade: request.websocket, ..Default::default() }
+    );
     let stays_here = |name: &str| matches!(Name::of(name), Name::KeepAlive | Name::HopByHop);
-    assert!(!again.fields.iter().any(|field| stays_here(field.name)), "something of the client's connection went on");
-    assert!(passing(again.fields).starts_with(&passing(request.fields)), "a field was lost, changed or moved");
+    assert!(
+        !again.fields.iter().any(|field| stays_here(field.name)),
+        "something of the client's connection went on"
+    );
+    assert!(
+        passing(again.fields).starts_with(&passing(request.fields)),
+        "a field was lost, changed or moved"
+    );
     assert!(again.has_request_id);
     // What is counted down changes each time.
     if !trusted && again.max_forwards.unwrap_or(0) == 0 {
@@ -82,7 +105,11 @@ fn assert_is_fixpoint(request: &RequestHead<'_, '_>) {
     let mut room = fields::room();
     let second = written(request, false, request_end(request, 0));
     let second_head = request::parse(&second, &mut room).expect("what we write is what we accept");
-    assert_eq!(written(&second_head, false, request_end(&second_head, 0)), second, "the canonical form is not stable");
+    assert_eq!(
+        written(&second_head, false, request_end(&second_head, 0)),
+        second,
+        "the canonical form is not stable"
+    );
 }
 
 fn request_end(request: &RequestHead<'_, '_>, flags: u8) -> RequestEnd {

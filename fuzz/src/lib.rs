@@ -1,4 +1,5 @@
-//! What the targets share: an input's layout, cutting bytes into pieces, and what holds for every accepted head.
+//! What the targets share: an input's layout, cutting bytes into pieces, and what holds for every
+//! accepted head.
 
 use lb_threads::error::Cause;
 use lb_threads::wire::fields::{Field, Name};
@@ -9,7 +10,8 @@ use lb_threads::wire::head_end::HeadEnd;
 pub struct Input<'i> {
     /// What the target makes of them is its own affair.
     pub flags: u8,
-    /// How long the pieces are, in turn: one more than the byte says. 255 is everything that is left.
+    /// How long the pieces are, in turn: one more than the byte says. 255 is everything that is
+    /// left.
     pub cuts: [u8; 3],
     /// The bytes themselves.
     pub bytes: &'i [u8],
@@ -47,7 +49,8 @@ pub fn find_head_end(bytes: &[u8], cuts: [u8; 3]) -> Result<Option<usize>, Cause
     Ok(None)
 }
 
-/// What no accepted head may hold: line ends or NUL that somebody could read differently, and folded lines.
+/// What no accepted head may hold: line ends or NUL that somebody could read differently, and
+/// folded lines.
 pub fn assert_unambiguous(head: &[u8]) {
     assert!(head.ends_with(b"\r\n\r\n"), "it ends with an empty line");
     assert!(!head.contains(&0), "NUL");
@@ -63,15 +66,22 @@ pub fn assert_unambiguous(head: &[u8]) {
     }
 }
 
-/// The fields that mean nothing to a proxy and are not named by `Connection`: they pass as they are, in their order.
+/// The fields that mean nothing to a proxy and are not named by `Connection`: they pass as they
+/// are, in their order.
 pub fn passing<'h, 'b>(fields: &'h [Field<'b>]) -> Vec<(&'b str, &'b [u8])> {
-    let is_named = |name: &str| named_by_connection(fields).any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
-    let passes = |field: &&Field<'b>| matches!(Name::of(field.name), Name::Other | Name::Accept) && !is_named(field.name);
+    let is_named = |name: &str| {
+        named_by_connection(fields).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let passes = |field: &&Field<'b>| {
+        matches!(Name::of(field.name), Name::Other | Name::Accept) && !is_named(field.name)
+    };
     fields.iter().filter(passes).map(|field| (field.name, field.value)).collect()
 }
 
 /// Every option of every `Connection` line, read without the balancer's help.
-fn named_by_connection<'h, 'b>(fields: &'h [Field<'b>]) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
+fn named_by_connection<'h, 'b>(
+    fields: &'h [Field<'b>],
+) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
     let lines = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("connection"));
     lines.flat_map(|line| line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
 }

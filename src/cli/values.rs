@@ -1,4 +1,5 @@
-//! The values of flags: durations, sizes, levels, networks. Each parser says in one sentence how the value is written.
+//! The values of flags: durations, sizes, levels, networks. Each parser says in one sentence how
+//! the value is written.
 
 use ipnet::IpNet;
 use log::LevelFilter;
@@ -7,17 +8,25 @@ use std::time::Duration;
 
 /// `250ms`, `5s`, `1m`, `1h`; a bare number is seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let number_end = text.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(text.len());
+    let number_end =
+        text.find(|character: char| character.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let seconds_a_unit = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("`{text}` is not a duration; write it like 10, 250ms, 5s, 1m or 1h")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a duration; write it like 10, 250ms, 5s, 1m or 1h"
+            ));
+        }
     };
-    let seconds =
-        number.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0).map(|number| number * seconds_a_unit);
+    let seconds = number
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .map(|number| number * seconds_a_unit);
     match seconds {
         Some(seconds) if seconds <= 365.0 * 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
         Some(_) => Err(format!("`{text}` is longer than a year")),
@@ -28,7 +37,9 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// A duration that is not zero: nothing can be done in no time.
 pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Duration::ZERO => Err("a timeout of 0 would refuse everything; write it like 250ms, 5s or 1m".to_owned()),
+        Duration::ZERO => {
+            Err("a timeout of 0 would refuse everything; write it like 250ms, 5s or 1m".to_owned())
+        }
         timeout => Ok(timeout),
     }
 }
@@ -38,19 +49,29 @@ pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_lowercase().as_str() {
         "warning" => Ok(LevelFilter::Warn),
         "critical" | "fatal" => Ok(LevelFilter::Error),
-        name => name.parse().map_err(|_| format!("`{text}` is not a log level; use off, error, warn, info, debug or trace")),
+        name => name.parse().map_err(|_| {
+            format!("`{text}` is not a log level; use off, error, warn, info, debug or trace")
+        }),
     }
 }
 
 pub(super) fn parse_path(text: &str) -> Result<String, String> {
     let is_path = text.starts_with('/') && crate::wire::target::parse(text, "GET").is_some();
-    is_path.then(|| text.to_owned()).ok_or_else(|| format!("`{text}` is not a path; it starts with / and has no spaces"))
+    is_path
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("`{text}` is not a path; it starts with / and has no spaces"))
 }
 
 /// A network, or one address.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
-    let network = text.trim().parse::<IpNet>().ok().or_else(|| text.trim().parse::<IpAddr>().ok().map(IpNet::from));
-    network.ok_or_else(|| format!("`{text}` is not a network; write it like 10.0.0.0/8 or 192.168.1.7"))
+    let network = text
+        .trim()
+        .parse::<IpNet>()
+        .ok()
+        .or_else(|| text.trim().parse::<IpAddr>().ok().map(IpNet::from));
+    network.ok_or_else(|| {
+        format!("`{text}` is not a network; write it like 10.0.0.0/8 or 192.168.1.7")
+    })
 }
 
 /// Bytes; `K`, `M` and `G` stand for 1024 and its powers.
@@ -62,7 +83,11 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         _ => (text, 0),
     };
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let bytes = number.parse::<u64>().ok().filter(|_| is_number).and_then(|number| number.checked_mul(1 << shift));
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .filter(|_| is_number)
+        .and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| format!("`{text}` is not a size; write it like 65536, 512K, 10M or 1G"))
 }
 
@@ -77,7 +102,14 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        let rows = [("250ms", 250), ("5s", 5_000), ("1m", 60_000), ("1h", 3_600_000), ("10", 10_000), ("0.5", 500)];
+        let rows = [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("1m", 60_000),
+            ("1h", 3_600_000),
+            ("10", 10_000),
+            ("0.5", 500),
+        ];
         for (text, milliseconds) in rows {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }

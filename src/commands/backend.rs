@@ -1,4 +1,5 @@
-//! `lb-threads backend`: a demo backend that answers every path and names itself, with failures and delays if wanted.
+//! `lb-threads backend`: a demo backend that answers every path and names itself, with failures and
+//! delays if wanted.
 //!
 //! A thread a connection: it is for demonstrations and tests, not for load.
 
@@ -34,7 +35,10 @@ pub fn run(args: &BackendArgs) -> ExitCode {
     let listener = match TcpListener::bind((args.host.as_str(), args.port)) {
         Ok(listener) => listener,
         Err(error) => {
-            let message = format!("cannot listen on {}:{}: {error}; choose another with --port", args.host, args.port);
+            let message = format!(
+                "cannot listen on {}:{}: {error}; choose another with --port",
+                args.host, args.port
+            );
             return serve::fail(None, &message, serve::FAILED);
         }
     };
@@ -153,10 +157,16 @@ fn understand(head: &httparse::Request<'_, '_>) -> Request {
         forwarded_for: field("x-forwarded-for").unwrap_or_else(|| "-".to_owned()),
         is_head: method == "HEAD",
         is_health: path.split('?').next() == Some("/health"),
-        keeps: if is_new { !connection.contains("close") } else { connection.contains("keep-alive") },
+        keeps: if is_new {
+            !connection.contains("close")
+        } else {
+            connection.contains("keep-alive")
+        },
         body: match field("transfer-encoding") {
             Some(_) => Body::Chunked,
-            None => Body::Length(field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)),
+            None => Body::Length(
+                field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0),
+            ),
         },
     }
 }
@@ -179,7 +189,9 @@ fn answer(backend: &Backend, request: &Request, body: u64, keeps: bool) -> Vec<u
     }
     let (status, text) = match (request.is_health, fails) {
         (true, _) => (200, "ok\n".to_owned()),
-        (false, true) => (500, format!("backend {} fails on purpose (FAILURE_RATE)\n", backend.name)),
+        (false, true) => {
+            (500, format!("backend {} fails on purpose (FAILURE_RATE)\n", backend.name))
+        }
         (false, false) => (
             200,
             format!(

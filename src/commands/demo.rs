@@ -1,7 +1,7 @@
 //! `lb-threads demo`: three demo backends and a balancer in front of them, with one command.
 //!
-//! The backends are processes of their own, so that one can be killed to see what happens. Each ends with its standard input,
-//! which this process holds: nothing is left behind, however it ends.
+//! The backends are processes of their own, so that one can be killed to see what happens. Each
+//! ends with its standard input, which this process holds: nothing is left behind, however it ends.
 
 use super::serve;
 use crate::cli::DemoArgs;
@@ -38,14 +38,28 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let listen = match (args.host.as_str(), args.port).to_socket_addrs() {
         Ok(addresses) => addresses.take(1).collect(),
         Err(error) => {
-            return serve::fail(log.as_ref(), &format!("cannot resolve `{}`: {error}; check --host", args.host), serve::FAILED);
+            return serve::fail(
+                log.as_ref(),
+                &format!("cannot resolve `{}`: {error}; check --host", args.host),
+                serve::FAILED,
+            );
         }
     };
-    let backends = match NAMES.iter().map(|name| start(name)).collect::<io::Result<Vec<Backend>>>() {
+    let backends = match NAMES.iter().map(|name| start(name)).collect::<io::Result<Vec<Backend>>>()
+    {
         Ok(backends) => backends,
-        Err(error) => return serve::fail(log.as_ref(), &format!("cannot start the demo backends: {error}"), serve::FAILED),
+        Err(error) => {
+            return serve::fail(
+                log.as_ref(),
+                &format!("cannot start the demo backends: {error}"),
+                serve::FAILED,
+            );
+        }
     };
-    let address = |backend: &Backend| BackendAddress { name: backend.address.to_string(), address: backend.address };
+    let address = |backend: &Backend| BackendAddress {
+        name: backend.address.to_string(),
+        address: backend.address,
+    };
     let config = Config {
         listen,
         backends: backends.iter().map(address).collect(),
@@ -79,7 +93,10 @@ fn start(name: &'static str) -> io::Result<Backend> {
         None => {
             let _ = process.kill();
             let _ = process.wait();
-            Err(io::Error::other(format!("backend {name} said `{}` instead of its address", line.trim())))
+            Err(io::Error::other(format!(
+                "backend {name} said `{}` instead of its address",
+                line.trim()
+            )))
         }
     }
 }
@@ -87,14 +104,25 @@ fn start(name: &'static str) -> io::Result<Backend> {
 fn introduce(server: &Server, backends: &[Backend]) {
     println!("\n  Three demo backends and a balancer in front of them:\n");
     for backend in backends {
-        println!("    backend {:<6} http://{}   (process {})", backend.name, backend.address, backend.process.id());
+        println!(
+            "    backend {:<6} http://{}   (process {})",
+            backend.name,
+            backend.address,
+            backend.process.id()
+        );
     }
     for address in server.addresses() {
         println!("    balancer       http://{address}\n");
-        println!("  Try:   curl http://{address}/          again and again: another backend answers each time");
+        println!(
+            "  Try:   curl http://{address}/          again and again: another backend answers each time"
+        );
     }
     if let [first, ..] = backends {
-        println!("         kill {:<24} takes backend {} away: no request fails", first.process.id(), first.name);
+        println!(
+            "         kill {:<24} takes backend {} away: no request fails",
+            first.process.id(),
+            first.name
+        );
     }
     println!("  End:   Ctrl-C\n");
 }

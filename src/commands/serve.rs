@@ -58,7 +58,12 @@ fn describe(config: &Config) {
     log::info!("balancing {} with {} workers, round robin", names.join(", "), config.workers);
     if config.health.checks {
         let health = &config.health;
-        log::info!("checking GET {} every {:?}, timeout {:?}", health.path, health.period, health.timeout);
+        log::info!(
+            "checking GET {} every {:?}, timeout {:?}",
+            health.path,
+            health.period,
+            health.timeout
+        );
     } else {
         log::info!("no health checks: only failed requests take a backend out");
     }
@@ -95,7 +100,10 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
         Drained::Cut(count) => {
-            log::warn!("{count} connection(s) were cut: they were still busy after {:?}", timeout.unwrap_or_default());
+            log::warn!(
+                "{count} connection(s) were cut: they were still busy after {:?}",
+                timeout.unwrap_or_default()
+            );
             ExitCode::from(CUT)
         }
     }
@@ -110,7 +118,8 @@ enum Stop {
     Unhurried,
 }
 
-/// A message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 will mean something later; they must not end the program.
+/// A message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 will mean something later;
+/// they must not end the program.
 fn stop_signals() -> io::Result<Receiver<Stop>> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let from_terminal = sender.clone();
@@ -118,11 +127,14 @@ fn stop_signals() -> io::Result<Receiver<Stop>> {
         let _ = from_terminal.send(Stop::InTime);
     })
     .map_err(io::Error::other)?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGHUP | SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored: this version does nothing at it"),
+                SIGHUP | SIGUSR1 | SIGUSR2 => {
+                    log::info!("signal {signal} is ignored: this version does nothing at it");
+                }
                 SIGQUIT => drop(sender.send(Stop::Unhurried)),
                 _ => drop(sender.send(Stop::InTime)),
             }

@@ -1,7 +1,7 @@
 //! Byte buffers and the pool that a worker lends them from.
 //!
-//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load runs in warm memory; what lies in
-//! it unused is freed with time.
+//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load
+//! runs in warm memory; what lies in it unused is freed with time.
 
 use crate::config;
 
@@ -9,7 +9,8 @@ use crate::config;
 const CAPACITY: usize = 32 * 1024;
 /// How many unused buffers a pool keeps.
 const KEPT: usize = 64;
-/// What a buffer that a pool keeps may have grown to: a full one with the lines of a chunk around it.
+/// What a buffer that a pool keeps may have grown to: a full one with the lines of a chunk around
+/// it.
 const LARGEST_KEPT: usize = 2 * CAPACITY;
 
 /// Bytes that were received or are to be sent: appended at the end, consumed at the start.
@@ -89,7 +90,8 @@ impl Buffer {
         }
     }
 
-    /// Makes sure that at least `limit` unread bytes can stand in the buffer at once: for a large head.
+    /// Makes sure that at least `limit` unread bytes can stand in the buffer at once: for a large
+    /// head.
     pub fn grow_to(&mut self, limit: usize) {
         self.bytes.drain(..self.start);
         self.start = 0;
@@ -131,14 +133,16 @@ impl Buffers {
         }
     }
 
-    /// Takes the memory of an empty buffer back until it is needed: what waits should hold as little as it can.
+    /// Takes the memory of an empty buffer back until it is needed: what waits should hold as
+    /// little as it can.
     pub fn reclaim(&mut self, buffer: &mut Buffer) {
         if buffer.is_empty() {
             self.give(std::mem::take(buffer));
         }
     }
 
-    /// Takes a buffer back, whatever is in it. One that grew too large, or that is too much, is freed.
+    /// Takes a buffer back, whatever is in it. One that grew too large, or that is too much, is
+    /// freed.
     pub fn give(&mut self, mut buffer: Buffer) {
         if (CAPACITY..=LARGEST_KEPT).contains(&buffer.bytes.capacity()) && self.free.len() < KEPT {
             buffer.clear();

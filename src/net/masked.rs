@@ -1,6 +1,8 @@
-//! A transport for tests: every byte is masked on the wire, and received bytes are handed out in small pieces.
+//! A transport for tests: every byte is masked on the wire, and received bytes are handed out in
+//! small pieces.
 //!
-//! It has what is awkward about TLS: bytes that were received wait inside, and nothing may go past it.
+//! It has what is awkward about TLS: bytes that were received wait inside, and nothing may go past
+//! it.
 
 use super::socket::{receive, send};
 use rustix::io::Errno;

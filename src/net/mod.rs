@@ -1,8 +1,9 @@
 //! Sockets, readiness and buffers: everything that touches a file descriptor on the data path.
 //!
-//! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking mode and every call that could
-//! block is made with `MSG_DONTWAIT`; the two exceptions are a connect in progress and splicing. What starts and stops the
-//! balancer (listening, limits of the machine) is here as well, and runs on the main thread.
+//! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking
+//! mode and every call that could block is made with `MSG_DONTWAIT`; the two exceptions are a
+//! connect in progress and splicing. What starts and stops the balancer (listening, limits of the
+//! machine) is here as well, and runs on the main thread.
 
 mod buffer;
 #[cfg(test)]
@@ -26,8 +27,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit that
-/// nothing is delayed: one system call less for each.
+/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
+/// Accepted sockets inherit that nothing is delayed: one system call less for each.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
@@ -35,11 +36,15 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted sockets inherit it, where it has no
-/// effect: nothing blocks on them.
+/// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted
+/// sockets inherit it, where it has no effect: nothing blocks on them.
 pub fn set_accept_timeout(listener: &TcpListener, timeout: Option<Duration>) {
     // Fails only for a duration of zero.
-    let _ = rustix::net::sockopt::set_socket_timeout(listener, rustix::net::sockopt::Timeout::Recv, timeout);
+    let _ = rustix::net::sockopt::set_socket_timeout(
+        listener,
+        rustix::net::sockopt::Timeout::Recv,
+        timeout,
+    );
 }
 
 /// Ends a listening socket: a blocked `accept` returns with an error.
@@ -53,18 +58,27 @@ pub fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let current =
+        if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     current.unwrap_or(u64::MAX)
 }
 
-/// Whether listening failed because this machine does not have the address, or nothing of its family.
+/// Whether listening failed because this machine does not have the address, or nothing of its
+/// family.
 pub fn is_foreign_address(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Whether this machine has run out of something: descriptors, memory or local ports. Such an error is our own fault; it says
-/// nothing about the other side.
+/// Whether this machine has run out of something: descriptors, memory or local ports. Such an error
+/// is our own fault; it says nothing about the other side.
 pub fn is_shortage(error: &io::Error) -> bool {
-    const SHORTAGES: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NOSPC];
+    const SHORTAGES: [Errno; 6] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ADDRNOTAVAIL,
+        Errno::NOSPC,
+    ];
     Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
 }

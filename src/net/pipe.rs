@@ -65,7 +65,8 @@ impl Pipes {
         Self { free: Vec::new(), lendable: most }
     }
 
-    /// An empty pipe, or none if enough are in use or the machine has no descriptors left: the body is then copied.
+    /// An empty pipe, or none if enough are in use or the machine has no descriptors left: the body
+    /// is then copied.
     pub fn take(&mut self) -> Option<Pipe> {
         self.lendable = self.lendable.checked_sub(1)?;
         let pipe = self.free.pop().or_else(|| Pipe::open().ok());

@@ -1,7 +1,8 @@
-//! Readiness: one epoll a worker, edge-triggered, and the waker by which other threads end its wait.
+//! Readiness: one epoll a worker, edge-triggered, and the waker by which other threads end its
+//! wait.
 //!
-//! A socket is registered once, for both directions, and stays registered until it is closed. The worker's wait is the only
-//! place where it blocks.
+//! A socket is registered once, for both directions, and stays registered until it is closed. The
+//! worker's wait is the only place where it blocks.
 
 use super::SlotKey;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -66,12 +67,14 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Ends the wait, if there is one. To be called after the message was put where the worker looks for it.
+    /// Ends the wait, if there is one. To be called after the message was put where the worker
+    /// looks for it.
     pub fn wake(&self) {
-        // Pairs with the store in `Poller::wait`: either we see that the worker sleeps, or it sees the message.
+        // Pairs with the store in `Poller::wait`: either we see that the worker sleeps, or it sees
+        // the message.
         if self.sleeping.swap(false, Ordering::SeqCst) {
-            // Edge-triggered, so each write is an event and the count is never read. It can fail only by overflowing, after
-            // 2^64 wake-ups.
+            // Edge-triggered, so each write is an event and the count is never read. It can fail
+            // only by overflowing, after 2^64 wake-ups.
             let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
         }
     }
@@ -108,8 +111,9 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, source.to_data(), flags)?)
     }
 
-    /// Waits until a socket is ready, `timeout` has passed or the waker is used, and puts what happened into `events`.
-    /// `nothing_pending` is asked after the waker was armed: a message that came before is not slept over.
+    /// Waits until a socket is ready, `timeout` has passed or the waker is used, and puts what
+    /// happened into `events`. `nothing_pending` is asked after the waker was armed: a message that
+    /// came before is not slept over.
     pub fn wait(
         &mut self,
         events: &mut Vec<Event>,
@@ -122,7 +126,9 @@ impl Poller {
             self.waker.sleeping.store(true, Ordering::SeqCst);
         }
         let timeout = if polls_only || nothing_pending() { timeout } else { Some(Duration::ZERO) };
-        let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 }));
+        let timeout = timeout.map(|timeout| {
+            Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 })
+        });
         let mut batch = [const { MaybeUninit::uninit() }; BATCH];
         let waited = epoll::wait(&self.epoll, &mut batch[..], timeout.as_ref());
         if !polls_only {
@@ -133,7 +139,11 @@ impl Poller {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         };
-        events.extend(batch.iter().map(|event| Event { source: Source::from_data(event.data), flags: event.flags }));
+        events.extend(
+            batch
+                .iter()
+                .map(|event| Event { source: Source::from_data(event.data), flags: event.flags }),
+        );
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Numbered places for connections, with generations so that a late event for an earlier tenant is recognised.
+//! Numbered places for connections, with generations so that a late event for an earlier tenant is
+//! recognised.
 
 /// Names one tenant of one place: an index that is used again, and a generation that is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +90,9 @@ impl<T> Slots<T> {
     /// The keys of all tenants, for rare walks over everything.
     pub fn keys(&self) -> Vec<SlotKey> {
         let tenants = self.places.iter().enumerate().filter(|(_, place)| place.tenant.is_some());
-        tenants.map(|(index, place)| SlotKey { index: index as u32, generation: place.generation }).collect()
+        tenants
+            .map(|(index, place)| SlotKey { index: index as u32, generation: place.generation })
+            .collect()
     }
 }
 

@@ -7,14 +7,16 @@ use std::net::TcpStream;
 
 /// Appends what fits into the spare capacity of `bytes`; 0 at the end.
 pub(super) fn receive(socket: &TcpStream, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
-    let received = retry_on_intr(|| rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::DONTWAIT));
+    let received =
+        retry_on_intr(|| rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::DONTWAIT));
     received.map(|(_, count)| count)
 }
 
 /// Whether something is there: 1 byte, 0 at the end. Nothing is consumed.
 pub(super) fn peek(socket: &TcpStream) -> Result<usize, Errno> {
     let mut byte = [0_u8; 1];
-    rustix::net::recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK).map(|(_, count)| count)
+    rustix::net::recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+        .map(|(_, count)| count)
 }
 
 /// Sends from the start of `bytes`; how many were taken.

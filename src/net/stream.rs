@@ -1,7 +1,9 @@
-//! A connected socket and what is known about its readiness. The only type that reads from and writes to connections.
+//! A connected socket and what is known about its readiness. The only type that reads from and
+//! writes to connections.
 //!
-//! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by the socket itself, when it says
-//! that it has nothing, or took less than it was given. Nothing here ever waits.
+//! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by the
+//! socket itself, when it says that it has nothing, or took less than it was given. Nothing here
+//! ever waits.
 
 use super::pipe::Pipe;
 use super::transport::Transport;
@@ -30,7 +32,8 @@ pub struct Stream {
     transport: Transport,
     readable: bool,
     writable: bool,
-    /// The other side's FIN was seen: no further event will announce the end, so a short read must not clear `readable`.
+    /// The other side's FIN was seen: no further event will announce the end, so a short read must
+    /// not clear `readable`.
     hung_up: bool,
     /// The connection is broken, both ways.
     broken: bool,
@@ -45,7 +48,13 @@ impl AsFd for Stream {
 impl Stream {
     /// Takes over a socket that was just accepted. Its first event tells whether bytes are there.
     pub fn accepted(socket: TcpStream) -> Self {
-        Self { transport: Transport::Plain(socket), readable: false, writable: true, hung_up: false, broken: false }
+        Self {
+            transport: Transport::Plain(socket),
+            readable: false,
+            writable: true,
+            hung_up: false,
+            broken: false,
+        }
     }
 
     /// Masks all bytes from now on.
@@ -152,14 +161,15 @@ impl Stream {
         Ok(buffer.is_empty())
     }
 
-    /// Lets the next write be tried although no event has told of room: the kernel tells only when a third of its buffer is free,
-    /// which with a large buffer and a slow reader may take longer than the reader may be silent.
+    /// Lets the next write be tried although no event has told of room: the kernel tells only when
+    /// a third of its buffer is free, which with a large buffer and a slow reader may take longer
+    /// than the reader may be silent.
     pub fn retry_write(&mut self) {
         self.writable = true;
     }
 
-    /// Whether the other side has neither sent nor closed, whatever events have told, and notes it. One system call, nothing is
-    /// consumed.
+    /// Whether the other side has neither sent nor closed, whatever events have told, and notes it.
+    /// One system call, nothing is consumed.
     pub fn is_quiet(&mut self) -> bool {
         let is_quiet = self.transport.is_quiet();
         self.readable = !is_quiet;
@@ -171,7 +181,8 @@ impl Stream {
         self.transport.is_direct()
     }
 
-    /// Moves up to `limit` bytes from the socket into a pipe. The socket must be in non-blocking mode.
+    /// Moves up to `limit` bytes from the socket into a pipe. The socket must be in non-blocking
+    /// mode.
     pub fn splice_to(&mut self, pipe: &mut Pipe, limit: usize) -> io::Result<Read> {
         if !self.readable {
             return Ok(Read::Blocked);
@@ -183,7 +194,8 @@ impl Stream {
                 Ok(Read::Bytes(count))
             }
             Err(Errno::AGAIN) => {
-                // An empty socket and a full pipe both say EAGAIN: only an empty pipe tells them apart.
+                // An empty socket and a full pipe both say EAGAIN: only an empty pipe tells them
+                // apart.
                 self.readable = !pipe.is_empty();
                 Ok(Read::Blocked)
             }
@@ -191,7 +203,8 @@ impl Stream {
         }
     }
 
-    /// Moves what a pipe holds into the socket, as far as it takes it. The socket must be in non-blocking mode.
+    /// Moves what a pipe holds into the socket, as far as it takes it. The socket must be in
+    /// non-blocking mode.
     pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
         if !self.writable {
             return Ok(0);
@@ -209,7 +222,8 @@ impl Stream {
         }
     }
 
-    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its flags say.
+    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its
+    /// flags say.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.transport.socket().set_nonblocking(on)
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 pub(super) enum Transport {
     /// Nothing.
     Plain(TcpStream),
-    /// A mask, as a stand-in for TLS: bytes differ on the wire, and some that were received wait inside.
+    /// A mask, as a stand-in for TLS: bytes differ on the wire, and some that were received wait
+    /// inside.
     #[cfg(test)]
     Masked(Box<Masked>),
 }
@@ -68,19 +69,24 @@ impl Transport {
         matches!(peek(self.socket()), Err(Errno::AGAIN))
     }
 
-    /// Whether bytes are on the socket as they are: then a short read has emptied it, and they may move inside the kernel.
+    /// Whether bytes are on the socket as they are: then a short read has emptied it, and they may
+    /// move inside the kernel.
     pub(super) fn is_direct(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
     /// Moves up to `limit` bytes from the socket into a pipe.
     pub(super) fn splice_to(&self, pipe: &mut Pipe, limit: usize) -> Result<usize, Errno> {
-        retry_on_intr(|| rustix::pipe::splice(self.socket(), None, pipe.entry(), None, limit, SPLICE))
+        retry_on_intr(|| {
+            rustix::pipe::splice(self.socket(), None, pipe.entry(), None, limit, SPLICE)
+        })
     }
 
     /// Moves what a pipe holds into the socket.
     pub(super) fn splice_from(&self, pipe: &mut Pipe) -> Result<usize, Errno> {
-        retry_on_intr(|| rustix::pipe::splice(pipe.exit(), None, self.socket(), None, pipe.len(), SPLICE))
+        retry_on_intr(|| {
+            rustix::pipe::splice(pipe.exit(), None, self.socket(), None, pipe.len(), SPLICE)
+        })
     }
 
     /// Makes the close a reset.

@@ -24,7 +24,8 @@ pub(super) struct Attempt {
     connect_deadline: Deadline,
     started: Instant,
     is_reused: bool,
-    /// The backend was in the healthy set when the attempt began, rather than a trial or a last resort.
+    /// The backend was in the healthy set when the attempt began, rather than a trial or a last
+    /// resort.
     began_healthy: bool,
 }
 
@@ -66,16 +67,21 @@ impl Attempt {
     }
 
     /// The connection, while there is one.
-    pub(super) fn connection<'c>(&self, connections: &'c mut Connections) -> Option<&'c mut Connection> {
+    pub(super) fn connection<'c>(
+        &self,
+        connections: &'c mut Connections,
+    ) -> Option<&'c mut Connection> {
         connections.get(self.connection?)
     }
 
-    /// Takes an idle connection, or begins to connect. Our own shortages are no failure of the backend.
+    /// Takes an idle connection, or begins to connect. Our own shortages are no failure of the
+    /// backend.
     pub(super) fn open(&mut self, reuse: Reuse, context: &mut Context<'_>) -> Result<Opened, Stop> {
         let backend = self.slot.backend();
         if reuse != Reuse::Never {
             let is_verified = reuse == Reuse::Verified;
-            self.connection = context.connections.check_out(backend, context.key, is_verified, context.now);
+            self.connection =
+                context.connections.check_out(backend, context.key, is_verified, context.now);
         }
         self.is_reused = self.connection.is_some();
         if self.is_reused {
@@ -98,24 +104,34 @@ impl Attempt {
     }
 
     /// Whether the connect has succeeded; until when it may take, if it is in progress.
-    pub(super) fn poll_connect(&mut self, context: &mut Context<'_>) -> Result<Option<Deadline>, Stop> {
-        let connected = self.connection(context.connections).map_or(Ok(false), |connection| connection.stream.connected());
+    pub(super) fn poll_connect(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Deadline>, Stop> {
+        let connected = self
+            .connection(context.connections)
+            .map_or(Ok(false), |connection| connection.stream.connected());
         match connected {
             Ok(true) => {
                 self.connecting = None;
                 Ok(None)
             }
-            Ok(false) if self.connect_deadline.has_passed(context.now) => {
-                Err(AttemptError::new(Failed::Connect, Cause::ConnectTimeout, "the connect timed out").into())
-            }
+            Ok(false) if self.connect_deadline.has_passed(context.now) => Err(AttemptError::new(
+                Failed::Connect,
+                Cause::ConnectTimeout,
+                "the connect timed out",
+            )
+            .into()),
             Ok(false) => Ok(Some(self.connect_deadline)),
             Err(error) => Err(AttemptError::connect(&error).into()),
         }
     }
 
-    /// The failure of a connection that ended before a byte of a response; `written` says whether a byte of the request went out.
+    /// The failure of a connection that ended before a byte of a response; `written` says whether a
+    /// byte of the request went out.
     pub(super) fn closed(&self, written: bool, detail: String) -> AttemptError {
-        let failed = if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+        let failed =
+            if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
         AttemptError::new(failed, Cause::BackendClosed, detail)
     }
 
@@ -125,7 +141,8 @@ impl Attempt {
         context.cluster.answered(self.backend(), self.started, context.now);
     }
 
-    /// Tells the cluster how the attempt has failed, as far as that says something about the backend's health.
+    /// Tells the cluster how the attempt has failed, as far as that says something about the
+    /// backend's health.
     pub(super) fn note_failure(&self, failed: Failed, detail: &str, context: &mut Context<'_>) {
         let backend = self.backend();
         let outcome = match failed {

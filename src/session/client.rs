@@ -24,7 +24,14 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(socket: TcpStream, peer: SocketAddr, over_limit: Option<Cause>) -> Self {
         let stream = Stream::accepted(socket);
-        Self { stream, peer, over_limit, input: Buffer::default(), output: Buffer::default(), sent: 0 }
+        Self {
+            stream,
+            peer,
+            over_limit,
+            input: Buffer::default(),
+            output: Buffer::default(),
+            sent: 0,
+        }
     }
 
     /// Reads more, into memory that is lent when something is there.

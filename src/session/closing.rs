@@ -25,8 +25,8 @@ pub(super) struct Closing {
 enum Step {
     /// Sends a response; whether the connection stays open behind it.
     Respond { keeps_open: bool },
-    /// Drops what the client still sends, so many bytes at most: closing over unread bytes would send a reset, which may overtake the
-    /// response.
+    /// Drops what the client still sends, so many bytes at most: closing over unread bytes would
+    /// send a reset, which may overtake the response.
     Linger { bytes: usize, until: Instant },
 }
 
@@ -53,22 +53,40 @@ impl Closing {
         context: &mut Context<'_>,
     ) -> Self {
         context.local.buffers.lend(&mut client.output);
-        let detail = if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
-        let message = detail.map_or_else(|| cause.sentence().to_owned(), |detail| format!("{}: {detail}", cause.sentence()));
+        let detail =
+            if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
+        let message = detail.map_or_else(
+            || cause.sentence().to_owned(),
+            |detail| format!("{}: {detail}", cause.sentence()),
+        );
         let manner = manner(request, keeps_open, context);
         own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
         let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
-        Self { step: Step::Respond { keeps_open }, reason, deadline: context.deadline(Timeout::Body) }
+        Self {
+            step: Step::Respond { keeps_open },
+            reason,
+            deadline: context.deadline(Timeout::Body),
+        }
     }
 
-    /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110 section 7.6.2).
-    pub(super) fn respond_as_last(request: &Request, keeps_open: bool, client: &mut Client, context: &mut Context<'_>) -> Self {
+    /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110
+    /// section 7.6.2).
+    pub(super) fn respond_as_last(
+        request: &Request,
+        keeps_open: bool,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Self {
         context.local.buffers.lend(&mut client.output);
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
         reply::write(client.output.tail(), reply, manner(request, keeps_open, context));
         let is_drained = context.draining && request.is_persistent;
         let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
-        Self { step: Step::Respond { keeps_open }, reason, deadline: context.deadline(Timeout::Body) }
+        Self {
+            step: Step::Respond { keeps_open },
+            reason,
+            deadline: context.deadline(Timeout::Body),
+        }
     }
 
     /// The last response is sent.
@@ -98,7 +116,9 @@ impl Closing {
             match client.output.is_empty() {
                 true if keeps_open => return Closed::StaysOpen,
                 true => *self = Self::linger(self.reason, client, context),
-                false if self.deadline.has_passed(context.now) => return Closed::Over(Reason::SlowReader),
+                false if self.deadline.has_passed(context.now) => {
+                    return Closed::Over(Reason::SlowReader);
+                }
                 false => return Closed::Wait(self.deadline),
             }
         }
@@ -109,7 +129,10 @@ impl Closing {
         let Step::Linger { bytes, until } = &mut self.step else {
             unreachable!("a response is sent before the linger");
         };
-        if self.deadline.has_passed(context.now) || *until <= context.now || client.stream.is_broken() {
+        if self.deadline.has_passed(context.now)
+            || *until <= context.now
+            || client.stream.is_broken()
+        {
             return Closed::Over(self.reason);
         }
         let mut dropped = 0;
@@ -130,8 +153,8 @@ impl Closing {
         if !is_blocked && *bytes > 0 {
             return Closed::ShareUsed;
         }
-        // Over the limit it is not listened to any longer. A few lines of ours have reached it long since; a long response needs the
-        // rest of the time.
+        // Over the limit it is not listened to any longer. A few lines of ours have reached it long
+        // since; a long response needs the rest of the time.
         if !is_blocked && client.sent <= config::BUFFERED_BYTES {
             return Closed::Over(self.reason);
         }

@@ -1,4 +1,5 @@
-//! What passes between a session and its worker: what the session is lent for a step, and what it wants afterwards.
+//! What passes between a session and its worker: what the session is lent for a step, and what it
+//! wants afterwards.
 
 use crate::clock::Clock;
 use crate::config::{Config, Timeout};
@@ -62,7 +63,8 @@ pub struct Local {
 pub struct Context<'w> {
     /// The time of this turn of the worker's loop.
     pub now: Instant,
-    /// Whether the balancer is stopping: responses announce a close, idle connections end after a moment.
+    /// Whether the balancer is stopping: responses announce a close, idle connections end after a
+    /// moment.
     pub draining: bool,
     /// The session's own key, by which its backend connection names it.
     pub key: SlotKey,

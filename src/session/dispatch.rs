@@ -1,4 +1,5 @@
-//! Finding a backend for a request, and another one after a failed attempt: the queue, the retry contract, the budget.
+//! Finding a backend for a request, and another one after a failed attempt: the queue, the retry
+//! contract, the budget.
 
 use super::attempt::{Attempt, Opened, Reuse};
 use super::client::Client;
@@ -34,25 +35,37 @@ pub(super) struct Outgoing<'e> {
 }
 
 impl Dispatcher {
-    /// Takes a slot at the backend whose turn it is among those that were not tried, and starts an attempt.
-    pub(super) fn dispatch(&mut self, outgoing: Outgoing<'_>, cx: &mut Context<'_>) -> Result<State, Stop> {
-        if let Some(slot) = self.buffering_for.take().and_then(|backend| cx.cluster.pick_again(&backend)) {
+    /// Takes a slot at the backend whose turn it is among those that were not tried, and starts an
+    /// attempt.
+    pub(super) fn dispatch(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<State, Stop> {
+        if let Some(slot) =
+            self.buffering_for.take().and_then(|backend| cx.cluster.pick_again(&backend))
+        {
             return self.start_attempt(slot, Reuse::Any, outgoing, cx);
         }
         let was_called = self.seat.was_called();
-        if !was_called && cx.cluster.queue().has_waiters() && cx.cluster.any_up(|backend| self.is_untried(backend)) {
+        if !was_called
+            && cx.cluster.queue().has_waiters()
+            && cx.cluster.any_up(|backend| self.is_untried(backend))
+        {
             return self.enqueue(cx);
         }
         loop {
-            let slot = match cx.cluster.pick(self.retries.tried(), outgoing.request.is_idempotent, cx.now) {
-                Picked::Backend(slot) => slot,
-                Picked::AllFull => return self.enqueue(cx),
-                Picked::NoneUp => {
-                    // If it was called, the slot is for the next one.
-                    cx.cluster.call_next();
-                    return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
-                }
-            };
+            let slot =
+                match cx.cluster.pick(self.retries.tried(), outgoing.request.is_idempotent, cx.now)
+                {
+                    Picked::Backend(slot) => slot,
+                    Picked::AllFull => return self.enqueue(cx),
+                    Picked::NoneUp => {
+                        // If it was called, the slot is for the next one.
+                        cx.cluster.call_next();
+                        return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
+                    }
+                };
             match outgoing.upload.choose_framing(slot.backend().speaks_http10()) {
                 FramingSupport::Ready => {
                     if was_called {
@@ -61,7 +74,8 @@ impl Dispatcher {
                     }
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
-                // The slot is not held meanwhile: a slow client would block it. But it is still that backend's turn.
+                // The slot is not held meanwhile: a slow client would block it. But it is still
+                // that backend's turn.
                 FramingSupport::AfterBuffering => {
                     self.buffering_for = Some(Arc::clone(slot.backend()));
                     return Ok(State::BufferBody);
@@ -95,7 +109,8 @@ impl Dispatcher {
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         let Outgoing { client, request, upload } = outgoing;
-        // Paid here, where there is a backend to send it to: only what is really sent again draws on the budget.
+        // Paid here, where there is a backend to send it to: only what is really sent again draws
+        // on the budget.
         if let Some(failed) = self.retries.begin_attempt() {
             if retry::draws_on_budget(failed) && !cx.budget.spend(cx.now) {
                 return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
@@ -107,7 +122,8 @@ impl Dispatcher {
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client.peer, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
         }
-        // What may not be sent again, or not from its start, must not be lost to a connection that the backend has closed.
+        // What may not be sent again, or not from its start, must not be lost to a connection that
+        // the backend has closed.
         let is_risky = !request.is_idempotent || !upload.is_received();
         let reuse = if reuse == Reuse::Any && is_risky { Reuse::Verified } else { reuse };
         match self.attempt.insert(Attempt::new(slot, cx)).open(reuse, cx)? {
@@ -116,7 +132,8 @@ impl Dispatcher {
         }
     }
 
-    /// An attempt has failed before a byte of its response was forwarded: the retry contract says what follows.
+    /// An attempt has failed before a byte of its response was forwarded: the retry contract says
+    /// what follows.
     pub(super) fn next_attempt(
         &mut self,
         error: &AttemptError,
@@ -132,9 +149,18 @@ impl Dispatcher {
         if failed == Failed::Connect {
             outgoing.upload.reopen_framing();
         }
-        let failure = Failure { failed, idempotent: outgoing.request.is_idempotent, replayable: is_replayable };
+        let failure = Failure {
+            failed,
+            idempotent: outgoing.request.is_idempotent,
+            replayable: is_replayable,
+        };
         let next = self.retries.note(backend.id, failure, error.cause);
-        log::debug!("{} attempt at backend {} failed: {}; {next:?}", outgoing.client.peer, backend.name, error.detail);
+        log::debug!(
+            "{} attempt at backend {} failed: {}; {next:?}",
+            outgoing.client.peer,
+            backend.name,
+            error.detail
+        );
         match next {
             Next::GiveUp => Err(error.cause.into()),
             Next::OtherBackend => {
@@ -148,10 +174,13 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the backend of the attempt was marked down meanwhile and there is another to go to. Once per request.
+    /// Whether the backend of the attempt was marked down meanwhile and there is another to go to.
+    /// Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let attempt = self.attempt();
-        let is_other = |other: &Backend| other.id != attempt.backend().id && self.is_untried(other) && other.has_place();
+        let is_other = |other: &Backend| {
+            other.id != attempt.backend().id && self.is_untried(other) && other.has_place()
+        };
         attempt.was_marked_down() && !self.retries.was_moved() && cx.cluster.any_up(is_other)
     }
 
@@ -181,7 +210,9 @@ impl Dispatcher {
 
     /// Gives the memory of an empty buffer back: what waits holds as little as it can.
     pub(super) fn reclaim(&self, cx: &mut Context<'_>) {
-        if let Some(backend) = self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections)) {
+        if let Some(backend) =
+            self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections))
+        {
             cx.local.buffers.reclaim(&mut backend.input);
         }
     }

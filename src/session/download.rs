@@ -1,4 +1,5 @@
-//! The body of the response on its way to the client, decoded strictly and framed as the client supports it. Small pieces leave at once.
+//! The body of the response on its way to the client, decoded strictly and framed as the client
+//! supports it. Small pieces leave at once.
 
 use super::client::Client;
 use super::context::{Deadline, Local};
@@ -32,7 +33,8 @@ pub(super) struct Download {
     sent_before: u64,
     /// How much of an earlier 1xx stood before the head in the output.
     starts_at: usize,
-    /// The backend has sent what it announced and no more, so that its connection can be used again.
+    /// The backend has sent what it announced and no more, so that its connection can be used
+    /// again.
     is_exact: bool,
 }
 
@@ -50,7 +52,8 @@ pub(super) struct BodyStart {
 /// How far a body came in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Downloaded {
-    /// The backend has sent everything and is to be released, before the client can know: its next request may need the slot.
+    /// The backend has sent everything and is to be released, before the client can know: its next
+    /// request may need the slot.
     Received,
     /// The client has everything.
     All,
@@ -103,12 +106,14 @@ impl Download {
         self.may_splice = is_request_sent;
     }
 
-    /// Whether the response is not whole though its end looks like one: where its end is the connection's, only a reset says so.
+    /// Whether the response is not whole though its end looks like one: where its end is the
+    /// connection's, only a reset says so.
     pub(super) fn looks_whole_but_is_not(&self, client: &Client) -> bool {
         self.delivery == Delivery::UntilClose && !(self.is_received() && client.output.is_empty())
     }
 
-    /// Takes the response back out of the client's output if nothing of it was sent; whether it could.
+    /// Takes the response back out of the client's output if nothing of it was sent; whether it
+    /// could.
     pub(super) fn take_back(&self, client: &mut Client) -> bool {
         let is_unseen = client.sent == self.sent_before;
         if is_unseen {
@@ -152,7 +157,8 @@ impl Download {
             if moved >= config::STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
-            let backend = backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
+            let backend =
+                backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
             if self.start_splice(client, backend, local) {
                 continue;
             }
@@ -167,13 +173,15 @@ impl Download {
         }
     }
 
-    /// Moves what is there from the backend's bytes to the client's; whether it stopped because the client has enough for now.
+    /// Moves what is there from the backend's bytes to the client's; whether it stopped because the
+    /// client has enough for now.
     fn take(&mut self, input: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
         while !input.is_empty() {
             if output.len() >= OUTPUT_BYTES {
                 return Ok(true);
             }
-            let moved = self.reader.transfer(self.writer(), input.unread(), usize::MAX, output.tail())?;
+            let moved =
+                self.reader.transfer(self.writer(), input.unread(), usize::MAX, output.tail())?;
             if moved.consumed == 0 {
                 break;
             }
@@ -186,9 +194,16 @@ impl Download {
         if self.delivery == Delivery::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
     }
 
-    /// Reads more of the body. A body of known length that needs no framing goes straight into the client's buffer: a copy less.
-    fn read(&mut self, backend: &mut Connection, client: &mut Client, local: &mut Local) -> io::Result<Read> {
-        let Some(remaining) = self.reader.remaining().filter(|_| self.delivery == Delivery::Plain) else {
+    /// Reads more of the body. A body of known length that needs no framing goes straight into the
+    /// client's buffer: a copy less.
+    fn read(
+        &mut self,
+        backend: &mut Connection,
+        client: &mut Client,
+        local: &mut Local,
+    ) -> io::Result<Read> {
+        let Some(remaining) = self.reader.remaining().filter(|_| self.delivery == Delivery::Plain)
+        else {
             local.buffers.lend(&mut backend.input);
             backend.input.make_room();
             if backend.input.room() == 0 {
@@ -200,7 +215,8 @@ impl Download {
         if let Read::Bytes(count) = read {
             let surplus = (count as u64).saturating_sub(remaining);
             if surplus > 0 {
-                // More than was announced: nobody asked for it, and what else comes on this connection is not to be trusted.
+                // More than was announced: nobody asked for it, and what else comes on this
+                // connection is not to be trusted.
                 client.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
                 self.is_exact = false;
             }
@@ -216,9 +232,16 @@ impl Download {
     }
 
     /// Starts splicing if it is worth it and nothing is left in our buffers; whether it did.
-    fn start_splice(&mut self, client: &mut Client, backend: &mut Connection, local: &mut Local) -> bool {
-        let is_long = self.reader.remaining().is_some_and(|remaining| remaining >= config::SPLICE_BYTES);
-        let is_possible = self.may_splice && client.stream.can_splice() && backend.stream.can_splice();
+    fn start_splice(
+        &mut self,
+        client: &mut Client,
+        backend: &mut Connection,
+        local: &mut Local,
+    ) -> bool {
+        let is_long =
+            self.reader.remaining().is_some_and(|remaining| remaining >= config::SPLICE_BYTES);
+        let is_possible =
+            self.may_splice && client.stream.can_splice() && backend.stream.can_splice();
         if !is_long || !is_possible || !backend.input.is_empty() {
             return false;
         }
@@ -253,7 +276,8 @@ impl Download {
             if moved >= config::STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
-            let backend = backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
+            let backend =
+                backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
             match splice.fill(&mut backend.stream, self.reader.remaining().unwrap_or_default())? {
                 Read::Bytes(count) => {
                     moved += count;

@@ -1,7 +1,8 @@
 //! One request with its response: the story, in the order in which it happens.
 //!
-//! The states are run here and bytes are moved by the parts ([`Upload`], [`Dispatcher`], [`Response`], ...), which own their data and
-//! take what else they need as arguments. A state that cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
+//! The states are run here and bytes are moved by the parts ([`Upload`], [`Dispatcher`],
+//! [`Response`], ...), which own their data and take what else they need as arguments. A state that
+//! cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
 
 use super::client::Client;
 use super::closing::Closing;
@@ -99,7 +100,11 @@ impl Exchange {
         if self.upload.is_too_large() {
             return Err(Cause::BodyTooLarge.into());
         }
-        Ok(if self.request.is_last { self.respond_as_last(client, cx) } else { Flow::Goto(State::Dispatch) })
+        Ok(if self.request.is_last {
+            self.respond_as_last(client, cx)
+        } else {
+            Flow::Goto(State::Dispatch)
+        })
     }
 
     /// Chooses a backend: the one whose turn it is among those that were not tried.
@@ -137,9 +142,9 @@ impl Exchange {
         match self.upload.buffer(client, cx.local)? {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
             Uploaded::ShareUsed => Ok(Flow::ShareUsed),
-            Uploaded::Blocked(_) | Uploaded::BackendGone => {
-                Ok(Flow::Wait(self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?))
-            }
+            Uploaded::Blocked(_) | Uploaded::BackendGone => Ok(Flow::Wait(
+                self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?,
+            )),
         }
     }
 
@@ -163,7 +168,8 @@ impl Exchange {
             return Ok(Flow::ShareUsed);
         };
         let backend = self.dispatcher.attempt_mut().backend();
-        if blocked == Blocked::OnClient && backend.speaks_http10() && self.upload.awaits_continue() {
+        if blocked == Blocked::OnClient && backend.speaks_http10() && self.upload.awaits_continue()
+        {
             self.upload.send_continue(client, cx.local);
         }
         client.flush(&cx.local.counters)?;
@@ -182,7 +188,8 @@ impl Exchange {
         self.upload.pump(client, &mut backend.stream, cx.local)
     }
 
-    /// The request is sent. A request that is stranded goes to another backend; for all others the wait goes on.
+    /// The request is sent. A request that is stranded goes to another backend; for all others the
+    /// wait goes on.
     fn await_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
@@ -191,18 +198,23 @@ impl Exchange {
             // The next backend has the time that this one had.
             self.first_byte_deadline = None;
             let detail = "it was marked down while its response was awaited";
-            return Err(AttemptError::new(Failed::MarkedDown, Cause::FirstByteTimeout, detail).into());
+            return Err(
+                AttemptError::new(Failed::MarkedDown, Cause::FirstByteTimeout, detail).into()
+            );
         }
         client.flush(&cx.local.counters)?;
-        let deadline = *self.first_byte_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
+        let deadline =
+            *self.first_byte_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
         // Slowness is no proof of illness: it never counts against the backend's health.
         Ok(Flow::Wait(deadline.unless_passed(cx.now, Cause::FirstByteTimeout)?))
     }
 
-    /// Whether the request waits for the first byte of a backend that was marked down meanwhile, may be sent again, and has another
-    /// backend to go to. Once per request.
+    /// Whether the request waits for the first byte of a backend that was marked down meanwhile,
+    /// may be sent again, and has another backend to go to. Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
-        let may_move = self.state == State::AwaitResponse && self.request.is_idempotent && self.is_replayable();
+        let may_move = self.state == State::AwaitResponse
+            && self.request.is_idempotent
+            && self.is_replayable();
         may_move && self.dispatcher.is_stranded(cx)
     }
 
@@ -211,7 +223,11 @@ impl Exchange {
     }
 
     /// Reads what the backend says up to the end of its final head; none if that is still to come.
-    fn read_response_head(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Option<Flow>, Stop> {
+    fn read_response_head(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Flow>, Stop> {
         loop {
             let attempt = self.dispatcher.attempt();
             let Some(backend) = attempt.connection(cx.connections) else {
@@ -222,7 +238,8 @@ impl Exchange {
                 return Ok(None);
             };
             let may_keep = self.request.is_persistent && self.upload.is_sent() && !cx.draining;
-            let forwarded = self.reader.forward(length, (backend, client), (&self.request, may_keep), cx.local);
+            let forwarded =
+                self.reader.forward(length, (backend, client), (&self.request, may_keep), cx.local);
             let head = forwarded.map_err(|error| self.head_error(error))?;
             if head.kind == Kind::Interim {
                 self.note_interim(client, cx)?;
@@ -230,7 +247,11 @@ impl Exchange {
             }
             self.record.note_response(head.status, cx.now);
             self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
-            return Ok(Some(if head.kind == Kind::Final { self.begin_response(&head, client, cx) } else { Flow::Upgraded }));
+            return Ok(Some(if head.kind == Kind::Final {
+                self.begin_response(&head, client, cx)
+            } else {
+                Flow::Upgraded
+            }));
         }
     }
 
@@ -285,8 +306,14 @@ impl Exchange {
         }
     }
 
-    /// Nothing of the response moves just now. While it comes early, the rest of the request is still forwarded.
-    fn wait_for_response(&mut self, blocked: Blocked, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Nothing of the response moves just now. While it comes early, the rest of the request is
+    /// still forwarded.
+    fn wait_for_response(
+        &mut self,
+        blocked: Blocked,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Step {
         let may_send = !self.upload.is_sent() && !self.response_mut().is_request_over();
         if may_send {
             match self.pump_upload(client, cx) {
@@ -298,13 +325,20 @@ impl Exchange {
             let progress = self.upload.progress();
             self.response_mut().download.follow(progress);
         }
-        let late = if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
+        let late =
+            if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
         Ok(Flow::Wait(self.response_mut().download.deadline().unless_passed(cx.now, late)?))
     }
 
-    /// The body breaks off: what came is delivered, and the connection closes without the body's proper end. If the client has
-    /// seen nothing of the response yet, it gets an error in its place.
-    fn truncate_response(&mut self, detail: &str, client: &mut Client, cx: &mut Context<'_>) -> Stop {
+    /// The body breaks off: what came is delivered, and the connection closes without the body's
+    /// proper end. If the client has seen nothing of the response yet, it gets an error in its
+    /// place.
+    fn truncate_response(
+        &mut self,
+        detail: &str,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Stop {
         if self.response_mut().download.take_back(client) {
             self.dispatcher.attempt_mut().note_failure(Failed::BadResponse, detail, cx);
             return Cause::BadAnswer.into();
@@ -312,7 +346,10 @@ impl Exchange {
         self.dispatcher.attempt_mut().close(cx);
         let _ = client.flush(&cx.local.counters);
         let (peer, backend) = (client.peer, self.dispatcher.backend_name());
-        log::info!("{peer} answer of backend {backend} broke off after {} bytes: {detail}", client.sent);
+        log::info!(
+            "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
+            client.sent
+        );
         Reason::AnswerTruncated.into()
     }
 
@@ -330,15 +367,21 @@ impl Exchange {
             (false, true) => Reason::Drained,
             (false, false) => Reason::AnsweredLast,
         };
-        // Closing over unread bytes would send a reset, which may overtake the response. A client that meant to go on may have sent its
-        // next request before it saw that the connection ends.
-        if is_early || self.request.is_persistent || !client.input.is_empty() || client.stream.is_readable() {
+        // Closing over unread bytes would send a reset, which may overtake the response. A client
+        // that meant to go on may have sent its next request before it saw that the connection
+        // ends.
+        if is_early
+            || self.request.is_persistent
+            || !client.input.is_empty()
+            || client.stream.is_readable()
+        {
             return Flow::Closing(Closing::linger(reason, client, cx));
         }
         Flow::Close(reason)
     }
 
-    /// Acts on what has stopped a state: the next attempt, an error response, or the end of the connection.
+    /// Acts on what has stopped a state: the next attempt, an error response, or the end of the
+    /// connection.
     fn stop(&mut self, stop: Stop, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         match stop {
             Stop::Close(reason) => Flow::Close(reason),
@@ -346,7 +389,8 @@ impl Exchange {
             // Before a byte of its response was forwarded: the retry contract says what follows.
             Stop::AttemptFailed(error) => {
                 let is_replayable = self.is_replayable();
-                let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
+                let outgoing =
+                    Outgoing { client, request: &self.request, upload: &mut self.upload };
                 match self.dispatcher.next_attempt(&error, is_replayable, outgoing, cx) {
                     Ok(state) => Flow::Goto(state),
                     Err(stop) => self.stop(stop, client, cx),
@@ -355,10 +399,16 @@ impl Exchange {
         }
     }
 
-    /// Responds with an error of our own. The client's connection stays open if its request was in order and is complete.
+    /// Responds with an error of our own. The client's connection stays open if its request was in
+    /// order and is complete.
     fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         cx.local.counters.failed(cause);
-        self.record.log_rejection(client, cause, self.state.stage(), self.dispatcher.backend_name());
+        self.record.log_rejection(
+            client,
+            cause,
+            self.state.stage(),
+            self.dispatcher.backend_name(),
+        );
         self.release(cx);
         let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
         let is_complete = self.upload.is_received() && self.request.is_persistent;
@@ -371,9 +421,12 @@ impl Exchange {
         self.state.stage()
     }
 
-    /// Whether the connection must close with a reset, so that a response that broke off does not look whole.
+    /// Whether the connection must close with a reset, so that a response that broke off does not
+    /// look whole.
     pub(super) fn must_close_with_reset(&self, client: &Client) -> bool {
-        self.response.as_ref().is_some_and(|response| response.download.looks_whole_but_is_not(client))
+        self.response
+            .as_ref()
+            .is_some_and(|response| response.download.looks_whole_but_is_not(client))
     }
 
     /// Logs the exchange, unless that was done.

@@ -47,7 +47,11 @@ impl HeadReader {
     }
 
     /// Reads until the head is whole.
-    pub(super) fn read(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<Head, Stop> {
+    pub(super) fn read(
+        &mut self,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Result<Head, Stop> {
         loop {
             if let Some(length) = self.find_end(&mut client.input)? {
                 return Ok(Head::Whole(length));
@@ -67,9 +71,14 @@ impl HeadReader {
         }
     }
 
-    /// Nothing has come. A connection over a limit that says nothing is told unasked. When the balancer stops, an idle connection is
-    /// not closed at once: a request may be on its way. None if something has come meanwhile.
-    fn wait_idle(&mut self, client: &mut Client, context: &Context<'_>) -> Result<Option<Deadline>, Stop> {
+    /// Nothing has come. A connection over a limit that says nothing is told unasked. When the
+    /// balancer stops, an idle connection is not closed at once: a request may be on its way. None
+    /// if something has come meanwhile.
+    fn wait_idle(
+        &mut self,
+        client: &mut Client,
+        context: &Context<'_>,
+    ) -> Result<Option<Deadline>, Stop> {
         let (timeout, late) = match (client.over_limit, context.draining) {
             (Some(cause), _) => (Timeout::Rejection, Stop::Reject(cause)),
             (None, true) => (Timeout::Grace, Stop::Close(Reason::Drained)),
@@ -79,7 +88,10 @@ impl HeadReader {
             self.until = self.until.min(context.deadline(Timeout::Grace).at);
         }
         let deadline = Deadline { timeout, at: self.until };
-        if deadline.has_passed(context.now) && client.over_limit.is_none() && !client.stream.is_quiet() {
+        if deadline.has_passed(context.now)
+            && client.over_limit.is_none()
+            && !client.stream.is_quiet()
+        {
             return Ok(None);
         }
         deadline.unless_passed(context.now, late).map(Some)
@@ -95,12 +107,14 @@ impl HeadReader {
         Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(context.now, late)?))
     }
 
-    /// The length of the head once it is whole. Every limit holds in the same way however the head was split.
+    /// The length of the head once it is whole. Every limit holds in the same way however the head
+    /// was split.
     fn find_end(&mut self, input: &mut Buffer) -> Result<Option<usize>, Cause> {
         if self.end.is_at_start() {
             let empty_lines = request::leading_empty_lines(input.unread());
             input.consume(2 * empty_lines);
-            self.empty_lines = self.empty_lines.saturating_add(u8::try_from(empty_lines).unwrap_or(u8::MAX));
+            self.empty_lines =
+                self.empty_lines.saturating_add(u8::try_from(empty_lines).unwrap_or(u8::MAX));
             if usize::from(self.empty_lines) > config::LEADING_EMPTY_LINES {
                 return Err(Cause::BadRequestLine);
             }
@@ -116,12 +130,15 @@ impl HeadReader {
         let first_line = self.end.first_line(input.unread());
         let found = match end {
             Ok(Some(length)) if length <= config::REQUEST_HEAD_BYTES => return Ok(Some(length)),
-            Ok(None) if first_line.is_none() && request::has_too_long_target(input.unread()) => Err(Cause::TargetTooLong),
+            Ok(None) if first_line.is_none() && request::has_too_long_target(input.unread()) => {
+                Err(Cause::TargetTooLong)
+            }
             Ok(None) if input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
             Ok(_) => Err(Cause::HeadTooLarge),
             Err(cause) => Err(cause),
         };
-        // A client that begins with something else than HTTP/1.1 may wait for a response, and send nothing more.
+        // A client that begins with something else than HTTP/1.1 may wait for a response, and send
+        // nothing more.
         if let (false, Some(line)) = (knew_first_line, first_line) {
             request::check_line(line)?;
         }
@@ -137,7 +154,8 @@ mod tests {
     const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn find(pieces: &[&[u8]]) -> Result<Option<usize>, Cause> {
-        let (mut reader, mut input) = (HeadReader::first(Instant::now()), Buffers::default().take());
+        let (mut reader, mut input) =
+            (HeadReader::first(Instant::now()), Buffers::default().take());
         let mut found = Ok(None);
         for piece in pieces {
             input.append(piece);
@@ -152,7 +170,11 @@ mod tests {
     #[test]
     fn a_head_is_found_behind_empty_lines_however_it_is_split() {
         for split in 0..HEAD.len() {
-            assert_eq!(find(&[&HEAD[..split], &HEAD[split..]]), Ok(Some(HEAD.len() - 4)), "split at {split}");
+            assert_eq!(
+                find(&[&HEAD[..split], &HEAD[split..]]),
+                Ok(Some(HEAD.len() - 4)),
+                "split at {split}"
+            );
         }
     }
 
@@ -172,6 +194,9 @@ mod tests {
             let split = start.len() / 2;
             assert_eq!(find(&[&start[..split], &start[split..]]), Err(cause), "in two pieces");
         }
-        assert_eq!(find(&["\r\n".repeat(config::LEADING_EMPTY_LINES + 1).as_bytes()]), Err(Cause::BadRequestLine));
+        assert_eq!(
+            find(&["\r\n".repeat(config::LEADING_EMPTY_LINES + 1).as_bytes()]),
+            Err(Cause::BadRequestLine)
+        );
     }
 }

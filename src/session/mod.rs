@@ -1,8 +1,10 @@
 //! One client connection's story, told as synchronous code that returns.
 //!
-//! Runs on the worker that owns the connection, owns what the connection needs, and must never wait: [`Session::step`] goes on until
-//! there is nothing to do *yet* and returns a [`Verdict`]. A session knows no epoll, no thread, no channel and no other session; what
-//! it needs of its worker comes in a [`Context`]. Here is the order of its phases; what happens in one is in the file of its name.
+//! Runs on the worker that owns the connection, owns what the connection needs, and must never
+//! wait: [`Session::step`] goes on until there is nothing to do *yet* and returns a [`Verdict`]. A
+//! session knows no epoll, no thread, no channel and no other session; what it needs of its worker
+//! comes in a [`Context`]. Here is the order of its phases; what happens in one is in the file of
+//! its name.
 
 mod attempt;
 mod client;
@@ -68,7 +70,8 @@ enum Phase {
     Closing(Box<Closing>),
 }
 
-// An idle keep-alive client is this and its place in the deadline lists; everything else exists only during an exchange.
+// An idle keep-alive client is this and its place in the deadline lists; everything else exists
+// only during an exchange.
 const _: () = assert!(size_of::<Session>() <= 192);
 
 /// What comes after a phase has run.
@@ -80,9 +83,14 @@ enum Next {
 }
 
 impl Session {
-    /// Takes over a socket. `over_limit` is why it is not to be served, if it is one too many: that is what its
-    /// first request is answered with.
-    pub fn new(socket: TcpStream, peer: SocketAddr, over_limit: Option<Cause>, idle_until: Instant) -> Self {
+    /// Takes over a socket. `over_limit` is why it is not to be served, if it is one too many: that
+    /// is what its first request is answered with.
+    pub fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        over_limit: Option<Cause>,
+        idle_until: Instant,
+    ) -> Self {
         let client = Client::new(socket, peer, over_limit);
         Self { client, phase: Phase::Head(HeadReader::first(idle_until)), is_in_line: false }
     }
@@ -97,7 +105,8 @@ impl Session {
         self.client.stream.note(event);
     }
 
-    /// Puts the session in line for a step; false if it stands there already: it has one place, however many events it has.
+    /// Puts the session in line for a step; false if it stands there already: it has one place,
+    /// however many events it has.
     pub fn stand_in_line(&mut self) -> bool {
         !std::mem::replace(&mut self.is_in_line, true)
     }
@@ -193,18 +202,24 @@ impl Session {
         };
         let cause = match reader.read(&mut self.client, context) {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
-            Ok(Head::Whole(length)) => match Request::accept(&mut self.client, reader, length, context) {
-                Ok((request, upload, record)) => {
-                    self.client.sent = 0;
-                    let is_served = u64::from(self.client.over_limit.is_none());
-                    context.local.counters.requests.add(is_served);
-                    return Next::Phase(Phase::Exchange(Box::new(Exchange::new(request, upload, record))));
+            Ok(Head::Whole(length)) => {
+                match Request::accept(&mut self.client, reader, length, context) {
+                    Ok((request, upload, record)) => {
+                        self.client.sent = 0;
+                        let is_served = u64::from(self.client.over_limit.is_none());
+                        context.local.counters.requests.add(is_served);
+                        return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
+                            request, upload, record,
+                        ))));
+                    }
+                    Err(cause) => cause,
                 }
-                Err(cause) => cause,
-            },
+            }
             Err(Stop::Reject(cause)) => cause,
             Err(Stop::Close(reason)) => return Next::Yield(Verdict::Close(reason)),
-            Err(Stop::AttemptFailed(_)) => unreachable!("no backend is asked before there is a request"),
+            Err(Stop::AttemptFailed(_)) => {
+                unreachable!("no backend is asked before there is a request")
+            }
         };
         self.reject_head(cause, context)
     }

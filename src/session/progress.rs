@@ -26,7 +26,8 @@ impl Progress {
         Self { moved: 0, at: now + timeout, timeout }
     }
 
-    /// Notes bytes that moved. The deadline is put off once `enough` have: one that any byte puts off lets a drip live for ever.
+    /// Notes bytes that moved. The deadline is put off once `enough` have: one that any byte puts
+    /// off lets a drip live for ever.
     pub(super) fn note(&mut self, bytes: usize, enough: u64, now: Instant) {
         self.moved += bytes as u64;
         if self.moved >= enough {

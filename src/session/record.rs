@@ -49,14 +49,25 @@ impl Record {
     }
 
     /// Logs that the request is rejected, in place of the line that it would have had.
-    pub(super) fn log_rejection(&mut self, client: &Client, cause: Cause, stage: &str, backend: &str) {
+    pub(super) fn log_rejection(
+        &mut self,
+        client: &Client,
+        cause: Cause,
+        stage: &str,
+        backend: &str,
+    ) {
         let label = self.label.take();
         log_rejection(client, cause, label.as_deref().unwrap_or("-"), (stage, backend));
     }
 }
 
 /// Logs that a request is rejected; `label` is its method and target, as far as they are known.
-pub(super) fn log_rejection(client: &Client, cause: Cause, label: &str, (stage, backend): (&str, &str)) {
+pub(super) fn log_rejection(
+    client: &Client,
+    cause: Cause,
+    label: &str,
+    (stage, backend): (&str, &str),
+) {
     let (peer, status) = (client.peer, cause.status());
     log::info!("{peer} \"{label}\" {status} {cause} (in stage {stage}, backend {backend})");
 }

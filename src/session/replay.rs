@@ -1,7 +1,9 @@
-//! What goes to the backend: the request's head and as much of its body as is kept, so that the request can be sent again.
+//! What goes to the backend: the request's head and as much of its body as is kept, so that the
+//! request can be sent again.
 //!
-//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more than 64 KiB of body have come,
-//! what was sent is dropped as we go, and the request cannot be sent again. What must not go out twice is dropped from the start.
+//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more
+//! than 64 KiB of body have come, what was sent is dropped as we go, and the request cannot be sent
+//! again. What must not go out twice is dropped from the start.
 
 use crate::config;
 use crate::net::{Buffer, Buffers};
@@ -44,8 +46,8 @@ impl Default for ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    /// Room for a head that was this long when it came, and a body framed like this. It is held while the backend works, so it is no
-    /// larger than need be.
+    /// Room for a head that was this long when it came, and a body framed like this. It is held
+    /// while the backend works, so it is no larger than need be.
     pub(super) fn new(received_head: usize, writer: BodyWriter, goes_once: bool) -> Self {
         let mut replay = Self { writer, goes_once, ..Self::default() };
         replay.bytes.grow_to(received_head + ADDED_FIELDS);
@@ -63,7 +65,8 @@ impl ReplayBuffer {
         self.body = self.head;
     }
 
-    /// Starts an attempt: the head gets the end for this backend, and everything is to be sent from the start.
+    /// Starts an attempt: the head gets the end for this backend, and everything is to be sent from
+    /// the start.
     pub(super) fn start_attempt(&mut self, end: &[u8]) {
         debug_assert!(!self.cut);
         let earlier_end = self.head..self.body;
@@ -127,7 +130,8 @@ impl ReplayBuffer {
         Ok(moved)
     }
 
-    /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is full.
+    /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is
+    /// full.
     pub(super) fn make_room(&mut self) -> usize {
         if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
             let sent = self.sent;
@@ -137,7 +141,8 @@ impl ReplayBuffer {
         self.replay_room()
     }
 
-    /// What the replay buffer still takes of the body. The lines around chunks come on top, unless the chunks are tiny.
+    /// What the replay buffer still takes of the body. The lines around chunks come on top, unless
+    /// the chunks are tiny.
     pub(super) fn replay_room(&self) -> usize {
         let kept = self.bytes.len() - self.body.min(self.bytes.len());
         (config::REPLAY_BYTES + self.chunk_lines.min(config::REPLAY_BYTES)).saturating_sub(kept)
@@ -222,7 +227,12 @@ mod tests {
         replay.advance(8);
         assert_eq!(replay.unsent(), b" part");
         replay.advance(5);
-        assert!(replay.kept().is_empty() && replay.was_written() && replay.has_body() && !replay.is_replayable());
+        assert!(
+            replay.kept().is_empty()
+                && replay.was_written()
+                && replay.has_body()
+                && !replay.is_replayable()
+        );
         append_chunk(&mut replay, b"more");
         assert_eq!(replay.unsent(), b"4\r\nmore\r\n");
     }

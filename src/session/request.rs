@@ -1,4 +1,5 @@
-//! A request whose head is valid: judged once, re-serialised for the backend, and reduced to what later stages need of it.
+//! A request whose head is valid: judged once, re-serialised for the backend, and reduced to what
+//! later stages need of it.
 
 use super::client::Client;
 use super::context::Context;
@@ -39,7 +40,8 @@ impl Request {
         }
     }
 
-    /// A head that was rejected. What asks like HEAD, or for JSON, is answered like that, for all it is worth.
+    /// A head that was rejected. What asks like HEAD, or for JSON, is answered like that, for all
+    /// it is worth.
     pub(super) fn rejected(head: &[u8]) -> Self {
         Self {
             is_head: head.starts_with(b"HEAD "),
@@ -66,7 +68,13 @@ impl Request {
         let mut storage = fields::room();
         let parsed = request::parse(bytes, &mut storage);
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
-        trace::head(client.peer, "→ received", bytes, body, if parsed.is_ok() { following } else { b"" });
+        trace::head(
+            client.peer,
+            "→ received",
+            bytes,
+            body,
+            if parsed.is_ok() { following } else { b"" },
+        );
         let head = parsed?;
         let facts = ClientFacts {
             address: client.peer.ip(),
@@ -76,7 +84,10 @@ impl Request {
         let mut upload = Upload::new(&head, length, context);
         rewrite::request(upload.head_mut(), &head, facts);
         upload.end_common_head();
-        let (request, record) = (Self::new(&head), Record::new(|| format!("{} {}", head.method, head.target.path), context.now));
+        let (request, record) = (
+            Self::new(&head),
+            Record::new(|| format!("{} {}", head.method, head.target.path), context.now),
+        );
         client.input.consume(length);
         context.local.buffers.reclaim(&mut client.input);
         Ok((request, upload, record))

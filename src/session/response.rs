@@ -1,4 +1,5 @@
-//! The backend's response: its head is read until it is whole, judged, and re-serialised for the client; its body follows.
+//! The backend's response: its head is read until it is whole, judged, and re-serialised for the
+//! client; its body follows.
 
 use super::attempt::Attempt;
 use super::client::Client;
@@ -61,12 +62,20 @@ pub(super) enum Kind {
 
 impl ResponseReader {
     /// Reads until a head is whole, and returns its length; none if more is to come.
-    pub(super) fn read(&mut self, backend: &mut Connection, buffers: &mut Buffers) -> Result<Option<usize>, HeadError> {
+    pub(super) fn read(
+        &mut self,
+        backend: &mut Connection,
+        buffers: &mut Buffers,
+    ) -> Result<Option<usize>, HeadError> {
         loop {
             match self.end.find(backend.input.unread()) {
                 Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => return Ok(Some(length)),
                 Ok(None) if backend.input.len() < config::ANSWER_HEAD_BYTES => {}
-                _ => return Err(HeadError::Bad("its head is too large or has a line that does not end in CR LF")),
+                _ => {
+                    return Err(HeadError::Bad(
+                        "its head is too large or has a line that does not end in CR LF",
+                    ));
+                }
             }
             if !backend.stream.is_readable() {
                 return Ok(None);
@@ -82,12 +91,16 @@ impl ResponseReader {
                 Err(error) => error.to_string(),
             };
             let is_inside = !backend.input.is_empty();
-            return Err(if is_inside { HeadError::Bad("it ended inside its head") } else { HeadError::Closed(detail) });
+            return Err(if is_inside {
+                HeadError::Bad("it ended inside its head")
+            } else {
+                HeadError::Closed(detail)
+            });
         }
     }
 
-    /// Judges a whole head and writes it to the client's output. The client's connection stays open behind it if `may_keep` and the
-    /// body has an end of its own.
+    /// Judges a whole head and writes it to the client's output. The client's connection stays open
+    /// behind it if `may_keep` and the body has an end of its own.
     pub(super) fn forward(
         &mut self,
         length: usize,
@@ -98,13 +111,25 @@ impl ResponseReader {
         local.buffers.lend(&mut client.output);
         response::lower_minor_version(backend.input.unread_mut());
         let (bytes, following) = backend.input.unread().split_at(length);
-        let (mut storage, mut large_storage) = (fields::room(), fields::more_room(self.end.lines()));
-        let storage = if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
+        let (mut storage, mut large_storage) =
+            (fields::room(), fields::more_room(self.end.lines()));
+        let storage =
+            if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
         let parsed = response::parse(bytes, storage, request.is_head);
-        trace::head(client.peer, "← received", bytes, parsed.as_ref().map_or(Body::None, |head| head.body), following);
+        trace::head(
+            client.peer,
+            "← received",
+            bytes,
+            parsed.as_ref().map_or(Body::None, |head| head.body),
+            following,
+        );
         let head = parsed.map_err(|_| HeadError::Bad("its head is not valid HTTP/1.1"))?;
         let kind = self.judge(&head, request)?;
-        let delivery = if kind == Kind::Final { rewrite::delivery(head.body, request.version) } else { Delivery::Plain };
+        let delivery = if kind == Kind::Final {
+            rewrite::delivery(head.body, request.version)
+        } else {
+            Delivery::Plain
+        };
         let keeps_client = may_keep && delivery != Delivery::UntilClose;
         let line = match kind {
             Kind::Upgrade => ConnectionLine::WebSocket,
@@ -137,7 +162,11 @@ impl ResponseReader {
             _ if head.is_interim() => {
                 self.interims += 1;
                 let is_endless = self.interims > config::INTERIM_ANSWERS;
-                if is_endless { Err(HeadError::Bad("it sends 1xx without end")) } else { Ok(Kind::Interim) }
+                if is_endless {
+                    Err(HeadError::Bad("it sends 1xx without end"))
+                } else {
+                    Ok(Kind::Interim)
+                }
             }
             _ => Ok(Kind::Final),
         }
@@ -162,7 +191,12 @@ impl Response {
     }
 
     /// The response behind this head; `is_sent` says that the backend has the whole request.
-    pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, context: &Context<'_>) -> Self {
+    pub(super) fn new(
+        head: &Forwarded,
+        is_sent: bool,
+        client: &Client,
+        context: &Context<'_>,
+    ) -> Self {
         let timeouts = &context.config.timeouts;
         let download = Download::new(head.body, client, Progress::new(context.now, timeouts.body));
         Self {
@@ -177,16 +211,21 @@ impl Response {
     /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
     pub(super) fn release_backend(&self, attempt: &mut Attempt, context: &mut Context<'_>) {
         let backend = attempt.connection(context.connections);
-        let is_clean = backend.is_some_and(|backend| self.download.leave_backend(backend) && backend.input.is_empty());
+        let is_clean = backend.is_some_and(|backend| {
+            self.download.leave_backend(backend) && backend.input.is_empty()
+        });
         let is_kept = self.keeps_backend && is_clean && !context.draining;
         attempt.release(is_kept.then_some(self.backend_idle_timeout), context);
     }
 }
 
-/// How long the backend connection is kept: a second less than the backend announces, within limits, or our own default.
+/// How long the backend connection is kept: a second less than the backend announces, within
+/// limits, or our own default.
 fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
-    announced.map_or(default, |announced| announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE))
+    announced.map_or(default, |announced| {
+        announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE)
+    })
 }
 
 #[cfg(test)]

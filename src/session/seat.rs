@@ -18,14 +18,16 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Joins the queue, behind the requests that wait already; one that was called and found no slot has its position of before.
+    /// Joins the queue, behind the requests that wait already; one that was called and found no
+    /// slot has its position of before.
     pub(super) fn join(&mut self, tried: &[usize], context: &Context<'_>) -> Result<(), Stop> {
         self.ticket = context.cluster.queue().join(context.key, context.caller, tried, self.ticket);
         if self.ticket.is_none() {
             return Err(Cause::BackendFull.into());
         }
         self.is_queued = true;
-        // A slot may have come free before we had joined. It is for the first in line that can use it.
+        // A slot may have come free before we had joined. It is for the first in line that can use
+        // it.
         context.cluster.call_next();
         Ok(())
     }

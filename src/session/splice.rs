@@ -1,6 +1,7 @@
 //! Moving a long body of known length through a pipe inside the kernel: no copy through our memory.
 //!
-//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::SPLICE_BYTES`] copying is cheaper.
+//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::SPLICE_BYTES`] copying is
+//! cheaper.
 
 use super::client::Client;
 use crate::config;
@@ -19,7 +20,8 @@ impl Splice {
     /// Sets both sockets up; none if there is no pipe, or they cannot be.
     pub(super) fn start(client: &Client, backend: &Stream, pipes: &mut Pipes) -> Option<Self> {
         let pipe = pipes.take()?;
-        let ready = client.stream.set_nonblocking(true).and_then(|()| backend.set_nonblocking(true));
+        let ready =
+            client.stream.set_nonblocking(true).and_then(|()| backend.set_nonblocking(true));
         if ready.is_err() {
             pipes.give(pipe);
             return None;
@@ -34,7 +36,11 @@ impl Splice {
     }
 
     /// Moves what the pipe holds to the client, as far as it takes it; how many bytes that are.
-    pub(super) fn drain(&mut self, client: &mut Client, counters: &Counters) -> Result<usize, Reason> {
+    pub(super) fn drain(
+        &mut self,
+        client: &mut Client,
+        counters: &Counters,
+    ) -> Result<usize, Reason> {
         let mut drained = 0;
         while !self.pipe.is_empty() {
             match client.stream.splice_from(&mut self.pipe) {

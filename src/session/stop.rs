@@ -1,4 +1,5 @@
-//! Failures as values: what ends an exchange, or an attempt, before its time. They travel by `?` to the one place that acts on them.
+//! Failures as values: what ends an exchange, or an attempt, before its time. They travel by `?` to
+//! the one place that acts on them.
 
 use super::context::Deadline;
 use crate::error::Cause;
@@ -45,8 +46,8 @@ impl AttemptError {
 }
 
 impl Deadline {
-    /// The deadline to wait for, or what happens because it has passed. To be asked after the socket has said that it is not ready,
-    /// so that an event wins over the clock.
+    /// The deadline to wait for, or what happens because it has passed. To be asked after the
+    /// socket has said that it is not ready, so that an event wins over the clock.
     pub(super) fn unless_passed(self, now: Instant, late: impl Into<Stop>) -> Result<Self, Stop> {
         if self.has_passed(now) { Err(late.into()) } else { Ok(self) }
     }

@@ -9,8 +9,8 @@ const BODY_BYTES: usize = 256;
 /// Fields whose values are secrets.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
-/// Logs a head, and what of its body stands behind it, if anybody listens. What else stands there may be another head, with its
-/// secrets.
+/// Logs a head, and what of its body stands behind it, if anybody listens. What else stands there
+/// may be another head, with its secrets.
 pub(super) fn head(client: SocketAddr, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
         log::debug!("{client} {direction}\n{}{}", Head(head), Start(body.part_of(behind)));
@@ -21,7 +21,12 @@ struct Head<'b>(&'b [u8]);
 
 impl fmt::Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in self.0.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| !line.is_empty()) {
+        for line in self
+            .0
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii_end)
+            .filter(|line| !line.is_empty())
+        {
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             if SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes())) {
                 writeln!(f, "    {}: ***", name.escape_ascii())?;
@@ -40,7 +45,12 @@ impl fmt::Display for Start<'_> {
         let shown = &self.0[..self.0.len().min(BODY_BYTES)];
         match shown {
             [] => Ok(()),
-            _ => write!(f, "    | {}{}", shown.escape_ascii(), if shown.len() < self.0.len() { " …" } else { "" }),
+            _ => write!(
+                f,
+                "    | {}{}",
+                shown.escape_ascii(),
+                if shown.len() < self.0.len() { " …" } else { "" }
+            ),
         }
     }
 }

@@ -39,24 +39,38 @@ enum Direction {
 }
 
 impl Tunnel {
-    /// A tunnel over the connection of this attempt. What was received on either side already is delivered first.
+    /// A tunnel over the connection of this attempt. What was received on either side already is
+    /// delivered first.
     pub(super) fn new(attempt: Attempt, record: Record, context: &Context<'_>) -> Self {
-        Self { attempt, record, client_ended: false, backend_ended: false, deadline: context.deadline(Timeout::Tunnel) }
+        Self {
+            attempt,
+            record,
+            client_ended: false,
+            backend_ended: false,
+            deadline: context.deadline(Timeout::Tunnel),
+        }
     }
 
     /// Moves what can be moved, both ways.
-    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Result<Tunneled, Reason> {
+    pub(super) fn step(
+        &mut self,
+        client: &mut Client,
+        context: &mut Context<'_>,
+    ) -> Result<Tunneled, Reason> {
         // What stands before the tunnel's bytes: the head of a 101.
         client.flush(&context.local.counters)?;
         if !client.output.is_empty() {
             return self.wait(context);
         }
-        let connection = self.attempt.connection(context.connections).ok_or(Reason::TunnelBroken)?;
+        let connection =
+            self.attempt.connection(context.connections).ok_or(Reason::TunnelBroken)?;
         context.local.buffers.lend(&mut client.input);
         context.local.buffers.lend(&mut connection.input);
         let (backend, down) = (&mut connection.stream, &mut connection.input);
-        let (up_state, sent_up) = copy_one_way(&mut client.stream, &mut client.input, backend, &mut self.client_ended);
-        let (down_state, sent_down) = copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
+        let (up_state, sent_up) =
+            copy_one_way(&mut client.stream, &mut client.input, backend, &mut self.client_ended);
+        let (down_state, sent_down) =
+            copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
         context.local.buffers.reclaim(&mut connection.input);
         client.note_sent(sent_down, &context.local.counters);
         match (up_state, down_state) {
@@ -85,9 +99,14 @@ impl Tunnel {
     }
 }
 
-/// Moves what can be moved in one direction and says how many bytes were delivered. The source's end is passed on once, when all
-/// its bytes are.
-fn copy_one_way(source: &mut Stream, buffer: &mut Buffer, sink: &mut Stream, ended: &mut bool) -> (Direction, usize) {
+/// Moves what can be moved in one direction and says how many bytes were delivered. The source's
+/// end is passed on once, when all its bytes are.
+fn copy_one_way(
+    source: &mut Stream,
+    buffer: &mut Buffer,
+    sink: &mut Stream,
+    ended: &mut bool,
+) -> (Direction, usize) {
     let mut delivered = 0;
     loop {
         let waiting = buffer.len();

@@ -1,4 +1,5 @@
-//! The request on its way to the backend: its head, and its body decoded strictly and framed as that backend supports it.
+//! The request on its way to the backend: its head, and its body decoded strictly and framed as
+//! that backend supports it.
 
 use super::client::Client;
 use super::context::{Context, Deadline, Local};
@@ -61,7 +62,11 @@ pub(super) enum FramingSupport {
 
 impl Upload {
     /// The body behind this head, which was so long when it came.
-    pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, context: &Context<'_>) -> Self {
+    pub(super) fn new(
+        head: &RequestHead<'_, '_>,
+        received_head: usize,
+        context: &Context<'_>,
+    ) -> Self {
         let timeout = context.config.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
@@ -115,7 +120,8 @@ impl Upload {
         self.replay.kept()
     }
 
-    /// Gives the memory back if nothing is kept in it: a request that must not be sent twice is dropped as it is sent.
+    /// Gives the memory back if nothing is kept in it: a request that must not be sent twice is
+    /// dropped as it is sent.
     pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
         self.replay.reclaim(buffers);
     }
@@ -125,7 +131,8 @@ impl Upload {
         self.replay.release();
     }
 
-    /// The body begins to move now: what came before, finding a backend for example, was not its fault.
+    /// The body begins to move now: what came before, finding a backend for example, was not its
+    /// fault.
     pub(super) fn start_clock(&mut self, now: Instant) {
         self.progress = Progress::new(now, self.timeout);
     }
@@ -150,11 +157,18 @@ impl Upload {
         client.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
-    /// Nothing moves just now: until when to wait. A client that waits for a 100 waits for the backend.
-    pub(super) fn wait(&mut self, blocked: Blocked, context: &Context<'_>) -> Result<Deadline, Stop> {
+    /// Nothing moves just now: until when to wait. A client that waits for a 100 waits for the
+    /// backend.
+    pub(super) fn wait(
+        &mut self,
+        blocked: Blocked,
+        context: &Context<'_>,
+    ) -> Result<Deadline, Stop> {
         let (deadline, cause) = match blocked {
             Blocked::OnClient if self.awaits_continue() => {
-                let deadline = *self.continue_deadline.get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+                let deadline = *self
+                    .continue_deadline
+                    .get_or_insert_with(|| context.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
             Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
@@ -184,20 +198,24 @@ impl Upload {
             (true, None) if is_http10_only => return FramingSupport::AfterBuffering,
             (true, None) => self.framing = Some(RequestEnd::Chunked),
             // Chunks went to another backend before.
-            (true, Some(RequestEnd::Chunked)) if is_http10_only => return FramingSupport::Unsupported,
+            (true, Some(RequestEnd::Chunked)) if is_http10_only => {
+                return FramingSupport::Unsupported;
+            }
             (true, Some(_)) => {}
         }
         FramingSupport::Ready
     }
 
-    /// The attempt could not be connected. While no backend has heard of the body, its framing is open again.
+    /// The attempt could not be connected. While no backend has heard of the body, its framing is
+    /// open again.
     pub(super) fn reopen_framing(&mut self) {
         if !self.replay.has_body() && !self.is_received() {
             self.framing = None;
         }
     }
 
-    /// Starts an attempt: everything is to be sent from the start, with the end of the head that this backend needs.
+    /// Starts an attempt: everything is to be sent from the start, with the end of the head that
+    /// this backend needs.
     pub(super) fn start_attempt(&mut self, host: Option<&str>) {
         let mut end = Vec::new();
         rewrite::request_end(&mut end, host, self.framing.unwrap_or(RequestEnd::Plain));
@@ -205,7 +223,12 @@ impl Upload {
     }
 
     /// Sends what there is of the request, for as long as both sides go along.
-    pub(super) fn pump(&mut self, client: &mut Client, backend: &mut Stream, local: &mut Local) -> Result<Uploaded, Stop> {
+    pub(super) fn pump(
+        &mut self,
+        client: &mut Client,
+        backend: &mut Stream,
+        local: &mut Local,
+    ) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             let took = self.take(&mut client.input)?;
@@ -236,8 +259,13 @@ impl Upload {
         }
     }
 
-    /// Takes the whole body in before any of it is sent, for a backend that does not support chunks: it is sent with its length.
-    pub(super) fn buffer(&mut self, client: &mut Client, local: &mut Local) -> Result<Uploaded, Stop> {
+    /// Takes the whole body in before any of it is sent, for a backend that does not support
+    /// chunks: it is sent with its length.
+    pub(super) fn buffer(
+        &mut self,
+        client: &mut Client,
+        local: &mut Local,
+    ) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             self.buffer_some(&mut client.input)?;
@@ -279,7 +307,8 @@ impl Upload {
         while !input.is_empty() && !self.is_received() {
             let mut consumed = self.take_some(self.replay.replay_room(), input)?;
             if consumed == 0 {
-                // Only now: a full replay buffer is cut by the next byte of the body, not by its end.
+                // Only now: a full replay buffer is cut by the next byte of the body, not by its
+                // end.
                 let room = self.replay.make_room();
                 consumed = self.take_some(room, input)?;
             }
@@ -296,16 +325,24 @@ impl Upload {
 
     /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
     fn take_some(&mut self, room: usize, input: &mut Buffer) -> Result<usize, Cause> {
-        let moved = self.replay.append_body(|writer, out| self.reader.transfer(writer, input.unread(), room, out))?;
+        let moved = self
+            .replay
+            .append_body(|writer, out| self.reader.transfer(writer, input.unread(), room, out))?;
         self.received += moved.body as u64;
         input.consume(moved.consumed);
         Ok(moved.consumed)
     }
 
-    /// Decodes what is there of a chunked body into the replay buffer, behind the head that is not complete yet.
+    /// Decodes what is there of a chunked body into the replay buffer, behind the head that is not
+    /// complete yet.
     fn buffer_some(&mut self, input: &mut Buffer) -> Result<(), Cause> {
         while !self.is_received() {
-            let moved = self.reader.transfer(BodyWriter::Raw, input.unread(), usize::MAX, self.replay.tail())?;
+            let moved = self.reader.transfer(
+                BodyWriter::Raw,
+                input.unread(),
+                usize::MAX,
+                self.replay.tail(),
+            )?;
             input.consume(moved.consumed);
             self.received += moved.body as u64;
             self.has_begun |= moved.consumed > 0;

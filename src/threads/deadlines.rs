@@ -1,7 +1,8 @@
 //! A worker's deadlines: one list a timeout class, threaded through the slots.
 //!
-//! All entries of a class have (nearly) the same duration, so that a new one belongs at the end, and the front is the next to
-//! expire. Setting, moving and clearing a deadline cost a few pointer writes; memory is one small entry a slot.
+//! All entries of a class have (nearly) the same duration, so that a new one belongs at the end,
+//! and the front is the next to expire. Setting, moving and clearing a deadline cost a few pointer
+//! writes; memory is one small entry a slot.
 
 use crate::config::Timeout;
 use crate::net::SlotKey;
@@ -41,13 +42,15 @@ impl Deadlines {
     pub fn set(&mut self, key: SlotKey, deadline: Deadline) {
         let index = key.index();
         if self.entries.len() <= index as usize {
-            self.entries.resize(index as usize + 1, Entry { armed: None, before: NONE, behind: NONE });
+            self.entries
+                .resize(index as usize + 1, Entry { armed: None, before: NONE, behind: NONE });
         }
         if self.entries[index as usize].armed == Some((key, deadline)) {
             return;
         }
         self.unlink(index);
-        // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a few must look further ahead.
+        // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
+        // few must look further ahead.
         let list = self.lists[deadline.timeout as usize];
         let mut before = list.last;
         while before != NONE && self.at(before) > deadline.at {
@@ -180,9 +183,11 @@ mod tests {
             assert_eq!(deadlines.next(), expected.iter().flatten().min().copied());
         }
         let end = start + Duration::from_secs(3600);
-        let mut left: Vec<_> = std::iter::from_fn(|| deadlines.pop_expired(end)).map(SlotKey::index).collect();
+        let mut left: Vec<_> =
+            std::iter::from_fn(|| deadlines.pop_expired(end)).map(SlotKey::index).collect();
         left.sort_unstable();
-        let set = keys.iter().zip(&expected).filter(|(_, at)| at.is_some()).map(|(key, _)| key.index());
+        let set =
+            keys.iter().zip(&expected).filter(|(_, at)| at.is_some()).map(|(key, _)| key.index());
         assert_eq!(left, set.collect::<Vec<_>>(), "each once, from wherever it stood");
     }
 }

@@ -1,4 +1,5 @@
-//! How other threads reach a worker: messages into its inbox, and the counts that the listener goes by.
+//! How other threads reach a worker: messages into its inbox, and the counts that the listener goes
+//! by.
 
 use crate::error::Cause;
 use crate::metrics::Counters;
@@ -52,7 +53,12 @@ impl Handle {
     }
 
     /// Hands a socket over. A full inbox gives it back.
-    pub fn hand(&self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) -> Result<(), TcpStream> {
+    pub fn hand(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        refusal: Option<Cause>,
+    ) -> Result<(), TcpStream> {
         let is_served = usize::from(refusal.is_none());
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.served.fetch_add(is_served, Ordering::Relaxed);

@@ -1,9 +1,10 @@
 //! A listener: the thread that accepts connections and hands each to the worker with the fewest.
 //!
-//! Blocks in `accept` and, when the machine has run out of something, in a short pause that stopping ends at once. Owns the
-//! listening socket. Must never end because an accept has failed, and never serve anybody itself; it rejects what is beyond the
-//! rejections that workers hold ([`Shedding`]). Only [`Listener::stop`] runs on the thread that stops the balancer: it empties the
-//! backlog.
+//! Blocks in `accept` and, when the machine has run out of something, in a short pause that
+//! stopping ends at once. Owns the listening socket. Must never end because an accept has failed,
+//! and never serve anybody itself; it rejects what is beyond the rejections that workers hold
+//! ([`Shedding`]). Only [`Listener::stop`] runs on the thread that stops the balancer: it empties
+//! the backlog.
 
 use super::client_limit::ClientLimit;
 use super::handle::Handle;
@@ -63,7 +64,8 @@ pub struct Listener {
 impl Listener {
     /// Accepts until it is stopped.
     pub fn run(&self) {
-        let (mut trouble, mut overload) = (Trouble::default(), Overload::new(&self.config, &self.counters.turned_away));
+        let (mut trouble, mut overload) =
+            (Trouble::default(), Overload::new(&self.config, &self.counters.turned_away));
         let mut is_timed = false;
         loop {
             if overload.shedding.close_expired() != is_timed {
@@ -82,7 +84,8 @@ impl Listener {
                 Err(error) => {
                     self.counters.accept_errors.fetch_add(1, Relaxed);
                     let pause = trouble.note(&error);
-                    // A message cannot come: this ends by time, or because the sender was dropped to stop us.
+                    // A message cannot come: this ends by time, or because the sender was dropped
+                    // to stop us.
                     let _ = self.stop.recv_timeout(pause);
                     if self.is_stopped() {
                         return;
@@ -92,9 +95,10 @@ impl Listener {
         }
     }
 
-    /// Ends the listening; to be called once the sender of `stop` is gone. Connections that wait in the backlog are taken first,
-    /// because the end of a listening socket resets them: lost is only what comes in the microsecond after the last look. The
-    /// blocked accept of the listener's own thread goes on until that end.
+    /// Ends the listening; to be called once the sender of `stop` is gone. Connections that wait in
+    /// the backlog are taken first, because the end of a listening socket resets them: lost is only
+    /// what comes in the microsecond after the last look. The blocked accept of the listener's own
+    /// thread goes on until that end.
     pub fn stop(&self) {
         let mut overload = Overload::new(&self.config, &self.counters.turned_away_at_stop);
         // Fails only if the socket is gone, and then nobody waits.
@@ -116,10 +120,12 @@ impl Listener {
 
     /// Hands a socket to the worker with the fewest sessions, or to any other that takes it.
     fn hand(&self, mut socket: TcpStream, peer: SocketAddr, overload: &mut Overload<'_>) {
-        // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else it is a.b.c.d.
+        // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: to everybody else
+        // it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let loads: Vec<usize> = self.workers.iter().map(Handle::sessions).collect();
-        // Counted by itself: a difference of two counts could let one too many in while one that was refused is closing.
+        // Counted by itself: a difference of two counts could let one too many in while one that
+        // was refused is closing.
         let served = self.workers.iter().map(Handle::served).sum();
         let refused = loads.iter().sum::<usize>().saturating_sub(served);
         let refusal = self.refusal(served, peer.ip());
@@ -139,7 +145,8 @@ impl Listener {
         }
     }
 
-    /// Why a connection is one too many, if it is, when so many are served. One that is not counts for its client.
+    /// Why a connection is one too many, if it is, when so many are served. One that is not counts
+    /// for its client.
     fn refusal(&self, served: usize, client: IpAddr) -> Option<Cause> {
         if served >= self.config.connections {
             return Some(Cause::Overload);
@@ -170,7 +177,8 @@ impl<'a> Overload<'a> {
     }
 }
 
-/// Whether the next accept may do better at once: a client gave up while it waited in the backlog, or a signal came.
+/// Whether the next accept may do better at once: a client gave up while it waited in the backlog,
+/// or a signal came.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
@@ -194,7 +202,8 @@ impl Seldom {
     }
 }
 
-/// Accept errors, and what was said about them: at most two lines every few seconds, however often descriptors come and go.
+/// Accept errors, and what was said about them: at most two lines every few seconds, however often
+/// descriptors come and go.
 #[derive(Debug, Default)]
 struct Trouble {
     pause: Duration,
@@ -206,7 +215,9 @@ impl Trouble {
     /// Takes in an error and returns how long to pause.
     fn note(&mut self, error: &io::Error) -> Duration {
         if let Some(count) = self.said.note() {
-            log::warn!("cannot accept connections ({count} time(s)): {error}; going on, more slowly");
+            log::warn!(
+                "cannot accept connections ({count} time(s)): {error}; going on, more slowly"
+            );
             self.is_announced = true;
         }
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);

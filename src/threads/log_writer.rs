@@ -1,7 +1,7 @@
 //! The log: written by a thread of its own behind a bounded buffer.
 //!
-//! A terminal or pipe that nobody reads blocks that thread and no other; lines that find the buffer full are dropped and counted,
-//! and the count is logged when there is room again.
+//! A terminal or pipe that nobody reads blocks that thread and no other; lines that find the buffer
+//! full are dropped and counted, and the count is logged when there is room again.
 
 use crossbeam_channel::{Receiver, Sender};
 use log::LevelFilter;
@@ -33,7 +33,10 @@ pub struct LogWriter {
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogWriter").field("waiting", &self.lines.len()).field("dropped", &self.dropped()).finish()
+        f.debug_struct("LogWriter")
+            .field("waiting", &self.lines.len())
+            .field("dropped", &self.dropped())
+            .finish()
     }
 }
 
@@ -43,7 +46,9 @@ impl LogWriter {
         let (lines, waiting) = crossbeam_channel::bounded(BUFFER);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Self { lines, dropped: Arc::clone(&dropped) };
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(sink, &waiting, &dropped))?;
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(sink, &waiting, &dropped))?;
         Ok(writer)
     }
 
@@ -57,7 +62,8 @@ impl LogWriter {
         self.send_and_wait(Line::Flush);
     }
 
-    /// Writes what the program ends with, as it is: behind all lines so far, and with none behind it.
+    /// Writes what the program ends with, as it is: behind all lines so far, and with none behind
+    /// it.
     pub fn end_with(&self, line: &str) {
         self.send_and_wait(|done| Line::Last(line.to_owned(), done));
     }
@@ -86,7 +92,8 @@ impl Write for LogWriter {
 fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
     let mut sink = io::BufWriter::new(sink);
     while let Ok(line) = waiting.recv() {
-        // A sink that fails, because the terminal is gone for example, must not end the program: the line is lost.
+        // A sink that fails, because the terminal is gone for example, must not end the program:
+        // the line is lost.
         match line {
             Line::Text(text) => {
                 let _ = sink.write_all(&text);
@@ -113,15 +120,18 @@ fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) 
 fn report_loss(sink: &mut impl Write, dropped: &AtomicU64) {
     let lost = dropped.swap(0, Relaxed);
     if lost > 0 {
-        let _ = writeln!(sink, "[{lost} log line(s) were dropped: the log was not read fast enough]");
+        let _ =
+            writeln!(sink, "[{lost} log line(s) were dropped: the log was not read fast enough]");
     }
 }
 
-/// Sends the program's log to stderr through a log thread. The libraries' own lines are capped at WARN.
+/// Sends the program's log to stderr through a log thread. The libraries' own lines are capped at
+/// WARN.
 pub fn install(level: LevelFilter) -> io::Result<LogWriter> {
     let writer = LogWriter::start(io::stderr())?;
     let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let style = if is_coloured { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
+    let style =
+        if is_coloured { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     env_logger::Builder::new()
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("lb_threads", level)

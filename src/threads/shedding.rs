@@ -1,8 +1,10 @@
-//! Load shedding: connections that the listener rejects by itself, because the workers hold as many rejected ones as they may.
+//! Load shedding: connections that the listener rejects by itself, because the workers hold as many
+//! rejected ones as they may.
 //!
-//! Runs on the listener's thread, owns the sockets that it rejected last, and must never wait. A client is told at once, asked or not. Its
-//! socket is kept for a moment, closed for sending: a request that comes a little later would meet a closed socket, and the reset
-//! that it then gets may overtake the response.
+//! Runs on the listener's thread, owns the sockets that it rejected last, and must never wait. A
+//! client is told at once, asked or not. Its socket is kept for a moment, closed for sending: a
+//! request that comes a little later would meet a closed socket, and the reset that it then gets
+//! may overtake the response.
 
 use crate::config;
 use crate::error::Cause;

@@ -1,7 +1,8 @@
 //! A worker: the thread that owns its connections from accept to close.
 //!
-//! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one place, the poller's wait; and
-//! must never make a call that waits anywhere else. This loop is the only place that matches on a [`Verdict`].
+//! Owns sessions, backend connections, buffers, deadlines and counters as plain data; blocks in one
+//! place, the poller's wait; and must never make a call that waits anywhere else. This loop is the
+//! only place that matches on a [`Verdict`].
 
 mod ending;
 
@@ -30,10 +31,11 @@ use std::time::{Duration, Instant};
 
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
-/// How many sessions that moved their share already get another turn before events are looked at: with many large bodies on the
-/// way, small answers do not wait for all of them.
+/// How many sessions that moved their share already get another turn before events are looked at:
+/// with many large bodies on the way, small answers do not wait for all of them.
 const AGAIN_A_TURN: usize = 8;
-/// How often idle backend connections are looked through for expired ones, and idle buffers for those to free.
+/// How often idle backend connections are looked through for expired ones, and idle buffers for
+/// those to free.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What all workers share.
@@ -119,8 +121,14 @@ impl Worker {
         let pipes = Pipes::new(shared.config.pipes_a_worker);
         let waker = poller.waker();
         shared.cluster.wake_at_transitions(waker);
-        let local =
-            Local { clock, buffers: Buffers::default(), pipes, counters, lingering: VecDeque::new(), rng: fastrand::Rng::new() };
+        let local = Local {
+            clock,
+            buffers: Buffers::default(),
+            pipes,
+            counters,
+            lingering: VecDeque::new(),
+            rng: fastrand::Rng::new(),
+        };
         let lent = Lent {
             config: shared.config,
             cluster: shared.cluster,
@@ -147,28 +155,36 @@ impl Worker {
         Ok((worker, handle))
     }
 
-    /// Serves until it is told to drain and everything has ended. Returns how many connections had to be cut.
+    /// Serves until it is told to drain and everything has ended. Returns how many connections had
+    /// to be cut.
     pub fn run(mut self) -> usize {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<SlotKey> = Vec::new();
         loop {
-            // Before the wait: what has happened to idle backend connections by the time a new client's request is read is then
-            // in the same batch of events as the request, or was seen earlier.
+            // Before the wait: what has happened to idle backend connections by the time a new
+            // client's request is read is then in the same batch of events as the request, or was
+            // seen earlier.
             self.take_messages(&mut ready);
             if let Some(cut) = self.drained() {
                 return cut;
             }
-            let (timeout, inbox, calls) = (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
+            let (timeout, inbox, calls) =
+                (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
             let (cluster, generation) = (&self.lent.cluster, self.generation);
-            let nothing_pending = || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
-            if let Err(error) = self.lent.connections.poller().wait(&mut events, timeout, nothing_pending) {
-                // Cannot be, short of a bug; serving on with hints missed beats ending all connections.
+            let nothing_pending =
+                || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
+            if let Err(error) =
+                self.lent.connections.poller().wait(&mut events, timeout, nothing_pending)
+            {
+                // Cannot be, short of a bug; serving on with hints missed beats ending all
+                // connections.
                 log::error!("waiting for events failed: {error}");
             }
             if self.lent.local.clock.update() {
                 self.lent.budget.tick(self.lent.now());
             }
-            // First all flags, then the steps: an idle connection that the backend has closed must not be checked out.
+            // First all flags, then the steps: an idle connection that the backend has closed must
+            // not be checked out.
             self.note_events(&events, &mut ready);
             // Before the steps: a slot that has come free in time must not be lost to the clock.
             self.take_calls();
@@ -211,7 +227,9 @@ impl Worker {
                 Source::Backend(key) => self.lent.connections.note(key, *event, self.lent.now()),
                 Source::Waker => None,
             };
-            let Some((key, session)) = concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?))) else {
+            let Some((key, session)) =
+                concerned.and_then(|key| Some((key, self.sessions.get_mut(key)?)))
+            else {
                 continue;
             };
             if event.source == Source::Client(key) {
@@ -266,13 +284,16 @@ impl Worker {
         let idle_until = self.lent.now() + self.lent.config.timeouts.of(patience);
         let key = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
         let session = self.sessions.get_mut(key).expect("it was inserted in the line above");
-        if let Err(error) = self.lent.connections.poller().register(session.stream(), Source::Client(key)) {
+        if let Err(error) =
+            self.lent.connections.poller().register(session.stream(), Source::Client(key))
+        {
             log::warn!("cannot watch the connection of {peer}: {error}");
             self.close(key, Reason::Overload);
         }
     }
 
-    /// Steps a session and does what it wants next. A panic inside costs this session and nothing else.
+    /// Steps a session and does what it wants next. A panic inside costs this session and nothing
+    /// else.
     fn step(&mut self, key: SlotKey) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -282,7 +303,10 @@ impl Worker {
         let verdict = stepped.unwrap_or(Verdict::Close(Reason::Panicked));
         match verdict {
             Verdict::Wait(deadline) => {
-                debug_assert!(deadline.at > self.lent.now(), "a session waits for what has passed: {deadline:?}");
+                debug_assert!(
+                    deadline.at > self.lent.now(),
+                    "a session waits for what has passed: {deadline:?}"
+                );
                 self.deadlines.set(key, deadline);
             }
             Verdict::Again => {
@@ -312,7 +336,11 @@ impl Worker {
             }
         }
         // A rejection has said more than this already.
-        let level = if reason.is_error() && reason != Reason::Refused { log::Level::Info } else { log::Level::Debug };
+        let level = if reason.is_error() && reason != Reason::Refused {
+            log::Level::Info
+        } else {
+            log::Level::Debug
+        };
         let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
         let mut context = self.lent.context(key);
         let closed = catch_unwind(AssertUnwindSafe(|| {

@@ -28,7 +28,8 @@ pub struct Backend {
     speaks_http10: AtomicBool,
     /// It has answered HTTP/1.1: whatever else it says, an error page for example, it knows chunks.
     speaks_http11: AtomicBool,
-    /// Attempts failed since the last answer, or it is ejected: the next answer is worth telling the cluster.
+    /// Attempts failed since the last answer, or it is ejected: the next answer is worth telling
+    /// the cluster.
     suspect: AtomicBool,
     /// It is in the healthy set.
     serves: AtomicBool,
@@ -117,7 +118,8 @@ impl Backend {
     }
 }
 
-/// One request that is at a backend; the count goes down when this is released or dropped, however the request ended.
+/// One request that is at a backend; the count goes down when this is released or dropped, however
+/// the request ended.
 #[derive(Debug)]
 pub struct InFlight {
     backend: Arc<Backend>,
@@ -146,7 +148,8 @@ impl InFlight {
         if std::mem::replace(&mut self.is_released, true) {
             return;
         }
-        // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that somebody waits.
+        // Pairs with `Queue::join`: either the one who joins sees the free place, or we see that
+        // somebody waits.
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.backend.queue.call_first(|tried| !tried.contains(&self.backend.id));
     }
@@ -196,9 +199,11 @@ mod tests {
 
     #[test]
     fn a_full_backend_takes_no_more() {
-        let backend = Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap()).limited(2, &Arc::default());
+        let backend = Backend::new(0, "b".to_owned(), "127.0.0.1:1".parse().unwrap())
+            .limited(2, &Arc::default());
         let backend = Arc::new(backend);
-        let (first, _second) = (InFlight::take(&backend).unwrap(), InFlight::take(&backend).unwrap());
+        let (first, _second) =
+            (InFlight::take(&backend).unwrap(), InFlight::take(&backend).unwrap());
         assert!(InFlight::take(&backend).is_none());
         drop(first);
         assert!(InFlight::take(&backend).is_some());

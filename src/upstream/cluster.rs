@@ -1,7 +1,8 @@
 //! The set of backends: who is in it, who is up, and who is next.
 //!
-//! Workers read the healthy set, an immutable snapshot behind a `parking_lot::RwLock<Arc<..>>`. Judging, the rule about the last
-//! backend and rebuilding the snapshot happen under one mutex, taken by the health daemon and by workers that saw a failure.
+//! Workers read the healthy set, an immutable snapshot behind a `parking_lot::RwLock<Arc<..>>`.
+//! Judging, the rule about the last backend and rebuilding the snapshot happen under one mutex,
+//! taken by the health daemon and by workers that saw a failure.
 
 use super::backend::{Backend, InFlight};
 use super::balance::round_robin;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the next trial of an ejected backend is put off when one is taken: its result decides, unless it is never known,
-/// because the client went away, or the request had to wait first.
+/// How long the next trial of an ejected backend is put off when one is taken: its result decides,
+/// unless it is never known, because the client went away, or the request had to wait first.
 const NEXT_TRIAL: Duration = Duration::from_secs(5);
 /// How long a trial waits for a request that may be sent again, before one is risked that may not.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +28,8 @@ struct HealthySet {
     up: Vec<Arc<Backend>>,
     /// Ejected backends that only a trial request can bring back, because there are no checks.
     on_trial: Vec<Arc<Backend>>,
-    /// Backends that are out, but worth trying before a request fails that has failed everywhere else.
+    /// Backends that are out, but worth trying before a request fails that has failed everywhere
+    /// else.
     last_resort: Vec<Arc<Backend>>,
 }
 
@@ -44,8 +46,8 @@ struct Member {
 pub struct Cluster {
     /// Protects the pointer to the snapshot; taken by every pick for reading, for a moment.
     healthy: RwLock<Arc<HealthySet>>,
-    /// Protects membership and judgement; taken by the health daemon for each result, and by workers for failures, the first answer
-    /// after one, and each request for which nobody is up.
+    /// Protects membership and judgement; taken by the health daemon for each result, and by
+    /// workers for failures, the first answer after one, and each request for which nobody is up.
     members: Mutex<Vec<Member>>,
     queue: Arc<Queue>,
     /// Goes up with each new snapshot.
@@ -88,7 +90,9 @@ impl Cluster {
         let limit = config.backend_connections.unwrap_or(usize::MAX);
         let rules = Rules { checks: health.checks, rise: health.rise, fall: health.fall };
         let member = |(id, backend): (usize, &BackendAddress)| Member {
-            backend: Arc::new(Backend::new(id, backend.name.clone(), backend.address).limited(limit, &queue)),
+            backend: Arc::new(
+                Backend::new(id, backend.name.clone(), backend.address).limited(limit, &queue),
+            ),
             health: Health::new(rules),
             why: "it was not checked yet".to_owned(),
         };
@@ -108,10 +112,11 @@ impl Cluster {
         cluster
     }
 
-    /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange has failed there. One that has
-    /// many connects in progress may be swallowing them, so it is passed over while another will do. `may_repeat` says that the
-    /// request may be sent again if it fails: such a one is sooner risked on a trial. A request that has failed goes to backends that
-    /// are up, and if there is none left, to one that is a last resort.
+    /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange
+    /// has failed there. One that has many connects in progress may be swallowing them, so it is
+    /// passed over while another will do. `may_repeat` says that the request may be sent again if
+    /// it fails: such a one is sooner risked on a trial. A request that has failed goes to backends
+    /// that are up, and if there is none left, to one that is a last resort.
     pub fn pick(&self, tried: &[usize], may_repeat: bool, now: Instant) -> Picked {
         let is_new = |backend: &Backend| !tried.contains(&backend.id);
         let healthy = self.healthy.read();
@@ -127,7 +132,8 @@ impl Cluster {
             any_full |= place.is_none();
             place
         };
-        let candidates = round_robin::order(&healthy.up, &self.turn).filter(|backend| is_new(backend));
+        let candidates =
+            round_robin::order(&healthy.up, &self.turn).filter(|backend| is_new(backend));
         let prompt = candidates.clone().filter(|backend| is_prompt(backend)).find_map(&mut take);
         // If all have many, the one with the fewest: a swallower then gets no more than the others.
         let fewest = || candidates.clone().min_by_key(|backend| backend.connecting());
@@ -137,7 +143,8 @@ impl Cluster {
             None if any_full => return Picked::AllFull,
             None => {}
         }
-        let mut last_resort = healthy.last_resort.iter().filter(|backend| !tried.is_empty() && is_new(backend));
+        let mut last_resort =
+            healthy.last_resort.iter().filter(|backend| !tried.is_empty() && is_new(backend));
         last_resort.find_map(InFlight::take).map_or(Picked::NoneUp, Picked::Backend)
     }
 
@@ -147,14 +154,18 @@ impl Cluster {
         if is_up { InFlight::take(backend) } else { None }
     }
 
-    /// An ejected backend whose one trial request is due; for one that may not be repeated, has been due for a while.
+    /// An ejected backend whose one trial request is due; for one that may not be repeated, has
+    /// been due for a while.
     fn pick_trial(&self, healthy: &HealthySet, may_repeat: bool, now: Instant) -> Option<InFlight> {
         if healthy.on_trial.is_empty() {
             return None;
         }
         let patience = if may_repeat { Duration::ZERO } else { TRIAL_PATIENCE };
         let (due, next) = (self.clock(now.checked_sub(patience)?), self.clock(now + NEXT_TRIAL));
-        let trial = healthy.on_trial.iter().find(|backend| backend.has_place() && backend.claim_trial(due, next));
+        let trial = healthy
+            .on_trial
+            .iter()
+            .find(|backend| backend.has_place() && backend.claim_trial(due, next));
         trial.and_then(InFlight::take)
     }
 
@@ -170,7 +181,8 @@ impl Cluster {
 
     /// A number that goes up with each transition.
     pub fn generation(&self) -> u64 {
-        // Pairs with the waker: either the worker sees the new generation before it sleeps, or it is woken.
+        // Pairs with the waker: either the worker sees the new generation before it sleeps, or it
+        // is woken.
         self.generation.load(Ordering::SeqCst)
     }
 
@@ -179,13 +191,16 @@ impl Cluster {
         &self.queue
     }
 
-    /// Calls the first in the queue for whom there is a place now: for one that was told to nobody, or to somebody who did not
-    /// want it any more.
+    /// Calls the first in the queue for whom there is a place now: for one that was told to nobody,
+    /// or to somebody who did not want it any more.
     pub fn call_next(&self) {
         if self.queue.has_waiters() {
             let healthy = Arc::clone(&self.healthy.read());
-            let is_use_to = |backend: &Backend, tried: &[usize]| backend.has_place() && !tried.contains(&backend.id);
-            self.queue.call_first(|tried| healthy.up.iter().any(|backend| is_use_to(backend, tried)));
+            let is_use_to = |backend: &Backend, tried: &[usize]| {
+                backend.has_place() && !tried.contains(&backend.id)
+            };
+            self.queue
+                .call_first(|tried| healthy.up.iter().any(|backend| is_use_to(backend, tried)));
         }
     }
 
@@ -221,7 +236,8 @@ impl Cluster {
         self.judge(backend, finding, |health, _| health.check(result, now));
     }
 
-    /// Takes in an attempt that was answered, and when it was started. Without a lock, unless attempts failed before.
+    /// Takes in an attempt that was answered, and when it was started. Without a lock, unless
+    /// attempts failed before.
     pub fn answered(&self, backend: &Backend, started: Instant, now: Instant) {
         if backend.is_suspect() {
             self.judge(backend, "a request was answered", |health, is_last| {
@@ -231,20 +247,39 @@ impl Cluster {
     }
 
     /// Takes in an attempt that failed; `finding` says in words how.
-    pub fn failed(&self, backend: &Backend, outcome: Outcome, finding: &str, started: Instant, now: Instant) {
-        self.judge(backend, finding, |health, is_last| health.attempt(outcome, is_last, started, now));
+    pub fn failed(
+        &self,
+        backend: &Backend,
+        outcome: Outcome,
+        finding: &str,
+        started: Instant,
+        now: Instant,
+    ) {
+        self.judge(backend, finding, |health, is_last| {
+            health.attempt(outcome, is_last, started, now)
+        });
     }
 
-    /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs the change afterwards.
-    fn judge(&self, backend: &Backend, finding: &str, judgement: impl FnOnce(&mut Health, bool) -> u32) {
+    /// Applies a judgement under the mutex, swaps the snapshot if it changed something, and logs
+    /// the change afterwards.
+    fn judge(
+        &self,
+        backend: &Backend,
+        finding: &str,
+        judgement: impl FnOnce(&mut Health, bool) -> u32,
+    ) {
         let mut members = self.members.lock();
-        // Those that are only ejected would serve: if nobody else is left, `rebuild` takes them back.
-        let is_last = !members.iter().any(|member| member.backend.id != backend.id && member.health.passes_checks());
+        // Those that are only ejected would serve: if nobody else is left, `rebuild` takes them
+        // back.
+        let is_last = !members
+            .iter()
+            .any(|member| member.backend.id != backend.id && member.health.passes_checks());
         let Some(member) = members.iter_mut().find(|member| member.backend.id == backend.id) else {
             return;
         };
         let (was_up, was_known) = (member.health.is_up(), member.health.is_known());
-        let (passed_checks, was_last_resort) = (member.health.passes_checks(), member.health.is_last_resort());
+        let (passed_checks, was_last_resort) =
+            (member.health.passes_checks(), member.health.is_last_resort());
         let was_ejected_until = member.health.ejected_until();
         let in_a_row = judgement(&mut member.health, is_last);
         member.backend.set_suspect(member.health.is_suspect());
@@ -273,8 +308,14 @@ impl Cluster {
         match (was_up, is_up) {
             (false, true) => log::info!("backend {} up: {finding}", backend.name),
             (false, false) if !was_known => log::info!("backend {} down: {finding}", backend.name),
-            (true, false) => log::info!("backend {} down after {in_a_row} failure(s): {finding}", backend.name),
-            _ => log::debug!("backend {} stays {}: {finding}", backend.name, if is_up { "up" } else { "down" }),
+            (true, false) => {
+                log::info!("backend {} down after {in_a_row} failure(s): {finding}", backend.name);
+            }
+            _ => log::debug!(
+                "backend {} stays {}: {finding}",
+                backend.name,
+                if is_up { "up" } else { "down" }
+            ),
         }
     }
 
@@ -290,7 +331,8 @@ impl Cluster {
         } else if !self.rules.checks {
             set.on_trial = select(|health| !health.is_up());
         }
-        let serves = |backend: &Arc<Backend>| set.up.iter().any(|other| Arc::ptr_eq(other, backend));
+        let serves =
+            |backend: &Arc<Backend>| set.up.iter().any(|other| Arc::ptr_eq(other, backend));
         set.last_resort = select(Health::is_last_resort);
         set.last_resort.retain(|backend| !serves(backend));
         for member in members {
@@ -311,8 +353,12 @@ mod tests {
     use super::*;
 
     fn cluster(count: u16, checks: bool) -> Cluster {
-        let backend = |id: u16| BackendAddress { name: format!("b{id}"), address: ([127, 0, 0, 1], id + 1).into() };
-        let mut config = Config { backends: (0..count).map(backend).collect(), ..Config::default() };
+        let backend = |id: u16| BackendAddress {
+            name: format!("b{id}"),
+            address: ([127, 0, 0, 1], id + 1).into(),
+        };
+        let mut config =
+            Config { backends: (0..count).map(backend).collect(), ..Config::default() };
         config.health.checks = checks;
         Cluster::new(&config)
     }
@@ -369,9 +415,16 @@ mod tests {
         let first = Arc::clone(&cluster.standings()[0].backend);
         for _ in 0..5 {
             eject(&cluster, &first, now);
-            assert_eq!(pick(&cluster, &[1], now + Duration::from_millis(900)), Some(0), "as a last resort");
+            assert_eq!(
+                pick(&cluster, &[1], now + Duration::from_millis(900)),
+                Some(0),
+                "as a last resort"
+            );
             now += Duration::from_millis(1100);
-            assert!((0..2).any(|_| pick(&cluster, &[], now) == Some(0)), "its trial is due after a second");
+            assert!(
+                (0..2).any(|_| pick(&cluster, &[], now) == Some(0)),
+                "its trial is due after a second"
+            );
             for _ in 0..3 {
                 cluster.answered(&first, now, now);
             }
@@ -382,8 +435,15 @@ mod tests {
 
     #[test]
     fn a_trial_is_not_taken_while_the_backend_is_full() {
-        let backend = |id: u16| BackendAddress { name: format!("b{id}"), address: ([127, 0, 0, 1], id + 1).into() };
-        let mut config = Config { backends: vec![backend(0), backend(1)], backend_connections: Some(1), ..Config::default() };
+        let backend = |id: u16| BackendAddress {
+            name: format!("b{id}"),
+            address: ([127, 0, 0, 1], id + 1).into(),
+        };
+        let mut config = Config {
+            backends: vec![backend(0), backend(1)],
+            backend_connections: Some(1),
+            ..Config::default()
+        };
         config.health.checks = false;
         let (cluster, now) = (Cluster::new(&config), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
@@ -428,14 +488,19 @@ mod tests {
         let first = Arc::clone(&cluster.standings()[0].backend);
         let half = Duration::from_micros(500);
         eject(&cluster, &first, now + half);
-        // The first millisecond in which it is picked: its failure must count, or no further trial would come for long.
+        // The first millisecond in which it is picked: its failure must count, or no further trial
+        // would come for long.
         let mut tried_at = now;
         while pick(&cluster, &[], tried_at) != Some(0) {
             tried_at += Duration::from_millis(1);
         }
         cluster.failed(&first, Outcome::ConnectFailed, "connection refused", tried_at, tried_at);
         let later = tried_at + Duration::from_secs(3);
-        assert_eq!(pick(&cluster, &[], later), Some(0), "out again for two seconds, and not for thirty");
+        assert_eq!(
+            pick(&cluster, &[], later),
+            Some(0),
+            "out again for two seconds, and not for thirty"
+        );
     }
 
     #[test]
@@ -443,7 +508,13 @@ mod tests {
         let (cluster, now) = (cluster(1, false), Instant::now());
         for standing in cluster.standings() {
             for _ in 0..10 {
-                cluster.failed(&standing.backend, Outcome::ConnectFailed, "connection refused", now, now);
+                cluster.failed(
+                    &standing.backend,
+                    Outcome::ConnectFailed,
+                    "connection refused",
+                    now,
+                    now,
+                );
             }
         }
         assert_eq!(picks(&cluster, now), [0, 0, 0]);
@@ -454,7 +525,13 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         for standing in cluster.standings() {
             for _ in 0..10 {
-                cluster.failed(&standing.backend, Outcome::ConnectFailed, "connection refused", now, now);
+                cluster.failed(
+                    &standing.backend,
+                    Outcome::ConnectFailed,
+                    "connection refused",
+                    now,
+                    now,
+                );
             }
         }
         let mut shares = picks(&cluster, now);
@@ -470,7 +547,11 @@ mod tests {
         cluster.checked(&one, CheckResult::Passed, "passed", now);
         cluster.checked(&two, CheckResult::Passed, "passed", now);
         eject(&cluster, &one, now);
-        assert_eq!(pick(&cluster, &[1], now), Some(0), "what has failed at the other is tried here");
+        assert_eq!(
+            pick(&cluster, &[1], now),
+            Some(0),
+            "what has failed at the other is tried here"
+        );
         eject(&cluster, &two, now);
         assert_eq!(pick(&cluster, &[1], now), Some(0), "both serve now");
         let soon = now + Duration::from_millis(1);
@@ -499,7 +580,11 @@ mod tests {
         let later = now + Duration::from_secs(2);
         let first = pick(&cluster, &[], later).unwrap();
         assert!(first < 3, "all three trials are due");
-        assert_eq!(pick(&cluster, &[first], later), Some(3), "its failure goes to a backend that is up");
+        assert_eq!(
+            pick(&cluster, &[first], later),
+            Some(3),
+            "its failure goes to a backend that is up"
+        );
     }
 
     #[test]

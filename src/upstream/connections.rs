@@ -1,8 +1,9 @@
 //! A worker's own connections to backends: those in use and the idle ones.
 //!
-//! Owned by one worker; no lock, nothing shared. A connection lives in a slot that names the session that uses it, or none. What
-//! happens on one that nobody uses means that the backend closed it or talks out of turn: it is dropped, before anyone can check
-//! it out. How connections end is told to the backend's [`Reuse`](super::reuse::Reuse), which says how old is too old.
+//! Owned by one worker; no lock, nothing shared. A connection lives in a slot that names the
+//! session that uses it, or none. What happens on one that nobody uses means that the backend
+//! closed it or talks out of turn: it is dropped, before anyone can check it out. How connections
+//! end is told to the backend's [`Reuse`](super::reuse::Reuse), which says how old is too old.
 
 use super::backend::Backend;
 use super::reuse::Life;
@@ -12,7 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A connection that was reused and has lasted longer than this was not stale, whatever ended it then.
+/// A connection that was reused and has lasted longer than this was not stale, whatever ended it
+/// then.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection to a backend.
@@ -58,7 +60,8 @@ impl Connection {
 pub struct Connections {
     poller: Poller,
     slots: Slots<Connection>,
-    /// By the backend's id; the newest at the back. Keys of connections that were closed meanwhile name nobody.
+    /// By the backend's id; the newest at the back. Keys of connections that were closed meanwhile
+    /// name nobody.
     idle: Vec<VecDeque<SlotKey>>,
 }
 
@@ -74,7 +77,12 @@ impl Connections {
     }
 
     /// Starts a fresh connection for a session.
-    pub fn open(&mut self, backend: &Arc<Backend>, user: SlotKey, now: Instant) -> io::Result<SlotKey> {
+    pub fn open(
+        &mut self,
+        backend: &Arc<Backend>,
+        user: SlotKey,
+        now: Instant,
+    ) -> io::Result<SlotKey> {
         let stream = match Stream::connect(backend.address) {
             // Idle connections hold what is missing.
             Err(error) if net::is_shortage(&error) && !self.slots.is_empty() => {
@@ -85,7 +93,8 @@ impl Connections {
         };
         let life = Life { opened: now, idle_since: now, served: 0 };
         let (input, backend) = (Buffer::default(), Arc::clone(backend));
-        let connection = Connection { stream, input, backend, user: Some(user), life, keep_for: Duration::ZERO };
+        let connection =
+            Connection { stream, input, backend, user: Some(user), life, keep_for: Duration::ZERO };
         let key = self.slots.insert(connection);
         let stream = &self.slots.get_mut(key).expect("it was inserted in the line above").stream;
         if let Err(error) = self.poller.register(stream, Source::Backend(key)) {
@@ -95,9 +104,16 @@ impl Connections {
         Ok(key)
     }
 
-    /// The newest idle connection to a backend, for a session, unless it is too old. `must_be_quiet` is for requests that may not
-    /// be sent twice: they look once more whether the backend has closed it, and stay away from an age at which it does.
-    pub fn check_out(&mut self, backend: &Backend, user: SlotKey, must_be_quiet: bool, now: Instant) -> Option<SlotKey> {
+    /// The newest idle connection to a backend, for a session, unless it is too old.
+    /// `must_be_quiet` is for requests that may not be sent twice: they look once more whether the
+    /// backend has closed it, and stay away from an age at which it does.
+    pub fn check_out(
+        &mut self,
+        backend: &Backend,
+        user: SlotKey,
+        must_be_quiet: bool,
+        now: Instant,
+    ) -> Option<SlotKey> {
         let idle = self.idle.get_mut(backend.id)?;
         while let Some(key) = idle.pop_back() {
             let Some(connection) = self.slots.get_mut(key) else {
@@ -124,8 +140,8 @@ impl Connections {
         None
     }
 
-    /// A fresh connection is about to take the place of an idle one that is too old. The oldest stays: how long it lives shows
-    /// when reuse will do again.
+    /// A fresh connection is about to take the place of an idle one that is too old. The oldest
+    /// stays: how long it lives shows when reuse will do again.
     fn make_room(&mut self, backend: usize) {
         let idle = &mut self.idle[backend];
         idle.retain(|key| self.slots.get_mut(*key).is_some());
@@ -136,7 +152,8 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for the next request, for this long. One on which something is left to read is closed instead.
+    /// Keeps a connection for the next request, for this long. One on which something is left to
+    /// read is closed instead.
     pub fn check_in(&mut self, key: SlotKey, keep_for: Duration, now: Instant) {
         let Some(connection) = self.slots.get_mut(key) else {
             return;
@@ -144,7 +161,9 @@ impl Connections {
         connection.life.idle_since = now;
         connection.life.served = connection.life.served.saturating_add(1);
         connection.keep_for = keep_for;
-        if connection.stream.is_broken() || connection.stream.is_readable() && !connection.stream.is_quiet() {
+        if connection.stream.is_broken()
+            || connection.stream.is_readable() && !connection.stream.is_quiet()
+        {
             connection.note_closed(now);
             self.slots.remove(key);
             return;
@@ -158,7 +177,8 @@ impl Connections {
         self.idle[id].push_back(key);
     }
 
-    /// Notes that a connection died without a byte of a response to a request for which it was reused at `reused`.
+    /// Notes that a connection died without a byte of a response to a request for which it was
+    /// reused at `reused`.
     pub fn note_stale(&mut self, key: SlotKey, reused: Instant, now: Instant) {
         let Some(connection) = self.slots.get_mut(key) else {
             return;
@@ -179,7 +199,8 @@ impl Connections {
         self.slots.remove(key).map(|connection| connection.input)
     }
 
-    /// Notes an event and returns the session that has to look at it. An event on an idle connection closes it.
+    /// Notes an event and returns the session that has to look at it. An event on an idle
+    /// connection closes it.
     pub fn note(&mut self, key: SlotKey, event: Event, now: Instant) -> Option<SlotKey> {
         let connection = self.slots.get_mut(key)?;
         connection.stream.note(event);
@@ -217,7 +238,9 @@ impl Connections {
     #[cfg(test)]
     pub(crate) fn buffered(&mut self) -> usize {
         let keys = self.slots.keys();
-        keys.into_iter().map(|key| self.slots.get_mut(key).map_or(0, |connection| connection.input.room())).sum()
+        keys.into_iter()
+            .map(|key| self.slots.get_mut(key).map_or(0, |connection| connection.input.room()))
+            .sum()
     }
 
     /// Masks the bytes of all connections from now on.
@@ -277,7 +300,10 @@ mod tests {
 
         fn next_event(&mut self) -> Event {
             let mut events = Vec::new();
-            self.connections.poller().wait(&mut events, Some(Duration::from_secs(10)), || true).unwrap();
+            self.connections
+                .poller()
+                .wait(&mut events, Some(Duration::from_secs(10)), || true)
+                .unwrap();
             events[0]
         }
 
@@ -302,7 +328,8 @@ mod tests {
         drop(peer);
         assert_eq!(fixture.out(now), None, "the other may close as well");
         assert_eq!(fixture.connections.len(), 1);
-        let out = fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.user, false, now);
+        let out =
+            fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.user, false, now);
         assert_eq!(out, Some(first), "which harms nobody who can be sent again");
     }
 
@@ -320,7 +347,8 @@ mod tests {
     #[test]
     fn one_that_only_tells_of_room_to_write_stays() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let key = fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user, now).unwrap();
+        let key =
+            fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user, now).unwrap();
         let (mut peer, _) = fixture.listener.accept().unwrap();
         let tells_of_room = fixture.next_event();
         peer.write_all(b"answer").unwrap();

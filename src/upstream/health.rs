@@ -1,6 +1,8 @@
-//! Judging one backend: rise and fall of its checks, ejection after failed attempts. Pure: `now` is a parameter.
+//! Judging one backend: rise and fall of its checks, ejection after failed attempts. Pure: `now` is
+//! a parameter.
 //!
-//! Active judgement (checks) and passive judgement (attempts) are kept apart. A backend is up if both say so.
+//! Active judgement (checks) and passive judgement (attempts) are kept apart. A backend is up if
+//! both say so.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +31,8 @@ pub enum CheckResult {
     Passed,
     /// The backend says that it is not well, or says nothing in time.
     Failed,
-    /// The connection was refused or broke: nobody serves there, but a restarted process may at any moment.
+    /// The connection was refused or broke: nobody serves there, but a restarted process may at any
+    /// moment.
     Unreachable,
 }
 
@@ -77,7 +80,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// A backend that nothing is known about: down until a check passes, or up if there are no checks.
+    /// A backend that nothing is known about: down until a check passes, or up if there are no
+    /// checks.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -106,10 +110,12 @@ impl Health {
         self.checked == Checked::Passing
     }
 
-    /// Whether it is worth trying before a request fails that has failed everywhere else: it is out because of failed attempts, or
-    /// because its port was closed at the last check. A backend that says itself that it is not well is left in peace.
+    /// Whether it is worth trying before a request fails that has failed everywhere else: it is out
+    /// because of failed attempts, or because its port was closed at the last check. A backend that
+    /// says itself that it is not well is left in peace.
     pub fn is_last_resort(&self) -> bool {
-        self.checked == Checked::Passing && self.ejection.is_some() || self.checked == Checked::Unreachable
+        self.checked == Checked::Passing && self.ejection.is_some()
+            || self.checked == Checked::Unreachable
     }
 
     /// Whether it is up only because it is the last: failed attempts would have ejected it.
@@ -123,7 +129,10 @@ impl Health {
 
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
-        self.against > 0 || self.ejection.is_some() || self.answered_while_unreachable || self.is_spared()
+        self.against > 0
+            || self.ejection.is_some()
+            || self.answered_while_unreachable
+            || self.is_spared()
     }
 
     /// Whether an answer would tell something about it: there were failures since the last one.
@@ -131,7 +140,11 @@ impl Health {
         let is_news = self.checked == Checked::Unreachable && !self.answered_while_unreachable;
         // The first answer after an ejection starts the doubling anew.
         let is_doubled = self.next_ejection != FIRST_EJECTION;
-        self.failed_connects > 0 || self.failed_sends > 0 || self.ejection.is_some() || is_doubled || is_news
+        self.failed_connects > 0
+            || self.failed_sends > 0
+            || self.ejection.is_some()
+            || is_doubled
+            || is_news
     }
 
     /// Until when it is ejected by failed attempts, if it is.
@@ -139,8 +152,8 @@ impl Health {
         self.ejection.map(|ejection| ejection.until)
     }
 
-    /// Takes in a check's result and returns how many in a row have now spoken against its state. A passed one also ends an
-    /// ejection whose time is over.
+    /// Takes in a check's result and returns how many in a row have now spoken against its state. A
+    /// passed one also ends an ejection whose time is over.
     pub fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
         let passed = result == CheckResult::Passed;
         let is_failing = matches!(self.checked, Checked::Failing | Checked::Unreachable);
@@ -167,16 +180,24 @@ impl Health {
         in_a_row
     }
 
-    /// Takes in the outcome of an attempt that was `started` then, and returns how many in a row have now failed like this. `is_last`
-    /// says that no other backend would serve in its place: the last one is never ejected.
-    pub fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
+    /// Takes in the outcome of an attempt that was `started` then, and returns how many in a row
+    /// have now failed like this. `is_last` says that no other backend would serve in its place:
+    /// the last one is never ejected.
+    pub fn attempt(
+        &mut self,
+        outcome: Outcome,
+        is_last: bool,
+        started: Instant,
+        now: Instant,
+    ) -> u32 {
         // The failure of an attempt that was started before or during an ejection is no news.
         let is_trial = self.ejection.is_some_and(|ejection| ejection.until <= started);
         let in_a_row = match outcome {
             Outcome::Answered => {
                 match self.ejection {
                     None => self.next_ejection = FIRST_EJECTION,
-                    // A response to an attempt from before the ejection says nothing; a later one is better proof than a check.
+                    // A response to an attempt from before the ejection says nothing; a later one
+                    // is better proof than a check.
                     Some(ejection) if ejection.since < started => self.readmit(),
                     Some(_) => {}
                 }
@@ -190,8 +211,10 @@ impl Health {
         };
         *in_a_row += 1;
         let in_a_row = *in_a_row;
-        // One failed trial is enough to be out again, for longer. What the checks keep out needs no ejection: it is back as soon as they pass.
-        let is_failure = if self.ejection.is_some() { is_trial } else { self.has_failed_enough() && !is_last };
+        // One failed trial is enough to be out again, for longer. What the checks keep out needs no
+        // ejection: it is back as soon as they pass.
+        let is_failure =
+            if self.ejection.is_some() { is_trial } else { self.has_failed_enough() && !is_last };
         let is_out = is_failure && self.passes_checks();
         if is_out {
             self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
@@ -290,7 +313,10 @@ mod tests {
         for _ in 0..100 {
             health.attempt(Outcome::ConnectFailed, true, now, now);
         }
-        assert!(health.is_up() && health.is_spared() && health.in_transition(), "others are to be checked soon, and it as well");
+        assert!(
+            health.is_up() && health.is_spared() && health.in_transition(),
+            "others are to be checked soon, and it as well"
+        );
         health.attempt(Outcome::Answered, true, now, now);
         assert!(!health.is_spared() && !health.in_transition());
     }
@@ -315,7 +341,11 @@ mod tests {
         assert!(!health.is_up(), "an answer to a request from before the ejection is no trial");
         let until = health.ejected_until().unwrap();
         health.attempt(Outcome::ConnectFailed, false, until, until);
-        assert_eq!(health.ejected_until(), Some(until + 30 * SECOND), "and takes nothing from a trial that fails");
+        assert_eq!(
+            health.ejected_until(),
+            Some(until + 30 * SECOND),
+            "and takes nothing from a trial that fails"
+        );
         let until = until + 30 * SECOND;
         health.attempt(Outcome::Answered, false, until, until);
         assert!(health.is_up());
@@ -337,13 +367,19 @@ mod tests {
 
     #[test]
     fn a_closed_port_is_a_last_resort_and_an_unwell_backend_is_not() {
-        for (result, is_last_resort) in [(CheckResult::Unreachable, true), (CheckResult::Failed, false)] {
+        for (result, is_last_resort) in
+            [(CheckResult::Unreachable, true), (CheckResult::Failed, false)]
+        {
             let (mut health, now) = up();
             assert!(!health.is_last_resort());
             for _ in 0..RULES.fall {
                 health.check(result, now);
             }
-            assert_eq!((health.is_up(), health.is_last_resort()), (false, is_last_resort), "{result:?}");
+            assert_eq!(
+                (health.is_up(), health.is_last_resort()),
+                (false, is_last_resort),
+                "{result:?}"
+            );
         }
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
@@ -361,7 +397,10 @@ mod tests {
         }
         assert!(health.is_suspect() && !health.in_transition());
         health.attempt(Outcome::Answered, false, now, now);
-        assert!(health.in_transition() && !health.is_suspect() && !health.is_up(), "the checks decide");
+        assert!(
+            health.in_transition() && !health.is_suspect() && !health.is_up(),
+            "the checks decide"
+        );
         health.check(CheckResult::Unreachable, now);
         assert!(!health.in_transition());
     }

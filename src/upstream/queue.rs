@@ -1,8 +1,9 @@
 //! The queue for a place at a backend, when every backend has as many requests as it may.
 //!
-//! Shared by all workers. A session that finds no place joins the queue; whoever gives a place back calls the first one, through
-//! its worker's channel: the first one that has not failed at that backend already. Who comes new does not look for a place while
-//! others wait. A call to a session that does not wait any more is passed on by its worker.
+//! Shared by all workers. A session that finds no place joins the queue; whoever gives a place back
+//! calls the first one, through its worker's channel: the first one that has not failed at that
+//! backend already. Who comes new does not look for a place while others wait. A call to a session
+//! that does not wait any more is passed on by its worker.
 
 use crate::config;
 use crate::net::{SlotKey, Waker};
@@ -53,8 +54,8 @@ pub struct Ticket(u64);
 /// Sessions that wait for a place, first come, first called.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Protects the order; taken by sessions that join or leave, by whoever gives a place back while somebody waits, and at each
-    /// change of health.
+    /// Protects the order; taken by sessions that join or leave, by whoever gives a place back
+    /// while somebody waits, and at each change of health.
     waiting: Mutex<VecDeque<Waiter>>,
     tickets: AtomicU64,
     /// How many wait, so that giving a place back costs nothing while nobody does.
@@ -67,17 +68,27 @@ impl Queue {
         self.length.load(Ordering::SeqCst) > 0
     }
 
-    /// Joins at the end, or with the ticket of an earlier time in the place that it gives; none if the queue is full. Then somebody
-    /// must look whether there is a place (`Cluster::call_next`): one that came free between the last look and now was told to
-    /// nobody.
-    pub fn join(&self, session: SlotKey, caller: &Caller, tried: &[usize], earlier: Option<Ticket>) -> Option<Ticket> {
+    /// Joins at the end, or with the ticket of an earlier time in the place that it gives; none if
+    /// the queue is full. Then somebody must look whether there is a place (`Cluster::call_next`):
+    /// one that came free between the last look and now was told to nobody.
+    pub fn join(
+        &self,
+        session: SlotKey,
+        caller: &Caller,
+        tried: &[usize],
+        earlier: Option<Ticket>,
+    ) -> Option<Ticket> {
         let mut waiting = self.waiting.lock();
         if waiting.len() >= config::QUEUE && earlier.is_none() {
             return None;
         }
-        let ticket = earlier.unwrap_or_else(|| Ticket(self.tickets.fetch_add(1, Ordering::Relaxed)));
+        let ticket =
+            earlier.unwrap_or_else(|| Ticket(self.tickets.fetch_add(1, Ordering::Relaxed)));
         let place = waiting.partition_point(|waiter| waiter.ticket < ticket);
-        waiting.insert(place, Waiter { ticket, session, caller: caller.clone(), tried: tried.to_vec() });
+        waiting.insert(
+            place,
+            Waiter { ticket, session, caller: caller.clone(), tried: tried.to_vec() },
+        );
         self.length.store(waiting.len(), Ordering::SeqCst);
         Some(ticket)
     }
@@ -89,13 +100,17 @@ impl Queue {
         self.length.store(waiting.len(), Ordering::SeqCst);
     }
 
-    /// A place came free: calls the first one that can use it, told by the backends that it has tried.
+    /// A place came free: calls the first one that can use it, told by the backends that it has
+    /// tried.
     pub fn call_first(&self, can_use: impl Fn(&[usize]) -> bool) {
         if !self.has_waiters() {
             return;
         }
         let mut waiting = self.waiting.lock();
-        let first = waiting.iter().position(|waiter| can_use(&waiter.tried)).and_then(|place| waiting.remove(place));
+        let first = waiting
+            .iter()
+            .position(|waiter| can_use(&waiter.tried))
+            .and_then(|place| waiting.remove(place));
         self.length.store(waiting.len(), Ordering::SeqCst);
         drop(waiting);
         if let Some(waiter) = first {

@@ -1,7 +1,8 @@
-//! Whether a failed request is sent again: the retry contract as a pure function, and the budget for it.
+//! Whether a failed request is sent again: the retry contract as a pure function, and the budget
+//! for it.
 //!
-//! The contract stands in the README. What it protects: no request is lost that could be saved, and none is executed twice that
-//! must not be.
+//! The contract stands in the README. What it protects: no request is lost that could be saved, and
+//! none is executed twice that must not be.
 
 use crate::config;
 use crate::error::Cause;
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 pub enum Failed {
     /// It was never connected: nothing was sent.
     Connect,
-    /// A connection that had served before died; `written` says whether any byte of this request went out on it.
+    /// A connection that had served before died; `written` says whether any byte of this request
+    /// went out on it.
     Reused {
         /// Whether any byte of the request was written.
         written: bool,
@@ -38,7 +40,8 @@ pub struct Failure {
     pub failed: Failed,
     /// Whether doing it twice is as good as doing it once.
     pub idempotent: bool,
-    /// Whether every byte of the body that was read so far is still kept, and no byte of a response was forwarded.
+    /// Whether every byte of the body that was read so far is still kept, and no byte of a response
+    /// was forwarded.
     pub replayable: bool,
 }
 
@@ -59,15 +62,20 @@ pub fn decide(failure: Failure) -> Next {
     match failed {
         // Nothing of the body can have been dropped, because nothing was sent.
         Failed::Connect => Next::OtherBackend,
-        Failed::Reused { written } if replayable && (idempotent || !written) => Next::FreshConnection,
+        Failed::Reused { written } if replayable && (idempotent || !written) => {
+            Next::FreshConnection
+        }
         Failed::Fresh { written } if replayable && (idempotent || !written) => Next::OtherBackend,
         Failed::BadResponse | Failed::MarkedDown if replayable && idempotent => Next::OtherBackend,
-        Failed::Reused { .. } | Failed::Fresh { .. } | Failed::BadResponse | Failed::MarkedDown => Next::GiveUp,
+        Failed::Reused { .. } | Failed::Fresh { .. } | Failed::BadResponse | Failed::MarkedDown => {
+            Next::GiveUp
+        }
     }
 }
 
-/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of it. What happens once per request
-/// at most is free: the fresh connection after a dead reused one, the move away from a backend that was marked down.
+/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of
+/// it. What happens once per request at most is free: the fresh connection after a dead reused one,
+/// the move away from a backend that was marked down.
 pub fn draws_on_budget(failed: Failed) -> bool {
     matches!(failed, Failed::Fresh { written: true } | Failed::BadResponse)
 }
@@ -85,7 +93,8 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Backends that are no use any more: the request has failed there, or they do not support its framing.
+    /// Backends that are no use any more: the request has failed there, or they do not support its
+    /// framing.
     pub fn tried(&self) -> &[usize] {
         &self.tried
     }
@@ -141,16 +150,19 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// What may be sent again, over all workers.
 #[derive(Debug)]
 pub struct Budget {
-    /// Each counts its worker's requests; summed only when something is to be spent, so that a request costs nothing.
+    /// Each counts its worker's requests; summed only when something is to be spent, so that a
+    /// request costs nothing.
     workers: Vec<Arc<Counters>>,
-    /// Protects the windows; taken by workers for each request that is sent again, and once a second.
+    /// Protects the windows; taken by workers for each request that is sent again, and once a
+    /// second.
     ledger: Mutex<Ledger>,
 }
 
 impl Budget {
     /// A budget for the requests that these workers count.
     pub fn new(workers: Vec<Arc<Counters>>, now: Instant) -> Self {
-        let ledger = Ledger { started: now, requests_before: 0, spent: 0, earlier: Window::default() };
+        let ledger =
+            Ledger { started: now, requests_before: 0, spent: 0, earlier: Window::default() };
         Self { workers, ledger: Mutex::new(ledger) }
     }
 
@@ -161,7 +173,8 @@ impl Budget {
         ledger.spend(self.requests(), now)
     }
 
-    /// To be called each second while there are requests, so that a quiet time is not taken for a busy one.
+    /// To be called each second while there are requests, so that a quiet time is not taken for a
+    /// busy one.
     pub fn tick(&self, now: Instant) {
         let mut ledger = self.ledger.lock();
         ledger.turn(self.requests(), now);
@@ -201,7 +214,8 @@ impl Ledger {
         may_spend
     }
 
-    /// Begins a new window when the running one is over. One that nobody ended in time was a quiet one.
+    /// Begins a new window when the running one is over. One that nobody ended in time was a quiet
+    /// one.
     fn turn(&mut self, requests: u64, now: Instant) {
         let length = now.saturating_duration_since(self.started);
         if length < WINDOW {
@@ -267,14 +281,29 @@ mod tests {
         let failure = |failed| Failure { failed, idempotent: true, replayable: true };
         let mut retries = Retries::default();
         assert_eq!(retries.begin_attempt(), None, "the first attempt is no retry");
-        assert_eq!(retries.note(0, failure(Failed::Reused { written: true }), Cause::BackendClosed), Next::FreshConnection);
+        assert_eq!(
+            retries.note(0, failure(Failed::Reused { written: true }), Cause::BackendClosed),
+            Next::FreshConnection
+        );
         assert_eq!(retries.begin_attempt(), Some(Failed::Reused { written: true }));
         assert_eq!(retries.tried(), [0_usize; 0], "the same backend once more");
-        assert_eq!(retries.note(0, failure(Failed::Connect), Cause::ConnectFailed), Next::OtherBackend);
-        assert_eq!(retries.note(1, failure(Failed::MarkedDown), Cause::FirstByteTimeout), Next::OtherBackend);
-        assert_eq!(retries.note(2, failure(Failed::BadResponse), Cause::BadAnswer), Next::OtherBackend);
+        assert_eq!(
+            retries.note(0, failure(Failed::Connect), Cause::ConnectFailed),
+            Next::OtherBackend
+        );
+        assert_eq!(
+            retries.note(1, failure(Failed::MarkedDown), Cause::FirstByteTimeout),
+            Next::OtherBackend
+        );
+        assert_eq!(
+            retries.note(2, failure(Failed::BadResponse), Cause::BadAnswer),
+            Next::OtherBackend
+        );
         assert_eq!(retries.note(3, failure(Failed::Connect), Cause::ConnectTimeout), Next::GiveUp);
-        assert_eq!((retries.tried(), retries.last_failure()), (&[0, 1, 2, 3][..], Some(Cause::ConnectTimeout)));
+        assert_eq!(
+            (retries.tried(), retries.last_failure()),
+            (&[0, 1, 2, 3][..], Some(Cause::ConnectTimeout))
+        );
         assert!(retries.was_moved());
     }
 
@@ -295,13 +324,18 @@ mod tests {
 
     #[test]
     fn a_budget_comes_back_with_time_and_forgets_what_is_long_ago() {
-        let (worker, start, second) = (Arc::<Counters>::default(), Instant::now(), Duration::from_secs(1));
+        let (worker, start, second) =
+            (Arc::<Counters>::default(), Instant::now(), Duration::from_secs(1));
         let budget = Budget::new(vec![Arc::clone(&worker)], start);
         worker.requests.add(1000);
         assert_eq!(spend_all(&budget, start + 9 * second), 230);
         assert_eq!(spend_all(&budget, start + 11 * second), 3, "three a second");
         budget.tick(start + 22 * second);
-        assert_eq!(spend_all(&budget, start + 22 * second), 30, "the thousand and what they paid for are gone");
+        assert_eq!(
+            spend_all(&budget, start + 22 * second),
+            30,
+            "the thousand and what they paid for are gone"
+        );
     }
 
     #[test]

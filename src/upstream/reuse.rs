@@ -1,7 +1,9 @@
-//! What idle connections to a backend are worth: how long the backend lets them live, learned from how they end.
+//! What idle connections to a backend are worth: how long the backend lets them live, learned from
+//! how they end.
 //!
-//! Shared by all workers, atomics only; pure judgement with `now` as a parameter. While nothing speaks against reuse, asking costs
-//! one relaxed load. What is learned is a rule of thumb, so two workers that learn at once may do it in either order.
+//! Shared by all workers, atomics only; pure judgement with `now` as a parameter. While nothing
+//! speaks against reuse, asking costs one relaxed load. What is learned is a rule of thumb, so two
+//! workers that learn at once may do it in either order.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -14,11 +16,13 @@ const AT_ONCE: Duration = Duration::from_millis(20);
 const CHANCE: Duration = Duration::from_secs(2);
 /// For how long two count, from the second on, and for how long a second is waited for.
 const HABIT: Duration = Duration::from_secs(60);
-/// Ends after each other of which the operator is told, and deaths in a row after which requests that can be sent again are spared.
+/// Ends after each other of which the operator is told, and deaths in a row after which requests
+/// that can be sent again are spared.
 const OFTEN: u32 = 3;
 /// A connection that died before it had served this many requests counts as one of a row.
 const FEW: u32 = 10;
-/// For how long requests that can be sent again are spared: shorter than a habit, so that they try first whether it is over.
+/// For how long requests that can be sent again are spared: shorter than a habit, so that they try
+/// first whether it is over.
 const SPARED: Duration = Duration::from_secs(30);
 
 /// The life of one connection so far.
@@ -38,7 +42,8 @@ pub struct Reuse {
     started: Instant,
     /// How long a connection may have been idle, in microseconds.
     limit: AtomicU64,
-    /// When one last ended that was opened after the one before had ended, in microseconds since the start.
+    /// When one last ended that was opened after the one before had ended, in microseconds since
+    /// the start.
     ended_at: AtomicU64,
     ends: AtomicU32,
     /// When one last died under a request, likewise.
@@ -61,13 +66,15 @@ impl Reuse {
         }
     }
 
-    /// Whether a connection that has been idle this long will do for a request; `may_repeat` says that it can be sent again.
+    /// Whether a connection that has been idle this long will do for a request; `may_repeat` says
+    /// that it can be sent again.
     pub fn allows(&self, idle: Duration, may_repeat: bool, now: Instant) -> bool {
         let limit = self.limit.load(Relaxed);
         limit == ANY || micros(idle) < limit || self.allows_older(may_repeat, self.clock(now))
     }
 
-    /// The backend closed one that nobody used. Returns how long it lived, if the operator is to be told.
+    /// The backend closed one that nobody used. Returns how long it lived, if the operator is to be
+    /// told.
     pub fn closed(&self, life: &Life, now: Instant) -> Option<Duration> {
         let age = now.saturating_duration_since(life.idle_since);
         // One that closes after a while is in order: nothing but the age has to be minded.
@@ -75,7 +82,8 @@ impl Reuse {
         is_news.then_some(age)
     }
 
-    /// One that was reused at `reused` died without a byte of a response. Returns how long it lived, if the operator is to be told.
+    /// One that was reused at `reused` died without a byte of a response. Returns how long it
+    /// lived, if the operator is to be told.
     pub fn died(&self, life: &Life, reused: Instant, now: Instant) -> Option<Duration> {
         if !self.learn(life, reused.saturating_duration_since(life.idle_since), now) {
             return None;
@@ -94,11 +102,13 @@ impl Reuse {
         }
     }
 
-    /// Takes in an end. A restart ends many at once: those that were open when the last one ended belong to it and tell nothing
-    /// new.
+    /// Takes in an end. A restart ends many at once: those that were open when the last one ended
+    /// belong to it and tell nothing new.
     fn learn(&self, life: &Life, age: Duration, now: Instant) -> bool {
         let (now, last) = (self.clock(now), self.ended_at.load(Relaxed));
-        if self.clock(life.opened) < last || self.ended_at.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
+        if self.clock(life.opened) < last
+            || self.ended_at.compare_exchange(last, now, Relaxed, Relaxed).is_err()
+        {
             return false;
         }
         self.forget_after(now.saturating_sub(last));
@@ -198,7 +208,10 @@ mod tests {
         let mut story = Story::new();
         assert_eq!([(); 3].map(|()| story.closes_after(2 * SECOND)), [None; 3], "that is in order");
         story.now += 5 * SECOND;
-        assert_eq!((story.allowed(SECOND - MS), story.allowed(SECOND)), ([true, true], [true, false]));
+        assert_eq!(
+            (story.allowed(SECOND - MS), story.allowed(SECOND)),
+            ([true, true], [true, false])
+        );
         assert!(story.closes_after(3 * MS).is_some(), "that is not");
         assert_eq!(story.allowed(Duration::ZERO), [true, false], "it may close at any moment");
         story.now += HABIT;
@@ -210,7 +223,8 @@ mod tests {
         let mut story = Story::new();
         let lives: Vec<Life> = (0..100).map(|_| story.idle(1, MS)).collect();
         for life in &lives {
-            let told = [story.reuse.closed(life, story.now), story.reuse.died(life, story.now, story.now)];
+            let told =
+                [story.reuse.closed(life, story.now), story.reuse.died(life, story.now, story.now)];
             assert_eq!(told, [None, None]);
         }
         assert_eq!(story.allowed(SECOND), [true, false]);
@@ -221,7 +235,11 @@ mod tests {
     #[test]
     fn when_reused_connections_die_in_a_row_nothing_is_reused_for_a_while() {
         let mut story = Story::new();
-        assert_eq!([(); 4].map(|()| story.dies_after(MS)), [None, None, Some(2 * MS), None], "said once");
+        assert_eq!(
+            [(); 4].map(|()| story.dies_after(MS)),
+            [None, None, Some(2 * MS), None],
+            "said once"
+        );
         assert_eq!(story.allowed(Duration::ZERO), [false, false]);
         story.now += SPARED;
         assert_eq!(story.allowed(SECOND), [true, false], "a GET may try");
@@ -229,7 +247,10 @@ mod tests {
         assert_eq!(story.allowed(Duration::ZERO), [false, false], "one more death is enough");
         story.now += HABIT;
         assert_eq!(story.allowed(60 * SECOND), [true, true]);
-        assert!([(); 3].map(|()| story.dies_after(MS))[2].is_some(), "said again after it was over");
+        assert!(
+            [(); 3].map(|()| story.dies_after(MS))[2].is_some(),
+            "said again after it was over"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Bodies on their way: read by one framing, written in another (RFC 9112 section 6).
 //!
-//! The one codec for uploads, buffered requests and downloads. Pure: bytes in, bytes out. Trailers must be well-formed even where they
-//! are dropped.
+//! The one codec for uploads, buffered requests and downloads. Pure: bytes in, bytes out. Trailers
+//! must be well-formed even where they are dropped.
 
 use super::Body;
 use super::chunked::{self, BadChunk, Decoder, Piece};
@@ -92,7 +92,8 @@ impl BodyReader {
         let (consumed, data) = match self {
             Self::Done => return Ok(Transferred::default()),
             Self::Length(remaining) => {
-                let count = input.len().min(room).min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                let count =
+                    input.len().min(room).min(usize::try_from(*remaining).unwrap_or(usize::MAX));
                 self.skip(count as u64);
                 (count, &input[..count])
             }
@@ -147,9 +148,16 @@ mod tests {
     const REWRITTEN: &[u8] = b"3\r\nabc\r\na\r\ndefghijklm\r\n0\r\nX-Sum: 1\r\n\r\n";
     const BODY: &[u8] = b"abcdefghijklm";
 
-    /// Feeds the pieces one after the other, as a session does, and returns what was written and how much was left over.
-    fn transfer(body: Body, writer: BodyWriter, pieces: &[&[u8]], room: usize) -> Result<(Vec<u8>, usize, bool), BadChunk> {
-        let (mut reader, mut out, mut pending, mut moved) = (BodyReader::from(body), Vec::new(), Vec::new(), 0);
+    /// Feeds the pieces one after the other, as a session does, and returns what was written and
+    /// how much was left over.
+    fn transfer(
+        body: Body,
+        writer: BodyWriter,
+        pieces: &[&[u8]],
+        room: usize,
+    ) -> Result<(Vec<u8>, usize, bool), BadChunk> {
+        let (mut reader, mut out, mut pending, mut moved) =
+            (BodyReader::from(body), Vec::new(), Vec::new(), 0);
         for piece in pieces {
             pending.extend_from_slice(piece);
             loop {
@@ -178,7 +186,11 @@ mod tests {
             (Body::Chunked, BodyWriter::Raw, &chunks, BODY),
             (Body::Chunked, BodyWriter::Chunked, &chunks, REWRITTEN),
         ] {
-            assert_eq!(transfer(body, writer, &[input], usize::MAX), Ok((whole.to_vec(), 3, true)), "{body:?} {writer:?}");
+            assert_eq!(
+                transfer(body, writer, &[input], usize::MAX),
+                Ok((whole.to_vec(), 3, true)),
+                "{body:?} {writer:?}"
+            );
             for first in 0..input.len() {
                 let pieces = [&input[..first], &input[first..]];
                 let (out, left, is_done) = transfer(body, writer, &pieces, usize::MAX).unwrap();
@@ -190,7 +202,9 @@ mod tests {
 
     #[test]
     fn no_more_than_there_is_room_for_is_moved() {
-        for (body, input) in [(Body::Length(13), BODY), (Body::Chunked, CHUNKED), (Body::UntilClose, BODY)] {
+        for (body, input) in
+            [(Body::Length(13), BODY), (Body::Chunked, CHUNKED), (Body::UntilClose, BODY)]
+        {
             let (out, _, _) = transfer(body, BodyWriter::Raw, &[input], 4).unwrap();
             assert_eq!(out, BODY, "{body:?}");
             let mut reader = BodyReader::from(body);
@@ -209,7 +223,8 @@ mod tests {
         reader.transfer(BodyWriter::Chunked, b"abc", usize::MAX, &mut out).unwrap();
         assert!(reader.end_by_close(BodyWriter::Chunked, &mut out) && reader.is_done());
         assert_eq!(out, b"3\r\nabc\r\n0\r\n\r\n");
-        for mut reader in [BodyReader::Length(1), BodyReader::from(Body::Chunked), BodyReader::Done] {
+        for mut reader in [BodyReader::Length(1), BodyReader::from(Body::Chunked), BodyReader::Done]
+        {
             assert!(!reader.end_by_close(BodyWriter::Raw, &mut out), "{reader:?}: it breaks off");
         }
     }
@@ -218,7 +233,10 @@ mod tests {
     fn bad_trailers_are_an_error_even_where_they_are_dropped() {
         for writer in [BodyWriter::Raw, BodyWriter::Chunked] {
             let (mut reader, mut out) = (BodyReader::from(Body::Chunked), Vec::new());
-            assert_eq!(reader.transfer(writer, b"0\r\nbad field: x\r\n\r\n", usize::MAX, &mut out), Err(BadChunk));
+            assert_eq!(
+                reader.transfer(writer, b"0\r\nbad field: x\r\n\r\n", usize::MAX, &mut out),
+                Err(BadChunk)
+            );
             assert_eq!(out, b"", "nothing that looks like an end");
         }
     }

@@ -28,7 +28,8 @@ pub enum Piece<'b> {
     End(&'b [u8]),
 }
 
-/// Decodes a chunked body piece by piece. It keeps no bytes: what it has not consumed must be handed in again.
+/// Decodes a chunked body piece by piece. It keeps no bytes: what it has not consumed must be
+/// handed in again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     state: State,
@@ -62,7 +63,11 @@ impl Decoder {
     }
 
     /// As [`Decoder::next`], with at most so many bytes of body at once.
-    pub fn next_up_to<'b>(&mut self, most: usize, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
+    pub fn next_up_to<'b>(
+        &mut self,
+        most: usize,
+        input: &'b [u8],
+    ) -> Result<(usize, Piece<'b>), BadChunk> {
         let mut done = 0;
         loop {
             let rest = &input[done..];
@@ -78,9 +83,12 @@ impl Decoder {
                         self.state = State::Data(size);
                     }
                 },
-                State::Data(_) if rest.is_empty() || most == 0 => return Ok((done, Piece::NeedMore)),
+                State::Data(_) if rest.is_empty() || most == 0 => {
+                    return Ok((done, Piece::NeedMore));
+                }
                 State::Data(left) => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len()).min(most);
+                    let take =
+                        usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len()).min(most);
                     *left -= take as u64;
                     if *left == 0 {
                         self.state = State::DataEnd;
@@ -97,7 +105,9 @@ impl Decoder {
                 },
                 State::Trailers(end) => {
                     return match end.find(rest).map_err(|_| BadChunk)? {
-                        Some(length) if length <= config::TRAILER_BYTES => Ok((done + length, Piece::End(&rest[..length - 2]))),
+                        Some(length) if length <= config::TRAILER_BYTES => {
+                            Ok((done + length, Piece::End(&rest[..length - 2])))
+                        }
                         None if rest.len() < config::TRAILER_BYTES => Ok((done, Piece::NeedMore)),
                         _ => Err(BadChunk),
                     };
@@ -107,13 +117,19 @@ impl Decoder {
     }
 }
 
-/// Reads `size [;extensions] CR LF`: the length of the line and the size, or none if the line is not whole.
+/// Reads `size [;extensions] CR LF`: the length of the line and the size, or none if the line is
+/// not whole.
 fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
     let Some(line_feed) = memchr::memchr(b'\n', input) else {
-        // What there is of it must already look like one, so that garbage is refused and not waited on.
+        // What there is of it must already look like one, so that garbage is refused and not waited
+        // on.
         let line = input.strip_suffix(b"\r").unwrap_or(input);
         // Space at its end may still be followed by an extension.
-        let is_bad = if line.is_empty() { !input.is_empty() } else { parse_size(line.trim_ascii_end()).is_none() };
+        let is_bad = if line.is_empty() {
+            !input.is_empty()
+        } else {
+            parse_size(line.trim_ascii_end()).is_none()
+        };
         if is_bad || line.len() > config::CHUNK_LINE_BYTES {
             return Err(BadChunk);
         }
@@ -134,16 +150,19 @@ fn parse_size(line: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 || !is_extension(extension) {
         return None;
     }
-    let size =
-        digits.iter().fold(0_u64, |size, digit| (size << 4) | u64::from((*digit as char).to_digit(16).unwrap_or_default()));
+    let size = digits.iter().fold(0_u64, |size, digit| {
+        (size << 4) | u64::from((*digit as char).to_digit(16).unwrap_or_default())
+    });
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// Empty, or a semicolon with anything printable behind, maybe with space before it. What it says is dropped, so its grammar is
-/// not looked at further; a control character could be read as a line end by somebody.
+/// Empty, or a semicolon with anything printable behind, maybe with space before it. What it says
+/// is dropped, so its grammar is not looked at further; a control character could be read as a line
+/// end by somebody.
 fn is_extension(extension: &[u8]) -> bool {
     let is_printable = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
-    extension.is_empty() || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
+    extension.is_empty()
+        || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
 }
 
 /// What of these bytes belongs to a chunked body that starts with them.
@@ -167,8 +186,8 @@ pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not valid fields, and appends nothing
-/// then: a last chunk would look like a clean end.
+/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not
+/// valid fields, and appends nothing then: a last chunk would look like a clean end.
 pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let start = out.len();
     out.extend_from_slice(b"0\r\n");
@@ -184,7 +203,8 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let mut section = trailers.to_vec();
     section.extend_from_slice(b"\r\n");
     let mut room = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room) else {
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
+    else {
         return Err(BadChunk);
     };
     for field in fields.iter().filter(|field| may_be_trailer(field.name)) {
@@ -193,8 +213,8 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     Ok(())
 }
 
-/// Fields that frame, route, authenticate, set conditions, steer the answer or belong to one connection have no place in a trailer
-/// (RFC 9110 section 6.5.1).
+/// Fields that frame, route, authenticate, set conditions, steer the answer or belong to one
+/// connection have no place in a trailer (RFC 9110 section 6.5.1).
 fn may_be_trailer(name: &str) -> bool {
     const FORBIDDEN: [&str; 24] = [
         "age",
@@ -222,7 +242,8 @@ fn may_be_trailer(name: &str) -> bool {
         "www-authenticate",
         "x-real-ip",
     ];
-    Name::of(name) == Name::Other && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+    Name::of(name) == Name::Other
+        && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }
 
 #[cfg(test)]
@@ -260,7 +281,8 @@ mod tests {
         Ok((body, end, pending))
     }
 
-    const WHOLE: &[u8] = b"5;ext=\"a;b\"\r\nhello\r\n00A ;x\r\n, world...\r\n0\r\nX-Sum: 1\r\nA: b\r\n\r\nGET";
+    const WHOLE: &[u8] =
+        b"5;ext=\"a;b\"\r\nhello\r\n00A ;x\r\n, world...\r\n0\r\nX-Sum: 1\r\nA: b\r\n\r\nGET";
 
     #[test]
     fn every_split_gives_the_same_body() {

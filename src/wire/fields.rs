@@ -3,7 +3,8 @@
 use crate::config;
 use std::mem::MaybeUninit;
 
-/// A field as httparse hands it out: a valid name, and a value without control characters or space around it.
+/// A field as httparse hands it out: a valid name, and a value without control characters or space
+/// around it.
 pub type Field<'b> = httparse::Header<'b>;
 
 /// Room for the fields of one head. More than fit are refused.
@@ -14,9 +15,11 @@ pub fn room<'b>() -> [MaybeUninit<Field<'b>>; config::HEAD_FIELDS] {
     [const { MaybeUninit::uninit() }; config::HEAD_FIELDS]
 }
 
-/// Empty room for an answer that has more lines than fit into [`room`], up to a limit of its own; else none.
+/// Empty room for an answer that has more lines than fit into [`room`], up to a limit of its own;
+/// else none.
 pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
-    let fields = if lines > config::HEAD_FIELDS { lines.min(config::ANSWER_HEAD_FIELDS) } else { 0 };
+    let fields =
+        if lines > config::HEAD_FIELDS { lines.min(config::ANSWER_HEAD_FIELDS) } else { 0 };
     std::iter::repeat_with(MaybeUninit::uninit).take(fields).collect()
 }
 
@@ -35,7 +38,8 @@ pub enum Name {
     KeepAlive,
     /// The new protocol asked for or granted.
     Upgrade,
-    /// Belongs to one connection: `Proxy-Connection`, `TE`, `Proxy-Authenticate`, `Proxy-Authorization`.
+    /// Belongs to one connection: `Proxy-Connection`, `TE`, `Proxy-Authenticate`,
+    /// `Proxy-Authorization`.
     HopByHop,
     /// `Expect`.
     Expect,
@@ -51,7 +55,8 @@ pub enum Name {
     ForwardedProto,
     /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// RFC 7239's `Forwarded`: says the same as the three above, so it is believed or dropped with them.
+    /// RFC 7239's `Forwarded`: says the same as the three above, so it is believed or dropped with
+    /// them.
     Forwarded,
     /// `X-Request-Id`.
     RequestId,
@@ -87,7 +92,8 @@ impl Name {
         }
     }
 
-    /// Whether a `Connection` line may not take this field away: framing, routing, and what we write ourselves.
+    /// Whether a `Connection` line may not take this field away: framing, routing, and what we
+    /// write ourselves.
     fn is_protected(self) -> bool {
         matches!(
             self,
@@ -104,14 +110,18 @@ impl Name {
     }
 }
 
-/// The elements of a comma-separated list, without space around them; empty ones are left out (RFC 9110 section 5.6.1).
+/// The elements of a comma-separated list, without space around them; empty ones are left out (RFC
+/// 9110 section 5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// Whether the bytes are a token (RFC 9110 section 5.6.2).
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// What the `Connection` lines of a head say.

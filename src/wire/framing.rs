@@ -1,6 +1,7 @@
 //! Where a body ends: Content-Length and Transfer-Encoding, read strictly (RFC 9112 section 6).
 //!
-//! Two parties that disagree about the length of a body are how requests are smuggled. So there is one accepted spelling of each.
+//! Two parties that disagree about the length of a body are how requests are smuggled. So there is
+//! one accepted spelling of each.
 
 use super::fields::is_token;
 
@@ -31,7 +32,8 @@ pub enum BadFraming {
 }
 
 impl Framing {
-    /// Adds a Content-Length line. A second one is refused even if it says the same: it is a list on two lines.
+    /// Adds a Content-Length line. A second one is refused even if it says the same: it is a list
+    /// on two lines.
     pub fn add_length(&mut self, value: &[u8]) -> Result<(), BadFraming> {
         let length = parse_length(value).ok_or(BadFraming::Length)?;
         if self.length.replace(length).is_some() {
@@ -52,7 +54,8 @@ impl Framing {
         Ok(())
     }
 
-    /// Judges the lines together, when all were added. Both fields are worse than a coding that we do not know.
+    /// Judges the lines together, when all were added. Both fields are worse than a coding that we
+    /// do not know.
     pub fn check(self) -> Result<(), BadFraming> {
         let has_coding = self.chunked || self.has_unknown_coding;
         match self.length {
@@ -78,7 +81,8 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     (length <= LARGEST_LENGTH).then_some(length)
 }
 
-/// Whether it is `chunked` alone, or well-formed codings that we do not know; anything else is an error.
+/// Whether it is `chunked` alone, or well-formed codings that we do not know; anything else is an
+/// error.
 fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(true);
@@ -88,7 +92,8 @@ fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     let names_chunked = |coding: &[u8]| name(coding).eq_ignore_ascii_case(b"chunked");
     let is_misplaced = before.iter().any(|coding| names_chunked(coding));
     // Alone it was accepted above, so here it has parameters or space that no one spelling has.
-    let is_misspelt = names_chunked(last) && (before.is_empty() || !last.eq_ignore_ascii_case(b"chunked"));
+    let is_misspelt =
+        names_chunked(last) && (before.is_empty() || !last.eq_ignore_ascii_case(b"chunked"));
     if is_misplaced || is_misspelt || !codings.iter().all(|coding| is_coding(coding)) {
         return Err(BadFraming::Coding);
     }
@@ -102,8 +107,10 @@ fn name(coding: &[u8]) -> &[u8] {
 /// `token *( ; token=token )`: a quoted parameter could hold a comma, and nobody sends one.
 fn is_coding(coding: &[u8]) -> bool {
     let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let is_parameter =
-        |part: &[u8]| part.split(|byte| *byte == b'=').count() == 2 && part.split(|byte| *byte == b'=').all(is_token);
+    let is_parameter = |part: &[u8]| {
+        part.split(|byte| *byte == b'=').count() == 2
+            && part.split(|byte| *byte == b'=').all(is_token)
+    };
     parts.next().is_some_and(is_token) && parts.all(is_parameter)
 }
 
@@ -156,9 +163,15 @@ mod tests {
 
     #[test]
     fn only_chunked_alone_is_a_known_coding() {
-        for unknown in
-            ["gzip", "identity", "xchunked", "gzip, chunked", "deflate,gzip", "gzip;level=9", "gzip ; a=b;c=d , chunked"]
-        {
+        for unknown in [
+            "gzip",
+            "identity",
+            "xchunked",
+            "gzip, chunked",
+            "deflate,gzip",
+            "gzip;level=9",
+            "gzip ; a=b;c=d , chunked",
+        ] {
             let mut framing = Framing::default();
             assert_eq!(framing.add_coding(unknown.as_bytes()), Ok(()), "{unknown:?}");
             assert_eq!(framing.check(), Err(BadFraming::CodingUnknown), "{unknown:?}");

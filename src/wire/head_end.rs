@@ -2,9 +2,9 @@
 
 use crate::error::Cause;
 
-/// Looks for the empty line that ends a head. Keeps its place between calls: each byte is looked at once, however the head was
-/// split. Every line must end in CR LF: a bare LF or CR is refused as soon as it comes (RFC 9112 section 2.2 lets us; accepting it
-/// is how heads are smuggled).
+/// Looks for the empty line that ends a head. Keeps its place between calls: each byte is looked at
+/// once, however the head was split. Every line must end in CR LF: a bare LF or CR is refused as
+/// soon as it comes (RFC 9112 section 2.2 lets us; accepting it is how heads are smuggled).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadEnd {
     // Heads are far shorter than 4 GiB, and an idle connection carries one of these.
@@ -15,7 +15,8 @@ pub struct HeadEnd {
 }
 
 impl HeadEnd {
-    /// The length of the head with its empty line, once it is whole. `bytes` must start where it did at the first call.
+    /// The length of the head with its empty line, once it is whole. `bytes` must start where it
+    /// did at the first call.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
         let scanned = self.scanned as usize;
         for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[scanned..]) {
@@ -72,7 +73,9 @@ mod tests {
         for first in 0..HEAD.len() {
             for second in first..HEAD.len() {
                 let mut end = HeadEnd::default();
-                let found = [first, second, HEAD.len()].into_iter().find_map(|have| end.find(&HEAD[..have]).unwrap());
+                let found = [first, second, HEAD.len()]
+                    .into_iter()
+                    .find_map(|have| end.find(&HEAD[..have]).unwrap());
                 assert_eq!(found, Some(HEAD.len() - 4), "split at {first} and {second}");
             }
         }
@@ -80,19 +83,30 @@ mod tests {
 
     #[test]
     fn a_line_without_cr_is_refused() {
-        for head in [&b"GET / HTTP/1.1\nHost: a\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\n\r\n", b"\n"] {
+        for head in
+            [&b"GET / HTTP/1.1\nHost: a\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\n\r\n", b"\n"]
+        {
             assert_eq!(HeadEnd::default().find(head), Err(Cause::BadLineEnd));
         }
     }
 
     #[test]
     fn a_bare_cr_is_refused_as_soon_as_it_cannot_become_a_line_end() {
-        for head in [&b"GET / HTTP/1.1\rH"[..], b"GET / HTTP/1.1\r\nHost: a\r\r", b"\rG", b"GET /\rx HTTP/1.1\r\n\r\n"] {
+        for head in [
+            &b"GET / HTTP/1.1\rH"[..],
+            b"GET / HTTP/1.1\r\nHost: a\r\r",
+            b"\rG",
+            b"GET /\rx HTTP/1.1\r\n\r\n",
+        ] {
             let mut end = HeadEnd::default();
             let found = (0..=head.len()).find_map(|have| end.find(&head[..have]).err());
             assert_eq!(found, Some(Cause::BadLineEnd), "in pieces");
             assert_eq!(HeadEnd::default().find(head), Err(Cause::BadLineEnd), "at once");
         }
-        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\r"), Ok(None), "it may still become one");
+        assert_eq!(
+            HeadEnd::default().find(b"GET / HTTP/1.1\r"),
+            Ok(None),
+            "it may still become one"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! HTTP/1.1 as bytes: heads, framing, chunks, rewriting.
 //!
-//! Pure functions and incremental parsers over byte slices: no I/O, no clock, no lock, no log. Strict in, canonical out: what is
-//! not exactly right is refused and never repaired, and a head is always written anew from its parsed parts.
+//! Pure functions and incremental parsers over byte slices: no I/O, no clock, no lock, no log.
+//! Strict in, canonical out: what is not exactly right is refused and never repaired, and a head is
+//! always written anew from its parsed parts.
 
 pub mod body;
 pub mod chunked;
@@ -36,14 +37,17 @@ impl Body {
     pub fn part_of(self, bytes: &[u8]) -> &[u8] {
         match self {
             Self::None => &[],
-            Self::Length(length) => &bytes[..bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX))],
+            Self::Length(length) => {
+                &bytes[..bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX))]
+            }
             Self::Chunked => chunked::part_of(bytes),
             Self::UntilClose => bytes,
         }
     }
 }
 
-/// Makes HTTP/1.1 of a higher minor version: whoever says that speaks HTTP/1.1 as well (RFC 9110 section 2.5).
+/// Makes HTTP/1.1 of a higher minor version: whoever says that speaks HTTP/1.1 as well (RFC 9110
+/// section 2.5).
 fn lower_minor_version(version: &mut [u8; 8]) {
     if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = version {
         *minor = b'1';

@@ -8,11 +8,13 @@ use crate::error::{self, Cause};
 /// When a client may come back after a 429 or 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
-/// Writes the whole response. `message` says what happened and what to look at; `as_json` that the client takes JSON.
+/// Writes the whole response. `message` says what happened and what to look at; `as_json` that the
+/// client takes JSON.
 pub fn write(out: &mut Vec<u8>, cause: Cause, message: &str, as_json: bool, manner: Manner<'_>) {
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
     let (kind, body) = if as_json {
-        let json = serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+        let json =
+            serde_json::json!({ "status": status, "error": cause.word(), "message": message });
         ("application/json", format!("{json}\n"))
     } else {
         ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
@@ -31,7 +33,8 @@ mod tests {
     use super::*;
     use crate::wire::rewrite::ConnectionLine;
 
-    const PLAIN: Manner<'_> = Manner { to_head: false, connection: ConnectionLine::Close, date: "today" };
+    const PLAIN: Manner<'_> =
+        Manner { to_head: false, connection: ConnectionLine::Close, date: "today" };
 
     fn answer(cause: Cause, manner: Manner<'_>) -> String {
         let mut out = Vec::new();
@@ -61,7 +64,8 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, Cause::NoBackend, "\"quoted\"\n", true, PLAIN);
         let text = String::from_utf8(out).unwrap();
-        let body: serde_json::Value = serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
         assert_eq!(
             (&body["error"], &body["message"], &body["status"]),
             (&"no_backend".into(), &"\"quoted\"\n".into(), &503.into())

@@ -57,8 +57,15 @@ mod tests {
     fn a_response_without_content_says_so() {
         let mut out = Vec::new();
         let reply = Reply { status: 200, fields: &[("Allow", "GET")], content: None };
-        write(&mut out, reply, Manner { to_head: false, connection: ConnectionLine::Silent, date: "today" });
+        write(
+            &mut out,
+            reply,
+            Manner { to_head: false, connection: ConnectionLine::Silent, date: "today" },
+        );
         let text = String::from_utf8(out).unwrap();
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nDate: today\r\nServer: lb-threads\r\nAllow: GET\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nDate: today\r\nServer: lb-threads\r\nAllow: GET\r\nContent-Length: 0\r\n\r\n"
+        );
     }
 }

@@ -19,7 +19,8 @@ pub struct RequestHead<'h, 'b> {
     pub version: Version,
     /// All fields in the order and case they came.
     pub fields: &'h [Field<'b>],
-    /// The host: from the target if that names one, else from the Host field; HTTP/1.0 may have none.
+    /// The host: from the target if that names one, else from the Host field; HTTP/1.0 may have
+    /// none.
     pub host: Option<&'b str>,
     /// Where the body ends. Never [`Body::UntilClose`].
     pub body: Body,
@@ -33,7 +34,8 @@ pub struct RequestHead<'h, 'b> {
     pub accepts_json: bool,
     /// Whether the client brought an `X-Request-Id` that says something.
     pub has_request_id: bool,
-    /// How many times an OPTIONS request may still be forwarded, if it says so. With other methods the field means nothing here.
+    /// How many times an OPTIONS request may still be forwarded, if it says so. With other methods
+    /// the field means nothing here.
     pub max_forwards: Option<u64>,
 }
 
@@ -52,13 +54,14 @@ impl RequestHead<'_, '_> {
     }
 }
 
-/// How many empty lines stand before the request line; they are to be skipped (RFC 9112 section 2.2). A single CR may be the start
-/// of one.
+/// How many empty lines stand before the request line; they are to be skipped (RFC 9112 section
+/// 2.2). A single CR may be the start of one.
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
-/// Makes HTTP/1.1 of a higher minor version in a request line, in place. To be called before [`parse`].
+/// Makes HTTP/1.1 of a higher minor version in a request line, in place. To be called before
+/// [`parse`].
 pub fn lower_minor_version(line: &mut [u8]) {
     if let Some(version) = line.last_chunk_mut() {
         super::lower_minor_version(version);
@@ -66,11 +69,15 @@ pub fn lower_minor_version(line: &mut [u8]) {
 }
 
 /// Parses a whole head, its empty line included.
-pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<RequestHead<'h, 'b>, Cause> {
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    room: &'h mut FieldRoom<'b>,
+) -> Result<RequestHead<'h, 'b>, Cause> {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, room) {
         Ok(Status::Complete(length)) if length == head.len() => {}
-        // The head ends elsewhere for the tokeniser than for us: nobody should have to guess who is right.
+        // The head ends elsewhere for the tokeniser than for us: nobody should have to guess who is
+        // right.
         Ok(_) => return Err(Cause::BadRequestLine),
         Err(error) => return Err(bad_head(head, error)),
     }
@@ -99,7 +106,9 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
         host,
         body,
         connection: facts.connection,
-        expects_continue: facts.expects_continue && version == Version::Http11 && body != Body::None,
+        expects_continue: facts.expects_continue
+            && version == Version::Http11
+            && body != Body::None,
         websocket: upgrades && version == Version::Http11 && method == "GET" && body == Body::None,
         accepts_json: facts.accepts_json,
         has_request_id: facts.has_request_id,
@@ -107,20 +116,27 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>) -> Result<Requ
     })
 }
 
-/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. One that is too large for us is the most we count.
+/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. One that is too large
+/// for us is the most we count.
 fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
-    let mut values = fields.iter().filter(|field| Name::of(field.name) == Name::MaxForwards).map(|field| field.value);
+    let mut values = fields
+        .iter()
+        .filter(|field| Name::of(field.name) == Name::MaxForwards)
+        .map(|field| field.value);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(digits), None) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-            let add = |number: u64, digit: &u8| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+            let add = |number: u64, digit: &u8| {
+                number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+            };
             Ok(Some(digits.iter().fold(0, add)))
         }
         _ => Err(Cause::BadField),
     }
 }
 
-/// Judges a request line alone, without its line end: for what must not wait until the head is whole.
+/// Judges a request line alone, without its line end: for what must not wait until the head is
+/// whole.
 pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     let mut head = [line, b"\r\n\r\n"].concat();
     lower_minor_version(&mut head[..line.len()]);
@@ -135,7 +151,8 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
 /// Whether the target in a request line that is not whole yet is too long already.
 pub fn has_too_long_target(line: &[u8]) -> bool {
     let target = line.split(|byte| *byte == b' ').nth(1);
-    line.len() > config::TARGET_BYTES && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
+    line.len() > config::TARGET_BYTES
+        && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
 }
 
 fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
@@ -169,15 +186,22 @@ impl<'b> Facts<'b> {
         for field in fields {
             match Name::of(field.name) {
                 Name::Host => facts.add_host(field.value)?,
-                Name::ContentLength => facts.framing.add_length(field.value).map_err(Cause::from)?,
+                Name::ContentLength => {
+                    facts.framing.add_length(field.value).map_err(Cause::from)?;
+                }
                 // RFC 9112 section 6.1: whoever puts it into HTTP/1.0 has framed it wrongly.
-                Name::TransferEncoding if version == Version::Http10 => return Err(Cause::BadCoding),
-                Name::TransferEncoding => facts.framing.add_coding(field.value).map_err(Cause::from)?,
+                Name::TransferEncoding if version == Version::Http10 => {
+                    return Err(Cause::BadCoding);
+                }
+                Name::TransferEncoding => {
+                    facts.framing.add_coding(field.value).map_err(Cause::from)?;
+                }
                 Name::Connection => facts.connection.add(field.value),
                 Name::Expect => facts.add_expectations(field.value),
                 Name::Upgrade => {
                     let mut protocols = fields::list(field.value);
-                    facts.asks_for_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+                    facts.asks_for_websocket |=
+                        protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 }
                 Name::Accept => facts.accepts_json |= fields::list(field.value).any(is_json),
                 Name::RequestId => facts.has_request_id |= !field.value.is_empty(),
@@ -210,13 +234,15 @@ impl<'b> Facts<'b> {
     }
 }
 
-/// Whether bytes that are no valid head have an Accept line with JSON: good enough to choose the words of a refusal.
+/// Whether bytes that are no valid head have an Accept line with JSON: good enough to choose the
+/// words of a refusal.
 pub fn seems_to_accept_json(bytes: &[u8]) -> bool {
     bytes.split(|byte| *byte == b'\n').any(|line| {
         let Some(colon) = memchr::memchr(b':', line) else {
             return false;
         };
-        line[..colon].eq_ignore_ascii_case(b"accept") && fields::list(&line[colon + 1..]).any(is_json)
+        line[..colon].eq_ignore_ascii_case(b"accept")
+            && fields::list(&line[colon + 1..]).any(is_json)
     })
 }
 
@@ -237,7 +263,8 @@ impl From<BadFraming> for Cause {
     }
 }
 
-/// Names what the tokeniser refused. What is wrong with the request line comes first, as if the rest had not come yet.
+/// Names what the tokeniser refused. What is wrong with the request line comes first, as if the
+/// rest had not come yet.
 fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match (check_line(line), error) {
@@ -288,7 +315,10 @@ mod tests {
     fn a_plain_request_is_taken() {
         assert_eq!(judge("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
         assert_eq!(judge("GET /a HTTP/1.0\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
-        assert_eq!(judge("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"), Ok(("/".to_owned(), Body::Length(3))));
+        assert_eq!(
+            judge("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"),
+            Ok(("/".to_owned(), Body::Length(3)))
+        );
         assert_eq!(
             judge("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
             Ok(("/".to_owned(), Body::Chunked))
@@ -320,8 +350,14 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n", Cause::BadField),
             ("GET / HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n", Cause::BadField),
             ("GET / HTTP/1.1\r\nHost: h\r\nA: x\0y\r\n\r\n", Cause::BadField),
-            ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Cause::LengthAndCoding),
-            ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n", Cause::LengthAndCoding),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+                Cause::LengthAndCoding,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n",
+                Cause::LengthAndCoding,
+            ),
             ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodRefused),
             ("GET / HTTP/2.0\r\n folded\r\n\r\n", Cause::VersionUnknown),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
@@ -337,13 +373,16 @@ mod tests {
         }
         let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::TARGET_BYTES));
         assert_eq!(judge(&long), Err(Cause::TargetTooLong));
-        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
+        let many =
+            format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
         assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
     }
 
     #[test]
     fn what_cannot_be_understood_may_still_ask_for_json() {
-        assert!(seems_to_accept_json(b"GET / HTTP/1.1\r\nbad field\r\naccept: text/html, application/json;q=1\r\n"));
+        assert!(seems_to_accept_json(
+            b"GET / HTTP/1.1\r\nbad field\r\naccept: text/html, application/json;q=1\r\n"
+        ));
         assert!(!seems_to_accept_json(b"GET /application/json HTTP/1.1\r\nAccept: */*\r\n"));
     }
 
@@ -365,15 +404,21 @@ mod tests {
             assert_eq!(check_line(line.as_bytes()), judgement, "{line:?}");
             let mut head = format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
             lower_minor_version(&mut head[..line.len()]);
-            assert_eq!(judge(std::str::from_utf8(&head).unwrap()).map(|_| ()), judgement, "{line:?}");
+            assert_eq!(
+                judge(std::str::from_utf8(&head).unwrap()).map(|_| ()),
+                judgement,
+                "{line:?}"
+            );
         }
     }
 
     #[test]
     fn a_bare_cr_is_refused_wherever_it_stands() {
-        for head in
-            ["GET /\r HTTP/1.1\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\rA: b\r\n\r\n", "GET / HTTP/1.1\rHost: h\r\n\r\n"]
-        {
+        for head in [
+            "GET /\r HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\rA: b\r\n\r\n",
+            "GET / HTTP/1.1\rHost: h\r\n\r\n",
+        ] {
             assert!(judge(head).is_err(), "{head:?}");
         }
     }

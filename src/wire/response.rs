@@ -1,4 +1,5 @@
-//! Heads of answers: tokenised by httparse, judged as strictly as requests. Whatever is wrong is one cause: a bad answer.
+//! Heads of answers: tokenised by httparse, judged as strictly as requests. Whatever is wrong is
+//! one cause: a bad answer.
 
 use super::fields::{ConnectionOptions, Field, FieldRoom, Name};
 use super::framing::Framing;
@@ -57,9 +58,17 @@ pub fn lower_minor_version(head: &mut [u8]) {
 }
 
 /// Parses a whole head, its empty line included. `to_head` says that it answers a HEAD request.
-pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut FieldRoom<'b>, to_head: bool) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    room: &'h mut FieldRoom<'b>,
+    to_head: bool,
+) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
     let mut parsed = httparse::Response::new(&mut []);
-    let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, room);
+    let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut parsed,
+        head,
+        room,
+    );
     if end != Ok(Status::Complete(head.len())) {
         return Err(BadAnswer);
     }
@@ -107,13 +116,20 @@ impl Facts {
         let mut facts = Self::default();
         for field in fields {
             match Name::of(field.name) {
-                Name::ContentLength => facts.framing.add_length(field.value).map_err(|_| BadAnswer)?,
-                Name::TransferEncoding => facts.framing.add_coding(field.value).map_err(|_| BadAnswer)?,
+                Name::ContentLength => {
+                    facts.framing.add_length(field.value).map_err(|_| BadAnswer)?;
+                }
+                Name::TransferEncoding => {
+                    facts.framing.add_coding(field.value).map_err(|_| BadAnswer)?;
+                }
                 Name::Connection => facts.connection.add(field.value),
-                Name::KeepAlive => facts.keep_alive = keep_alive_timeout(field.value).or(facts.keep_alive),
+                Name::KeepAlive => {
+                    facts.keep_alive = keep_alive_timeout(field.value).or(facts.keep_alive);
+                }
                 Name::Date => facts.has_date = true,
                 Name::Upgrade => {
-                    facts.websocket = !facts.has_upgrade && field.value.eq_ignore_ascii_case(b"websocket");
+                    facts.websocket =
+                        !facts.has_upgrade && field.value.eq_ignore_ascii_case(b"websocket");
                     facts.has_upgrade = true;
                 }
                 _ => {}

@@ -1,7 +1,7 @@
 //! Heads as we send them: written anew from parsed parts, to backends and to clients.
 //!
-//! Order and case of fields and repeated fields are kept. What belongs to one connection goes, and what we say is added. Received
-//! head bytes are never copied as a block.
+//! Order and case of fields and repeated fields are kept. What belongs to one connection goes, and
+//! what we say is added. Received head bytes are never copied as a block.
 
 use super::fields::{self, Field, Name};
 use super::request::RequestHead;
@@ -51,7 +51,8 @@ pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a request's head for any backend, without its end: [`request_end`] adds what depends on the backend.
+/// Writes a request's head for any backend, without its end: [`request_end`] adds what depends on
+/// the backend.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -66,7 +67,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
     for received in head.fields {
         let name = Name::of(received.name);
         if let (Name::MaxForwards, Some(left)) = (name, head.max_forwards) {
-            write!(out, "{}: {}\r\n", received.name, left.saturating_sub(1)).expect("a vector takes every write");
+            write!(out, "{}: {}\r\n", received.name, left.saturating_sub(1))
+                .expect("a vector takes every write");
         } else if passes_to_backend(head, received, name, client.trusted) {
             field(out, received.name, canonical(name, received.value));
         }
@@ -91,7 +93,8 @@ fn canonical(name: Name, value: &[u8]) -> &[u8] {
     &value[zeros.min(value.len() - 1)..]
 }
 
-/// 32 digits. Twice as fast as the formatting machinery, on a path that every request takes (`cargo bench`: rewrite_a_request).
+/// 32 digits. Twice as fast as the formatting machinery, on a path that every request takes (`cargo
+/// bench`: rewrite_a_request).
 fn hexadecimal(number: u128) -> [u8; 32] {
     let bytes = number.to_be_bytes();
     std::array::from_fn(|place| {
@@ -101,11 +104,20 @@ fn hexadecimal(number: u128) -> [u8; 32] {
     })
 }
 
-fn passes_to_backend(head: &RequestHead<'_, '_>, received: &Field<'_>, name: Name, trusted: bool) -> bool {
+fn passes_to_backend(
+    head: &RequestHead<'_, '_>,
+    received: &Field<'_>,
+    name: Name,
+    trusted: bool,
+) -> bool {
     let passes = match name {
         // Written first, once.
         Name::Host => false,
-        Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
+        Name::Connection
+        | Name::KeepAlive
+        | Name::Upgrade
+        | Name::HopByHop
+        | Name::TransferEncoding => false,
         // Appended to, behind the others.
         Name::ForwardedFor => false,
         Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
@@ -113,12 +125,17 @@ fn passes_to_backend(head: &RequestHead<'_, '_>, received: &Field<'_>, name: Nam
         Name::Expect => head.expects_continue,
         _ => true,
     };
-    passes && !(head.connection.names_fields && fields::is_named_by_connection(head.fields, received.name, name))
+    passes
+        && !(head.connection.names_fields
+            && fields::is_named_by_connection(head.fields, received.name, name))
 }
 
-/// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set unless a trusted peer did.
+/// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set
+/// unless a trusted peer did.
 fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
-    let named = |wanted: Name| head.fields.iter().filter(move |field| client.trusted && Name::of(field.name) == wanted);
+    let named = |wanted: Name| {
+        head.fields.iter().filter(move |field| client.trusted && Name::of(field.name) == wanted)
+    };
     out.extend_from_slice(b"X-Forwarded-For: ");
     for earlier in named(Name::ForwardedFor).filter(|field| !field.value.is_empty()) {
         out.extend_from_slice(earlier.value);
@@ -134,7 +151,8 @@ fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Clien
     }
 }
 
-/// Appends an address. For IPv4, on a path that every request takes, without the formatting machinery, which takes 1,100 instructions.
+/// Appends an address. For IPv4, on a path that every request takes, without the formatting
+/// machinery, which takes 1,100 instructions.
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     let IpAddr::V4(address) = address else {
         return write!(out, "{address}").expect("a vector takes every write");
@@ -157,7 +175,9 @@ pub fn request_end(out: &mut Vec<u8>, host: Option<&str>, end: RequestEnd) {
     match end {
         RequestEnd::Plain => {}
         RequestEnd::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        RequestEnd::Length(length) => write!(out, "Content-Length: {length}\r\n").expect("a vector takes every write"),
+        RequestEnd::Length(length) => {
+            write!(out, "Content-Length: {length}\r\n").expect("a vector takes every write");
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -196,7 +216,13 @@ impl ConnectionLine {
 }
 
 /// Writes an answer's head for the client.
-pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, delivery: Delivery, connection: ConnectionLine, date: &str) {
+pub fn response(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_, '_>,
+    delivery: Delivery,
+    connection: ConnectionLine,
+    date: &str,
+) {
     status_line(out, head.status, head.reason);
     let mut offers_upgrade = false;
     for received in head.fields {
@@ -234,7 +260,8 @@ pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionLine) {
     });
 }
 
-/// The same for a response that has an `Upgrade`: whoever sends that names it (RFC 9110 section 7.8).
+/// The same for a response that has an `Upgrade`: whoever sends that names it (RFC 9110 section
+/// 7.8).
 fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionLine) {
     match connection {
         ConnectionLine::Silent => field(out, "Connection", b"Upgrade"),
@@ -248,12 +275,18 @@ fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Nam
     let passes = match name {
         // RFC 9110 section 15.5.22: a 426 must say to what.
         Name::Upgrade if head.status == 426 => return true,
-        Name::Connection | Name::KeepAlive | Name::Upgrade | Name::HopByHop | Name::TransferEncoding => false,
+        Name::Connection
+        | Name::KeepAlive
+        | Name::Upgrade
+        | Name::HopByHop
+        | Name::TransferEncoding => false,
         // RFC 9110 section 8.6: none in 1xx and 204.
         Name::ContentLength => !head.is_interim() && head.status != 204,
         _ => true,
     };
-    passes && !(head.connection.names_fields && fields::is_named_by_connection(head.fields, received.name, name))
+    passes
+        && !(head.connection.names_fields
+            && fields::is_named_by_connection(head.fields, received.name, name))
 }
 
 #[cfg(test)]
@@ -262,8 +295,11 @@ mod tests {
     use crate::wire::{request, response};
     use std::net::Ipv4Addr;
 
-    const CLIENT: ClientFacts =
-        ClientFacts { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), trusted: false, request_id: 0xabc };
+    const CLIENT: ClientFacts = ClientFacts {
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        trusted: false,
+        request_id: 0xabc,
+    };
 
     fn rewritten(head: &str, client: ClientFacts) -> String {
         let mut room = fields::room();
@@ -304,7 +340,10 @@ mod tests {
     #[test]
     fn a_length_is_written_without_leading_zeros() {
         for (length, written) in [("007", "7"), ("0", "0"), ("000", "0"), ("10", "10")] {
-            let out = rewritten(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"), CLIENT);
+            let out = rewritten(
+                &format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"),
+                CLIENT,
+            );
             assert!(out.contains(&format!("Content-Length: {written}\r\n")), "{out}");
         }
     }
@@ -324,8 +363,7 @@ mod tests {
 
     #[test]
     fn what_an_untrusted_peer_says_about_the_client_is_replaced() {
-        let head =
-            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\n\r\n";
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\n\r\n";
         let out = rewritten(head, CLIENT);
         assert!(out.contains("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n"), "{out}");
         assert!(!out.contains("10.0.0.1") && !out.contains("https") && !out.contains("for=x"));
@@ -333,12 +371,13 @@ mod tests {
 
     #[test]
     fn what_a_trusted_peer_says_is_kept_and_appended_to() {
-        let head =
-            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: o\r\n\r\n";
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: o\r\n\r\n";
         let out = rewritten(head, ClientFacts { trusted: true, ..CLIENT });
         assert!(out.contains("X-Forwarded-For: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Proto: https\r\n") && !out.contains("Proto: http\r\n"));
-        assert!(out.contains("X-Forwarded-Host: o\r\n") && !out.contains("X-Forwarded-Host: h\r\n"));
+        assert!(
+            out.contains("X-Forwarded-Host: o\r\n") && !out.contains("X-Forwarded-Host: h\r\n")
+        );
     }
 
     #[test]
@@ -352,7 +391,10 @@ mod tests {
     fn only_a_websocket_upgrade_goes_on() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n";
         let out = rewritten(head, CLIENT);
-        assert!(out.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n") && out.contains("Sec-WebSocket-Key: k"));
+        assert!(
+            out.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n")
+                && out.contains("Sec-WebSocket-Key: k")
+        );
     }
 
     #[test]
@@ -367,15 +409,21 @@ mod tests {
 
     #[test]
     fn an_answer_keeps_its_fields_and_loses_the_connections() {
-        let head =
-            "HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nDate: now\r\n\r\n";
+        let head = "HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nDate: now\r\n\r\n";
         let out = answered(head, Delivery::Chunked, ConnectionLine::Silent);
-        assert_eq!(out, "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(
+            out,
+            "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
     }
 
     #[test]
     fn an_answer_without_date_gets_one_and_204_loses_its_length() {
-        let out = answered("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", Delivery::Plain, ConnectionLine::Close);
+        let out = answered(
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+            Delivery::Plain,
+            ConnectionLine::Close,
+        );
         assert_eq!(out, "HTTP/1.1 204 No Content\r\nDate: today\r\nConnection: close\r\n\r\n");
     }
 

@@ -1,18 +1,20 @@
-//! Request targets and Host: by their grammar, nothing looser (RFC 9112 section 3.2, RFC 3986 section 3.2).
+//! Request targets and Host: by their grammar, nothing looser (RFC 9112 section 3.2, RFC 3986
+//! section 3.2).
 
 use std::net::Ipv6Addr;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// Path and query: starts with `/`, is `*`, or starts with `?` where an absolute-form target has no path: its path is `/`
-    /// then (RFC 9110 section 4.2.3).
+    /// Path and query: starts with `/`, is `*`, or starts with `?` where an absolute-form target
+    /// has no path: its path is `/` then (RFC 9110 section 4.2.3).
     pub path: &'b str,
     /// The authority of an absolute-form target, which stands in for Host.
     pub authority: Option<&'b str>,
 }
 
-/// Reads a target in origin-form, absolute-form or asterisk-form (for OPTIONS alone). None if it is anything else.
+/// Reads a target in origin-form, absolute-form or asterisk-form (for OPTIONS alone). None if it is
+/// anything else.
 pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
     if !target.bytes().all(is_target_byte) {
         return None;
@@ -41,8 +43,8 @@ pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
     Some(Target { path, authority: Some(authority) })
 }
 
-/// Visible ASCII without what must always be percent-encoded. `\ ^ { | }` and the backtick are not in RFC 3986 either, but
-/// browsers send them in queries, and no server reads them as structure.
+/// Visible ASCII without what must always be percent-encoded. `\ ^ { | }` and the backtick are not
+/// in RFC 3986 either, but browsers send them in queries, and no server reads them as structure.
 fn is_target_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"<>#".contains(&byte)
 }
@@ -83,8 +85,14 @@ fn is_reg_name(host: &[u8]) -> bool {
     let mut rest = host;
     while let [first, tail @ ..] = rest {
         rest = match (first, tail) {
-            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
-            (byte, tail) if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => tail,
+            (b'%', [high, low, tail @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                tail
+            }
+            (byte, tail) if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => {
+                tail
+            }
             _ => return false,
         };
     }
@@ -97,7 +105,18 @@ mod tests {
 
     #[test]
     fn hosts_follow_their_grammar() {
-        for good in ["a", "example.com", "example.com:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:80", "a_b", "%41", "a,b"] {
+        for good in [
+            "a",
+            "example.com",
+            "example.com:80",
+            "a:",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:80",
+            "a_b",
+            "%41",
+            "a,b",
+        ] {
             assert!(is_host(good.as_bytes()), "{good:?}");
         }
         for bad in [
@@ -127,7 +146,11 @@ mod tests {
     #[test]
     fn origin_form_is_kept_as_it_is() {
         for good in ["/", "/a?b=c", "//a", "/a|b", "/%zz", "/?{}"] {
-            assert_eq!(parse(good, "GET"), Some(Target { path: good, authority: None }), "{good:?}");
+            assert_eq!(
+                parse(good, "GET"),
+                Some(Target { path: good, authority: None }),
+                "{good:?}"
+            );
         }
     }
 

@@ -1,7 +1,9 @@
-//! A backend: a listener and threads that serve its connections, which can be killed, restarted and paused.
+//! A backend: a listener and threads that serve its connections, which can be killed, restarted and
+//! paused.
 //!
-//! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it, one for each connection that was
-//! ever open at the same time, so that no request and no connection costs a thread.
+//! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it,
+//! one for each connection that was ever open at the same time, so that no request and no
+//! connection costs a thread.
 
 use super::faults::{Fault, Sickness};
 use super::ledger::Ledger;
@@ -58,7 +60,14 @@ impl Backend {
         let sickness = Arc::<Sickness>::default();
         let (ledger, sick) = (Arc::clone(ledger), Arc::clone(&sickness));
         let crew = Arc::new(Crew { queue, free: AtomicIsize::new(0), ledger, sickness: sick });
-        let mut backend = Self { address: refused_address(), sickness, pause: Arc::default(), crew, sockets, running: None };
+        let mut backend = Self {
+            address: refused_address(),
+            sickness,
+            pause: Arc::default(),
+            crew,
+            sockets,
+            running: None,
+        };
         backend.revive();
         backend
     }
@@ -78,7 +87,8 @@ impl Backend {
         let listener = until_some("a backend can listen again", || TcpListener::bind(address).ok());
         rustix::net::listen(&listener, BACKLOG).expect("a listener takes a new backlog");
         let (life, cord) = Life::begin(Arc::clone(&self.pause));
-        let (crew, lifetime, sockets) = (Arc::clone(&self.crew), Arc::clone(&life), self.sockets.clone());
+        let (crew, lifetime, sockets) =
+            (Arc::clone(&self.crew), Arc::clone(&life), self.sockets.clone());
         let acceptor = spawn("chaos accept", move || accept(&listener, &lifetime, &crew, &sockets));
         self.running = Some(Running { life, cord, acceptor });
     }
@@ -88,7 +98,9 @@ impl Backend {
         let check = || {
             let mut socket = TcpStream::connect_timeout(&self.address, RESPONDS_WITHIN)?;
             socket.set_read_timeout(Some(RESPONDS_WITHIN))?;
-            socket.write_all(b"GET /health HTTP/1.1\r\nHost: chaos.test\r\nConnection: close\r\n\r\n")?;
+            socket.write_all(
+                b"GET /health HTTP/1.1\r\nHost: chaos.test\r\nConnection: close\r\n\r\n",
+            )?;
             let mut response = Vec::new();
             socket.read_to_end(&mut response)?;
             Ok::<_, std::io::Error>(response.starts_with(b"HTTP/1.1 200 "))
@@ -135,5 +147,9 @@ impl Crew {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).expect("a thread can be started")
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(work)
+        .expect("a thread can be started")
 }

@@ -1,4 +1,5 @@
-//! The balancer under test: the real program, started with flags of a draw, measured, and stopped by a signal.
+//! The balancer under test: the real program, started with flags of a draw, measured, and stopped
+//! by a signal.
 
 use super::ledger::Ledger;
 use crate::support::program::{Program, command};
@@ -41,10 +42,17 @@ pub enum End {
 }
 
 impl Balancer {
-    /// Starts it in front of these backends, with flags of a draw, and waits until it accepts connections.
-    pub fn start(address: SocketAddr, backends: &[SocketAddr], rng: &mut fastrand::Rng, ledger: &Arc<Ledger>) -> Self {
+    /// Starts it in front of these backends, with flags of a draw, and waits until it accepts
+    /// connections.
+    pub fn start(
+        address: SocketAddr,
+        backends: &[SocketAddr],
+        rng: &mut fastrand::Rng,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
         let workers = [1, 2, 4][rng.usize(..3)];
-        let mut words: Vec<String> = ["1", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
+        let mut words: Vec<String> =
+            ["1", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
         words.push(workers.to_string());
         if rng.u8(..3) == 0 {
             words.push("--no-health-checks".to_owned());
@@ -61,7 +69,14 @@ impl Balancer {
             TcpStream::connect(address).is_ok()
         });
         let words = format!("{flags}, {} backends", backends.len());
-        Self { program, workers, words, ledger: Arc::clone(ledger), peak_kib: 0, told_to_stop: None }
+        Self {
+            program,
+            workers,
+            words,
+            ledger: Arc::clone(ledger),
+            peak_kib: 0,
+            told_to_stop: None,
+        }
     }
 
     /// How many sockets it has, which is the same for all balancers before anybody asks.
@@ -73,16 +88,22 @@ impl Balancer {
     pub fn is_running(&mut self) -> bool {
         let kib = self.program.resident_kib();
         if kib > MOST_RESIDENT_KIB && self.peak_kib <= MOST_RESIDENT_KIB {
-            self.ledger.violate("memory out of bounds", &format!("{kib} KiB resident with {}", self.words));
+            self.ledger.violate(
+                "memory out of bounds",
+                &format!("{kib} KiB resident with {}", self.words),
+            );
         }
         self.peak_kib = self.peak_kib.max(kib);
         self.program.is_running()
     }
 
-    /// When all clients have gone nothing of theirs may be left. Returns what is resident then, in KiB.
+    /// When all clients have gone nothing of theirs may be left. Returns what is resident then, in
+    /// KiB.
     pub fn expect_nothing_left(&self, at_first: usize) -> u64 {
-        let (sockets, pipes) = (at_first + SPARE_SOCKETS, self.workers * KEPT_PIPES + SPARE_SOCKETS);
-        let is_idle = comes_true(|| self.sockets() <= sockets && self.descriptors("pipe:") <= pipes);
+        let (sockets, pipes) =
+            (at_first + SPARE_SOCKETS, self.workers * KEPT_PIPES + SPARE_SOCKETS);
+        let is_idle =
+            comes_true(|| self.sockets() <= sockets && self.descriptors("pipe:") <= pipes);
         if !is_idle {
             let now = format!("{} sockets, {} pipes", self.sockets(), self.descriptors("pipe:"));
             let what = format!("{now}; {at_first} sockets at first; {}", self.words);
@@ -115,13 +136,17 @@ impl Balancer {
         let code = self.program.exit_code();
         let log = self.program.whole_log();
         if log.contains("panicked") || log.contains("a bug in the balancer") {
-            self.ledger.violate("the balancer panicked", &log.chars().take(LOG_KEPT).collect::<String>());
+            self.ledger
+                .violate("the balancer panicked", &log.chars().take(LOG_KEPT).collect::<String>());
         }
         match (code, self.told_to_stop) {
             (Some(0), Some(_)) => Some(End::Clean),
             (Some(3), Some(_)) => Some(End::Cut),
             _ => {
-                self.ledger.violate("the balancer crashed", &format!("exit {code:?}, {}: {log}", self.words));
+                self.ledger.violate(
+                    "the balancer crashed",
+                    &format!("exit {code:?}, {}: {log}", self.words),
+                );
                 Some(End::Wrong)
             }
         }

@@ -1,4 +1,5 @@
-//! The clients: a fixed number of threads, each with one connection at a time, that ask without end and check all they get.
+//! The clients: a fixed number of threads, each with one connection at a time, that ask without end
+//! and check all they get.
 
 use super::faults::Weather;
 use super::ledger::{Ledger, Outcome};
@@ -69,7 +70,11 @@ impl Stage {
     /// Waits until the order is another, for so long at most.
     fn rest(&self, during: Order, span: Duration) {
         let order = self.order.lock().expect("no holder of this lock panics");
-        drop(self.changed.wait_timeout_while(order, span, |order| *order == during).expect("no holder of this lock panics"));
+        drop(
+            self.changed
+                .wait_timeout_while(order, span, |order| *order == during)
+                .expect("no holder of this lock panics"),
+        );
     }
 }
 
@@ -83,9 +88,11 @@ impl Crowd {
     /// Starts so many clients, which wait for an order.
     pub fn start(stage: &Arc<Stage>, count: usize) -> Self {
         let start = |number: usize| {
-            let rng = fastrand::Rng::with_seed(stage.ledger.seed.wrapping_add(1000 + number as u64));
+            let rng =
+                fastrand::Rng::with_seed(stage.ledger.seed.wrapping_add(1000 + number as u64));
             let client = Client { stage: Arc::clone(stage), rng, link: None, out: Vec::new() };
-            let thread = thread::Builder::new().name(format!("chaos client {number}")).stack_size(STACK);
+            let thread =
+                thread::Builder::new().name(format!("chaos client {number}")).stack_size(STACK);
             thread.spawn(move || client.run()).expect("a thread can be started")
         };
         Self { stage: Arc::clone(stage), threads: (0..count).map(start).collect() }
@@ -179,9 +186,12 @@ impl Client {
         let is_sent = link.send(&self.out).is_ok();
         let mut reply = link.read_response(plan);
         if let Reply::Right { status: 101, .. } = reply {
-            reply = link.talk(plan).map_or_else(|end| end, |()| Reply::Right { status: 101, says_close: true });
+            reply = link
+                .talk(plan)
+                .map_or_else(|end| end, |()| Reply::Right { status: 101, says_close: true });
         }
-        let goes_on = self.settle(plan, reply, begun) && is_sent && plan.manner == Manner::KeepAlive;
+        let goes_on =
+            self.settle(plan, reply, begun) && is_sent && plan.manner == Manner::KeepAlive;
         self.keep(link, goes_on);
     }
 
@@ -209,13 +219,17 @@ impl Client {
         self.keep(link, goes_on);
     }
 
-    /// The connection to ask on: the one there is, unless the balancer has ended it, or a new one. None if the request is lost.
+    /// The connection to ask on: the one there is, unless the balancer has ended it, or a new one.
+    /// None if the request is lost.
     fn link(&mut self, plan: &Plan) -> Option<Link> {
         if let Some(link) = self.link.take() {
             match link.look() {
                 Idle::Open => return Some(link),
                 Idle::Ended => {}
-                Idle::Talks => self.stage.ledger.violate("bytes on an idle connection", &format!("before {plan:?}")),
+                Idle::Talks => self
+                    .stage
+                    .ledger
+                    .violate("bytes on an idle connection", &format!("before {plan:?}")),
             }
         }
         loop {
@@ -225,8 +239,17 @@ impl Client {
                 Err(error) => error,
             };
             if was_serving && self.stage.is_serving.load(SeqCst) {
-                let cause = if error.kind() == ErrorKind::ConnectionRefused { "connect refused" } else { "connect failed" };
-                self.stage.ledger.lose(plan, cause, begun.weather | self.stage.weather.mask(), begun.at.elapsed());
+                let cause = if error.kind() == ErrorKind::ConnectionRefused {
+                    "connect refused"
+                } else {
+                    "connect failed"
+                };
+                self.stage.ledger.lose(
+                    plan,
+                    cause,
+                    begun.weather | self.stage.weather.mask(),
+                    begun.at.elapsed(),
+                );
                 return None;
             }
             // No balancer runs: nothing was offered.
@@ -250,7 +273,11 @@ impl Client {
         match reply {
             Reply::Right { status, says_close } => {
                 let is_error = status >= 400;
-                ledger.settle(plan, if is_error { Outcome::BackendError } else { Outcome::Served }, took);
+                ledger.settle(
+                    plan,
+                    if is_error { Outcome::BackendError } else { Outcome::Served },
+                    took,
+                );
                 !says_close
             }
             Reply::OwnError { code, says_close } => {
@@ -281,7 +308,10 @@ impl Client {
     /// Keeps the connection for the next request, if nothing is left on it.
     fn keep(&mut self, link: Link, goes_on: bool) {
         if link.has_surplus() {
-            self.stage.ledger.violate("response to a request that was never sent", "bytes behind the last response");
+            self.stage.ledger.violate(
+                "response to a request that was never sent",
+                "bytes behind the last response",
+            );
         } else if goes_on {
             self.link = Some(link);
         }

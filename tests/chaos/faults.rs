@@ -59,8 +59,12 @@ impl Fault {
 
     /// Whether a backend cuts a response with it.
     pub fn truncates(self) -> bool {
-        // A backend that responds early, and closes with the request unread, resets its own response.
-        matches!(self, Self::Rolling | Self::Kill | Self::ResetInBody | Self::Truncate | Self::Early)
+        // A backend that responds early, and closes with the request unread, resets its own
+        // response.
+        matches!(
+            self,
+            Self::Rolling | Self::Kill | Self::ResetInBody | Self::Truncate | Self::Early
+        )
     }
 
     /// Those of a mask, in the order of the report.
@@ -68,13 +72,17 @@ impl Fault {
         Self::ALL.iter().copied().filter(move |fault| mask & fault.bit() != 0)
     }
 
-    /// Those of a mask that can have hurt, in this way, a request that no backend has read; if there are none, all of the mask.
+    /// Those of a mask that can have hurt, in this way, a request that no backend has read; if
+    /// there are none, all of the mask.
     pub fn suspects(mask: u32, cause: &str) -> u32 {
         let is_suspect = |fault: &Self| match cause {
             CONNECT_FAILED => matches!(fault, Self::Rolling | Self::Kill),
             CLOSED | RESET => matches!(fault, Self::Term),
             // It ends connections, or serves none, between two requests.
-            _ => matches!(fault, Self::Pause | Self::CloseIdle) || fault.truncates() && *fault != Self::Early,
+            _ => {
+                matches!(fault, Self::Pause | Self::CloseIdle)
+                    || fault.truncates() && *fault != Self::Early
+            }
         };
         let suspects = Self::of(mask).filter(is_suspect).fold(0, |mask, fault| mask | fault.bit());
         if suspects == 0 { mask } else { suspects }
@@ -91,14 +99,16 @@ pub const RESET: &str = "reset without a response";
 /// How sick a backend is: read for each request, written by the scenario.
 #[derive(Default)]
 pub struct Sickness {
-    /// Zero, or the fault's number plus one, the share of requests in percent, and whether health checks fail as well.
+    /// Zero, or the fault's number plus one, the share of requests in percent, and whether health
+    /// checks fail as well.
     packed: AtomicU32,
 }
 
 impl Sickness {
     /// From now on so many percent of the requests meet this fault.
     pub fn set(&self, fault: Fault, percent: u32, fails_checks: bool) {
-        self.packed.store((fault as u32 + 1) | percent << 8 | u32::from(fails_checks) << 16, Relaxed);
+        self.packed
+            .store((fault as u32 + 1) | percent << 8 | u32::from(fails_checks) << 16, Relaxed);
     }
 
     /// From now on all is well.
@@ -119,7 +129,8 @@ impl Sickness {
     }
 }
 
-/// The faults that are active anywhere, as a mask: what a client blames when no backend says that it touched the request.
+/// The faults that are active anywhere, as a mask: what a client blames when no backend says that
+/// it touched the request.
 #[derive(Default)]
 pub struct Weather {
     mask: AtomicU32,

@@ -1,6 +1,8 @@
-//! The HTTP/1.1 that both sides of the chaos run read: heads and framed bodies, strictly, with little copying.
+//! The HTTP/1.1 that both sides of the chaos run read: heads and framed bodies, strictly, with
+//! little copying.
 //!
-//! Lean on purpose, for it runs some thousand times a second beside the balancer, and shares no line with the product.
+//! Lean on purpose, for it runs some thousand times a second beside the balancer, and shares no
+//! line with the product.
 
 use memchr::memmem;
 
@@ -34,7 +36,10 @@ impl Inbox {
     }
 
     /// Receives once.
-    pub fn receive<E>(&mut self, receive: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+    pub fn receive<E>(
+        &mut self,
+        receive: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -61,7 +66,8 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Takes a whole head apart; what no correct peer sends is an error.
     pub fn parse(head: &'a [u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(head).map_err(|_| format!("not text: {}", head.escape_ascii()))?;
+        let text =
+            std::str::from_utf8(head).map_err(|_| format!("not text: {}", head.escape_ascii()))?;
         let lines = text.strip_suffix("\r\n\r\n").ok_or("a head without an end")?;
         if lines.replace("\r\n", "").contains(['\r', '\n', '\0']) {
             return Err(format!("a control character in {lines:?}"));
@@ -69,7 +75,10 @@ impl<'a> Head<'a> {
         let mut lines = lines.split("\r\n");
         let start_line = lines.next().unwrap_or_default();
         let fields = lines.map(|line| {
-            let (name, value) = line.split_once(':').filter(|(name, _)| is_token(name)).ok_or(format!("no field: {line:?}"))?;
+            let (name, value) = line
+                .split_once(':')
+                .filter(|(name, _)| is_token(name))
+                .ok_or(format!("no field: {line:?}"))?;
             Ok((name, value.trim_matches([' ', '\t'])))
         });
         Ok(Self { start_line, fields: fields.collect::<Result<_, String>>()? })
@@ -77,8 +86,11 @@ impl<'a> Head<'a> {
 
     /// The value of this field; an error if it is there twice.
     pub fn field(&self, name: &str) -> Result<Option<&'a str>, String> {
-        let mut values =
-            self.fields.iter().filter(|(candidate, _)| candidate.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+        let mut values = self
+            .fields
+            .iter()
+            .filter(|(candidate, _)| candidate.eq_ignore_ascii_case(name))
+            .map(|(_, value)| *value);
         let value = values.next();
         if values.next().is_some() { Err(format!("{name} is there twice")) } else { Ok(value) }
     }
@@ -89,28 +101,41 @@ impl<'a> Head<'a> {
             return Ok(None);
         };
         let is_plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        value.parse().ok().filter(|_| is_plain).map(Some).ok_or_else(|| format!("{name}: {value:?} is no number"))
+        value
+            .parse()
+            .ok()
+            .filter(|_| is_plain)
+            .map(Some)
+            .ok_or_else(|| format!("{name}: {value:?} is no number"))
     }
 
     /// Whether this message is the last of its connection.
     pub fn says_close(&self) -> bool {
-        let mut connection = self.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Connection"));
-        connection.any(|(_, value)| value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close")))
+        let mut connection =
+            self.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Connection"));
+        connection.any(|(_, value)| {
+            value.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"))
+        })
     }
 
     /// How the body is framed; none if the head does not say so.
     pub fn body(&self) -> Result<Option<Body>, String> {
         match (self.number("Content-Length")?, self.field("Transfer-Encoding")?) {
             (None, None) => Ok(None),
-            (Some(length), None) => Ok(Some(Body { at: 0, state: State::Plain { left: length as usize } })),
+            (Some(length), None) => {
+                Ok(Some(Body { at: 0, state: State::Plain { left: length as usize } }))
+            }
             (None, Some("chunked")) => Ok(Some(Body { at: 0, state: State::ChunkLine })),
-            (length, coding) => Err(format!("not a framing: Content-Length {length:?}, Transfer-Encoding {coding:?}")),
+            (length, coding) => Err(format!(
+                "not a framing: Content-Length {length:?}, Transfer-Encoding {coding:?}"
+            )),
         }
     }
 }
 
 fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// Reads a body as it comes.
@@ -132,8 +157,13 @@ enum State {
 impl Body {
     const LONGEST_LINE: usize = 64;
 
-    /// Reads what is there and hands its content, with its place, to `check`. Returns whether the body is complete.
-    pub fn read(&mut self, inbox: &mut Inbox, mut check: impl FnMut(usize, &[u8]) -> bool) -> Result<bool, String> {
+    /// Reads what is there and hands its content, with its place, to `check`. Returns whether the
+    /// body is complete.
+    pub fn read(
+        &mut self,
+        inbox: &mut Inbox,
+        mut check: impl FnMut(usize, &[u8]) -> bool,
+    ) -> Result<bool, String> {
         loop {
             let bytes = inbox.bytes();
             let (eaten, next) = match self.state {
@@ -142,7 +172,11 @@ impl Body {
                 State::Plain { left } | State::Chunk { left } => {
                     let count = left.min(bytes.len());
                     if !check(self.at, &bytes[..count]) {
-                        return Err(format!("wrong content between {} and {}", self.at, self.at + count));
+                        return Err(format!(
+                            "wrong content between {} and {}",
+                            self.at,
+                            self.at + count
+                        ));
                     }
                     self.at += count;
                     (count, self.state.after_content(left - count))
@@ -150,14 +184,25 @@ impl Body {
                 State::ChunkLine => match line(bytes, Self::LONGEST_LINE)? {
                     None => return Ok(false),
                     Some(line) => {
-                        let size = usize::from_str_radix(line, 16).ok().filter(|_| !line.starts_with('+'));
+                        let size =
+                            usize::from_str_radix(line, 16).ok().filter(|_| !line.starts_with('+'));
                         let left = size.ok_or_else(|| format!("no chunk size: {line:?}"))?;
-                        (line.len() + 2, if left == 0 { State::LastLine } else { State::Chunk { left } })
+                        (
+                            line.len() + 2,
+                            if left == 0 { State::LastLine } else { State::Chunk { left } },
+                        )
                     }
                 },
                 State::ChunkEnd | State::LastLine => match line(bytes, Self::LONGEST_LINE)? {
                     None => return Ok(false),
-                    Some("") => (2, if matches!(self.state, State::ChunkEnd) { State::ChunkLine } else { State::Done }),
+                    Some("") => (
+                        2,
+                        if matches!(self.state, State::ChunkEnd) {
+                            State::ChunkLine
+                        } else {
+                            State::Done
+                        },
+                    ),
                     Some(line) => return Err(format!("an empty line was due, not {line:?}")),
                 },
             };
@@ -180,7 +225,9 @@ impl State {
 fn line(bytes: &[u8], longest: usize) -> Result<Option<&str>, String> {
     let piece = &bytes[..bytes.len().min(longest)];
     match memmem::find(piece, b"\r\n") {
-        Some(end) => std::str::from_utf8(&piece[..end]).map(Some).map_err(|_| "a line that is not text".to_owned()),
+        Some(end) => std::str::from_utf8(&piece[..end])
+            .map(Some)
+            .map_err(|_| "a line that is not text".to_owned()),
         None if piece.len() == longest => Err(format!("no line end in {}", piece.escape_ascii())),
         None => Ok(None),
     }

@@ -1,7 +1,8 @@
 //! The ledger: what became of every request, counted on both sides.
 //!
-//! A backend enters that it saw a key, began to execute it, and which fault it met; the client enters what it got. One word a key,
-//! so that millions of them stay small. What must never happen is a violation; what is lost is a loss, with cause and blame.
+//! A backend enters that it saw a key, began to execute it, and which fault it met; the client
+//! enters what it got. One word a key, so that millions of them stay small. What must never happen
+//! is a violation; what is lost is a loss, with cause and blame.
 
 use super::faults::Fault;
 use super::plan::{Class, Key, Plan};
@@ -28,9 +29,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 6] = [Self::Served, Self::BackendError, Self::Truncated, Self::BehindClose, Self::Aborted, Self::Lost];
-    pub const NAMES: [&str; 6] =
-        ["served", "backend's error passed on", "shown as truncation", "behind a close", "aborted on purpose", "lost"];
+    pub const ALL: [Self; 6] = [
+        Self::Served,
+        Self::BackendError,
+        Self::Truncated,
+        Self::BehindClose,
+        Self::Aborted,
+        Self::Lost,
+    ];
+    pub const NAMES: [&str; 6] = [
+        "served",
+        "backend's error passed on",
+        "shown as truncation",
+        "behind a close",
+        "aborted on purpose",
+        "lost",
+    ];
 }
 
 /// Which fault a loss is ascribed to.
@@ -63,8 +77,12 @@ pub struct Executions {
 }
 
 /// Requests that took longer than this are counted.
-pub const SLOW: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(29)];
+pub const SLOW: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(29),
+];
 
 /// The bits of a key's entry.
 mod entry {
@@ -129,7 +147,10 @@ impl Ledger {
     }
 
     fn entry(&self, key: Key) -> &AtomicU32 {
-        let piece = self.entries.get(key as usize / PIECE).expect("the run has fewer requests than the ledger has pages");
+        let piece = self
+            .entries
+            .get(key as usize / PIECE)
+            .expect("the run has fewer requests than the ledger has pages");
         &piece.get_or_init(|| (0..PIECE).map(|_| AtomicU32::new(0)).collect())[key as usize % PIECE]
     }
 }
@@ -143,8 +164,11 @@ impl Ledger {
 
     /// The whole request came and is being executed.
     pub fn executed(&self, plan: &Plan) {
-        let more = |entry: u32| (entry & entry::EXECUTIONS < entry::EXECUTIONS).then_some(entry + 1);
-        let before = self.entry(plan.key).fetch_update(Relaxed, Relaxed, more).unwrap_or_else(|full| full) & entry::EXECUTIONS;
+        let more =
+            |entry: u32| (entry & entry::EXECUTIONS < entry::EXECUTIONS).then_some(entry + 1);
+        let before =
+            self.entry(plan.key).fetch_update(Relaxed, Relaxed, more).unwrap_or_else(|full| full)
+                & entry::EXECUTIONS;
         if before > 0 && plan.class() == Class::Post {
             self.violate("POST executed twice", &format!("key {}", plan.key));
         }
@@ -153,7 +177,11 @@ impl Ledger {
     /// This fault was done to the request.
     pub fn met(&self, key: Key, fault: Fault) {
         let note = |entry: u32| {
-            Some(entry & !entry::LAST | fault.bit() << entry::FAULTS_SHIFT | (fault as u32 + 1) << entry::LAST_SHIFT)
+            Some(
+                entry & !entry::LAST
+                    | fault.bit() << entry::FAULTS_SHIFT
+                    | (fault as u32 + 1) << entry::LAST_SHIFT,
+            )
         };
         self.entry(key).fetch_update(Relaxed, Relaxed, note).expect("it is always updated");
     }
@@ -163,9 +191,17 @@ impl Ledger {
 impl Ledger {
     /// The client got something for its request.
     pub fn settle(&self, plan: &Plan, outcome: Outcome, took: Duration) {
-        let before = self.entry(plan.key).fetch_or((outcome as u32 + 1) << entry::OUTCOME_SHIFT, Relaxed);
-        assert_eq!(before >> entry::OUTCOME_SHIFT, 0, "key {} is settled twice: a mistake of the test", plan.key);
-        if matches!(outcome, Outcome::Served | Outcome::BackendError) && before & entry::EXECUTIONS == 0 {
+        let before =
+            self.entry(plan.key).fetch_or((outcome as u32 + 1) << entry::OUTCOME_SHIFT, Relaxed);
+        assert_eq!(
+            before >> entry::OUTCOME_SHIFT,
+            0,
+            "key {} is settled twice: a mistake of the test",
+            plan.key
+        );
+        if matches!(outcome, Outcome::Served | Outcome::BackendError)
+            && before & entry::EXECUTIONS == 0
+        {
             self.violate("response to a request that nobody executed", &format!("{plan:?}"));
         }
         self.outcomes[outcome as usize][plan.class() as usize].fetch_add(1, Relaxed);
@@ -176,7 +212,8 @@ impl Ledger {
         }
     }
 
-    /// The client got nothing, or an error of the balancer's own. `weather` is what went on meanwhile.
+    /// The client got nothing, or an error of the balancer's own. `weather` is what went on
+    /// meanwhile.
     pub fn lose(&self, plan: &Plan, cause: &str, weather: u32, took: Duration) {
         self.settle(plan, Outcome::Lost, took);
         let blame = self.blame(plan.key, weather, cause);
@@ -188,13 +225,17 @@ impl Ledger {
     pub fn truncate(&self, plan: &Plan, weather: u32, took: Duration) {
         let entry = self.entry(plan.key).load(Relaxed);
         let met = (entry & entry::FAULTS) >> entry::FAULTS_SHIFT;
-        let is_explained = Fault::ALL.iter().any(|fault| fault.truncates() && (met & fault.bit()) != 0);
+        let is_explained =
+            Fault::ALL.iter().any(|fault| fault.truncates() && (met & fault.bit()) != 0);
         if !is_explained {
             self.lose(plan, CUT, weather, took);
             return;
         }
         self.settle(plan, Outcome::Truncated, took);
-        lock(&self.truncations).entry(self.blame(plan.key, weather, CUT)).or_default().add(plan.class(), true);
+        lock(&self.truncations)
+            .entry(self.blame(plan.key, weather, CUT))
+            .or_default()
+            .add(plan.class(), true);
     }
 
     fn blame(&self, key: Key, weather: u32, cause: &str) -> Blame {
@@ -253,10 +294,14 @@ impl Ledger {
             sum.keys += u64::from(begun > 0);
             sum.repeated += u64::from(begun > 1);
             for fault in Fault::ALL {
-                sum.met[*fault as usize] += u64::from((entry >> entry::FAULTS_SHIFT) & fault.bit() != 0);
+                sum.met[*fault as usize] +=
+                    u64::from((entry >> entry::FAULTS_SHIFT) & fault.bit() != 0);
             }
             if entry >> entry::OUTCOME_SHIFT == 0 {
-                self.violate("a request without an outcome", &format!("{:?}", Plan::of(self.seed, key)));
+                self.violate(
+                    "a request without an outcome",
+                    &format!("{:?}", Plan::of(self.seed, key)),
+                );
             }
         }
         sum

@@ -1,4 +1,5 @@
-//! A backend's end of a connection: every wait also waits for the backend's death, and none gets past its pause.
+//! A backend's end of a connection: every wait also waits for the backend's death, and none gets
+//! past its pause.
 
 use super::faults::Fault;
 use super::http::Inbox;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 
 /// A backend between its start and its death.
 pub struct Life {
-    /// A pipe's reading end: it becomes readable when the backend dies, because the other end is closed then.
+    /// A pipe's reading end: it becomes readable when the backend dies, because the other end is
+    /// closed then.
     death: OwnedFd,
     is_over: AtomicBool,
     /// It ends because one backend after another is restarted.
@@ -36,8 +38,17 @@ pub enum Gone {
 impl Life {
     /// A life, and what ends it when it is dropped after [`Life::end`].
     pub fn begin(pause: Arc<Pause>) -> (Arc<Self>, OwnedFd) {
-        let (death, cord) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe can be made");
-        (Arc::new(Self { death, is_over: AtomicBool::new(false), is_rolling: AtomicBool::new(false), pause }), cord)
+        let (death, cord) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe can be made");
+        (
+            Arc::new(Self {
+                death,
+                is_over: AtomicBool::new(false),
+                is_rolling: AtomicBool::new(false),
+                pause,
+            }),
+            cord,
+        )
     }
 
     /// Everybody who waits is told by the end of the pipe, everybody else by looking.
@@ -54,9 +65,16 @@ impl Life {
     }
 
     /// Waits for an event of this socket, or of nothing but death, for so long at most.
-    pub fn wait(&self, socket: Option<(BorrowedFd<'_>, PollFlags)>, span: Option<Duration>) -> Result<(), Gone> {
+    pub fn wait(
+        &self,
+        socket: Option<(BorrowedFd<'_>, PollFlags)>,
+        span: Option<Duration>,
+    ) -> Result<(), Gone> {
         let death = PollFd::new(&self.death, PollFlags::IN);
-        let mut fds = [death.clone(), socket.map_or(death, |(socket, events)| PollFd::from_borrowed_fd(socket, events))];
+        let mut fds = [
+            death.clone(),
+            socket.map_or(death, |(socket, events)| PollFd::from_borrowed_fd(socket, events)),
+        ];
         let span = span.map(|span| Timespec::try_from(span).expect("a span of a few seconds"));
         match poll(&mut fds, span.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -112,7 +130,14 @@ pub struct Line {
 impl Line {
     pub fn new(socket: TcpStream, life: Arc<Life>, ledger: Arc<Ledger>) -> Self {
         socket.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        Self { socket, life, ledger, inbox: Inbox::default(), key: None, stood_still: Cell::new(false) }
+        Self {
+            socket,
+            life,
+            ledger,
+            inbox: Inbox::default(),
+            key: None,
+            stood_still: Cell::new(false),
+        }
     }
 
     /// The request's head has come.
@@ -134,7 +159,9 @@ impl Line {
         loop {
             self.look()?;
             let socket = &self.socket;
-            match self.inbox.receive(|room| rustix::net::recv(socket, room, RecvFlags::DONTWAIT).map(|(count, _)| count)) {
+            match self.inbox.receive(|room| {
+                rustix::net::recv(socket, room, RecvFlags::DONTWAIT).map(|(count, _)| count)
+            }) {
                 Ok(0) => return Err(Gone::Closed),
                 Ok(_) => return Ok(()),
                 Err(Errno::AGAIN | Errno::INTR) => self.wait(PollFlags::IN)?,
@@ -147,7 +174,8 @@ impl Line {
     pub fn send(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
         while !bytes.is_empty() {
             self.look()?;
-            match rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            {
                 Ok(count) => bytes = &bytes[count..],
                 Err(Errno::AGAIN | Errno::INTR) => self.wait(PollFlags::OUT)?,
                 Err(_) => return Err(Gone::Closed),
@@ -179,7 +207,8 @@ impl Line {
 
     /// The connection will end with a reset.
     pub fn reset(&self) -> Gone {
-        sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("a socket takes SO_LINGER");
+        sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))
+            .expect("a socket takes SO_LINGER");
         Gone::Closed
     }
 

@@ -68,7 +68,8 @@ impl Link {
     /// Looks at a connection on which nothing is asked.
     pub fn look(&self) -> Idle {
         let mut byte = [0];
-        match rustix::net::recv(&self.stream, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+        match rustix::net::recv(&self.stream, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+        {
             _ if !self.inbox.is_empty() => Idle::Talks,
             Err(Errno::AGAIN | Errno::INTR) => Idle::Open,
             Ok((1.., _)) => Idle::Talks,
@@ -83,7 +84,8 @@ impl Link {
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket takes SO_LINGER");
+        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
+            .expect("a socket takes SO_LINGER");
     }
 
     /// Waits for a piece of a response and drops it.
@@ -115,17 +117,26 @@ impl Link {
         self.inbox.consume(head_len);
         let (is_own, pattern) = (heading.own_error.is_some(), Pattern::of_response(plan));
         if plan.method != Method::Head && heading.status != 101 {
-            let mut body = body.ok_or_else(|| Reply::Wrong("a response without framing".to_owned()))?;
+            let mut body =
+                body.ok_or_else(|| Reply::Wrong("a response without framing".to_owned()))?;
             let check = |at, bytes: &[u8]| is_own || pattern.matches(at, bytes);
             while !body.read(&mut self.inbox, check).map_err(Reply::Wrong)? {
-                self.receive().map_err(|end| if matches!(end, Reply::Nothing(_)) { Reply::Cut } else { end })?;
+                self.receive().map_err(|end| {
+                    if matches!(end, Reply::Nothing(_)) { Reply::Cut } else { end }
+                })?;
             }
             if !is_own && body.at != plan.size {
-                return Err(Reply::Wrong(format!("a body of {} bytes instead of {}", body.at, plan.size)));
+                return Err(Reply::Wrong(format!(
+                    "a body of {} bytes instead of {}",
+                    body.at, plan.size
+                )));
             }
         }
         let Heading { status, says_close, own_error } = heading;
-        Ok(own_error.map_or(Reply::Right { status, says_close }, |code| Reply::OwnError { code, says_close }))
+        Ok(own_error.map_or(Reply::Right { status, says_close }, |code| Reply::OwnError {
+            code,
+            says_close,
+        }))
     }
 
     /// Speaks through the tunnel of an upgrade, hears the echo, and closes it.
@@ -138,7 +149,8 @@ impl Link {
                 return Err(Reply::Cut);
             }
             while self.inbox.bytes().len() < piece.len() {
-                self.receive().map_err(|end| if matches!(end, Reply::Hang) { end } else { Reply::Cut })?;
+                self.receive()
+                    .map_err(|end| if matches!(end, Reply::Hang) { end } else { Reply::Cut })?;
             }
             if self.inbox.bytes() != piece {
                 return Err(Reply::Wrong("an echo of what was not said".to_owned()));
@@ -162,27 +174,38 @@ impl Link {
             Ok(1..) => Ok(()),
             Ok(_) | Err(_) if has_begun => Err(Reply::Cut),
             Ok(_) => Err(Reply::Nothing(CLOSED)),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(Reply::Hang),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(Reply::Hang)
+            }
             Err(_) => Err(Reply::Nothing(RESET)),
         }
     }
 }
 
-/// Whether this head is a backend's response to this very request, or an error of the balancer's own.
+/// Whether this head is a backend's response to this very request, or an error of the balancer's
+/// own.
 fn judge_head(head: &Head<'_>, plan: &Plan) -> Result<Heading, String> {
-    let status = head.start_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    let status = head
+        .start_line
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3))
+        .and_then(|code| code.parse().ok());
     let status: u16 = status.ok_or_else(|| format!("not a status line: {:?}", head.start_line))?;
     let (key, own_error) = (head.number("X-Key")?, head.field("X-LB-Error")?.map(str::to_owned));
     let is_right = match (key, &own_error) {
         (None, Some(_)) => status >= 400,
         (Some(key), None) if key == u64::from(plan.key) => {
-            matches!(status, 200 | 404 | 413 | 500) || (status == 101 && plan.manner == Manner::Upgrade)
+            matches!(status, 200 | 404 | 413 | 500)
+                || (status == 101 && plan.manner == Manner::Upgrade)
         }
         _ => false,
     };
     let promised = if own_error.is_none() { head.number("Content-Length")? } else { None };
     if !is_right || promised.is_some_and(|length| length != plan.size as u64) {
-        return Err(format!("{:?} with X-Key {key:?}, X-LB-Error {own_error:?}, length {promised:?}", head.start_line));
+        return Err(format!(
+            "{:?} with X-Key {key:?}, X-LB-Error {own_error:?}, length {promised:?}",
+            head.start_line
+        ));
     }
     Ok(Heading { status, says_close: head.says_close(), own_error })
 }

@@ -1,9 +1,13 @@
-//! Chaos: the real program under load while its backends die, pause, lie and cut, and while it is itself stopped and started.
+//! Chaos: the real program under load while its backends die, pause, lie and cut, and while it is
+//! itself stopped and started.
 //!
 //! - `plan`: what a request is; all of it follows from its key.
-//! - `clients` ask without end, each over its `link`; `backend` accepts, `line` is its end of a connection, `serving` what it does there.
-//! - `faults` and `outages`: what goes wrong, and when. At most n - 1 of n backends are bad at any moment.
-//! - `ledger` counts every key on both sides, `report` prints what came of it, `scenario` runs it all in front of a `balancer`.
+//! - `clients` ask without end, each over its `link`; `backend` accepts, `line` is its end of a
+//!   connection, `serving` what it does there.
+//! - `faults` and `outages`: what goes wrong, and when. At most n - 1 of n backends are bad at any
+//!   moment.
+//! - `ledger` counts every key on both sides, `report` prints what came of it, `scenario` runs it
+//!   all in front of a `balancer`.
 //!
 //! How to run it, and what was found, is in `tests/README.md`.
 
@@ -46,7 +50,11 @@ fn a_few_seconds_of_chaos_violate_nothing() {
         is_told: false,
     });
     println!("{report}");
-    assert_eq!(report.ledger.violations().1, 0, "see the report: what must never happen has happened");
+    assert_eq!(
+        report.ledger.violations().1,
+        0,
+        "see the report: what must never happen has happened"
+    );
     assert!(report.served() > 100, "hardly anything was served");
 }
 
@@ -65,5 +73,9 @@ fn twenty_minutes_of_chaos_violate_nothing() {
     println!("{settings:?}");
     let report = run(settings);
     println!("{report}");
-    assert_eq!(report.ledger.violations().1, 0, "see the report: what must never happen has happened");
+    assert_eq!(
+        report.ledger.violations().1,
+        0,
+        "see the report: what must never happen has happened"
+    );
 }

@@ -6,7 +6,8 @@ use super::faults::Fault;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For this part of the longest episode a fault is still blamed after its end: connections and judgements outlive it.
+/// For this part of the longest episode a fault is still blamed after its end: connections and
+/// judgements outlive it.
 const AFTERMATH: f64 = 0.125;
 
 /// What goes wrong at the first `count` of the backends.
@@ -41,9 +42,15 @@ struct Episode {
 }
 
 impl Outages {
-    const OF_BACKENDS: [Fault; 6] = [Fault::Kill, Fault::Kill, Fault::Kill, Fault::Pause, Fault::Pause, Fault::Rolling];
+    const OF_BACKENDS: [Fault; 6] =
+        [Fault::Kill, Fault::Kill, Fault::Kill, Fault::Pause, Fault::Pause, Fault::Rolling];
 
-    pub fn new(backends: Vec<Backend>, stage: &Arc<Stage>, rng: fastrand::Rng, longest: Duration) -> Self {
+    pub fn new(
+        backends: Vec<Backend>,
+        stage: &Arc<Stage>,
+        rng: fastrand::Rng,
+        longest: Duration,
+    ) -> Self {
         Self {
             count: backends.len(),
             backends,
@@ -64,8 +71,9 @@ impl Outages {
     /// Ends what is due and begins something new now and then. To be called often.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        let (due, going_on): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.episodes).into_iter().partition(|episode| episode.until <= now);
+        let (due, going_on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.episodes)
+            .into_iter()
+            .partition(|episode| episode.until <= now);
         self.episodes = going_on;
         due.iter().for_each(|episode| self.end(episode));
         if self.rolling.is_some() {
@@ -103,7 +111,9 @@ impl Outages {
         let going_on = self.episodes.iter().map(|episode| episode.fault);
         let over = self.aftermath.iter().map(|(fault, _)| *fault);
         let stopping = if self.is_stopping { Fault::Term.bit() } else { 0 };
-        self.stage.weather.set(going_on.chain(over).fold(stopping, |mask, fault| mask | fault.bit()));
+        self.stage
+            .weather
+            .set(going_on.chain(over).fold(stopping, |mask, fault| mask | fault.bit()));
     }
 
     fn begin_something(&mut self) {
@@ -155,7 +165,10 @@ impl Outages {
             Fault::Pause => backend.pause.set(false),
             _ => backend.sickness.clear(),
         }
-        assert!(backend.responds(), "a backend that is well does not respond: a mistake of the test");
+        assert!(
+            backend.responds(),
+            "a backend that is well does not respond: a mistake of the test"
+        );
         self.aftermath.push((episode.fault, Instant::now() + self.longest.mul_f64(AFTERMATH)));
     }
 

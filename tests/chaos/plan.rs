@@ -1,7 +1,8 @@
 //! What a request is: all of it follows from its key and the run's seed.
 //!
-//! Client and backend derive the same plan independently, so that each can judge what the other sent: a request or a response that
-//! belongs to another key, or lacks a byte, is noticed wherever it was mixed up.
+//! Client and backend derive the same plan independently, so that each can judge what the other
+//! sent: a request or a response that belongs to another key, or lacks a byte, is noticed wherever
+//! it was mixed up.
 
 use std::io::Write;
 
@@ -59,7 +60,8 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::Put, Self::LargePut, Self::Post, Self::Upgrade];
+    pub const ALL: [Self; 6] =
+        [Self::Get, Self::Head, Self::Put, Self::LargePut, Self::Post, Self::Upgrade];
     pub const NAMES: [&str; 6] = ["GET", "HEAD", "PUT", "large PUT", "POST", "upgrade"];
 
     /// Whether a loss of it is avoidable: it may be sent again, and can be.
@@ -94,7 +96,11 @@ impl Plan {
             70..82 => Method::Put,
             _ => Method::Post,
         };
-        let upload = if matches!(method, Method::Put | Method::Post) { draw_upload(&mut rng) } else { Upload::None };
+        let upload = if matches!(method, Method::Put | Method::Post) {
+            draw_upload(&mut rng)
+        } else {
+            Upload::None
+        };
         let manner = match rng.u32(..1000) {
             0..40 => Manner::Close,
             40..60 => Manner::Abort,
@@ -112,7 +118,8 @@ impl Plan {
             _ if method == Method::Get && manner != Manner::Upgrade => 1024 * 1024,
             _ => 0,
         };
-        // A client that still sends does not read: its response has to fit into the sockets' buffers.
+        // A client that still sends does not read: its response has to fit into the sockets'
+        // buffers.
         let size = if upload == Upload::None { size } else { size % 16_384 };
         Self { key, method, upload, manner, shape, size, seed }
     }
@@ -155,7 +162,8 @@ impl Plan {
     /// Appends the request: head and body.
     pub fn write_request(&self, out: &mut Vec<u8>) {
         let (method, key) = (self.method_name(), self.key);
-        write!(out, "{method} /key/{key} HTTP/1.1\r\nHost: chaos.test\r\nX-Key: {key}\r\n").expect("a vector takes every write");
+        write!(out, "{method} /key/{key} HTTP/1.1\r\nHost: chaos.test\r\nX-Key: {key}\r\n")
+            .expect("a vector takes every write");
         match self.manner {
             Manner::Close => out.extend_from_slice(b"Connection: close\r\n"),
             Manner::Upgrade => out.extend_from_slice(
@@ -251,7 +259,9 @@ impl Pattern {
     /// The `size` bytes at `at`: whole words are written, from the one in which they begin.
     fn fill(self, block: &mut [u8; Self::BLOCK], at: usize, size: usize) -> &[u8] {
         let (first, skip) = (at / 8, at % 8);
-        for (number, word) in block[..(skip + size).next_multiple_of(8)].chunks_exact_mut(8).enumerate() {
+        for (number, word) in
+            block[..(skip + size).next_multiple_of(8)].chunks_exact_mut(8).enumerate()
+        {
             let value = (self.base ^ (first + number) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             word.copy_from_slice(&value.to_le_bytes());
         }
@@ -260,7 +270,8 @@ impl Pattern {
 }
 
 fn mix(seed: u64, value: u64) -> u64 {
-    let mixed = (seed ^ value.wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed =
+        (seed ^ value.wrapping_mul(0xD6E8_FEB8_6659_FD93)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed ^ (mixed >> 31)
 }
 

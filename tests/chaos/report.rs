@@ -1,4 +1,5 @@
-//! What is printed in the end: what became of all requests, what was lost to which fault, and the verdict.
+//! What is printed in the end: what became of all requests, what was lost to which fault, and the
+//! verdict.
 
 use super::balancer::End;
 use super::faults::Fault;
@@ -89,7 +90,11 @@ impl Report {
             "backends began {} executions of {} requests; {} requests, none a POST, were executed more than once",
             executions.begun, executions.keys, executions.repeated
         )?;
-        let slow: Vec<_> = SLOW.iter().zip(self.ledger.slow()).map(|(span, count)| format!("{count} over {span:?}")).collect();
+        let slow: Vec<_> = SLOW
+            .iter()
+            .zip(self.ledger.slow())
+            .map(|(span, count)| format!("{count} over {span:?}"))
+            .collect();
         writeln!(f, "slow requests: {}\n", slow.join(", "))
     }
 
@@ -107,7 +112,11 @@ impl Report {
         let met = self.ledger.executions().met;
         let truncations = self.ledger.truncations();
         let losses = self.ledger.losses();
-        writeln!(f, "| fault | times | requests met | lost, {} | shown as truncation |", Class::NAMES.join(" | "))?;
+        writeln!(
+            f,
+            "| fault | times | requests met | lost, {} | shown as truncation |",
+            Class::NAMES.join(" | ")
+        )?;
         writeln!(f, "|---|---:|---:|{}", "---:|".repeat(Class::ALL.len() + 1))?;
         let is_to_blame = |blame: Blame, fault: Fault| match blame {
             Blame::Met(met) => met == fault,
@@ -115,15 +124,31 @@ impl Report {
             Blame::Nothing => false,
         };
         for fault in Fault::ALL {
-            let lost = losses.iter().filter(|((_, blame), _)| is_to_blame(*blame, *fault)).map(|(_, tally)| tally);
-            let cut = truncations.iter().filter(|(blame, _)| is_to_blame(**blame, *fault)).map(|(_, tally)| tally);
+            let lost = losses
+                .iter()
+                .filter(|((_, blame), _)| is_to_blame(*blame, *fault))
+                .map(|(_, tally)| tally);
+            let cut = truncations
+                .iter()
+                .filter(|(blame, _)| is_to_blame(**blame, *fault))
+                .map(|(_, tally)| tally);
             let (times, met) = (self.episodes[*fault as usize], met[*fault as usize]);
-            writeln!(f, "| {} | {times} | {met} | {} | {} |", fault.label(), cells(sum(lost)), sum(cut).iter().sum::<u64>())?;
+            writeln!(
+                f,
+                "| {} | {times} | {met} | {} | {} |",
+                fault.label(),
+                cells(sum(lost)),
+                sum(cut).iter().sum::<u64>()
+            )?;
         }
         let several = |blame: &Blame| matches!(blame, Blame::During(mask) if mask.count_ones() > 1);
-        let one_of_several = losses.iter().filter(|((_, blame), _)| several(blame)).map(|(_, tally)| tally);
+        let one_of_several =
+            losses.iter().filter(|((_, blame), _)| several(blame)).map(|(_, tally)| tally);
         writeln!(f, "| one of several | | | {} | |", cells(sum(one_of_several)))?;
-        let nothing = losses.iter().filter(|((_, blame), _)| *blame == Blame::Nothing).map(|(_, tally)| tally);
+        let nothing = losses
+            .iter()
+            .filter(|((_, blame), _)| *blame == Blame::Nothing)
+            .map(|(_, tally)| tally);
         writeln!(f, "| none | | | {} | |\n", cells(sum(nothing)))
     }
 
@@ -133,7 +158,10 @@ impl Report {
         for ((cause, blame), tally) in self.ledger.losses() {
             let fault = match blame {
                 Blame::Met(fault) => fault.label().to_owned(),
-                Blame::During(mask) => format!("during {}", Fault::of(mask).map(Fault::label).collect::<Vec<_>>().join(" or ")),
+                Blame::During(mask) => format!(
+                    "during {}",
+                    Fault::of(mask).map(Fault::label).collect::<Vec<_>>().join(" or ")
+                ),
                 Blame::Nothing => "none".to_owned(),
             };
             writeln!(f, "| {cause} | {fault} | {} | {} |", cells(tally.by_class), tally.had)?;
@@ -146,7 +174,8 @@ impl Report {
         for violation in &violations {
             writeln!(f, "violation: {violation}")?;
         }
-        let (avoidable, offered, lost) = (self.avoidable(), self.ledger.offered().max(1), self.ledger.total(Outcome::Lost));
+        let (avoidable, offered, lost) =
+            (self.avoidable(), self.ledger.offered().max(1), self.ledger.total(Outcome::Lost));
         let had: u64 = self.ledger.losses().values().map(|tally| tally.had).sum();
         let share = avoidable as f64 / f64::from(offered) * 1e6;
         let verdict = if count == 0 { "holds" } else { "VIOLATED" };

@@ -1,4 +1,5 @@
-//! The run: one balancer after another under a load that never stops, with misfortune at its backends.
+//! The run: one balancer after another under a load that never stops, with misfortune at its
+//! backends.
 
 use super::backend::Backend;
 use super::balancer::{Balancer, End};
@@ -56,7 +57,17 @@ pub fn run(settings: Settings) -> Report {
     let outages = Outages::new(backends, &stage, rng.fork(), settings.longest_episode);
     let crowd = Crowd::start(&stage, settings.clients);
     let runs = Vec::new();
-    let mut scenario = Scenario { settings, ledger, crowd, stage, outages, rng, runs, are_parked: true, sockets_at_first: 0 };
+    let mut scenario = Scenario {
+        settings,
+        ledger,
+        crowd,
+        stage,
+        outages,
+        rng,
+        runs,
+        are_parked: true,
+        sockets_at_first: 0,
+    };
     let begun = Instant::now();
     while begun.elapsed() < scenario.settings.span {
         scenario.run_balancer(begun);
@@ -71,7 +82,8 @@ impl Scenario {
     fn run_balancer(&mut self, begun: Instant) {
         let (offered, start) = (self.ledger.offered(), Instant::now());
         let mut balancer = self.start_balancer();
-        self.outages.longest_calm = self.settings.longest_episode.mul_f64([0.1, 0.3, 1.0][self.rng.usize(..3)]);
+        self.outages.longest_calm =
+            self.settings.longest_episode.mul_f64([0.1, 0.3, 1.0][self.rng.usize(..3)]);
         let span = self.settings.longest_run.mul_f64(0.4 + 0.6 * self.rng.f64());
         let is_last = begun.elapsed() + span >= self.settings.span;
         let mut ticks = 0_u64;
@@ -93,7 +105,11 @@ impl Scenario {
             resident_mib,
         };
         if self.settings.is_told {
-            println!("{:>5.0} s  {run}, {} violations so far", begun.elapsed().as_secs_f64(), self.ledger.violations().1);
+            println!(
+                "{:>5.0} s  {run}, {} violations so far",
+                begun.elapsed().as_secs_f64(),
+                self.ledger.violations().1
+            );
         }
         self.runs.push(run);
     }
@@ -104,7 +120,8 @@ impl Scenario {
             self.outages.clear();
             self.outages.count = count;
         }
-        let addresses: Vec<_> = self.outages.backends.iter().take(count).map(|backend| backend.address).collect();
+        let addresses: Vec<_> =
+            self.outages.backends.iter().take(count).map(|backend| backend.address).collect();
         let balancer = Balancer::start(self.stage.address, &addresses, &mut self.rng, &self.ledger);
         if self.are_parked {
             self.sockets_at_first = balancer.sockets();
@@ -123,7 +140,10 @@ impl Scenario {
         self.are_parked = true;
         let start = Instant::now();
         while self.stage.parked() < self.crowd.len() {
-            assert!(start.elapsed() < PARKED_WITHIN, "clients do not come to rest: a mistake of the test");
+            assert!(
+                start.elapsed() < PARKED_WITHIN,
+                "clients do not come to rest: a mistake of the test"
+            );
             Gate::new().wait_for(TICK);
         }
         balancer.expect_nothing_left(self.sockets_at_first) as f64 / MEBIBYTE

@@ -1,4 +1,5 @@
-//! What a backend does with a connection: reads requests strictly, executes them, and responds as its sickness has it.
+//! What a backend does with a connection: reads requests strictly, executes them, and responds as
+//! its sickness has it.
 
 use super::faults::{Fault, Sickness};
 use super::http::{Body, Head};
@@ -73,29 +74,41 @@ impl Server {
     fn judge_head(&self, head: &[u8]) -> Result<Asked, String> {
         let head = Head::parse(head)?;
         let mut words = head.start_line.split(' ');
-        let (method, target, version) = (words.next(), words.next().unwrap_or_default(), words.next());
+        let (method, target, version) =
+            (words.next(), words.next().unwrap_or_default(), words.next());
         if (method, target, version) == (Some("GET"), "/health", Some("HTTP/1.1")) {
             return Ok(Asked::Health);
         }
         let key: Option<Key> = target.strip_prefix("/key/").and_then(|key| key.parse().ok());
-        let key = key.filter(|key| self.ledger.knows(*key)).ok_or_else(|| format!("nobody sent {:?}", head.start_line))?;
+        let key = key
+            .filter(|key| self.ledger.knows(*key))
+            .ok_or_else(|| format!("nobody sent {:?}", head.start_line))?;
         let plan = Plan::of(self.ledger.seed, key);
         let is_its_own = method == Some(plan.method_name())
             && version == Some("HTTP/1.1")
             && head.number("X-Key")? == Some(u64::from(key))
             && head.field("Upgrade")?.is_some() == (plan.manner == Manner::Upgrade);
-        if is_its_own { Ok(Asked::Request(plan, head.body()?)) } else { Err(format!("{:?} is not {plan:?}", head.start_line)) }
+        if is_its_own {
+            Ok(Asked::Request(plan, head.body()?))
+        } else {
+            Err(format!("{:?} is not {plan:?}", head.start_line))
+        }
     }
 
     fn respond_to_check(&mut self, line: &mut Line) -> Result<(), Gone> {
-        let status = if self.sickness.fails_checks() { "500 Internal Server Error" } else { "200 OK" };
-        line.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").as_bytes())?;
+        let status =
+            if self.sickness.fails_checks() { "500 Internal Server Error" } else { "200 OK" };
+        line.send(
+            format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                .as_bytes(),
+        )?;
         Err(Gone::Closed)
     }
 
     fn serve_plan(&mut self, line: &mut Line, plan: &Plan, body: Option<Body>) -> Result<(), Gone> {
         let has_body = plan.upload_bytes() > 0;
-        let fault = self.sickness.draw(&mut self.rng).filter(|fault| *fault != Fault::Early || has_body);
+        let fault =
+            self.sickness.draw(&mut self.rng).filter(|fault| *fault != Fault::Early || has_body);
         match fault {
             Some(Fault::ResetInRequest) => {
                 line.meet(Fault::ResetInRequest);
@@ -134,8 +147,14 @@ impl Server {
         }
     }
 
-    /// Responds when only the head, and perhaps a piece of the body, has come; what follows is read, or not.
-    fn respond_early(&mut self, line: &mut Line, plan: &Plan, body: Option<Body>) -> Result<(), Gone> {
+    /// Responds when only the head, and perhaps a piece of the body, has come; what follows is
+    /// read, or not.
+    fn respond_early(
+        &mut self,
+        line: &mut Line,
+        plan: &Plan,
+        body: Option<Body>,
+    ) -> Result<(), Gone> {
         line.meet(Fault::Early);
         self.ledger.executed(plan);
         let (status, goes_on) = (if self.rng.bool() { 413 } else { 200 }, self.rng.u8(..4));
@@ -160,7 +179,11 @@ impl Server {
             _ => 200,
         };
         // What ends with its connection looks whole wherever it ends in order.
-        let shape = if fault == Some(Fault::Truncate) && plan.shape == Shape::ToEnd { Shape::Chunked } else { plan.shape };
+        let shape = if fault == Some(Fault::Truncate) && plan.shape == Shape::ToEnd {
+            Shape::Chunked
+        } else {
+            plan.shape
+        };
         let head_len = self.write_response(plan, status, shape);
         let in_head = 1 + self.rng.usize(..head_len - 1);
         let in_body = head_len + self.rng.usize(..=(self.out.len() - head_len).saturating_sub(1));
@@ -190,7 +213,8 @@ impl Server {
 
     /// The response with its body; returns the length of its head.
     fn write_response(&mut self, plan: &Plan, status: u16, shape: Shape) -> usize {
-        let head_len = self.write_head(plan, status, shape, if shape == Shape::ToEnd { CLOSE } else { KEEP });
+        let head_len =
+            self.write_head(plan, status, shape, if shape == Shape::ToEnd { CLOSE } else { KEEP });
         let body = Pattern::of_response(plan);
         match shape {
             _ if plan.method == Method::Head => {}
@@ -212,7 +236,8 @@ impl Server {
         self.out.len()
     }
 
-    /// About a second in all, and never more than a tenth of it without a byte once the head has begun.
+    /// About a second in all, and never more than a tenth of it without a byte once the head has
+    /// begun.
     fn trickle(&mut self, line: &mut Line) -> Result<(), Gone> {
         line.rest(Duration::from_millis(self.rng.u64(..400)))?;
         for piece in self.out.chunks(self.out.len().div_ceil(10)) {
@@ -225,8 +250,9 @@ impl Server {
     /// Switches protocols and sends back whatever comes.
     fn echo(&mut self, line: &mut Line, plan: &Plan) -> Result<(), Gone> {
         let key = plan.key;
-        let head =
-            format!("HTTP/1.1 101 Switching Protocols\r\nX-Key: {key}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nX-Key: {key}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        );
         line.send(head.as_bytes())?;
         loop {
             self.out.clear();

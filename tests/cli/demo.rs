@@ -20,8 +20,10 @@ impl Demo {
         let program = Program::start(program::command(["demo", "--port", "0"]));
         until("the demo introduces itself", || program.output().contains("End:"));
         let output = program.output();
-        let lines: Vec<Vec<&str>> = output.lines().map(|line| line.split_whitespace().collect()).collect();
-        let address = |word: &str| word.strip_prefix("http://").and_then(|address| address.parse().ok());
+        let lines: Vec<Vec<&str>> =
+            output.lines().map(|line| line.split_whitespace().collect()).collect();
+        let address =
+            |word: &str| word.strip_prefix("http://").and_then(|address| address.parse().ok());
         let backend = |words: &Vec<&str>| match words[..] {
             ["backend", name, url, "(process", id] => {
                 Some((name.to_owned(), address(url)?, id.trim_end_matches(')').parse().ok()?))
@@ -33,7 +35,11 @@ impl Demo {
             _ => None,
         });
         let backends = lines.iter().filter_map(backend).collect();
-        Self { program, balancer: balancer.unwrap_or_else(|| panic!("no balancer: {output}")), backends }
+        Self {
+            program,
+            balancer: balancer.unwrap_or_else(|| panic!("no balancer: {output}")),
+            backends,
+        }
     }
 
     /// Which backend answers.
@@ -117,17 +123,28 @@ fn a_demo_backend_that_always_fails_is_healthy_all_the_same() {
 
 #[test]
 fn a_demo_backend_answers_all_methods_and_counts() {
-    let (_program, address) = backend(&[("FAILURE_RATE", "0"), ("MIN_LATENCY", "1ms"), ("MAX_LATENCY", "2ms")]);
+    let (_program, address) =
+        backend(&[("FAILURE_RATE", "0"), ("MIN_LATENCY", "1ms"), ("MAX_LATENCY", "2ms")]);
     let mut client = Client::connect(address);
     let first = client.get("/a?b");
     let name = address.port().to_string();
-    assert_eq!((first.status, first.header("X-Backend")), (200, Some(name.as_str())), "its name is its port by default");
+    assert_eq!(
+        (first.status, first.header("X-Backend")),
+        (200, Some(name.as_str())),
+        "its name is its port by default"
+    );
     assert!(first.text().contains("GET /a?b (number 1 here)"), "{}", first.text());
     let head = client.exchange("HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(head.status == 200 && head.body.is_empty() && head.header("content-length").is_some_and(|length| length != "0"));
+    assert!(
+        head.status == 200
+            && head.body.is_empty()
+            && head.header("content-length").is_some_and(|length| length != "0")
+    );
     let post = client.exchange("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
     assert!(post.text().contains("3 bytes"), "{}", post.text());
-    let chunked = client.exchange("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    let chunked = client.exchange(
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    );
     assert_eq!((chunked.status, chunked.truncated), (200, false));
 }
 
@@ -135,5 +152,7 @@ fn a_demo_backend_answers_all_methods_and_counts() {
 fn a_demo_backend_reads_as_many_fields_as_a_balancer_lets_through_and_adds() {
     let (_program, address) = backend(&[]);
     let fields: String = (0..120).map(|number| format!("X-{number}: y\r\n")).collect();
-    Client::connect(address).exchange(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n")).expect_status(200);
+    Client::connect(address)
+        .exchange(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
+        .expect_status(200);
 }

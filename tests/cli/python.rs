@@ -1,4 +1,5 @@
-//! `python3 -m http.server` as backend: what most people have at hand, HTTP/1.0 and a close behind every answer.
+//! `python3 -m http.server` as backend: what most people have at hand, HTTP/1.0 and a close behind
+//! every answer.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Lb, config, get, until_some};
@@ -25,10 +26,15 @@ impl Servers {
         let mut servers = Self { folder, programs: Vec::new(), addresses: Vec::new() };
         for server in ["server8080", "server8081", "server8082"] {
             let copy = servers.folder.join(server);
-            copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("backend-servers").join(server), &copy);
+            copy_folder(
+                &Path::new(env!("CARGO_MANIFEST_DIR")).join("backend-servers").join(server),
+                &copy,
+            );
             fs::write(copy.join("large.bin"), large()).expect("the copy can be written to");
             let mut command = program::clean("python3");
-            command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"]).arg(&copy);
+            command
+                .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+                .arg(&copy);
             servers.programs.push(Program::start(command));
         }
         let address = |program: &Program| {
@@ -66,7 +72,8 @@ fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder can be made");
     for entry in fs::read_dir(from).expect("the folder can be read") {
         let path = entry.expect("the entry can be read").path();
-        fs::copy(&path, to.join(path.file_name().expect("a file has a name"))).expect("a file can be copied");
+        fs::copy(&path, to.join(path.file_name().expect("a file has a name")))
+            .expect("a file can be copied");
     }
 }
 
@@ -77,16 +84,32 @@ fn python_servers_take_turns_and_every_kind_of_answer_comes_through() {
     let mut client = lb.connect();
     let pages: Vec<String> = (0..3).map(|_| client.get("/").text()).collect();
     for server in ["server8080", "server8081", "server8082"] {
-        let page = fs::read_to_string(servers.folder.join(server).join("index.html")).expect("the page can be read");
-        assert_eq!(pages.iter().filter(|got| **got == page).count(), 1, "{server} has one turn of three");
+        let page = fs::read_to_string(servers.folder.join(server).join("index.html"))
+            .expect("the page can be read");
+        assert_eq!(
+            pages.iter().filter(|got| **got == page).count(),
+            1,
+            "{server} has one turn of three"
+        );
     }
     let missing = client.get("/no-such-page");
     assert_eq!((missing.status, missing.header("X-LB-Error")), (404, None));
     let head = client.exchange("HEAD /large.bin HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!((head.status, head.header("Content-Length"), head.body.len()), (200, Some("5000000"), 0));
-    assert_eq!(client.get("/").status, 200, "the client's connection goes on though the backends close theirs");
+    assert_eq!(
+        (head.status, head.header("Content-Length"), head.body.len()),
+        (200, Some("5000000"), 0)
+    );
+    assert_eq!(
+        client.get("/").status,
+        200,
+        "the client's connection goes on though the backends close theirs"
+    );
     let file = client.get("/large.bin");
-    assert!(file.body == large() && !file.truncated, "{} bytes of 5 MB, byte for byte", file.body.len());
+    assert!(
+        file.body == large() && !file.truncated,
+        "{} bytes of 5 MB, byte for byte",
+        file.body.len()
+    );
 }
 
 #[test]
@@ -104,7 +127,10 @@ fn twenty_five_clients_at_once_are_served_by_python_servers() {
             (0..EACH).map(|_| client.get("/").status).collect::<Vec<u16>>()
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-        clients.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect()
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("a client does not panic"))
+            .collect()
     });
     assert_eq!(statuses, [200; CLIENTS * EACH]);
     assert_eq!(lb.up(), 3);

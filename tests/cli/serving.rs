@@ -23,8 +23,12 @@ fn the_environment_names_backends_host_and_port() {
 #[test]
 fn a_flag_wins_over_the_environment() {
     let (named, other) = (Origin::named("flag"), Origin::named("environment"));
-    let mut command = program::command(program::balancer_words(&[named.address()], &["--host", "127.0.0.1"]));
-    command.env("BACKEND_SERVERS", other.address().to_string()).env("HOST", "192.0.2.1").env("PORT", "1");
+    let mut command =
+        program::command(program::balancer_words(&[named.address()], &["--host", "127.0.0.1"]));
+    command
+        .env("BACKEND_SERVERS", other.address().to_string())
+        .env("HOST", "192.0.2.1")
+        .env("PORT", "1");
     command.env("LOGLEVEL", "info");
     let balancer = Program::start(command);
     for _ in 0..3 {
@@ -44,10 +48,14 @@ fn the_admin_address_can_be_switched_off() {
 fn a_host_name_is_listened_on_at_every_address_of_it() {
     let origin = Origin::answering("hello");
     let port = refused_address().port();
-    let words = ["--host", "localhost", "--port", &port.to_string(), "-b", &origin.address().to_string()];
-    let addresses: HashSet<SocketAddr> = ("localhost", port).to_socket_addrs().expect("localhost is known").collect();
+    let words =
+        ["--host", "localhost", "--port", &port.to_string(), "-b", &origin.address().to_string()];
+    let addresses: HashSet<SocketAddr> =
+        ("localhost", port).to_socket_addrs().expect("localhost is known").collect();
     let balancer = Program::start(program::command(words));
-    until("every address is listened on", || balancer.log().matches("listening on").count() == addresses.len());
+    until("every address is listened on", || {
+        balancer.log().matches("listening on").count() == addresses.len()
+    });
     for address in addresses {
         assert_eq!(get(address, "/").text(), "hello", "at {address}");
     }
@@ -59,13 +67,21 @@ fn info_has_one_summary_a_request() {
     let balancer = Program::balancer(&[origin.address()], &[]);
     let mut client = Client::connect(balancer.address());
     client.get("/first?a=b").expect_status(200);
-    client.exchange("POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").expect_status(200);
+    client
+        .exchange("POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+        .expect_status(200);
     balancer.until_it_says("/second");
     let log = balancer.log();
     for label in ["GET /first?a=b", "POST /second"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(label)).collect();
         assert_eq!(lines.len(), 1, "one line about {label}: {log}");
-        for part in ["INFO", &client.local_address().to_string(), &origin.address().to_string(), " 200 ", " ms"] {
+        for part in [
+            "INFO",
+            &client.local_address().to_string(),
+            &origin.address().to_string(),
+            " 200 ",
+            " ms",
+        ] {
             assert!(lines[0].contains(part), "{part} in {}", lines[0]);
         }
     }
@@ -74,7 +90,9 @@ fn info_has_one_summary_a_request() {
 
 #[test]
 fn debug_shows_heads_both_ways_with_secrets_masked() {
-    let origin = Origin::serve(|_, reply| reply.answer(200, &[("Set-Cookie", "id=topsecret"), ("X-Origin", "one")], "the body"));
+    let origin = Origin::serve(|_, reply| {
+        reply.answer(200, &[("Set-Cookie", "id=topsecret"), ("X-Origin", "one")], "the body");
+    });
     let mut command = program::command(program::balancer_words(&[origin.address()], &[]));
     command.env("LOGLEVEL", "DEBUG");
     let balancer = Program::start(command);
@@ -87,7 +105,14 @@ fn debug_shows_heads_both_ways_with_secrets_masked() {
         .expect_status(200);
     balancer.until_it_says("bytes");
     let log = balancer.log();
-    let shown = ["GET /shown HTTP/1.1", "Authorization: ***", "cookie: ***", "Set-Cookie: ***", "X-Origin: one", "the body"];
+    let shown = [
+        "GET /shown HTTP/1.1",
+        "Authorization: ***",
+        "cookie: ***",
+        "Set-Cookie: ***",
+        "X-Origin: one",
+        "the body",
+    ];
     for part in shown {
         assert!(log.contains(part), "{part} is not in the log: {log}");
     }
@@ -101,15 +126,16 @@ fn debug_shows_heads_both_ways_with_secrets_masked() {
 fn a_log_that_nobody_reads_stalls_nothing() {
     let origin = Origin::start(Script::named("one"));
     let port = refused_address().port();
-    let words = ["--port", &port.to_string(), "-b", &origin.address().to_string(), "--workers", "1"];
+    let words =
+        ["--port", &port.to_string(), "-b", &origin.address().to_string(), "--workers", "1"];
     let mut command = program::command(words);
     command.env("LOGLEVEL", "DEBUG");
     let mut balancer = Program::start_unread(command);
     let address = ([127, 0, 0, 1], port).into();
     until("it listens", || std::net::TcpStream::connect(address).is_ok());
     let mut client = Client::connect(address);
-    // Four lines a request, three of them with a head of 500 bytes: the pipe is full after a few dozen, and the log's own buffer of
-    // 8,192 lines after some 2,000.
+    // Four lines a request, three of them with a head of 500 bytes: the pipe is full after a few
+    // dozen, and the log's own buffer of 8,192 lines after some 2,000.
     let request = format!("GET /it HTTP/1.1\r\nHost: x\r\nX-Padding: {}\r\n\r\n", "x".repeat(400));
     for _ in 0..40 {
         client.send(request.repeat(100));

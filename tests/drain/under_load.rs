@@ -1,7 +1,8 @@
-//! Stopping the real program while clients are busy: no request is lost that a client could not know to be unwelcome.
+//! Stopping the real program while clients are busy: no request is lost that a client could not
+//! know to be unwelcome.
 //!
-//! Lost is a request that was sent on a connection which the balancer had not announced to close, and that got no whole response.
-//! A connect that is refused is no loss: the balancer has ended.
+//! Lost is a request that was sent on a connection which the balancer had not announced to close,
+//! and that got no whole response. A connect that is refused is no loss: the balancer has ended.
 
 use crate::support::program::Program;
 use crate::support::{Origin, PATIENCE, until};
@@ -22,7 +23,8 @@ struct Run {
 }
 
 impl Run {
-    /// Asks again and again, on kept connections or each time on a new one, until a connect is refused.
+    /// Asks again and again, on kept connections or each time on a new one, until a connect is
+    /// refused.
     fn be_busy(&self, address: SocketAddr, keeps: bool) {
         while let Ok(mut stream) = TcpStream::connect(address) {
             stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
@@ -53,7 +55,12 @@ fn ask(stream: &mut TcpStream, keeps: bool) -> io::Result<bool> {
     let (mut received, mut piece) = (Vec::new(), [0; 4096]);
     while !received.ends_with(b"\r\n\r\nhello") {
         match stream.read(&mut piece)? {
-            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed after {} bytes", received.len()))),
+            0 => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("closed after {} bytes", received.len()),
+                ));
+            }
             count => received.extend_from_slice(&piece[..count]),
         }
     }
@@ -94,13 +101,16 @@ fn a_hundred_and_fifty_busy_clients_lose_no_request_in_twenty_stops() {
     let all = Run::default();
     for round in 0..20 {
         let run = stop_under_load(150, 10, 1_000 + 101 * round);
-        for (sum, count) in [(&all.served, run.served), (&all.lost, run.lost), (&all.lost_new, run.lost_new)] {
+        for (sum, count) in
+            [(&all.served, run.served), (&all.lost, run.lost), (&all.lost_new, run.lost_new)]
+        {
             sum.fetch_add(count.into_inner(), Relaxed);
         }
     }
     println!("20 stops, 150 clients with kept connections and 10 with new ones: {all:?}");
     assert_eq!(all.lost.into_inner(), 0);
-    // Between the last look at the backlog and the end of listening there is a microsecond in which a connection can come.
+    // Between the last look at the backlog and the end of listening there is a microsecond in which
+    // a connection can come.
     assert!(all.lost_new.into_inner() <= 2, "the backlog is emptied");
 }
 
@@ -110,7 +120,8 @@ fn connections_that_wait_in_the_backlog_when_the_process_is_stopped_are_served()
     let program = Program::balancer(&[origin.address()], &[]);
     let address = program.address();
     program.signal(Signal::STOP);
-    let mut clients: Vec<TcpStream> = (0..1_000).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    let mut clients: Vec<TcpStream> =
+        (0..1_000).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
     for client in &mut clients {
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("the kernel takes it");
     }

@@ -1,4 +1,5 @@
-//! A backend that hangs with requests in it: once it is marked down, those that may be sent again go to another.
+//! A backend that hangs with requests in it: once it is marked down, those that may be sent again
+//! go to another.
 
 use crate::support::{Client, Health, Lb, Origin, Script, Step, stays, until, until_some};
 use std::time::Duration;
@@ -27,13 +28,20 @@ fn requests_that_wait_for_a_backend_that_is_marked_down_go_to_another_if_they_ma
     hangs.set_health(Health::Hang);
     lb.wait_for_up(1);
     for client in &mut clients[..16] {
-        assert_eq!(client.read_response().text(), "other", "it has the time of a new request, and is done at once");
+        assert_eq!(
+            client.read_response().text(),
+            "other",
+            "it has the time of a new request, and is done at once"
+        );
     }
-    let posts = |origin: &Origin| origin.requests().into_iter().filter(|request| request.method == "POST").count();
+    let posts = |origin: &Origin| {
+        origin.requests().into_iter().filter(|request| request.method == "POST").count()
+    };
     assert_eq!((posts(&hangs), posts(&other)), (2, 2), "a POST is where it was");
     assert_eq!(lb.totals().retries, 8);
     hangs.stop();
-    let statuses: Vec<u16> = clients[16..].iter_mut().map(|client| client.read_response().status).collect();
+    let statuses: Vec<u16> =
+        clients[16..].iter_mut().map(|client| client.read_response().status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2, "{statuses:?}");
 }
 
@@ -53,7 +61,10 @@ fn a_request_leaves_a_backend_that_was_marked_down_once_at_most() {
     let first = until_some("it is somewhere", || all.into_iter().find(|origin| origin.count() > 0));
     first.set_health(Health::Hang);
     until("it went on", || at(&all) == 2);
-    let second = all.iter().find(|origin| origin.count() > 0 && origin.address() != first.address()).expect("two have it");
+    let second = all
+        .iter()
+        .find(|origin| origin.count() > 0 && origin.address() != first.address())
+        .expect("two have it");
     second.set_health(Health::Hang);
     lb.wait_for_up(1);
     stays("nobody else is asked", Duration::from_millis(100), || at(&all) == 2);

@@ -27,7 +27,8 @@ fn the_last_healthy_backend_dies_while_another_is_ejected_but_alive_and_no_reque
 fn a_rolling_restart_of_two_backends_under_load_fails_no_get() {
     for period in [1, 10] {
         let (one, two) = (Origin::named("one"), Origin::named("two"));
-        let lb = Lb::with(&[&one, &two], |config| config.health.period = Duration::from_secs(period));
+        let lb =
+            Lb::with(&[&one, &two], |config| config.health.period = Duration::from_secs(period));
         lb.wait_for_up(2);
         let (sent, _restarted) = under_load(lb.address(), "GET", || {
             let busy = |origin: &Origin, count| until("it is busy", || origin.count() > count);
@@ -43,7 +44,12 @@ fn a_rolling_restart_of_two_backends_under_load_fails_no_get() {
             (one, two)
         });
         let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status != 200).collect();
-        assert!(failed.len() <= 1, "period {period}: {} of {} failed: {failed:?}", failed.len(), sent.len());
+        assert!(
+            failed.len() <= 1,
+            "period {period}: {} of {} failed: {failed:?}",
+            failed.len(),
+            sent.len()
+        );
     }
 }
 

@@ -1,9 +1,13 @@
-//! Backends that go and come back: who gets the requests meanwhile, and that none is lost that could be sent elsewhere.
+//! Backends that go and come back: who gets the requests meanwhile, and that none is lost that
+//! could be sent elsewhere.
 
 mod hanging;
 mod last_backend;
 
-use crate::support::{After, Client, Gate, Health, Lb, Origin, Script, Step, config, exchange, get, ok, refused_address, until};
+use crate::support::{
+    After, Client, Gate, Health, Lb, Origin, Script, Step, config, exchange, get, ok,
+    refused_address, until,
+};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::thread;
@@ -17,7 +21,8 @@ struct Sent {
     cause: Option<String>,
 }
 
-/// Opens its gate however the scope that holds it ends: a crowd must not outlive a test that has failed.
+/// Opens its gate however the scope that holds it ends: a crowd must not outlive a test that has
+/// failed.
 struct OpensAtEnd<'g>(&'g Gate);
 
 impl Drop for OpensAtEnd<'_> {
@@ -26,7 +31,8 @@ impl Drop for OpensAtEnd<'_> {
     }
 }
 
-/// Four clients send one request after the other, each on a connection of its own, for as long as `act` takes.
+/// Four clients send one request after the other, each on a connection of its own, for as long as
+/// `act` takes.
 fn under_load<R>(address: SocketAddr, method: &str, act: impl FnOnce() -> R) -> (Vec<Sent>, R) {
     const CLIENTS: usize = 4;
 
@@ -35,7 +41,9 @@ fn under_load<R>(address: SocketAddr, method: &str, act: impl FnOnce() -> R) -> 
         let (mut client, mut all) = (Client::connect(address), Vec::new());
         while !end.is_open() {
             let target = format!("/{number}-{}", all.len());
-            client.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+            client.send(format!(
+                "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+            ));
             let response = client.read_response();
             let cause = response.header("X-LB-Error").map(str::to_owned);
             all.push(Sent { target, status: response.status, cause });
@@ -44,11 +52,15 @@ fn under_load<R>(address: SocketAddr, method: &str, act: impl FnOnce() -> R) -> 
     };
     thread::scope(|scope| {
         let client = &client;
-        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
         let ending = OpensAtEnd(&end);
         let result = act();
         drop(ending);
-        let sent = clients.into_iter().flat_map(|client| client.join().expect("every request is answered")).collect();
+        let sent = clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("every request is answered"))
+            .collect();
         (sent, result)
     })
 }
@@ -83,10 +95,13 @@ fn three_backends_take_turns_whatever_connections_the_requests_come_on() {
 fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
     let [one, two, three] = named();
     // Checks are far apart: it is the requests that take the dead backend out.
-    let lb = Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb =
+        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
     lb.wait_for_up(3);
     let (sent, (again, out_after)) = under_load(lb.address(), "GET", || {
-        until("all backends are busy", || [&one, &two, &three].iter().all(|origin| origin.count() > 20));
+        until("all backends are busy", || {
+            [&one, &two, &three].iter().all(|origin| origin.count() > 20)
+        });
         let killed_at = Instant::now();
         two.stop();
         lb.wait_for_up(2);
@@ -98,7 +113,10 @@ fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
         until("it gets work again", || again.count() > 20);
         (again, out_after)
     });
-    assert!(out_after < Duration::from_secs(2), "out at once, not at the next check: {out_after:?}");
+    assert!(
+        out_after < Duration::from_secs(2),
+        "out at once, not at the next check: {out_after:?}"
+    );
     let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status != 200).collect();
     assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), sent.len());
     let seen = seen(&[&one, &two, &three, &again]);
@@ -113,10 +131,13 @@ fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
 #[test]
 fn posts_to_a_backend_that_is_killed_under_load_are_never_executed_twice() {
     let [one, two, three] = named();
-    let lb = Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb =
+        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
     lb.wait_for_up(3);
     let (sent, ()) = under_load(lb.address(), "POST", || {
-        until("all backends are busy", || [&one, &two, &three].iter().all(|origin| origin.count() > 20));
+        until("all backends are busy", || {
+            [&one, &two, &three].iter().all(|origin| origin.count() > 20)
+        });
         two.stop();
         lb.wait_for_up(2);
         let before = one.count();
@@ -127,7 +148,10 @@ fn posts_to_a_backend_that_is_killed_under_load_are_never_executed_twice() {
     assert!(twice.is_empty(), "{twice:?}");
     for sent in &sent {
         let cause = sent.cause.as_deref();
-        assert!(matches!((sent.status, cause), (200, None) | (502, Some("backend_closed"))), "{sent:?}");
+        assert!(
+            matches!((sent.status, cause), (200, None) | (502, Some("backend_closed"))),
+            "{sent:?}"
+        );
         assert!(sent.status == 502 || seen.contains_key(&sent.target), "{sent:?}");
     }
     // One a client at the most was at the backend when it died.
@@ -145,7 +169,11 @@ fn two_refused_connects_take_a_backend_out_at_once() {
     assert_eq!(lb.up(), 2, "without checks all are up");
     for number in 1..=2 {
         assert_eq!(get(lb.address(), "/").text(), "one");
-        assert_eq!(lb.totals().retries, number, "its turn comes, and the request goes on to the next");
+        assert_eq!(
+            lb.totals().retries,
+            number,
+            "its turn comes, and the request goes on to the next"
+        );
         assert_eq!(lb.up(), if number == 2 { 1 } else { 2 });
         // The next turn is the origin's.
         if number == 1 {
@@ -195,7 +223,11 @@ fn a_trial_is_one_request_and_its_answer_decides() {
         lb.up() == 1
     });
     let gate = Gate::new();
-    let hesitant = Script::steps([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("one again"))]);
+    let hesitant = Script::steps([
+        Step::ReadRequest,
+        Step::WaitFor(gate.clone()),
+        Step::send(ok("one again")),
+    ]);
     let one = Origin::start_on(one.address(), hesitant);
     let (sent, ()) = under_load(lb.address(), "GET", || {
         one.wait_for_requests(1);
@@ -219,7 +251,11 @@ fn without_checks_the_only_backend_is_tried_for_every_request() {
     }
     assert_eq!(lb.up(), 1);
     let _origin = Origin::start_on(origin.address(), Script::named("again"));
-    assert_eq!(get(lb.address(), "/").text(), "again", "the first request after its return is served");
+    assert_eq!(
+        get(lb.address(), "/").text(),
+        "again",
+        "the first request after its return is served"
+    );
 }
 
 /// A backend that knows nothing newer than HTTP/1.0.
@@ -236,15 +272,26 @@ fn backends_that_speak_only_http_1_0_take_turns_too() {
     let mut client = lb.connect();
     for expected in ["one", "two", "one", "two"] {
         let response = client.get("/");
-        assert_eq!((response.version.as_str(), response.text().as_str(), response.truncated), ("HTTP/1.1", expected, false));
+        assert_eq!(
+            (response.version.as_str(), response.text().as_str(), response.truncated),
+            ("HTTP/1.1", expected, false)
+        );
     }
     let chunked = "POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     assert_eq!(client.exchange(chunked).text(), "one");
     let received = one.requests().pop().expect("it came");
-    assert_eq!((received.header("Content-Length"), received.text().as_str()), (Some("5"), "abcde"), "no chunks for HTTP/1.0");
+    assert_eq!(
+        (received.header("Content-Length"), received.text().as_str()),
+        (Some("5"), "abcde"),
+        "no chunks for HTTP/1.0"
+    );
     assert_eq!(received.header("Transfer-Encoding"), None);
     two.stop();
-    assert_eq!(client.exchange(chunked).text(), "one", "collected, refused by the dead one, sent to the other");
+    assert_eq!(
+        client.exchange(chunked).text(),
+        "one",
+        "collected, refused by the dead one, sent to the other"
+    );
     assert_eq!(one.requests().pop().expect("it came").text(), "abcde");
 }
 
@@ -254,7 +301,9 @@ fn a_chunked_body_over_64_kib_for_http_1_0_is_refused_with_411() {
     let lb = Lb::over(&[&origin]);
     lb.wait_for_up(1);
     let body = crate::support::chunked([vec![b'x'; 40_000], vec![b'y'; 40_000]]);
-    let request = [b"POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), body].concat();
+    let request =
+        [b"POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), body]
+            .concat();
     let response = exchange(lb.address(), request);
     assert_eq!((response.status, response.header("X-LB-Error")), (411, Some("length_required")));
     assert_eq!(origin.count(), 0);

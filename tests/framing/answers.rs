@@ -1,15 +1,18 @@
-//! Answers of backends, judged as strictly as requests: what could be read in two ways is a 502 and never passed on.
+//! Answers of backends, judged as strictly as requests: what could be read in two ways is a 502 and
+//! never passed on.
 
 use crate::support::*;
 use lb_threads::error::Cause;
 use std::time::Duration;
 
-/// Keeps idle connections for longer than any test waits: what is closed was not closed for its age.
+/// Keeps idle connections for longer than any test waits: what is closed was not closed for its
+/// age.
 fn over(origin: &Origin) -> Lb {
     Lb::with(&[origin], |config| config.timeouts.backend_idle = Duration::from_secs(60))
 }
 
-/// Each of these answers becomes a 502; the client's connection lives on and the backend's does not.
+/// Each of these answers becomes a 502; the client's connection lives on and the backend's does
+/// not.
 #[track_caller]
 fn refuses(answers: &[impl AsRef<[u8]>]) {
     let answers: Vec<Vec<u8>> = answers.iter().map(|answer| answer.as_ref().to_vec()).collect();
@@ -29,7 +32,11 @@ fn refuses(answers: &[impl AsRef<[u8]>]) {
         origin.wait_for_ending(number);
         let totals = lb.totals();
         assert_eq!(totals.failed(Cause::BadAnswer), number as u64 + 1, "{}", escaped(answer));
-        assert_eq!((totals.retries, totals.backend_reuses), (0, 0), "any answer byte was seen: never again");
+        assert_eq!(
+            (totals.retries, totals.backend_reuses),
+            (0, 0),
+            "any answer byte was seen: never again"
+        );
     }
     assert_eq!(origin.count(), answers.len());
 }
@@ -114,7 +121,8 @@ fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
 #[test]
 fn the_head_of_an_answer_has_limits() {
     let fields = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "a: b\r\n".repeat(4096));
-    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(65 * 1024));
+    let large =
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(65 * 1024));
     let without_end = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(65 * 1024));
     refuses(&[fields, large, without_end]);
 }
@@ -130,12 +138,19 @@ fn a_head_of_an_answer_that_just_fits_passes() {
     let mut client = lb.connect();
     for length in [1_000, 32 * 1024 - 1, 32 * 1024, 32 * 1024 + 1, 60_000, 64 * 1024] {
         let response = client.get(&format!("/{length}"));
-        assert_eq!((response.status, response.text().as_str()), (200, "ok"), "a head of {length} bytes");
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "ok"),
+            "a head of {length} bytes"
+        );
         assert_eq!(response.header("X-Pad").map(str::len), Some(length - start.len() - end.len()));
     }
     for count in [99, 100, 101, 1_000, 4_095] {
         let fields = "a: b\r\n".repeat(count);
-        let origin = Origin::raw(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"), After::Keep);
+        let origin = Origin::raw(
+            format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"),
+            After::Keep,
+        );
         let lb = Lb::over(&[&origin]);
         assert_eq!(get(lb.address(), "/").expect_status(200).headers_named("a").len(), count);
     }
@@ -153,7 +168,11 @@ fn an_answer_that_ends_inside_its_head_is_refused() {
         let origin = Origin::raw(cut, After::Close);
         let lb = over(&origin);
         let response = get(lb.address(), "/");
-        assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{cut:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (502, Some("bad_answer")),
+            "{cut:?}"
+        );
         assert_eq!((origin.count(), lb.totals().retries), (1, 0));
     }
 }
@@ -167,7 +186,11 @@ fn interim_answers_without_end_are_refused() {
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let response = client.read_response();
     assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")));
-    assert!((1..=40).contains(&response.interim.len()), "{} interim answers", response.interim.len());
+    assert!(
+        (1..=40).contains(&response.interim.len()),
+        "{} interim answers",
+        response.interim.len()
+    );
     origin.wait_for_ending(0);
     assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
 
@@ -193,7 +216,10 @@ fn bad_chunks_are_never_passed_on_and_the_client_gets_an_error_if_it_has_seen_no
     ];
     let origin = Origin::serve(move |request, reply| {
         let number: usize = request.target.trim_start_matches('/').parse().expect("a number");
-        reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", bodies[number]));
+        reply.send(format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            bodies[number]
+        ));
         reply.step(&Step::Hang);
     });
     let lb = over(&origin);
@@ -201,7 +227,11 @@ fn bad_chunks_are_never_passed_on_and_the_client_gets_an_error_if_it_has_seen_no
         let mut client = lb.connect();
         client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
         let response = client.read_response();
-        assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")), "{body:?} gave {response:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (502, Some("bad_answer")),
+            "{body:?} gave {response:?}"
+        );
         origin.wait_for_ending(number);
     }
     assert_eq!(lb.totals().backend_reuses, 0);

@@ -1,4 +1,5 @@
-//! Chunked request bodies: every line by the letter, and a request that breaks off for the backend if one is not.
+//! Chunked request bodies: every line by the letter, and a request that breaks off for the backend
+//! if one is not.
 
 use super::Scene;
 use crate::support::*;
@@ -6,7 +7,8 @@ use lb_threads::reason::Reason;
 
 const HEAD: &str = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// Each of these bodies is refused, whether it comes together with its head or when the backend has the head already.
+/// Each of these bodies is refused, whether it comes together with its head or when the backend has
+/// the head already.
 fn refuses(bodies: &[impl AsRef<[u8]>]) {
     let scene = Scene::new();
     for body in bodies {
@@ -20,14 +22,23 @@ fn refuses(bodies: &[impl AsRef<[u8]>]) {
         });
         client.send(body);
         let response = client.read_response();
-        assert_eq!((response.status, response.header("X-LB-Error")), (400, Some("bad_chunk")), "{}", escaped(body));
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (400, Some("bad_chunk")),
+            "{}",
+            escaped(body)
+        );
         assert!(response.says_close() && client.at_end(), "{}", escaped(body));
         drop(client);
         scene.refusals.set(scene.refusals.get() + 1);
         scene.lb.wait_for_closed(Reason::Refused, scene.refusals.get());
     }
     until("the backend's connections are closed", || scene.origin.open_connections() == 0);
-    assert!(scene.origin.requests().iter().all(|request| !request.complete), "{}", scene.origin.story());
+    assert!(
+        scene.origin.requests().iter().all(|request| !request.complete),
+        "{}",
+        scene.origin.story()
+    );
     assert_eq!(scene.lb.totals().retries, 0);
 }
 
@@ -126,12 +137,19 @@ fn trailers_are_fields_and_have_a_limit() {
 
 #[test]
 fn bad_trailers_are_refused_for_an_http_1_0_backend_too() {
-    let origin = Origin::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok", After::Keep);
+    let origin = Origin::raw(
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok",
+        After::Keep,
+    );
     let lb = Lb::over(&[&origin]);
     assert_eq!(get(lb.address(), "/").text(), "ok");
     for trailer in ["no colon", "A : b", "A: b\0"] {
         let response = exchange(lb.address(), format!("{HEAD}2\r\nhi\r\n0\r\n{trailer}\r\n\r\n"));
-        assert_eq!((response.status, response.header("X-LB-Error")), (400, Some("bad_chunk")), "{trailer:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (400, Some("bad_chunk")),
+            "{trailer:?}"
+        );
     }
     assert_eq!(origin.count(), 1, "{}", origin.story());
 }
@@ -140,10 +158,20 @@ fn bad_trailers_are_refused_for_an_http_1_0_backend_too() {
 fn what_stands_behind_a_bad_chunk_reaches_nobody() {
     let scene = Scene::new();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
-    scene.refuses_one(400, "bad_chunk", format!("{HEAD}5\r\nhello\r\n0\r\nX\r\n\r\n{smuggled}{smuggled}").as_bytes());
-    scene.refuses_one(400, "bad_chunk", format!("{HEAD}5\r\nhelloX\r\n0\r\n\r\n{smuggled}").as_bytes());
+    scene.refuses_one(
+        400,
+        "bad_chunk",
+        format!("{HEAD}5\r\nhello\r\n0\r\nX\r\n\r\n{smuggled}{smuggled}").as_bytes(),
+    );
+    scene.refuses_one(
+        400,
+        "bad_chunk",
+        format!("{HEAD}5\r\nhelloX\r\n0\r\n\r\n{smuggled}").as_bytes(),
+    );
     until("the backend's connections are closed", || scene.origin.open_connections() == 0);
-    assert!(scene.origin.requests().iter().all(|request| request.target == "/" && !request.complete));
+    assert!(
+        scene.origin.requests().iter().all(|request| request.target == "/" && !request.complete)
+    );
 }
 
 #[test]
@@ -156,10 +184,20 @@ fn chunks_in_good_order_are_served_and_written_anew() {
         format!("{HEAD}5;a=b;c=\"d;e\" ;f\r\nhello\r\n0;last\r\n\r\n"),
         format!("{HEAD}5;\u{e9}\t\r\nhello\r\n0\r\nX: 1\r\n\r\n"),
     ]);
-    let raw: Vec<String> =
-        scene.origin.requests().iter().map(|request| String::from_utf8_lossy(&request.raw_body).into_owned()).collect();
+    let raw: Vec<String> = scene
+        .origin
+        .requests()
+        .iter()
+        .map(|request| String::from_utf8_lossy(&request.raw_body).into_owned())
+        .collect();
     assert_eq!(
         raw,
-        ["0\r\n\r\n", "0\r\n\r\n", "a\r\nhelloworld\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\nX: 1\r\n\r\n"]
+        [
+            "0\r\n\r\n",
+            "0\r\n\r\n",
+            "a\r\nhelloworld\r\n0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\r\n0\r\nX: 1\r\n\r\n"
+        ]
     );
 }

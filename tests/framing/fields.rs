@@ -21,7 +21,11 @@ fn every_line_of_a_head_ends_in_cr_lf() {
 #[test]
 fn an_empty_line_before_a_request_ends_in_cr_lf_too() {
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    Scene::new().refuses(400, "bad_request_line", &["\n".to_owned(), format!("\n{request}"), format!("\r\n\n{request}")]);
+    Scene::new().refuses(
+        400,
+        "bad_request_line",
+        &["\n".to_owned(), format!("\n{request}"), format!("\r\n\n{request}")],
+    );
 }
 
 #[test]
@@ -68,7 +72,14 @@ fn a_folded_line_is_refused() {
 fn a_line_that_begins_with_a_space_is_refused() {
     let scene = Scene::new();
     scene.refuses_fields(400, "bad_field", &[" X: a", "\tX: a"]);
-    scene.refuses(400, "bad_field", &["GET / HTTP/1.1\r\n Host: h\r\nHost: h\r\n\r\n", "GET / HTTP/1.1\r\n \r\nHost: h\r\n\r\n"]);
+    scene.refuses(
+        400,
+        "bad_field",
+        &[
+            "GET / HTTP/1.1\r\n Host: h\r\nHost: h\r\n\r\n",
+            "GET / HTTP/1.1\r\n \r\nHost: h\r\n\r\n",
+        ],
+    );
 }
 
 #[test]
@@ -76,7 +87,14 @@ fn a_space_before_the_colon_is_refused() {
     Scene::new().refuses_fields(
         400,
         "bad_field",
-        &["X : a", "X\t: a", "Content-Length : 5", "Transfer-Encoding : chunked", "Transfer-Encoding\x0b: chunked", "Host : h"],
+        &[
+            "X : a",
+            "X\t: a",
+            "Content-Length : 5",
+            "Transfer-Encoding : chunked",
+            "Transfer-Encoding\x0b: chunked",
+            "Host : h",
+        ],
     );
 }
 

@@ -84,6 +84,9 @@ fn good_hosts_pass_as_they_are() {
     for host in good {
         scene.serves(&[format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")]);
         let request = scene.origin.requests().pop().expect("it came");
-        assert_eq!((request.header("Host"), request.header("X-Forwarded-Host")), (Some(host), Some(host)));
+        assert_eq!(
+            (request.header("Host"), request.header("X-Forwarded-Host")),
+            (Some(host), Some(host))
+        );
     }
 }

@@ -6,11 +6,16 @@ use super::Scene;
 fn a_content_length_is_one_plain_number_given_once() {
     let scene = Scene::new();
     let values = [
-        "", "+5", "-5", "-0", "0x5", "5_0", "5.0", "1e3", "5 5", "5,5", "5, 5", ",5", "5,", "5;x", "\"5\"", "five", "٥",
-        "5\u{a0}",
+        "", "+5", "-5", "-0", "0x5", "5_0", "5.0", "1e3", "5 5", "5,5", "5, 5", ",5", "5,", "5;x",
+        "\"5\"", "five", "٥", "5\u{a0}",
     ];
-    let lines: Vec<String> = values.iter().map(|value| format!("Content-Length: {value}")).collect();
-    scene.refuses_fields(400, "bad_content_length", &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines: Vec<String> =
+        values.iter().map(|value| format!("Content-Length: {value}")).collect();
+    scene.refuses_fields(
+        400,
+        "bad_content_length",
+        &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -30,7 +35,8 @@ fn a_second_content_length_is_refused_even_if_it_agrees() {
 
 #[test]
 fn a_content_length_that_overflows_is_refused() {
-    // 2^63, 2^64, 2^64 + 5, 2 * 2^64 + 5, 2^128 + 5 and a hundred digits: what wraps around would be 0 or 5.
+    // 2^63, 2^64, 2^64 + 5, 2 * 2^64 + 5, 2^128 + 5 and a hundred digits: what wraps around would
+    // be 0 or 5.
     let hundred = "9".repeat(100);
     let values = [
         "9223372036854775808",
@@ -41,8 +47,13 @@ fn a_content_length_that_overflows_is_refused() {
         "340282366920938463463374607431768211461",
         &hundred,
     ];
-    let lines: Vec<String> = values.iter().map(|value| format!("Content-Length: {value}")).collect();
-    Scene::new().refuses_fields(400, "bad_content_length", &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines: Vec<String> =
+        values.iter().map(|value| format!("Content-Length: {value}")).collect();
+    Scene::new().refuses_fields(
+        400,
+        "bad_content_length",
+        &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -150,10 +161,17 @@ fn framing_in_good_order_is_served() {
 fn a_length_is_passed_on_without_its_leading_zeros() {
     // Somebody behind us may read them as octal.
     let scene = Scene::new();
-    for (written, passed_on) in [("0000011", "11"), ("011", "11"), ("11", "11"), ("0", "0"), ("000", "0")] {
+    for (written, passed_on) in
+        [("0000011", "11"), ("011", "11"), ("11", "11"), ("0", "0"), ("000", "0")]
+    {
         let body = if passed_on == "0" { "" } else { "hello world" };
-        scene.serves(&[format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {written}\r\n\r\n{body}")]);
+        scene.serves(&[format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {written}\r\n\r\n{body}"
+        )]);
         let request = scene.origin.requests().pop().expect("it came");
-        assert_eq!((request.headers_named("Content-Length"), request.text().as_str()), (vec![passed_on], body));
+        assert_eq!(
+            (request.headers_named("Content-Length"), request.text().as_str()),
+            (vec![passed_on], body)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The limits of a head and of a body: what just fits is served, one more byte is not, however it is split.
+//! The limits of a head and of a body: what just fits is served, one more byte is not, however it
+//! is split.
 
 use super::{Scene, head_of};
 use crate::support::*;
@@ -24,20 +25,36 @@ fn what_just_fits_is_served() {
 
 #[test]
 fn a_head_over_its_limit_is_refused() {
-    Scene::new().refuses(431, "head_too_large", &[head_of(16 * 1024 + 1), head_of(40_000), fields(101), fields(1_000)]);
+    Scene::new().refuses(
+        431,
+        "head_too_large",
+        &[head_of(16 * 1024 + 1), head_of(40_000), fields(101), fields(1_000)],
+    );
 }
 
 #[test]
 fn a_target_over_its_limit_is_refused() {
     let absolute = format!("GET http://h/{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(8 * 1024));
-    Scene::new().refuses(414, "target_too_long", &[target(8 * 1024 + 1), target(12_000), target(30_000), absolute]);
+    Scene::new().refuses(
+        414,
+        "target_too_long",
+        &[target(8 * 1024 + 1), target(12_000), target(30_000), absolute],
+    );
 }
 
 #[test]
 fn a_head_without_end_is_refused_when_it_passes_the_limit() {
     let scene = Scene::new();
-    scene.refuses(431, "head_too_large", &[format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "a".repeat(17_000))]);
-    scene.refuses(431, "head_too_large", &[format!("GET / HTTP/1.1\r\nHost: h\r\n{}", "a: b\r\n".repeat(3_000))]);
+    scene.refuses(
+        431,
+        "head_too_large",
+        &[format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "a".repeat(17_000))],
+    );
+    scene.refuses(
+        431,
+        "head_too_large",
+        &[format!("GET / HTTP/1.1\r\nHost: h\r\n{}", "a: b\r\n".repeat(3_000))],
+    );
     scene.refuses(414, "target_too_long", &[format!("GET /{}", "a".repeat(17_000))]);
 }
 
@@ -66,7 +83,10 @@ fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it
     assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
     assert!(response.says_close() && client.at_end());
     assert_eq!((lb.totals().backend_connects, origin.count()), (0, 0));
-    let fits = exchange(lb.address(), "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhelloworld");
+    let fits = exchange(
+        lb.address(),
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhelloworld",
+    );
     assert_eq!(fits.text(), "helloworld");
     drop(client);
     lb.wait_for_closed(Reason::Refused, 1);
@@ -86,14 +106,20 @@ fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
     assert!(client.at_end());
     origin.wait_for_ending(0);
     assert!(!origin.only_request().complete, "the backend sees a request that breaks off");
-    assert_eq!(exchange(lb.address(), format!("{head}a\r\nhelloworld\r\n0\r\n\r\n")).text(), "helloworld");
+    assert_eq!(
+        exchange(lb.address(), format!("{head}a\r\nhelloworld\r\n0\r\n\r\n")).text(),
+        "helloworld"
+    );
 }
 
 #[test]
 fn a_chunk_that_is_announced_to_be_over_the_limit_is_not_waited_for() {
     let origin = Origin::echo();
     let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
-    let response = exchange(lb.address(), "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5000000\r\n");
+    let response = exchange(
+        lb.address(),
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5000000\r\n",
+    );
     assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
 }
 

@@ -1,6 +1,7 @@
 //! What is refused: raw bytes in, one clear answer out, and nothing of it at a backend.
 //!
-//! Statuses and words stand here as literals, not read from the product's table: a row that changes there fails here.
+//! Statuses and words stand here as literals, not read from the product's table: a row that changes
+//! there fails here.
 
 mod answers;
 mod chunks;
@@ -19,7 +20,8 @@ use lb_threads::reason::Reason;
 
 use crate::support::*;
 
-/// A balancer over one origin that would answer anything, and how many refusals it has given so far.
+/// A balancer over one origin that would answer anything, and how many refusals it has given so
+/// far.
 struct Scene {
     origin: Origin,
     lb: Lb,
@@ -38,16 +40,29 @@ impl Scene {
     fn refuses(&self, status: u16, word: &str, requests: &[impl AsRef<[u8]>]) {
         for request in requests {
             self.refuses_one(status, word, request.as_ref());
-            assert_eq!(self.lb.totals().backend_connects, 0, "a backend was connected to for {}", escaped(request.as_ref()));
+            assert_eq!(
+                self.lb.totals().backend_connects,
+                0,
+                "a backend was connected to for {}",
+                escaped(request.as_ref())
+            );
         }
-        assert_eq!((self.origin.connections(), self.origin.count()), (0, 0), "{}", self.origin.story());
+        assert_eq!(
+            (self.origin.connections(), self.origin.count()),
+            (0, 0),
+            "{}",
+            self.origin.story()
+        );
     }
 
     /// Each of these field lines, in an otherwise good request, is refused.
     #[track_caller]
     fn refuses_fields(&self, status: u16, word: &str, lines: &[&str]) {
-        let request =
-            |line: &&str| format!("POST / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = |line: &&str| {
+            format!(
+                "POST / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+            )
+        };
         let requests: Vec<String> = lines.iter().map(request).collect();
         self.refuses(status, word, &requests);
     }
@@ -55,14 +70,20 @@ impl Scene {
     #[track_caller]
     fn refuses_one(&self, status: u16, word: &str, request: &[u8]) {
         let shown = escaped(request);
-        let cause = *Cause::ALL.iter().find(|cause| cause.word() == word).expect("the word is in the table of causes");
+        let cause = *Cause::ALL
+            .iter()
+            .find(|cause| cause.word() == word)
+            .expect("the word is in the table of causes");
         let counted = self.lb.totals().failed(cause);
         let mut client = self.lb.connect();
         client.send(request);
         let response = client.read_response();
         let found = (response.status, response.header("X-LB-Error"));
         assert_eq!(found, (status, Some(word)), "{shown} gave {response:?}");
-        assert!(response.says_close() && response.header("Date").is_some(), "{shown} gave {response:?}");
+        assert!(
+            response.says_close() && response.header("Date").is_some(),
+            "{shown} gave {response:?}"
+        );
         assert_eq!(response.header("Server"), Some("lb-threads"));
         assert!(response.text().contains(word), "{shown} gave {response:?}");
         assert!(client.at_end(), "one refusal and nothing behind it for {shown}");
@@ -79,7 +100,12 @@ impl Scene {
             let mut client = self.lb.connect();
             client.send(request);
             let response = client.read_response();
-            assert_eq!((response.status, response.text().as_str()), (200, "served"), "{}", escaped(request.as_ref()));
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, "served"),
+                "{}",
+                escaped(request.as_ref())
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A refusal in the middle of a pipeline, and how the connection ends behind it: nothing is lost, nothing passes.
+//! A refusal in the middle of a pipeline, and how the connection ends behind it: nothing is lost,
+//! nothing passes.
 
 use super::Scene;
 use crate::support::*;
@@ -14,7 +15,11 @@ fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_re
     let origin = Origin::serve(|request, reply| reply.ok(&request.target));
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    client.send(format!("{}{}{BAD}{GOOD}{GOOD}", GOOD.replace("/good", "/1"), GOOD.replace("/good", "/2")));
+    client.send(format!(
+        "{}{}{BAD}{GOOD}{GOOD}",
+        GOOD.replace("/good", "/1"),
+        GOOD.replace("/good", "/2")
+    ));
     assert_eq!(client.read_response().text(), "/1");
     assert_eq!(client.read_response().text(), "/2");
     let refusal = client.read_response();
@@ -22,10 +27,14 @@ fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_re
     assert!(refusal.says_close() && client.at_end());
     drop(client);
     lb.wait_for_closed(Reason::Refused, 1);
-    let targets: Vec<String> = origin.requests().into_iter().map(|request| request.target).collect();
+    let targets: Vec<String> =
+        origin.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/1", "/2"]);
     let totals = lb.totals();
-    assert_eq!((totals.requests, totals.failed(Cause::BadField), totals.closed_in_all()), (2, 1, 1));
+    assert_eq!(
+        (totals.requests, totals.failed(Cause::BadField), totals.closed_in_all()),
+        (2, 1, 1)
+    );
 }
 
 #[test]
@@ -33,7 +42,8 @@ fn a_request_with_a_body_before_a_bad_one_is_answered_first() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let sized = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let mut client = lb.connect();
     client.send(format!("{sized}{chunked}{sized}\nGET / HTTP/1.1\r\nHost: h\r\n\r\n{GOOD}"));
     for _ in 0..3 {
@@ -49,7 +59,11 @@ fn a_smuggled_request_in_a_refused_body_reaches_nobody() {
     let scene = Scene::new();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     let both = "Content-Length: 4\r\nTransfer-Encoding: chunked";
-    scene.refuses(400, "length_and_coding", &[format!("POST / HTTP/1.1\r\nHost: h\r\n{both}\r\n\r\n0\r\n\r\n{smuggled}")]);
+    scene.refuses(
+        400,
+        "length_and_coding",
+        &[format!("POST / HTTP/1.1\r\nHost: h\r\n{both}\r\n\r\n0\r\n\r\n{smuggled}")],
+    );
     scene.refuses(
         400,
         "bad_content_length",
@@ -61,7 +75,10 @@ fn a_smuggled_request_in_a_refused_body_reaches_nobody() {
 fn the_refusal_is_not_lost_to_a_reset_when_the_client_goes_on_sending() {
     let scene = Scene::new();
     for length in [1, 30_000, 200_000] {
-        let request = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +{length}\r\n\r\n{}", "x".repeat(length));
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +{length}\r\n\r\n{}",
+            "x".repeat(length)
+        );
         // Panics on a reset.
         let answer = raw_exchange(scene.lb.address(), &request);
         assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{}", escaped(&answer));
@@ -115,7 +132,9 @@ fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n");
     // More than is dropped after an answer, and sent before any of the answer is read.
-    while client.try_send(vec![b'x'; 32 * 1024]).is_ok() && lb.totals().bytes_sent < body.len() as u64 {}
+    while client.try_send(vec![b'x'; 32 * 1024]).is_ok()
+        && lb.totals().bytes_sent < body.len() as u64
+    {}
     let response = client.read_response();
     assert!(response.text() == body, "{} bytes of {}", response.body.len(), body.len());
     client.reset();
@@ -125,9 +144,11 @@ fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
 #[test]
 fn a_refusal_to_head_has_no_body() {
     let scene = Scene::new();
-    for request in
-        ["HEAD / HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", "\r\nHEAD / HTTP/1.1\r\nHost: @\r\n\r\n"]
-    {
+    for request in [
+        "HEAD / HTTP/1.1\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n",
+        "\r\nHEAD / HTTP/1.1\r\nHost: @\r\n\r\n",
+    ] {
         let mut client = scene.lb.connect();
         client.send(request);
         assert_eq!(client.read_response_to("HEAD").status, 400);
@@ -151,7 +172,10 @@ fn a_refusal_has_its_body_even_if_a_head_request_stands_behind_it() {
 #[test]
 fn a_refusal_is_json_for_a_client_that_takes_json() {
     let lb = Lb::over(&[]);
-    let response = exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nAccept: text/html, application/json\r\n\r\n");
+    let response = exchange(
+        lb.address(),
+        "GET / HTTP/1.1\r\nHost: h\r\nAccept: text/html, application/json\r\n\r\n",
+    );
     assert_eq!((response.status, response.header("Content-Type")), (503, Some("application/json")));
     assert!(response.header("Retry-After").is_some() && !response.says_close());
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("it is JSON");

@@ -1,11 +1,16 @@
-//! Other protocols that knock at the port: they get one answer that their users can read, and no backend hears of them.
+//! Other protocols that knock at the port: they get one answer that their users can read, and no
+//! backend hears of them.
 
 use super::Scene;
 use crate::support::exchange;
 
 #[test]
 fn http_0_9_is_refused() {
-    Scene::new().refuses(400, "bad_request_line", &["GET /\r\n\r\n", "GET / \r\n\r\n", "GET\r\n\r\n"]);
+    Scene::new().refuses(
+        400,
+        "bad_request_line",
+        &["GET /\r\n\r\n", "GET / \r\n\r\n", "GET\r\n\r\n"],
+    );
 }
 
 #[test]
@@ -18,7 +23,9 @@ fn the_preface_of_http_2_is_refused() {
 fn client_hello(random: [u8; 32]) -> Vec<u8> {
     let mut hello = vec![0x16, 0x03, 0x01, 0x00, 0x4b, 0x01, 0x00, 0x00, 0x47, 0x03, 0x03];
     hello.extend_from_slice(&random);
-    hello.extend_from_slice(b"\x00\x00\x02\x13\x01\x01\x00\x00\x1c\x00\x00\x00\x0b\x00\x09\x00\x00\x06a.test");
+    hello.extend_from_slice(
+        b"\x00\x00\x02\x13\x01\x01\x00\x00\x1c\x00\x00\x00\x0b\x00\x09\x00\x00\x06a.test",
+    );
     hello.extend_from_slice(b"\x00\x2b\x00\x05\x04\x03\x04\x03\x03");
     hello
 }
@@ -28,14 +35,26 @@ fn a_tls_client_hello_is_refused_at_once() {
     let scene = Scene::new();
     let mut with_line_end = [0x5a; 32];
     with_line_end[6..8].copy_from_slice(b"\r\n");
-    scene.refuses(400, "bad_request_line", &[client_hello([0x5a; 32]), client_hello(with_line_end)]);
+    scene.refuses(
+        400,
+        "bad_request_line",
+        &[client_hello([0x5a; 32]), client_hello(with_line_end)],
+    );
 }
 
 #[test]
 fn a_first_line_of_something_else_is_answered_at_once_and_its_head_is_not_waited_for() {
     // An HTTP/0.9 client sends exactly this, and waits; the others wait for a greeting.
-    Scene::new().refuses(400, "bad_request_line", &["GET /\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "EHLO mail.test\r\n", "* OK\r\n"]);
-    Scene::new().refuses(505, "version_unknown", &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"]);
+    Scene::new().refuses(
+        400,
+        "bad_request_line",
+        &["GET /\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "EHLO mail.test\r\n", "* OK\r\n"],
+    );
+    Scene::new().refuses(
+        505,
+        "version_unknown",
+        &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"],
+    );
     Scene::new().refuses(405, "method_refused", &["CONNECT h:80 HTTP/1.1\r\n"]);
 }
 
@@ -54,7 +73,11 @@ fn a_refusal_is_json_for_who_accepts_json_also_if_the_head_is_not_understood() {
 
 #[test]
 fn a_cr_that_ends_no_line_is_answered_at_once() {
-    let heads = ["GET / HTTP/1.1\rHost: h\r\r", "GET / HTTP/1.1\r\nHost: h\r\n\r\r\n", "GET / HTTP/1.1\r\nHost: h\rA: b"];
+    let heads = [
+        "GET / HTTP/1.1\rHost: h\r\r",
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\r\n",
+        "GET / HTTP/1.1\r\nHost: h\rA: b",
+    ];
     Scene::new().refuses(400, "bad_line_end", &heads);
 }
 
@@ -73,7 +96,10 @@ fn what_is_wrong_is_the_same_however_the_head_is_split() {
             let response = client.read_response();
             (response.status, response.header("X-LB-Error").map(str::to_owned))
         });
-        assert!(words.iter().all(|word| word == &words[0]) && words[0].0 == status, "{head:?}: {words:?}");
+        assert!(
+            words.iter().all(|word| word == &words[0]) && words[0].0 == status,
+            "{head:?}: {words:?}"
+        );
     }
 }
 

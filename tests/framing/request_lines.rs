@@ -84,7 +84,13 @@ fn another_major_version_is_not_supported() {
     Scene::new().refuses(
         505,
         "version_unknown",
-        &lines(&["GET / HTTP/0.9", "GET / HTTP/2.0", "GET / HTTP/2.1", "GET / HTTP/3.0", "GET / HTTP/9.9"]),
+        &lines(&[
+            "GET / HTTP/0.9",
+            "GET / HTTP/2.0",
+            "GET / HTTP/2.1",
+            "GET / HTTP/3.0",
+            "GET / HTTP/9.9",
+        ]),
     );
 }
 
@@ -94,12 +100,18 @@ fn a_higher_minor_version_is_served_as_the_one_we_know() {
     let mut client = scene.lb.connect();
     for version in ["HTTP/1.2", "HTTP/1.9"] {
         let response = client.exchange(format!("GET / {version}\r\nHost: h\r\n\r\n"));
-        assert_eq!((response.status, response.version.as_str(), response.says_close()), (200, "HTTP/1.1", false));
+        assert_eq!(
+            (response.status, response.version.as_str(), response.says_close()),
+            (200, "HTTP/1.1", false)
+        );
     }
     assert!(scene.origin.requests().iter().all(|request| request.version == "HTTP/1.1"));
     let origin = Origin::raw("HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Keep);
     let response = get(Lb::over(&[&origin]).address(), "/");
-    assert_eq!((response.status, response.version.as_str(), response.text().as_str()), (200, "HTTP/1.1", "ok"));
+    assert_eq!(
+        (response.status, response.version.as_str(), response.text().as_str()),
+        (200, "HTTP/1.1", "ok")
+    );
 }
 
 #[test]
@@ -154,19 +166,44 @@ fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
     scene.refuses(
         405,
         "method_refused",
-        &lines(&["CONNECT h:443 HTTP/1.1", "CONNECT / HTTP/1.1", "TRACE / HTTP/1.1", "TRACE * HTTP/1.1"]),
+        &lines(&[
+            "CONNECT h:443 HTTP/1.1",
+            "CONNECT / HTTP/1.1",
+            "TRACE / HTTP/1.1",
+            "TRACE * HTTP/1.1",
+        ]),
     );
-    scene.refuses(405, "method_refused", &["TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"]);
-    let response = crate::support::exchange(scene.lb.address(), "TRACE / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(response.header("Allow").is_some_and(|allow| allow.contains("GET") && !allow.contains("TRACE")), "{response:?}");
+    scene.refuses(
+        405,
+        "method_refused",
+        &["TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"],
+    );
+    let response =
+        crate::support::exchange(scene.lb.address(), "TRACE / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(
+        response
+            .header("Allow")
+            .is_some_and(|allow| allow.contains("GET") && !allow.contains("TRACE")),
+        "{response:?}"
+    );
 }
 
 #[test]
 fn any_other_method_is_passed_on_in_its_own_case() {
     let scene = Scene::new();
-    for method in
-        ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", "PROPFIND", "M-SEARCH", "connect", "X!#$%&'*+.^_`|~"]
-    {
+    for method in [
+        "GET",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+        "get",
+        "PROPFIND",
+        "M-SEARCH",
+        "connect",
+        "X!#$%&'*+.^_`|~",
+    ] {
         scene.serves(&[format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n")]);
         assert_eq!(scene.origin.requests().pop().expect("it came").method, method);
     }

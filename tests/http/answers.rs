@@ -41,11 +41,17 @@ fn a_426_says_to_what_the_client_must_upgrade() {
     let rows = [
         ("Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n", "Upgrade: TLS/1.0, HTTP/1.1\r\n"),
         ("Upgrade: a/1\r\nUpgrade: b\r\n", "Upgrade: a/1\r\nUpgrade: b\r\n"),
-        ("Connection: close, upgrade, x-mine\r\nX-Mine: 1\r\nupgrade: websocket\r\n", "upgrade: websocket\r\n"),
+        (
+            "Connection: close, upgrade, x-mine\r\nX-Mine: 1\r\nupgrade: websocket\r\n",
+            "upgrade: websocket\r\n",
+        ),
     ];
     for (received, kept) in rows {
         let rest = "Date: d\r\nContent-Length: 2\r\n";
-        let origin = Origin::raw(format!("HTTP/1.1 426 Upgrade Required\r\n{received}{rest}\r\nno"), After::Close);
+        let origin = Origin::raw(
+            format!("HTTP/1.1 426 Upgrade Required\r\n{received}{rest}\r\nno"),
+            After::Close,
+        );
         let lb = Lb::over(&[&origin]);
         let clients = [
             ("HTTP/1.1\r\nHost: h", "Connection: Upgrade\r\n"),
@@ -60,13 +66,18 @@ fn a_426_says_to_what_the_client_must_upgrade() {
         }
     }
     let head = passed_on("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
-    assert_eq!(head, "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\n", "nothing is made up");
+    assert_eq!(
+        head, "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\n",
+        "nothing is made up"
+    );
 }
 
 #[test]
 fn connection_cannot_name_away_the_framing_of_an_answer() {
-    let origin =
-        Origin::raw("HTTP/1.1 200 OK\r\nConnection: content-length, date\r\nDate: d\r\nContent-Length: 2\r\n\r\nok", After::Keep);
+    let origin = Origin::raw(
+        "HTTP/1.1 200 OK\r\nConnection: content-length, date\r\nDate: d\r\nContent-Length: 2\r\n\r\nok",
+        After::Keep,
+    );
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..2 {
@@ -86,9 +97,13 @@ fn an_answer_without_a_date_gets_one() {
 
 #[test]
 fn a_status_line_needs_no_reason() {
-    assert!(passed_on("HTTP/1.1 200 \r\nDate: d\r\nContent-Length: 2\r\n\r\nok").starts_with("HTTP/1.1 200 \r\n"));
     assert!(
-        passed_on("HTTP/1.0 404 Not\tfound\r\nDate: d\r\nContent-Length: 2\r\n\r\nok").starts_with("HTTP/1.1 404 Not\tfound\r\n")
+        passed_on("HTTP/1.1 200 \r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
+            .starts_with("HTTP/1.1 200 \r\n")
+    );
+    assert!(
+        passed_on("HTTP/1.0 404 Not\tfound\r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
+            .starts_with("HTTP/1.1 404 Not\tfound\r\n")
     );
 }
 
@@ -105,8 +120,16 @@ fn the_answer_to_head_keeps_its_length_and_has_no_body() {
     for (target, length) in [("/sized", Some("1000000")), ("/chunked", None), ("/open", None)] {
         client.send(format!("HEAD {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
         let response = client.read_response_to("HEAD");
-        assert_eq!((response.status, response.header("Content-Length"), response.says_close()), (200, length, false), "{target}");
-        assert_eq!(client.get("/after").text(), "after", "the connection is in step behind {target}");
+        assert_eq!(
+            (response.status, response.header("Content-Length"), response.says_close()),
+            (200, length, false),
+            "{target}"
+        );
+        assert_eq!(
+            client.get("/after").text(),
+            "after",
+            "the connection is in step behind {target}"
+        );
     }
     assert_eq!((origin.connections(), origin.count()), (1, 6), "and so is the backend's");
 }
@@ -115,9 +138,16 @@ fn the_answer_to_head_keeps_its_length_and_has_no_body() {
 fn answers_without_a_body_end_with_their_head() {
     let origin = Origin::serve(|request, reply| match request.target.as_str() {
         "/204" => reply.send("HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
-        "/204-length" => reply.send("HTTP/1.1 204 No Content\r\nDate: d\r\nContent-Length: 0\r\n\r\n"),
-        "/304" => reply.send("HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n"),
-        "/304-chunked" => reply.send("HTTP/1.1 304 Not Modified\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        "/204-length" => {
+            reply.send("HTTP/1.1 204 No Content\r\nDate: d\r\nContent-Length: 0\r\n\r\n");
+        }
+        "/304" => reply.send(
+            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n",
+        ),
+        "/304-chunked" => {
+            reply
+                .send("HTTP/1.1 304 Not Modified\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n");
+        }
         "/empty" => reply.send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n"),
         _ => reply.ok("after"),
     });
@@ -126,13 +156,20 @@ fn answers_without_a_body_end_with_their_head() {
     for (target, head) in [
         ("/204", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
         ("/204-length", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
-        ("/304", "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n"),
+        (
+            "/304",
+            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n",
+        ),
         ("/304-chunked", "HTTP/1.1 304 Not Modified\r\nDate: d\r\n\r\n"),
         ("/empty", "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n"),
     ] {
         let response = client.get(target);
         assert_eq!(String::from_utf8_lossy(&response.raw_head), head, "{target}");
-        assert_eq!(client.get("/after").text(), "after", "the connection is in step behind {target}");
+        assert_eq!(
+            client.get("/after").text(),
+            "after",
+            "the connection is in step behind {target}"
+        );
     }
     assert_eq!((origin.connections(), lb.totals().backend_connects), (1, 1));
 }
@@ -184,7 +221,10 @@ fn a_word_that_only_contains_close_closes_nothing() {
 
 #[test]
 fn a_backend_that_closes_its_connection_does_not_close_the_clients() {
-    let origin = Origin::raw("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", After::Close);
+    let origin = Origin::raw(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        After::Close,
+    );
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {

@@ -27,9 +27,14 @@ fn a_chunked_body_passes_both_ways_in_chunks() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    for (length, sizes) in
-        [(0, [1, 1]), (1, [1, 1]), (26, [3, 7]), (5_000, [1, 2]), (200_000, [10_000, 1]), (300_000, [70_000, 33_000])]
-    {
+    for (length, sizes) in [
+        (0, [1, 1]),
+        (1, [1, 1]),
+        (26, [3, 7]),
+        (5_000, [1, 2]),
+        (200_000, [10_000, 1]),
+        (300_000, [70_000, 33_000]),
+    ] {
         let body = noise(length);
         let response = client.exchange(post_chunked(&body, &sizes));
         assert_eq!(response.framing, Framing::Chunked);
@@ -57,7 +62,9 @@ fn extensions_of_chunks_are_dropped_and_sizes_written_anew_in_both_directions() 
 fn trailers_pass_both_ways_in_order() {
     let trailers = "X-Sum: 1\r\nx-b:  2 \r\nX-Sum: 3\r\n";
     let origin = Origin::raw(
-        format!("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"),
+        format!(
+            "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
+        ),
         After::Keep,
     );
     let lb = Lb::over(&[&origin]);
@@ -67,10 +74,14 @@ fn trailers_pass_both_ways_in_order() {
     ));
     let response = client.read_response();
     let request = origin.only_request();
-    let passed = [("X-Sum", "1"), ("x-b", "2"), ("X-Sum", "3")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let passed = [("X-Sum", "1"), ("x-b", "2"), ("X-Sum", "3")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(response.trailers, passed);
     assert_eq!(request.trailers, passed);
-    assert_eq!((response.header("Trailer"), request.header("Trailer")), (Some("X-Sum"), Some("X-Sum")));
+    assert_eq!(
+        (response.header("Trailer"), request.header("Trailer")),
+        (Some("X-Sum"), Some("X-Sum"))
+    );
     assert_eq!(client.get("/").text(), "ok", "the connection is in step");
 }
 
@@ -83,14 +94,21 @@ fn trailers_that_frame_route_or_authorise_are_dropped_in_both_directions() {
                      Cache-Control: no-store\r\nLocation: /evil\r\n\
                      Proxy-Authorization: x\r\nX-Request-Id: evil\r\n";
     let trailers = format!("X-First: 1\r\n{forbidden}X-Last: 2\r\n");
-    let origin =
-        Origin::raw(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"), After::Keep);
+    let origin = Origin::raw(
+        format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n"
+        ),
+        After::Keep,
+    );
     let lb = Lb::over(&[&origin]);
     let response = exchange(
         lb.address(),
-        format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{trailers}\r\n"),
+        format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{trailers}\r\n"
+        ),
     );
-    let names = |trailers: &[Field]| trailers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let names =
+        |trailers: &[Field]| trailers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&response.trailers), ["X-First", "X-Last"]);
     assert_eq!(names(&origin.only_request().trailers), ["X-First", "X-Last"]);
 }
@@ -108,8 +126,11 @@ fn ten_megabytes_with_a_length_pass_both_ways_unchanged() {
 #[test]
 fn ten_megabytes_in_chunks_pass_both_ways_unchanged() {
     let down = noise(10 * MEGABYTE + 1);
-    let answer =
-        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(), &in_chunks(&down, &[65_536, 100, 9_999])].concat();
+    let answer = [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
+        &in_chunks(&down, &[65_536, 100, 9_999]),
+    ]
+    .concat();
     let origin = Origin::raw(answer, After::Keep);
     let lb = Lb::over(&[&origin]);
     let up = noise(10 * MEGABYTE);
@@ -163,5 +184,9 @@ fn many_large_answers_on_one_connection_are_counted_and_unchanged() {
     drop(client);
     lb.wait_for_closed(Reason::ClientDone, 1);
     // Heads included, and nothing twice.
-    assert!((bodies..bodies + 9 * 200).contains(&lb.totals().bytes_sent), "{} for {bodies}", lb.totals().bytes_sent);
+    assert!(
+        (bodies..bodies + 9 * 200).contains(&lb.totals().bytes_sent),
+        "{} for {bodies}",
+        lb.totals().bytes_sent
+    );
 }

@@ -15,7 +15,11 @@ fn broken(bytes: impl AsRef<[u8]>, end: Step) -> (Response, Lb) {
     assert!(!client.is_open());
     lb.wait_for_closed(Reason::AnswerTruncated, 1);
     wait_until_free(&lb);
-    assert_eq!((lb.totals().retries, origin.count()), (0, 1), "an answer byte was seen: never again");
+    assert_eq!(
+        (lb.totals().retries, origin.count()),
+        (0, 1),
+        "an answer byte was seen: never again"
+    );
     (response, lb)
 }
 
@@ -23,7 +27,10 @@ fn broken(bytes: impl AsRef<[u8]>, end: Step) -> (Response, Lb) {
 fn a_body_with_a_length_that_ends_too_early_is_truncated() {
     for end in [Step::Close, Step::Reset, Step::ShutdownWrite] {
         let (response, _) = broken("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", end);
-        assert_eq!((response.status, response.text().as_str(), response.truncated), (200, "hello", true));
+        assert_eq!(
+            (response.status, response.text().as_str(), response.truncated),
+            (200, "hello", true)
+        );
     }
 }
 
@@ -35,11 +42,24 @@ fn a_body_with_a_length_and_nothing_of_it_is_truncated() {
 
 #[test]
 fn a_chunked_body_without_its_end_is_truncated() {
-    for body in
-        ["", "5\r\nhello\r\n", "5\r\nhel", "5\r\nhello", "5", "5\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhello\r\n0\r\nX: y\r\n"]
-    {
-        let (response, _) = broken(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"), Step::Close);
-        assert!(response.truncated && "hello".starts_with(&response.text()), "{body:?} gave {response:?}");
+    for body in [
+        "",
+        "5\r\nhello\r\n",
+        "5\r\nhel",
+        "5\r\nhello",
+        "5",
+        "5\r\n",
+        "5\r\nhello\r\n0\r\n",
+        "5\r\nhello\r\n0\r\nX: y\r\n",
+    ] {
+        let (response, _) = broken(
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}"),
+            Step::Close,
+        );
+        assert!(
+            response.truncated && "hello".starts_with(&response.text()),
+            "{body:?} gave {response:?}"
+        );
     }
 }
 
@@ -57,7 +77,10 @@ fn a_large_body_that_ends_too_early_is_delivered_as_far_as_it_came() {
             true => body.clone(),
             false => super::in_chunks(&body, &[50_000]).into_iter().rev().skip(5).rev().collect(),
         };
-        let (response, lb) = broken([format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), &sent].concat(), Step::Close);
+        let (response, lb) = broken(
+            [format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), &sent].concat(),
+            Step::Close,
+        );
         assert!(response.truncated && body.starts_with(&response.body));
         assert!(response.body.len() > 800_000, "{} bytes came", response.body.len());
         assert!(lb.totals().bytes_sent > 800_000);
@@ -71,7 +94,10 @@ fn a_backend_that_closes_without_an_answer_is_a_bad_gateway_and_the_client_stays
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
     let response = client.read_response();
-    assert_eq!((response.status, response.header("X-LB-Error"), response.says_close()), (502, Some("backend_closed"), false));
+    assert_eq!(
+        (response.status, response.header("X-LB-Error"), response.says_close()),
+        (502, Some("backend_closed"), false)
+    );
     assert_eq!(client.get("/").status, 502);
     assert_eq!(lb.totals().failed(Cause::BackendClosed), 2);
     wait_until_free(&lb);
@@ -84,9 +110,16 @@ fn a_backend_that_dies_while_the_upload_comes_closes_the_client_behind_the_error
     let mut client = lb.connect();
     client.send(&super::post(&noise(100_000))[..60_000]);
     let response = client.read_response();
-    assert_eq!((response.status, response.header("X-LB-Error"), response.says_close()), (502, Some("backend_closed"), true));
+    assert_eq!(
+        (response.status, response.header("X-LB-Error"), response.says_close()),
+        (502, Some("backend_closed"), true)
+    );
     assert!(client.at_end());
     drop(client);
     lb.wait_for_closed(Reason::Refused, 1);
-    assert_eq!((origin.count(), lb.totals().retries), (1, 0), "a POST that was sent is never sent again");
+    assert_eq!(
+        (origin.count(), lb.totals().retries),
+        (1, 0),
+        "a POST that was sent is never sent again"
+    );
 }

@@ -7,7 +7,8 @@ use lb_threads::reason::Reason;
 /// An origin that answers when the gate opens.
 fn gated() -> (Origin, Gate) {
     let gate = Gate::new();
-    let origin = Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
+    let origin =
+        Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
     (origin, gate)
 }
 
@@ -15,13 +16,21 @@ fn gated() -> (Origin, Gate) {
 fn a_client_that_closes_its_sending_side_after_its_request_still_gets_the_answer() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".as_bytes().to_vec();
-    for (number, request) in [GET.as_bytes().to_vec(), super::post(b"hello"), chunked].into_iter().enumerate() {
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            .as_bytes()
+            .to_vec();
+    for (number, request) in
+        [GET.as_bytes().to_vec(), super::post(b"hello"), chunked].into_iter().enumerate()
+    {
         let mut client = lb.connect();
         client.send(&request);
         client.shutdown_write();
         let response = client.read_response();
-        assert_eq!((response.status, response.text()), (200, if number == 0 { String::new() } else { "hello".to_owned() }));
+        assert_eq!(
+            (response.status, response.text()),
+            (200, if number == 0 { String::new() } else { "hello".to_owned() })
+        );
         assert!(client.at_end());
     }
     lb.wait_for_closed(Reason::ClientDone, 3);
@@ -55,7 +64,11 @@ fn a_pipeline_before_a_closed_sending_side_is_served_to_its_end() {
     let origin = Origin::serve(|request, reply| reply.ok(&request.target));
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    client.send((0..10).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n")).collect::<String>());
+    client.send(
+        (0..10)
+            .map(|number| format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"))
+            .collect::<String>(),
+    );
     client.shutdown_write();
     for number in 0..10 {
         assert_eq!(client.read_response().text(), format!("/{number}"));
@@ -134,7 +147,9 @@ fn a_client_that_resets_while_its_backend_works_frees_the_backends_connection() 
 fn the_backend_sees_at_once_that_its_client_has_reset() {
     let origin = Origin::start([Step::ReadRequest, Step::Hang]);
     let lb = Lb::over(&[&origin]);
-    for (number, request) in [GET.as_bytes().to_vec(), super::post(b"hello")].into_iter().enumerate() {
+    for (number, request) in
+        [GET.as_bytes().to_vec(), super::post(b"hello")].into_iter().enumerate()
+    {
         let mut client = lb.connect();
         client.send(request);
         origin.wait_for_requests(number + 1);
@@ -147,8 +162,11 @@ fn the_backend_sees_at_once_that_its_client_has_reset() {
 
 #[test]
 fn a_client_that_resets_inside_its_upload_or_its_answer_frees_the_backend() {
-    let origin =
-        Origin::start([Step::ReadRequest, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\nsome"), Step::Hang]);
+    let origin = Origin::start([
+        Step::ReadRequest,
+        Step::send("HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\nsome"),
+        Step::Hang,
+    ]);
     let lb = Lb::over(&[&origin]);
     let mut uploading = lb.connect();
     uploading.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nsome");
@@ -183,14 +201,21 @@ fn fifty_requests_in_one_write_are_answered_in_order_over_one_backend_connection
     });
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    client.send((0..50).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n")).collect::<String>());
+    client.send(
+        (0..50)
+            .map(|number| format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"))
+            .collect::<String>(),
+    );
     for number in 0..50 {
         assert_eq!(client.read_response().text(), format!("/{number}"));
     }
     drop(client);
     lb.wait_for_closed(Reason::ClientDone, 1);
     let totals = lb.totals();
-    assert_eq!((totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses), (1, 50, 1, 49));
+    assert_eq!(
+        (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
+        (1, 50, 1, 49)
+    );
     assert_eq!((origin.connections(), origin.count()), (1, 50));
 }
 
@@ -201,7 +226,9 @@ fn a_pipelined_request_waits_for_the_answer_before_it() {
     let mut client = lb.connect();
     client.send(GET.repeat(2));
     origin.wait_for_requests(1);
-    stays("the second request is not at the backend", 20 * super::MS, || origin.count() == 1 && lb.totals().requests == 1);
+    stays("the second request is not at the backend", 20 * super::MS, || {
+        origin.count() == 1 && lb.totals().requests == 1
+    });
     gate.open();
     assert_eq!(client.read_response().text(), "late");
     assert_eq!(client.read_response().text(), "late");
@@ -209,7 +236,8 @@ fn a_pipelined_request_waits_for_the_answer_before_it() {
 
 #[test]
 fn a_client_that_sends_far_ahead_is_not_read_further_than_needed() {
-    // Thousands of pipelined requests behind one that waits: they stay in the kernel, and all are answered in the end.
+    // Thousands of pipelined requests behind one that waits: they stay in the kernel, and all are
+    // answered in the end.
     let (origin, gate) = gated();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();

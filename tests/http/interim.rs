@@ -6,14 +6,17 @@ use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 use std::time::Duration;
 
-const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+const EXPECTING: &str =
+    "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
 #[test]
 fn interim_answers_reach_the_client_before_the_final_one_is_there() {
     let gate = Gate::new();
     let origin = Origin::start([
         Step::ReadRequest,
-        Step::send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 0\r\n\r\n"),
+        Step::send(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 0\r\n\r\n",
+        ),
         Step::WaitFor(gate.clone()),
         Step::send("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
     ]);
@@ -21,7 +24,10 @@ fn interim_answers_reach_the_client_before_the_final_one_is_there() {
     let mut client = lb.connect();
     client.send(super::GET);
     let hints = client.read_interim();
-    assert_eq!(String::from_utf8_lossy(&hints.raw_head), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+    assert_eq!(
+        String::from_utf8_lossy(&hints.raw_head),
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+    );
     gate.open();
     let response = client.read_response();
     assert_eq!((response.status, response.text().as_str(), response.interim.len()), (200, "ok", 1));
@@ -57,8 +63,13 @@ fn a_client_that_waits_for_100_gets_it_from_the_backend() {
     let mut client = lb.connect();
     client.send(EXPECTING);
     let head = origin.wait_for_requests(1).remove(0);
-    assert_eq!((head.header("Expect"), head.header("Content-Length")), (Some("100-continue"), Some("5")));
-    stays("nobody but the backend says 100", 20 * super::MS, || client.is_open() && lb.totals().bytes_sent == 0);
+    assert_eq!(
+        (head.header("Expect"), head.header("Content-Length")),
+        (Some("100-continue"), Some("5"))
+    );
+    stays("nobody but the backend says 100", 20 * super::MS, || {
+        client.is_open() && lb.totals().bytes_sent == 0
+    });
     go.open();
     let interim = client.read_interim();
     assert_eq!(String::from_utf8_lossy(&interim.raw_head), "HTTP/1.1 100 Continue\r\n\r\n");
@@ -87,11 +98,15 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
             reply.answer(status, &[], "no");
             reply.step(&Step::Hang);
         }));
-        let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
+        let lb =
+            Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
         let mut client = lb.connect();
         client.send(EXPECTING);
         let response = client.read_response();
-        assert_eq!((response.status, response.text().as_str(), response.interim.len()), (status, "no", 0));
+        assert_eq!(
+            (response.status, response.text().as_str(), response.interim.len()),
+            (status, "no", 0)
+        );
         assert!(response.says_close(), "whether the body follows nobody can know");
         assert!(client.at_end());
         drop(client);
@@ -108,7 +123,9 @@ fn a_backend_of_http_1_0_is_not_waited_for() {
     let lb = Lb::over(&[&origin]);
     assert_eq!(get(lb.address(), "/").text(), "ok");
     let mut client = lb.connect();
-    client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     assert_eq!(client.read_interim().status, 100);
     client.send("5\r\nhello\r\n0\r\n\r\n");
     assert_eq!(client.read_response().text(), "ok");
@@ -117,7 +134,13 @@ fn a_backend_of_http_1_0_is_not_waited_for() {
 
 #[test]
 fn an_interim_answer_counts_as_an_answer_so_that_nothing_is_sent_again() {
-    let dies = || Origin::start([Step::ReadRequest, Step::send("HTTP/1.1 103 Early Hints\r\n\r\n"), Step::Reset]);
+    let dies = || {
+        Origin::start([
+            Step::ReadRequest,
+            Step::send("HTTP/1.1 103 Early Hints\r\n\r\n"),
+            Step::Reset,
+        ])
+    };
     let (one, two) = (dies(), dies());
     let lb = Lb::over(&[&one, &two]);
     let response = exchange(lb.address(), super::GET);
@@ -129,8 +152,12 @@ fn an_interim_answer_counts_as_an_answer_so_that_nothing_is_sent_again() {
 
 #[test]
 fn an_interim_answer_passes_while_the_upload_still_comes() {
-    let origin =
-        Origin::start([Step::ReadHead, Step::send("HTTP/1.1 102 Processing\r\n\r\n"), Step::ReadBody, Step::send(ok("done"))]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::send("HTTP/1.1 102 Processing\r\n\r\n"),
+        Step::ReadBody,
+        Step::send(ok("done")),
+    ]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..2 {
@@ -147,7 +174,14 @@ fn an_interim_answer_passes_while_the_upload_still_comes() {
 fn what_a_client_of_http_1_0_expects_is_ignored() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(lb.address(), "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
-    assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nhello"), "{}", escaped(&answer));
+    let answer = raw_exchange(
+        lb.address(),
+        "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
+    );
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nhello"),
+        "{}",
+        escaped(&answer)
+    );
     assert_eq!(origin.only_request().header("Expect"), None);
 }

@@ -1,5 +1,5 @@
-//! The lingering close: after a response that comes before the request's end, the client's bytes are read and dropped, within bounds, so
-//! that the response is not lost to a reset.
+//! The lingering close: after a response that comes before the request's end, the client's bytes
+//! are read and dropped, within bounds, so that the response is not lost to a reset.
 
 use crate::support::*;
 use lb_threads::config::{self, Config};
@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 const BAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n";
-const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge";
+const TOO_LARGE: &str =
+    "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge";
 const LONG: Duration = Duration::from_secs(60);
 
 /// How a request's body is framed.
@@ -26,9 +27,10 @@ fn upload(lb: &Lb, pieces: usize, sent: Sent) -> Response {
     let mut client = lb.connect();
     let (framing, piece) = match sent {
         Sent::WithLength => (format!("Content-Length: {}", PIECE * pieces), vec![b'x'; PIECE]),
-        Sent::InChunks => {
-            ("Transfer-Encoding: chunked".to_owned(), format!("{PIECE:x}\r\n{}\r\n", "x".repeat(PIECE)).into_bytes())
-        }
+        Sent::InChunks => (
+            "Transfer-Encoding: chunked".to_owned(),
+            format!("{PIECE:x}\r\n{}\r\n", "x".repeat(PIECE)).into_bytes(),
+        ),
     };
     client.send(format!("POST /upload HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n"));
     for _ in 0..pieces {
@@ -46,7 +48,11 @@ fn a_client_that_sends_fifty_megabytes_over_the_limit_before_it_reads_gets_the_4
     let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(1_000_000));
     lb.wait_for_up(1);
     for sent in [Sent::WithLength, Sent::InChunks] {
-        assert_eq!(upload(&lb, 1_000, sent).header("X-LB-Error"), Some(Cause::BodyTooLarge.word()), "{sent:?}");
+        assert_eq!(
+            upload(&lb, 1_000, sent).header("X-LB-Error"),
+            Some(Cause::BodyTooLarge.word()),
+            "{sent:?}"
+        );
     }
     lb.wait_for_closed(Reason::Refused, 2);
 }
@@ -59,7 +65,11 @@ fn a_client_that_sends_fifty_megabytes_before_it_reads_gets_the_early_response_o
         lb.wait_for_up(1);
         for sent in [Sent::WithLength, Sent::InChunks] {
             let response = upload(&lb, 1_000, sent);
-            assert_eq!((response.status, response.text().as_str()), (413, "large"), "{sent:?}, {last:?}");
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (413, "large"),
+                "{sent:?}, {last:?}"
+            );
         }
         lb.wait_for_closed(Reason::EarlyAnswer, 2);
     }
@@ -106,7 +116,10 @@ fn a_client_that_goes_on_sending_is_listened_to_and_one_that_stops_is_not() {
 
 #[test]
 fn a_client_that_goes_on_sending_is_not_listened_to_for_ever() {
-    let lb = balancer(|config| (config.timeouts.linger, config.timeouts.linger_in_all) = (LONG, Duration::from_millis(200)));
+    let lb = balancer(|config| {
+        (config.timeouts.linger, config.timeouts.linger_in_all) =
+            (LONG, Duration::from_millis(200));
+    });
     let mut client = rejected(&lb);
     until("it is closed", || client.try_send("x").is_err());
     lb.wait_for_closed(Reason::Refused, 1);
@@ -114,7 +127,8 @@ fn a_client_that_goes_on_sending_is_not_listened_to_for_ever() {
 
 #[test]
 fn of_too_many_lingering_connections_the_oldest_is_closed() {
-    let lb = balancer(|config| (config.timeouts.linger, config.timeouts.linger_in_all) = (LONG, LONG));
+    let lb =
+        balancer(|config| (config.timeouts.linger, config.timeouts.linger_in_all) = (LONG, LONG));
     let mut clients: Vec<Client> = (0..config::LINGERING).map(|_| rejected(&lb)).collect();
     // One that left counts no more.
     drop(clients.remove(7));

@@ -1,4 +1,5 @@
-//! HTTP as it is served: what the client got, the exact bytes that the backend saw, and how each connection ended.
+//! HTTP as it is served: what the client got, the exact bytes that the backend saw, and how each
+//! connection ended.
 
 mod answers;
 mod bodies;
@@ -48,7 +49,8 @@ fn post_chunked(body: &[u8], sizes: &[usize]) -> Vec<u8> {
 fn in_chunks(body: &[u8], sizes: &[usize]) -> Vec<u8> {
     let (mut rest, mut pieces, mut sizes) = (body, Vec::new(), sizes.iter().cycle());
     while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((*sizes.next().expect("there are sizes")).min(rest.len()));
+        let (piece, behind) =
+            rest.split_at((*sizes.next().expect("there are sizes")).min(rest.len()));
         pieces.push(piece);
         rest = behind;
     }
@@ -69,7 +71,8 @@ fn wait_until_free(lb: &Lb) {
     });
 }
 
-/// Waits until all buffers on the way to a client that does not read are full: nothing has been sent for a while.
+/// Waits until all buffers on the way to a client that does not read are full: nothing has been
+/// sent for a while.
 #[track_caller]
 fn wait_until_stuck(lb: &Lb) {
     let (mut sent, mut looks) = (0, 0);

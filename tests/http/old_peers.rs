@@ -33,7 +33,8 @@ fn a_request_without_host_gets_the_backends() {
     );
     exchange(lb.address(), "GET http://real/a HTTP/1.0\r\n\r\n").expect_status(200);
     exchange(lb.address(), "GET /a HTTP/1.0\r\nHost: mine\r\n\r\n").expect_status(200);
-    let hosts: Vec<String> = origin.requests().iter().map(|request| request.headers_named("Host").join("+")).collect();
+    let hosts: Vec<String> =
+        origin.requests().iter().map(|request| request.headers_named("Host").join("+")).collect();
     assert_eq!(hosts[1..], ["real", "mine"]);
 }
 
@@ -44,7 +45,10 @@ fn a_client_of_http_1_0_is_closed_behind_its_answer() {
     let mut client = lb.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
     let response = client.read_response();
-    assert_eq!((response.version.as_str(), response.text().as_str(), response.says_close()), ("HTTP/1.1", "x", true));
+    assert_eq!(
+        (response.version.as_str(), response.text().as_str(), response.says_close()),
+        ("HTTP/1.1", "x", true)
+    );
     assert!(client.at_end());
     lb.wait_for_closed(Reason::AnsweredLast, 1);
 }
@@ -57,7 +61,10 @@ fn a_client_of_http_1_0_that_asks_for_it_is_kept_and_told_so() {
     for _ in 0..3 {
         client.send("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
         let response = client.read_response();
-        assert_eq!((response.text().as_str(), response.header("Connection")), ("x", Some("keep-alive")));
+        assert_eq!(
+            (response.text().as_str(), response.header("Connection")),
+            ("x", Some("keep-alive"))
+        );
     }
     client.send("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n");
     assert!(client.read_response().says_close() && client.at_end());
@@ -79,14 +86,21 @@ fn a_kept_client_of_http_1_0_with_an_error_is_told_that_it_is_kept() {
 #[test]
 fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
     let body = noise(300_000);
-    for (fields, encoded) in [("Transfer-Encoding: chunked\r\n", super::in_chunks(&body, &[10_000, 3])), ("", body.clone())] {
-        let answer = [format!("HTTP/1.1 200 OK\r\nDate: d\r\n{fields}\r\n").as_bytes(), &encoded].concat();
+    for (fields, encoded) in [
+        ("Transfer-Encoding: chunked\r\n", super::in_chunks(&body, &[10_000, 3])),
+        ("", body.clone()),
+    ] {
+        let answer =
+            [format!("HTTP/1.1 200 OK\r\nDate: d\r\n{fields}\r\n").as_bytes(), &encoded].concat();
         let origin = Origin::raw(answer, After::Close);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
         client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         let mut response = client.read_head();
-        assert_eq!(String::from_utf8_lossy(&response.raw_head), "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            String::from_utf8_lossy(&response.raw_head),
+            "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: close\r\n\r\n"
+        );
         client.read_body_to("GET", &mut response);
         assert!(response.body == body && !response.truncated);
         lb.wait_for_closed(Reason::AnsweredLast, 1);
@@ -95,8 +109,10 @@ fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
 
 #[test]
 fn trailers_never_reach_a_client_of_http_1_0() {
-    let origin =
-        Origin::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n", After::Keep);
+    let origin = Origin::raw(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n",
+        After::Keep,
+    );
     let lb = Lb::over(&[&origin]);
     let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
     assert!(answer.ends_with(b"\r\n\r\nok"), "{}", escaped(&answer));
@@ -104,7 +120,8 @@ fn trailers_never_reach_a_client_of_http_1_0() {
 
 #[test]
 fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
-    // To such a client a close is the body's proper end: only a reset tells it that something is missing.
+    // To such a client a close is the body's proper end: only a reset tells it that something is
+    // missing.
     for answer in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
@@ -135,7 +152,8 @@ fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0(
     let (_, mut first) = unread(30_000_000);
     lb.wait_for_closed(Reason::SlowReader, 1);
     assert_eq!(first.read_until_closed().1, Next::Reset);
-    // So much goes into the kernel's buffers. Of a little more the backend is rid as well, and only we still have a part.
+    // So much goes into the kernel's buffers. Of a little more the backend is rid as well, and only
+    // we still have a part.
     let buffered = usize::try_from(lb.totals().bytes_sent).expect("some megabytes");
     let clients: Vec<_> = (0..8).map(|step| unread(buffered + step * 8 * 1024)).collect();
     until("all have ended", || lb.totals().closed_in_all() == 9);
@@ -152,7 +170,9 @@ fn a_client_that_waits_for_a_100_gets_it_from_us_if_the_backend_speaks_http_1_0(
     let lb = over_known(&origin);
     for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
         let mut client = lb.connect();
-        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
+        ));
         assert_eq!(client.read_interim().status, 100, "{framing}");
         client.send(if framing.starts_with('C') { "hello" } else { "5\r\nhello\r\n0\r\n\r\n" });
         assert_eq!(client.read_response().text(), "ok");
@@ -169,8 +189,14 @@ fn a_client_that_did_not_wait_is_not_told_to_go_on_in_the_middle_of_its_body() {
     until("the head was read", || lb.totals().requests == 2);
     client.send_in_pieces("5\r\nworld\r\n0\r\n\r\n", [1, 4, 6]);
     let response = client.read_response();
-    assert!(response.interim.len() <= 1, "the origin says one, and that is passed on: {response:?}");
-    assert_eq!((response.text().as_str(), origin.requests()[1].body.as_slice()), ("ok", &b"helloworld"[..]));
+    assert!(
+        response.interim.len() <= 1,
+        "the origin says one, and that is passed on: {response:?}"
+    );
+    assert_eq!(
+        (response.text().as_str(), origin.requests()[1].body.as_slice()),
+        ("ok", &b"helloworld"[..])
+    );
 }
 
 #[test]
@@ -209,7 +235,10 @@ fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
     let mut client = lb.connect();
     for _ in 0..3 {
         let response = client.get("/");
-        assert_eq!((response.version.as_str(), response.text().as_str(), response.says_close()), ("HTTP/1.1", "ok", false));
+        assert_eq!(
+            (response.version.as_str(), response.text().as_str(), response.says_close()),
+            ("HTTP/1.1", "ok", false)
+        );
     }
     assert_eq!((origin.connections(), lb.totals().backend_reuses), (3, 0));
     assert!(origin.requests().iter().all(|request| request.version == "HTTP/1.1"));
@@ -217,7 +246,10 @@ fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
 
 #[test]
 fn an_http_1_0_backend_that_keeps_its_connection_is_used_again() {
-    let origin = Origin::raw("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", After::Keep);
+    let origin = Origin::raw(
+        "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+        After::Keep,
+    );
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -237,7 +269,10 @@ fn a_chunked_request_goes_to_an_http_1_0_backend_with_its_length() {
         assert_eq!(response.text(), "ok");
         let request = origin.requests().pop().expect("it came");
         assert_eq!(request.framing, Framing::Length(length as u64));
-        assert_eq!((request.header("Transfer-Encoding"), request.complete, request.body == body), (None, true, true));
+        assert_eq!(
+            (request.header("Transfer-Encoding"), request.complete, request.body == body),
+            (None, true, true)
+        );
     }
 }
 
@@ -252,7 +287,11 @@ fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
     assert!(response.says_close() && client.at_end());
     drop(client);
     lb.wait_for_closed(Reason::Refused, 1);
-    assert_eq!((lb.totals().failed(Cause::LengthRequired), origin.count()), (1, 1), "nothing of it reached the backend");
+    assert_eq!(
+        (lb.totals().failed(Cause::LengthRequired), origin.count()),
+        (1, 1),
+        "nothing of it reached the backend"
+    );
 }
 
 #[test]

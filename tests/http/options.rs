@@ -10,9 +10,13 @@ const LAST: &str = "OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n";
 /// What the backend was told as `Max-Forwards`, line by line, for a request with these lines.
 #[track_caller]
 fn passed_on(lb: &Lb, origin: &Origin, method: &str, fields: &str) -> Vec<String> {
-    exchange(lb.address(), format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).expect_status(200);
+    exchange(lb.address(), format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"))
+        .expect_status(200);
     let head = origin.requests().pop().expect("it came").raw_head;
-    lines(&head).into_iter().filter(|line| line.to_ascii_lowercase().starts_with("max-forwards")).collect()
+    lines(&head)
+        .into_iter()
+        .filter(|line| line.to_ascii_lowercase().starts_with("max-forwards"))
+        .collect()
 }
 
 #[test]
@@ -23,13 +27,27 @@ fn options_that_may_go_no_further_gets_its_response_here() {
     for target in ["*", "/page", "http://other"] {
         for max_forwards in ["0", "000"] {
             let fields = "Connection: max-forwards\r\nX-Mine: 1\r\n";
-            let request = format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n{fields}Max-Forwards: {max_forwards}\r\n\r\n");
+            let request = format!(
+                "OPTIONS {target} HTTP/1.1\r\nHost: h\r\n{fields}Max-Forwards: {max_forwards}\r\n\r\n"
+            );
             let response = client.exchange(request);
-            assert_eq!((response.status, response.framing, response.body.len()), (200, Framing::Length(0), 0));
-            assert_eq!(response.header("Allow"), Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
-            assert_eq!((response.header("Server"), response.header("X-LB-Error")), (Some("lb-threads"), None));
+            assert_eq!(
+                (response.status, response.framing, response.body.len()),
+                (200, Framing::Length(0), 0)
+            );
+            assert_eq!(
+                response.header("Allow"),
+                Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
+            );
+            assert_eq!(
+                (response.header("Server"), response.header("X-LB-Error")),
+                (Some("lb-threads"), None)
+            );
             assert!(response.header("Date").is_some_and(|date| date.ends_with(" GMT")));
-            assert_eq!((response.header("Connection"), response.header("Content-Type")), (None, None));
+            assert_eq!(
+                (response.header("Connection"), response.header("Content-Type")),
+                (None, None)
+            );
         }
     }
     assert_eq!(origin.count(), 0, "nothing was forwarded");
@@ -58,12 +76,19 @@ fn an_http10_client_is_told_whether_its_connection_stays() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    let kept = client.exchange("OPTIONS / HTTP/1.0\r\nConnection: keep-alive\r\nMax-Forwards: 0\r\n\r\n");
-    assert_eq!((kept.status, kept.body.len(), kept.header("Connection")), (200, 0, Some("keep-alive")));
+    let kept =
+        client.exchange("OPTIONS / HTTP/1.0\r\nConnection: keep-alive\r\nMax-Forwards: 0\r\n\r\n");
+    assert_eq!(
+        (kept.status, kept.body.len(), kept.header("Connection")),
+        (200, 0, Some("keep-alive"))
+    );
     let closed = client.exchange("OPTIONS / HTTP/1.0\r\nMax-Forwards: 0\r\n\r\n");
     assert_eq!((closed.status, closed.header("Connection")), (200, Some("close")));
     lb.wait_for_closed(Reason::AnsweredLast, 1);
-    let closing = exchange(lb.address(), "OPTIONS / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nMax-Forwards: 0\r\n\r\n");
+    let closing = exchange(
+        lb.address(),
+        "OPTIONS / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nMax-Forwards: 0\r\n\r\n",
+    );
     assert!(closing.says_close());
 }
 
@@ -87,12 +112,20 @@ fn with_a_body_it_ends_the_connection_and_the_body_is_no_request() {
 fn options_that_may_go_further_is_counted_down() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);
-    let rows = [("1", "0"), ("5", "4"), ("007", "6"), ("18446744073709551615", "18446744073709551614")];
+    let rows =
+        [("1", "0"), ("5", "4"), ("007", "6"), ("18446744073709551615", "18446744073709551614")];
     for (received, sent) in rows {
         let line = [format!("mAx-Forwards: {sent}")];
-        assert_eq!(passed_on(&lb, &origin, "OPTIONS", &format!("mAx-Forwards: {received}\r\n")), line);
+        assert_eq!(
+            passed_on(&lb, &origin, "OPTIONS", &format!("mAx-Forwards: {received}\r\n")),
+            line
+        );
         let named = format!("Connection: max-forwards, x\r\nmAx-Forwards: {received}\r\n");
-        assert_eq!(passed_on(&lb, &origin, "OPTIONS", &named), line, "`Connection` cannot take it away");
+        assert_eq!(
+            passed_on(&lb, &origin, "OPTIONS", &named),
+            line,
+            "`Connection` cannot take it away"
+        );
     }
     let most = passed_on(&lb, &origin, "OPTIONS", "Max-Forwards: 99999999999999999999999\r\n");
     assert_eq!(most, ["Max-Forwards: 18446744073709551614"], "the most that is counted");
@@ -101,7 +134,8 @@ fn options_that_may_go_further_is_counted_down() {
 
 #[test]
 fn it_is_counted_down_once_however_many_backends_are_tried() {
-    let (resets, serves) = (Origin::start([Step::ReadRequest, Step::Reset]), Origin::answering("x"));
+    let (resets, serves) =
+        (Origin::start([Step::ReadRequest, Step::Reset]), Origin::answering("x"));
     let lb = Lb::over(&[&resets, &serves]);
     lb.wait_for_up(2);
     let request = "OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n";
@@ -118,12 +152,20 @@ fn options_with_a_malformed_or_repeated_count_is_rejected() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);
     for value in ["", "-1", "+1", "1x", "0x1", "1.0", "0, 0", "1 0", "\u{b2}"] {
-        let response = exchange(lb.address(), format!("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: {value}\r\n\r\n"));
-        assert_eq!((response.status, response.header("X-LB-Error")), (400, Some("bad_field")), "{value:?}");
+        let response = exchange(
+            lb.address(),
+            format!("OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: {value}\r\n\r\n"),
+        );
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (400, Some("bad_field")),
+            "{value:?}"
+        );
     }
     for second in ["0", "1"] {
         let fields = format!("Max-Forwards: 1\r\nMax-Forwards: {second}\r\n");
-        let response = exchange(lb.address(), format!("OPTIONS / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
+        let response =
+            exchange(lb.address(), format!("OPTIONS / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
         assert_eq!((response.status, response.header("X-LB-Error")), (400, Some("bad_field")));
     }
     assert_eq!(origin.count(), 0);
@@ -154,5 +196,8 @@ fn it_has_its_line_in_the_log() {
     let log = balancer.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("\"OPTIONS *\"")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    assert!(lines[0].contains("INFO") && lines[0].contains("\"OPTIONS *\" 200 from - in "), "{log}");
+    assert!(
+        lines[0].contains("INFO") && lines[0].contains("\"OPTIONS *\" 200 from - in "),
+        "{log}"
+    );
 }

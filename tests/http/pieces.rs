@@ -29,8 +29,16 @@ fn a_request_means_the_same_wherever_it_is_split() {
             client.send_in_pieces(request, [split]);
             client.read_response().expect_status(200);
             let came = origin.requests().pop().expect("it came");
-            assert_eq!(String::from_utf8_lossy(&came.raw_head), String::from_utf8_lossy(&whole.raw_head), "split at {split}");
-            assert_eq!((came.body, came.trailers), (whole.body.clone(), whole.trailers.clone()), "split at {split}");
+            assert_eq!(
+                String::from_utf8_lossy(&came.raw_head),
+                String::from_utf8_lossy(&whole.raw_head),
+                "split at {split}"
+            );
+            assert_eq!(
+                (came.body, came.trailers),
+                (whole.body.clone(), whole.trailers.clone()),
+                "split at {split}"
+            );
         }
     }
     assert_eq!((origin.connections(), lb.totals().backend_connects), (1, 1));
@@ -51,7 +59,8 @@ fn requests_that_drip_in_byte_by_byte_are_served() {
 
 #[test]
 fn a_pipeline_that_drips_in_byte_by_byte_is_served_in_order() {
-    let origin = Origin::serve(|request, reply| reply.ok(format!("{} {}", request.target, request.text())));
+    let origin =
+        Origin::serve(|request, reply| reply.ok(format!("{} {}", request.target, request.text())));
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send_in_pieces(REQUESTS.concat(), repeat(1));
@@ -67,15 +76,31 @@ fn refusals_are_the_same_for_a_request_that_drips_in() {
     for (request, status, word) in [
         ("GET / HTTP/1.1\nHost: h\r\n\r\n", 400, "bad_line_end"),
         ("GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400, "bad_field"),
-        ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "length_and_coding"),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "length_and_coding",
+        ),
         ("GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505, "version_unknown"),
-        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello0\r\n\r\n", 400, "bad_chunk"),
-        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n", 400, "bad_chunk"),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello0\r\n\r\n",
+            400,
+            "bad_chunk",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n",
+            400,
+            "bad_chunk",
+        ),
     ] {
         let mut client = lb.connect();
         client.send_in_pieces(request, repeat(1));
         let response = client.read_response();
-        assert_eq!((response.status, response.header("X-LB-Error")), (status, Some(word)), "{request:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (status, Some(word)),
+            "{request:?}"
+        );
         assert!(client.at_end());
     }
     assert!(origin.requests().iter().all(|request| !request.complete), "{}", origin.story());
@@ -92,7 +117,11 @@ const ANSWERS: [&str; 4] = [
 /// Answers request `/a/s` with answer `a` cut at byte `s`.
 fn cutting_origin() -> Origin {
     Origin::serve(|request, reply| {
-        let mut numbers = request.target.split('/').skip(1).map(|number| number.parse::<usize>().expect("a number"));
+        let mut numbers = request
+            .target
+            .split('/')
+            .skip(1)
+            .map(|number| number.parse::<usize>().expect("a number"));
         let answer = ANSWERS[numbers.next().expect("which answer")];
         let (first, second) = answer.split_at(numbers.next().expect("where"));
         reply.send(first);
@@ -110,8 +139,16 @@ fn an_answer_means_the_same_wherever_it_is_split() {
         let whole = client.get(&format!("/{number}/{}", answer.len()));
         for split in 0..answer.len() {
             let response = client.get(&format!("/{number}/{split}"));
-            assert_eq!(String::from_utf8_lossy(&response.raw_head), String::from_utf8_lossy(&whole.raw_head), "split at {split}");
-            assert_eq!((&response.body, &response.trailers), (&whole.body, &whole.trailers), "{answer:?} split at {split}");
+            assert_eq!(
+                String::from_utf8_lossy(&response.raw_head),
+                String::from_utf8_lossy(&whole.raw_head),
+                "split at {split}"
+            );
+            assert_eq!(
+                (&response.body, &response.trailers),
+                (&whole.body, &whole.trailers),
+                "{answer:?} split at {split}"
+            );
             assert_eq!((response.interim.len(), response.truncated), (whole.interim.len(), false));
         }
     }
@@ -126,8 +163,14 @@ fn answers_that_drip_in_byte_by_byte_are_passed_on() {
         let mut client = lb.connect();
         let first = client.get("/");
         let second = client.get("/");
-        assert_eq!((first.status, &first.body, &first.trailers), (second.status, &second.body, &second.trailers));
-        assert!(matches!(first.text().as_str(), "hello\r\n\r\n0\r" | "hello, world..." | "" | "ok"), "{first:?}");
+        assert_eq!(
+            (first.status, &first.body, &first.trailers),
+            (second.status, &second.body, &second.trailers)
+        );
+        assert!(
+            matches!(first.text().as_str(), "hello\r\n\r\n0\r" | "hello, world..." | "" | "ok"),
+            "{first:?}"
+        );
         assert_eq!(origin.connections(), 1);
     }
 }

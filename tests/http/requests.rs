@@ -1,4 +1,5 @@
-//! Heads of requests as the backend sees them: written anew, with everything that was said and nothing that was not.
+//! Heads of requests as the backend sees them: written anew, with everything that was said and
+//! nothing that was not.
 
 use super::lines;
 use crate::support::*;
@@ -42,9 +43,19 @@ fn what_belongs_to_the_clients_connection_stays_behind() {
          Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nUpgrade: h2c\r\nconnection: x-also\r\nX-ALSO: 2\r\n\
          x-mine: 3\r\nX-Yours: 4\r\nTrailer: X-Sum\r\nX-Request-Id: i\r\n\r\n",
     );
-    let names: Vec<String> =
-        lines(head.as_bytes()).iter().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect();
-    let kept = ["Host", "X-Yours", "Trailer", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"];
+    let names: Vec<String> = lines(head.as_bytes())
+        .iter()
+        .map(|line| line.split(':').next().unwrap_or_default().to_owned())
+        .collect();
+    let kept = [
+        "Host",
+        "X-Yours",
+        "Trailer",
+        "X-Request-Id",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+    ];
     assert_eq!(names, kept, "{head}");
 }
 
@@ -52,16 +63,27 @@ fn what_belongs_to_the_clients_connection_stays_behind() {
 fn connection_cannot_name_away_framing_host_or_what_we_add() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
-    let named =
-        "close, host, content-length, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Request-Id, transfer-encoding";
+    let named = "close, host, content-length, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Request-Id, transfer-encoding";
     let head = format!("POST / HTTP/1.1\r\nHost: h\r\nConnection: {named}\r\nX-Request-Id: i\r\n");
     let sized = exchange(lb.address(), format!("{head}Content-Length: 5\r\n\r\nhello"));
-    let chunked = exchange(lb.address(), format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"));
+    let chunked = exchange(
+        lb.address(),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+    );
     assert_eq!((sized.text().as_str(), chunked.text().as_str()), ("hello", "hello"));
     for request in origin.requests() {
-        assert_eq!((request.header("Host"), request.header("X-Forwarded-Host")), (Some("h"), Some("h")));
-        assert_eq!((request.header("X-Forwarded-For"), request.header("X-Forwarded-Proto")), (Some("127.0.0.1"), Some("http")));
-        assert_eq!((request.header("X-Request-Id"), request.header("Connection")), (Some("i"), None));
+        assert_eq!(
+            (request.header("Host"), request.header("X-Forwarded-Host")),
+            (Some("h"), Some("h"))
+        );
+        assert_eq!(
+            (request.header("X-Forwarded-For"), request.header("X-Forwarded-Proto")),
+            (Some("127.0.0.1"), Some("http"))
+        );
+        assert_eq!(
+            (request.header("X-Request-Id"), request.header("Connection")),
+            (Some("i"), None)
+        );
         assert_eq!(request.body, b"hello");
     }
 }
@@ -70,7 +92,8 @@ fn connection_cannot_name_away_framing_host_or_what_we_add() {
 fn what_a_stranger_says_about_the_client_is_replaced() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);
-    let mut client = Client::connect_from("127.0.0.9".parse::<IpAddr>().expect("an address"), lb.address());
+    let mut client =
+        Client::connect_from("127.0.0.9".parse::<IpAddr>().expect("an address"), lb.address());
     client.send(
         "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nx-forwarded-for: 5.6.7.8\r\nX-Forwarded-Proto: https\r\n\
          X-Forwarded-Host: evil\r\nForwarded: for=1.2.3.4\r\n\r\n",
@@ -86,7 +109,9 @@ fn what_a_stranger_says_about_the_client_is_replaced() {
 #[test]
 fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")]);
+    let lb = Lb::with(&[&origin], |config| {
+        config.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")];
+    });
     let request = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\
                    X-Forwarded-Proto: https\r\n\
                    X-Forwarded-Host: front\r\nForwarded: for=1.2.3.4\r\n\r\n";
@@ -96,7 +121,11 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
         client.read_response().expect_status(200);
         let request = origin.requests().pop().expect("it came");
         let chain = request.headers_named("X-Forwarded-For").join(", ");
-        let said = (request.header("X-Forwarded-Proto"), request.header("X-Forwarded-Host"), request.header("Forwarded"));
+        let said = (
+            request.header("X-Forwarded-Proto"),
+            request.header("X-Forwarded-Host"),
+            request.header("Forwarded"),
+        );
         match believed {
             true => {
                 assert_eq!(chain, format!("1.2.3.4, 5.6.7.8, {peer}"));
@@ -113,11 +142,17 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
 #[test]
 fn what_a_trusted_proxy_leaves_out_is_added() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")]);
-    exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For:\r\n\r\n").expect_status(200);
+    let lb = Lb::with(&[&origin], |config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    });
+    exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For:\r\n\r\n")
+        .expect_status(200);
     let request = origin.only_request();
     assert_eq!(request.headers_named("X-Forwarded-For"), ["127.0.0.1"]);
-    assert_eq!((request.header("X-Forwarded-Proto"), request.header("X-Forwarded-Host")), (Some("http"), Some("h")));
+    assert_eq!(
+        (request.header("X-Forwarded-Proto"), request.header("X-Forwarded-Host")),
+        (Some("http"), Some("h"))
+    );
 }
 
 #[test]
@@ -129,7 +164,11 @@ fn a_request_without_an_identifier_gets_one_of_its_own() {
     client.get("/");
     client.send("GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id:\r\n\r\n");
     client.read_response();
-    let made: Vec<String> = origin.requests().iter().map(|request| request.headers_named("X-Request-Id").join("+")).collect();
+    let made: Vec<String> = origin
+        .requests()
+        .iter()
+        .map(|request| request.headers_named("X-Request-Id").join("+"))
+        .collect();
     for id in &made {
         assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made:?}");
     }
@@ -148,8 +187,14 @@ fn an_absolute_target_goes_on_in_origin_form_and_its_host_counts() {
         ("https://real//x", "//x", "real"),
     ] {
         let head = seen(&lb, &origin, &format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n"));
-        assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n")), "{target} became {head}");
-        assert!(head.contains(&format!("X-Forwarded-Host: {host}\r\n")) && !head.contains("other"), "{target} became {head}");
+        assert!(
+            head.starts_with(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n")),
+            "{target} became {head}"
+        );
+        assert!(
+            head.contains(&format!("X-Forwarded-Host: {host}\r\n")) && !head.contains("other"),
+            "{target} became {head}"
+        );
     }
 }
 
@@ -157,11 +202,18 @@ fn an_absolute_target_goes_on_in_origin_form_and_its_host_counts() {
 fn options_for_the_whole_server_keeps_its_star() {
     let origin = Origin::answering("x");
     let lb = Lb::over(&[&origin]);
-    assert!(seen(&lb, &origin, "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("OPTIONS * HTTP/1.1\r\nHost: h\r\n"));
     assert!(
-        seen(&lb, &origin, "OPTIONS http://real HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("OPTIONS * HTTP/1.1\r\nHost: real\r\n")
+        seen(&lb, &origin, "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+            .starts_with("OPTIONS * HTTP/1.1\r\nHost: h\r\n")
     );
-    assert!(seen(&lb, &origin, "OPTIONS http://real/ HTTP/1.1\r\nHost: h\r\n\r\n").starts_with("OPTIONS / HTTP/1.1\r\n"));
+    assert!(
+        seen(&lb, &origin, "OPTIONS http://real HTTP/1.1\r\nHost: h\r\n\r\n")
+            .starts_with("OPTIONS * HTTP/1.1\r\nHost: real\r\n")
+    );
+    assert!(
+        seen(&lb, &origin, "OPTIONS http://real/ HTTP/1.1\r\nHost: h\r\n\r\n")
+            .starts_with("OPTIONS / HTTP/1.1\r\n")
+    );
 }
 
 #[test]
@@ -172,12 +224,17 @@ fn empty_lines_before_a_request_never_reach_a_backend() {
     client.send("\r\n\r\nGET /1 HTTP/1.1\r\nHost: h\r\nX-Request-Id: i\r\n\r\n");
     client.read_response();
     client.send("\r\n");
-    stays("an empty line is no request", 10 * super::MS, || client.is_open() && origin.count() == 1);
+    stays("an empty line is no request", 10 * super::MS, || {
+        client.is_open() && origin.count() == 1
+    });
     client.send("\r\nGET /2 HTTP/1.1\r\nHost: h\r\nX-Request-Id: i\r\n\r\n");
     client.read_response();
     let end = "HTTP/1.1\r\nHost: h\r\nX-Request-Id: i\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
                X-Forwarded-Host: h\r\n\r\n";
-    assert_eq!(String::from_utf8_lossy(&origin.bytes_received()[0]), format!("GET /1 {end}GET /2 {end}"));
+    assert_eq!(
+        String::from_utf8_lossy(&origin.bytes_received()[0]),
+        format!("GET /1 {end}GET /2 {end}")
+    );
 }
 
 #[test]
@@ -186,7 +243,10 @@ fn only_what_the_client_may_expect_is_passed_on() {
     let lb = Lb::over(&[&origin]);
     let head = seen(&lb, &origin, "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
     assert!(!head.contains("Expect"), "there is no body to wait for: {head}");
-    let refused = exchange(lb.address(), "POST / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\nContent-Length: 1\r\n\r\nx");
+    let refused = exchange(
+        lb.address(),
+        "POST / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\nContent-Length: 1\r\n\r\nx",
+    );
     assert_eq!((refused.status, refused.header("X-LB-Error")), (417, Some("expectation_unknown")));
     assert_eq!(origin.count(), 1);
 }

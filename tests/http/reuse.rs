@@ -16,8 +16,14 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
     drop(client);
     lb.wait_for_closed(Reason::ClientDone, 1);
     let totals = lb.totals();
-    assert_eq!((totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses), (1, 100, 1, 99));
-    assert_eq!((totals.retries, totals.closed_in_all(), origin.connections(), origin.count()), (0, 1, 1, 100));
+    assert_eq!(
+        (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
+        (1, 100, 1, 99)
+    );
+    assert_eq!(
+        (totals.retries, totals.closed_in_all(), origin.connections(), origin.count()),
+        (0, 1, 1, 100)
+    );
 }
 
 #[test]
@@ -84,7 +90,11 @@ fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
 
 #[test]
 fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
-    let saying = |seconds: u32| format!("HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=9\r\nContent-Length: 1\r\n\r\nx");
+    let saying = |seconds: u32| {
+        format!(
+            "HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=9\r\nContent-Length: 1\r\n\r\nx"
+        )
+    };
     let short = Origin::raw(saying(1), After::Keep);
     let lb = Lb::over(&[&short]);
     let mut client = lb.connect();
@@ -146,5 +156,9 @@ fn many_clients_at_once_get_their_own_answers() {
     let totals = lb.totals();
     assert_eq!((totals.requests, totals.retries), (600, 0));
     assert_eq!(totals.backend_connects + totals.backend_reuses, 600);
-    assert!(totals.backend_connects <= 60, "{} connections for 30 clients", totals.backend_connects);
+    assert!(
+        totals.backend_connects <= 60,
+        "{} connections for 30 clients",
+        totals.backend_connects
+    );
 }

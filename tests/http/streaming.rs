@@ -1,15 +1,21 @@
-//! Bodies that come bit by bit: what is there leaves at once, in both directions, and answers may come early.
+//! Bodies that come bit by bit: what is there leaves at once, in both directions, and answers may
+//! come early.
 
 use super::wait_until_free;
 use crate::support::*;
 use lb_threads::reason::Reason;
 use std::time::{Duration, Instant};
 
-/// Sends a piece, waits for the gate, sends the rest. The client must see the piece while the origin waits.
+/// Sends a piece, waits for the gate, sends the rest. The client must see the piece while the
+/// origin waits.
 fn piece_leaves_at_once(head: &str, first: &str, rest: &str, seen: &str) {
     let gate = Gate::new();
-    let mut steps =
-        vec![Step::ReadRequest, Step::send(format!("{head}\r\n\r\n{first}")), Step::WaitFor(gate.clone()), Step::send(rest)];
+    let mut steps = vec![
+        Step::ReadRequest,
+        Step::send(format!("{head}\r\n\r\n{first}")),
+        Step::WaitFor(gate.clone()),
+        Step::send(rest),
+    ];
     if !head.contains("Transfer") && !head.contains("Length") {
         steps.push(Step::Close);
     }
@@ -34,13 +40,28 @@ fn a_small_piece_of_a_chunked_answer_leaves_at_once() {
 
 #[test]
 fn half_a_chunk_leaves_at_once() {
-    piece_leaves_at_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", "b\r\nfirst", "second\r\n0\r\n\r\n", "5\r\nfirst\r\n");
+    piece_leaves_at_once(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
+        "b\r\nfirst",
+        "second\r\n0\r\n\r\n",
+        "5\r\nfirst\r\n",
+    );
 }
 
 #[test]
 fn a_small_piece_of_an_answer_with_a_length_leaves_at_once() {
-    piece_leaves_at_once("HTTP/1.1 200 OK\r\nContent-Length: 11", "first", "second", "\r\n\r\nfirst");
-    piece_leaves_at_once("HTTP/1.1 200 OK\r\nContent-Length: 1000000", "first", "second", "\r\n\r\nfirst");
+    piece_leaves_at_once(
+        "HTTP/1.1 200 OK\r\nContent-Length: 11",
+        "first",
+        "second",
+        "\r\n\r\nfirst",
+    );
+    piece_leaves_at_once(
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000000",
+        "first",
+        "second",
+        "\r\n\r\nfirst",
+    );
 }
 
 #[test]
@@ -50,8 +71,18 @@ fn a_small_piece_of_a_close_delimited_answer_leaves_at_once() {
 
 #[test]
 fn the_head_alone_leaves_at_once() {
-    piece_leaves_at_once("HTTP/1.1 200 OK\r\nContent-Length: 6", "", "second", "Content-Length: 6\r\n");
-    piece_leaves_at_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", "", "6\r\nsecond\r\n0\r\n\r\n", "\r\n\r\n");
+    piece_leaves_at_once(
+        "HTTP/1.1 200 OK\r\nContent-Length: 6",
+        "",
+        "second",
+        "Content-Length: 6\r\n",
+    );
+    piece_leaves_at_once(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
+        "",
+        "6\r\nsecond\r\n0\r\n\r\n",
+        "\r\n\r\n",
+    );
 }
 
 #[test]
@@ -72,7 +103,10 @@ fn server_sent_events_arrive_one_by_one() {
     client.read_until("\r\n\r\n");
     for (number, gate) in gates.iter().enumerate() {
         gate.open();
-        assert_eq!(client.read_until("\n\n\r\n"), format!("9\r\ndata: {number}\n\n\r\n").as_bytes());
+        assert_eq!(
+            client.read_until("\n\n\r\n"),
+            format!("9\r\ndata: {number}\n\n\r\n").as_bytes()
+        );
     }
     assert_eq!(client.read_until("\r\n\r\n"), b"0\r\n\r\n");
 }
@@ -108,7 +142,10 @@ fn an_early_answer_is_passed_on_at_once_and_the_connection_closed() {
         let mut client = lb.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}\r\n\r\n"));
         let response = client.read_response();
-        assert_eq!((response.status, response.text().as_str(), response.says_close()), (413, "too much", true));
+        assert_eq!(
+            (response.status, response.text().as_str(), response.says_close()),
+            (413, "too much", true)
+        );
         assert!(client.at_end());
     }
     lb.wait_for_closed(Reason::EarlyAnswer, 2);
@@ -139,7 +176,11 @@ fn an_early_answer_is_not_lost_to_a_client_that_goes_on_sending() {
 #[test]
 fn what_a_backend_answered_before_it_closed_is_worth_more_than_the_error() {
     // The origin answers, and resets the connection while the upload still comes.
-    let origin = Origin::start([Step::ReadHead, Step::send(answer(400, &[("Connection", "close")], "bad form")), Step::Reset]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::send(answer(400, &[("Connection", "close")], "bad form")),
+        Step::Reset,
+    ]);
     let lb = Lb::over(&[&origin]);
     for _ in 0..10 {
         let response = exchange(lb.address(), super::post(&super::noise(150_000)));
@@ -173,8 +214,9 @@ fn an_upload_goes_on_while_an_early_answer_streams() {
     lb.wait_for_closed(Reason::AnsweredLast, 1);
 }
 
-/// What a hundred exchanges in two pieces each may take: less than a hundred delayed acknowledgements (40 ms each), for which
-/// every second piece would wait if any socket on the way held it back, and far more than they need.
+/// What a hundred exchanges in two pieces each may take: less than a hundred delayed
+/// acknowledgements (40 ms each), for which every second piece would wait if any socket on the way
+/// held it back, and far more than they need.
 const HUNDRED_EXCHANGES: Duration = Duration::from_millis(2_500);
 
 #[test]

@@ -1,4 +1,5 @@
-//! Bytes of a backend that nobody asked for: they never reach a client, and their connection serves nobody again.
+//! Bytes of a backend that nobody asked for: they never reach a client, and their connection serves
+//! nobody again.
 
 use super::noise;
 use crate::support::*;
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
-/// One worker, which keeps idle connections for longer than any test waits: what is closed was not closed for its age.
+/// One worker, which keeps idle connections for longer than any test waits: what is closed was not
+/// closed for its age.
 fn over(origin: &Origin) -> Lb {
     Lb::with(&[origin], |config| {
         config.workers = 1;
@@ -40,30 +42,57 @@ fn an_answer_longer_than_its_length_is_cut_there() {
 fn a_large_answer_longer_than_its_length_is_cut_there() {
     for length in [40_000, 200_000, 1_000_000] {
         let body = noise(length);
-        let answer = [format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(), &body, EVIL.as_bytes()].concat();
+        let answer = [
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
+            &body,
+            EVIL.as_bytes(),
+        ]
+        .concat();
         asks_thrice("GET", answer, &body);
     }
 }
 
 #[test]
 fn what_stands_behind_the_last_chunk_is_dropped() {
-    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{EVIL}"), b"ok");
-    asks_thrice("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n\r\n", b"ok");
+    asks_thrice(
+        "GET",
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{EVIL}"),
+        b"ok",
+    );
+    asks_thrice(
+        "GET",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n\r\n",
+        b"ok",
+    );
 }
 
 #[test]
 fn a_body_where_there_is_none_is_dropped() {
     asks_thrice("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"");
-    asks_thrice("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n", b"");
+    asks_thrice(
+        "HEAD",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
+        b"",
+    );
     asks_thrice("GET", "HTTP/1.1 204 No Content\r\n\r\nevil", b"");
-    asks_thrice("GET", format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n{EVIL}"), b"");
+    asks_thrice(
+        "GET",
+        format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n{EVIL}"),
+        b"",
+    );
 }
 
 #[test]
 fn a_second_answer_to_one_request_never_reaches_the_next_client() {
     let gate = Gate::new();
     let origin = Origin::start(Script::sequence([
-        Script::steps([Step::ReadRequest, Step::send(ok("first")), Step::WaitFor(gate.clone()), Step::send(EVIL), Step::Hang]),
+        Script::steps([
+            Step::ReadRequest,
+            Step::send(ok("first")),
+            Step::WaitFor(gate.clone()),
+            Step::send(EVIL),
+            Step::Hang,
+        ]),
         Script::named("second"),
     ]));
     let lb = over(&origin);

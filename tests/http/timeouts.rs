@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 pub(super) const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(60);
 
-/// All limits but the ones set by `change` are far away, so that only these can be what ends something.
+/// All limits but the ones set by `change` are far away, so that only these can be what ends
+/// something.
 pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Config) {
     |config| {
         let far = Timeouts {
@@ -31,9 +32,19 @@ pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Confi
 
 /// The answer is an error of ours, this one, and it came neither too early nor much too late.
 #[track_caller]
-pub(super) fn times_out(lb: &Lb, client: &mut Client, since: Instant, status: u16, cause: Cause) -> Response {
+pub(super) fn times_out(
+    lb: &Lb,
+    client: &mut Client,
+    since: Instant,
+    status: u16,
+    cause: Cause,
+) -> Response {
     let response = client.read_response();
-    assert_eq!((response.status, response.header("X-LB-Error")), (status, Some(cause.word())), "{response:?}");
+    assert_eq!(
+        (response.status, response.header("X-LB-Error")),
+        (status, Some(cause.word())),
+        "{response:?}"
+    );
     assert!((SHORT - MS..20 * SHORT).contains(&since.elapsed()), "after {:?}", since.elapsed());
     assert_eq!(lb.totals().failed(cause), 1);
     response
@@ -59,21 +70,27 @@ fn a_drip_of_bytes_does_not_put_the_heads_deadline_off() {
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.head = SHORT));
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nX: ");
-    until("the drip is answered", || client.try_send("x").is_err() || lb.totals().failed(Cause::HeadTimeout) == 1);
+    until("the drip is answered", || {
+        client.try_send("x").is_err() || lb.totals().failed(Cause::HeadTimeout) == 1
+    });
     assert_eq!(client.read_response().status, 408);
 }
 
 #[test]
 fn the_heads_deadline_is_the_heads_alone() {
-    // It does not run while the client is idle, while the backend works, or for a head that came in time before.
+    // It does not run while the client is idle, while the backend works, or for a head that came in
+    // time before.
     let gate = Gate::new();
-    let origin = Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
+    let origin =
+        Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.head = 40 * MS));
     let mut client = lb.connect();
     stays("an idle client is left alone", 80 * MS, || client.is_open());
     client.send(GET);
     origin.wait_for_requests(1);
-    stays("a waiting client is left alone", 80 * MS, || client.is_open() && lb.totals().failed(Cause::HeadTimeout) == 0);
+    stays("a waiting client is left alone", 80 * MS, || {
+        client.is_open() && lb.totals().failed(Cause::HeadTimeout) == 0
+    });
     gate.open();
     assert_eq!(client.read_response().text(), "late");
     stays("and so is one between two requests", 80 * MS, || client.is_open());
@@ -82,9 +99,11 @@ fn the_heads_deadline_is_the_heads_alone() {
 
 #[test]
 fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
-    for (head, part) in
-        [("Content-Length: 10", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n"), ("Content-Length: 10", "")]
-    {
+    for (head, part) in [
+        ("Content-Length: 10", "hello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
+        ("Content-Length: 10", ""),
+    ] {
         let origin = Origin::echo();
         let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
         let mut client = lb.connect();
@@ -106,7 +125,9 @@ fn a_drip_of_a_body_is_no_progress() {
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
-    until("the drip is answered", || client.try_send("x").is_err() || lb.totals().failed(Cause::RequestBodyTimeout) == 1);
+    until("the drip is answered", || {
+        client.try_send("x").is_err() || lb.totals().failed(Cause::RequestBodyTimeout) == 1
+    });
     assert_eq!(client.read_response().status, 408);
 }
 
@@ -135,7 +156,12 @@ fn an_upload_that_is_collected_for_an_http_1_0_backend_may_take_as_long_as_it_ne
     assert_eq!(get(lb.address(), "/").text(), "ok");
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
-    uploads_steadily(&lb, &mut client, &vec![format!("7d0\r\n{}\r\n", "x".repeat(2_000)); 10], SHORT / 2);
+    uploads_steadily(
+        &lb,
+        &mut client,
+        &vec![format!("7d0\r\n{}\r\n", "x".repeat(2_000)); 10],
+        SHORT / 2,
+    );
     client.send("0\r\n\r\n");
     assert_eq!(client.read_response().expect_status(200).text(), "ok");
     assert_eq!(origin.requests()[1].body.len(), 20_000);
@@ -263,13 +289,21 @@ fn a_backend_that_stalls_inside_its_body_shows_as_a_truncation() {
         "X: to the end\r\n\r\nhello",
         "Content-Length: 900000\r\n\r\nhello",
     ] {
-        let origin = Origin::start([Step::ReadRequest, Step::send(format!("HTTP/1.1 200 OK\r\n{head}")), Step::Hang]);
+        let origin = Origin::start([
+            Step::ReadRequest,
+            Step::send(format!("HTTP/1.1 200 OK\r\n{head}")),
+            Step::Hang,
+        ]);
         let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
         let mut client = lb.connect();
         let since = Instant::now();
         client.send(GET);
         let response = client.read_response();
-        assert_eq!((response.status, response.text().as_str(), response.truncated), (200, "hello", true), "{head:?}");
+        assert_eq!(
+            (response.status, response.text().as_str(), response.truncated),
+            (200, "hello", true),
+            "{head:?}"
+        );
         assert!(since.elapsed() >= SHORT - MS, "after {:?}", since.elapsed());
         lb.wait_for_closed(Reason::AnswerTimeout, 1);
         origin.wait_for_ending(0);
@@ -306,7 +340,8 @@ fn a_client_that_does_not_read_its_answer_is_closed() {
 #[test]
 fn a_slow_backend_does_not_make_a_slow_reader() {
     // The client has read all there is; what is missing is the backend's fault.
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(300_000));
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(300_000));
     let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
@@ -319,7 +354,11 @@ fn a_slow_backend_does_not_make_a_slow_reader() {
 fn a_client_that_reads_slowly_but_steadily_gets_everything() {
     for fields in ["Content-Length: 12000000", "Transfer-Encoding: chunked"] {
         let body = super::noise(12_000_000);
-        let encoded = if fields.starts_with('C') { body.clone() } else { super::in_chunks(&body, &[100_000]) };
+        let encoded = if fields.starts_with('C') {
+            body.clone()
+        } else {
+            super::in_chunks(&body, &[100_000])
+        };
         let answer = [format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), &encoded].concat();
         let origin = Origin::raw(answer, After::Keep);
         let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 4 * SHORT));

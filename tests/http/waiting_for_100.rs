@@ -51,7 +51,13 @@ fn a_client_that_gives_up_waiting_for_a_100_has_a_bodys_time_from_then() {
 fn the_wait_for_a_100_is_not_charged_to_the_answer() {
     let gate = Gate::new();
     let late = Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
-    let origin = Origin::start([Step::ReadHead, Step::ReadBody, Step::WaitFor(gate.clone()), late, Step::Hang]);
+    let origin = Origin::start([
+        Step::ReadHead,
+        Step::ReadBody,
+        Step::WaitFor(gate.clone()),
+        late,
+        Step::Hang,
+    ]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.first_byte = 10 * SHORT));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");

@@ -1,4 +1,5 @@
-//! Few descriptors: they are shared out so that service goes on, and running out of them all the same ends nothing.
+//! Few descriptors: they are shared out so that service goes on, and running out of them all the
+//! same ends nothing.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Gate, Origin, Step, comes_true, get, ok, until};
@@ -13,10 +14,14 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 /// A balancer that may have so many descriptors, with a backend.
 #[track_caller]
 fn balancer(descriptors: usize, origin: &Origin, words: &[&str]) -> Program {
-    Program::start(program::command_with_descriptors(descriptors, program::balancer_words(&[origin.address()], words)))
+    Program::start(program::command_with_descriptors(
+        descriptors,
+        program::balancer_words(&[origin.address()], words),
+    ))
 }
 
-/// Of a crowd's requests, how many were served when a balancer may have so many descriptors. All others are told 503.
+/// Of a crowd's requests, how many were served when a balancer may have so many descriptors. All
+/// others are told 503.
 #[track_caller]
 fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
     lb_threads::net::raise_file_limit();
@@ -42,10 +47,17 @@ fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
         let response = client.read_response();
         match response.status {
             200 => served += 1,
-            _ => assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")), "{response:?}"),
+            _ => assert_eq!(
+                (response.status, response.header("X-LB-Error")),
+                (503, Some("overload")),
+                "{response:?}"
+            ),
         }
     }
-    println!("{descriptors} descriptors: {served} served, the others told 503 after {:?}", start.elapsed());
+    println!(
+        "{descriptors} descriptors: {served} served, the others told 503 after {:?}",
+        start.elapsed()
+    );
     assert!(!program.log().contains("cannot accept"), "{}", program.log());
     drop(crowd);
     until("it serves again", || get(address, "/").status == 200);
@@ -81,11 +93,15 @@ fn with_1024_descriptors_and_2000_connections_some_are_served_and_all_others_tol
 #[test]
 fn a_process_without_free_descriptors_lives_on_and_serves_again() {
     let origin = Origin::answering("hello");
-    let program = Program::balancer(&[origin.address()], &["1", "--workers", "2", "--health-timeout", "500ms"]);
+    let program = Program::balancer(
+        &[origin.address()],
+        &["1", "--workers", "2", "--health-timeout", "500ms"],
+    );
     let address = program.address();
     get(address, "/").expect_status(200);
     program.spare_descriptors(Some(10));
-    let crowd: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    let crowd: Vec<TcpStream> =
+        (0..50).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
     program.until_it_says("cannot accept connections");
     // Meanwhile two checks are due, and cannot be made: that is no fault of the backend.
     comes_true_for(Duration::from_millis(2_500), || program.log().contains(" down "));
@@ -95,7 +111,10 @@ fn a_process_without_free_descriptors_lives_on_and_serves_again() {
     until("it serves again", || get(address, "/").status == 200);
     let log = program.log();
     assert!(!log.contains(" down "), "its own shortage is no reason to take a backend out: {log}");
-    assert!(log.lines().filter(|line| line.contains("cannot accept")).count() <= 3, "it does not flood its log: {log}");
+    assert!(
+        log.lines().filter(|line| line.contains("cannot accept")).count() <= 3,
+        "it does not flood its log: {log}"
+    );
     program.signal(Signal::TERM);
     let ended = program.wait_for_end();
     assert!(ended.code == Some(0) && !ended.stderr.contains("panicked"), "{ended:?}");
@@ -107,7 +126,8 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() {
     let program = Program::balancer(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
     let address = program.address();
     program.spare_descriptors(Some(10));
-    let mut crowd: Vec<TcpStream> = (0..80).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    let mut crowd: Vec<TcpStream> =
+        (0..80).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
     program.until_it_says("cannot accept connections");
     // Each one that leaves makes room for one that waits, and then there is none again.
     for _ in 0..40 {
@@ -132,7 +152,8 @@ fn comes_true_for(span: Duration, condition: impl Fn() -> bool) {
 #[test]
 fn a_request_that_finds_no_descriptor_for_its_backend_is_told_overload() {
     let gate = Gate::new();
-    let origin = Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
+    let origin =
+        Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);
     let program = Program::balancer(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
     let address = program.address();
     let before = program.descriptors().len();
@@ -144,7 +165,11 @@ fn a_request_that_finds_no_descriptor_for_its_backend_is_told_overload() {
     }
     for client in &mut asking {
         let response = client.read_response();
-        assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")), "{response:?}");
+        assert_eq!(
+            (response.status, response.header("X-LB-Error")),
+            (503, Some("overload")),
+            "{response:?}"
+        );
     }
     assert_eq!(origin.count(), 0);
     drop(asking);

@@ -1,5 +1,5 @@
-//! Rows three and four: a response has begun. While no byte of it was forwarded, an idempotent request goes on to the next
-//! backend; behind that byte nobody else is asked, whatever happens.
+//! Rows three and four: a response has begun. While no byte of it was forwarded, an idempotent
+//! request goes on to the next backend; behind that byte nobody else is asked, whatever happens.
 
 use super::{answers_once_then, assert_failed, balancer, origin, request};
 use crate::support::{Origin, Step, exchange, get};
@@ -26,9 +26,21 @@ fn an_idempotent_request_whose_response_has_a_bad_head_goes_on_to_the_next_backe
                 let lb = balancer(&[first.address(), next.address()]);
                 let sent = request(method, "/a", 5);
                 let response = exchange(lb.address(), &sent);
-                assert_eq!((response.status, response.header("X-Origin")), (200, Some("next")), "{method} {said:?}");
-                assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 1, 1), "{method} {said:?}");
-                assert_eq!(next.only_request().body, super::body_of(&sent), "the same request again");
+                assert_eq!(
+                    (response.status, response.header("X-Origin")),
+                    (200, Some("next")),
+                    "{method} {said:?}"
+                );
+                assert_eq!(
+                    (first.count(), next.count(), lb.totals().retries),
+                    (1, 1, 1),
+                    "{method} {said:?}"
+                );
+                assert_eq!(
+                    next.only_request().body,
+                    super::body_of(&sent),
+                    "the same request again"
+                );
             }
         }
     }
@@ -77,7 +89,10 @@ fn a_body_that_breaks_off_is_shown_as_such_and_nobody_else_is_asked() {
         let next = Origin::named("next");
         let lb = balancer(&[first.address(), next.address()]);
         let response = get(lb.address(), "/");
-        assert!(response.truncated && response.status == 200 && response.text() == "abc", "{response:?}");
+        assert!(
+            response.truncated && response.status == 200 && response.text() == "abc",
+            "{response:?}"
+        );
         assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 0, 0));
         lb.wait_for_closed(lb_threads::reason::Reason::AnswerTruncated, 1);
     }
@@ -97,7 +112,10 @@ fn a_1xx_that_was_passed_on_counts_as_an_answer_byte() {
 
 #[test]
 fn a_1xx_that_could_not_be_forwarded_does_not_count() {
-    let first = origin("first", [vec![Step::ReadRequest, Step::send("HTTP/1.1 103 Early Hints\r\n\r\n"), Step::Reset]]);
+    let first = origin(
+        "first",
+        [vec![Step::ReadRequest, Step::send("HTTP/1.1 103 Early Hints\r\n\r\n"), Step::Reset]],
+    );
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);
     let response = exchange(lb.address(), "GET / HTTP/1.0\r\nHost: x\r\n\r\n");

@@ -4,7 +4,8 @@ use super::{assert_failed, balancer};
 use crate::support::{Client, Gate, Health, Lb, Origin, Step};
 use std::time::Instant;
 
-/// What a balancer with an untouched budget has saved up, what a request adds, and what a second does.
+/// What a balancer with an untouched budget has saved up, what a request adds, and what a second
+/// does.
 const SAVED: f64 = 30.0;
 const A_REQUEST: f64 = 0.2;
 const A_SECOND: f64 = 3.0;
@@ -28,7 +29,8 @@ fn two_unreliable() -> ([Origin; 2], Lb) {
     (origins, lb)
 }
 
-/// Two requests that are answered, one by each backend: so that neither has five failures in a row, and both stay.
+/// Two requests that are answered, one by each backend: so that neither has five failures in a row,
+/// and both stay.
 #[track_caller]
 fn keep_both_up(client: &mut Client, lb: &Lb) {
     for _ in 0..2 {
@@ -53,12 +55,16 @@ fn when_many_sends_fail_the_budget_runs_out() {
         keep_both_up(&mut client, &lb);
     }
     let totals = lb.totals();
-    let allowed = SAVED + A_REQUEST * totals.requests as f64 + A_SECOND * start.elapsed().as_secs_f64() + 1.0;
+    let allowed =
+        SAVED + A_REQUEST * totals.requests as f64 + A_SECOND * start.elapsed().as_secs_f64() + 1.0;
     let paid = totals.retries - totals.stale_reuses;
     assert!(paid >= 30, "there is a budget: {paid}");
     assert!((paid as f64) <= allowed, "{paid} were sent again, {allowed} are allowed");
     let fails = fails(&origins) as u64 - totals.stale_reuses;
-    assert!((fails as f64) <= 120.0 + allowed, "{fails} came for 120 requests on connections that were not stale");
+    assert!(
+        (fails as f64) <= 120.0 + allowed,
+        "{fails} came for 120 requests on connections that were not stale"
+    );
 }
 
 #[test]
@@ -87,7 +93,11 @@ fn what_is_not_sent_again_costs_nothing() {
         fail(&mut client, "GET");
         let stale = (lb.totals().stale_reuses - stale_before) as usize;
         // A fresh connection to each of the two.
-        assert_eq!(fails(&origins), 120 + 2 * number + stale, "120 failed POSTs were sent once each: the budget is whole");
+        assert_eq!(
+            fails(&origins),
+            120 + 2 * number + stale,
+            "120 failed POSTs were sent once each: the budget is whole"
+        );
         keep_both_up(&mut client, &lb);
     }
 }
@@ -96,13 +106,14 @@ fn what_is_not_sent_again_costs_nothing() {
 fn the_one_retry_after_a_dead_reused_connection_is_free() {
     let (kept, first, again) = (100, Gate::new(), Gate::new());
     let gates = [first.clone(), again.clone()];
-    let origin = Origin::serve(move |request, reply| match (request.connection < kept, request.index) {
-        (true, 1..) => reply.step(&Step::Reset),
-        (is_kept, _) => {
-            reply.step(&Step::WaitFor(gates[usize::from(!is_kept)].clone()));
-            reply.ok("fine");
-        }
-    });
+    let origin =
+        Origin::serve(move |request, reply| match (request.connection < kept, request.index) {
+            (true, 1..) => reply.step(&Step::Reset),
+            (is_kept, _) => {
+                reply.step(&Step::WaitFor(gates[usize::from(!is_kept)].clone()));
+                reply.ok("fine");
+            }
+        });
     let lb = balancer(&[origin.address()]);
     let mut clients: Vec<Client> = (0..kept).map(|_| lb.connect()).collect();
     for (gate, requests) in [(first, kept), (again, 3 * kept)] {

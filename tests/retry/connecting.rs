@@ -1,4 +1,5 @@
-//! Row one: a connect failed and nothing was sent. The next backend gets the request, whatever its method, up to three attempts.
+//! Row one: a connect failed and nothing was sent. The next backend gets the request, whatever its
+//! method, up to three attempts.
 
 use super::{assert_failed, balancer, balancer_with, body_of, origin, request};
 use crate::support::{Blackhole, Origin, exchange, get, refused_address};
@@ -25,7 +26,11 @@ fn a_refused_connect_goes_on_to_the_next_backend_even_with_a_body_too_large_to_k
         let next = Origin::named("next");
         let lb = balancer(&[refused_address(), next.address()]);
         let sent = request(method, "/a", 300_000);
-        assert_eq!(exchange(lb.address(), &sent).text(), "next", "{method}: none of it was sent before");
+        assert_eq!(
+            exchange(lb.address(), &sent).text(),
+            "next",
+            "{method}: none of it was sent before"
+        );
         assert!(next.only_request().body == body_of(&sent));
     }
 }
@@ -36,10 +41,16 @@ fn a_connect_that_hangs_goes_on_to_the_next_backend_when_its_time_is_over() {
     for method in ["GET", "POST"] {
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
-        let lb = balancer_with(&[black_hole.address(), next.address()], |config| config.timeouts.connect = timeout);
+        let lb = balancer_with(&[black_hole.address(), next.address()], |config| {
+            config.timeouts.connect = timeout;
+        });
         let start = Instant::now();
         assert_eq!(exchange(lb.address(), request(method, "/a", 5)).text(), "next", "{method}");
-        assert!(start.elapsed() >= timeout && start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= timeout && start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(next.only_request().text(), "abcde");
     }
 }
@@ -50,7 +61,9 @@ fn if_no_backend_can_be_connected_to_the_error_says_how_the_last_one_failed() {
     assert_failed(&get(lb.address(), "/"), 502, "connect_failed");
     assert_eq!(lb.totals().retries, 1, "two attempts are one and one more");
     let black_hole = Blackhole::start();
-    let lb = balancer_with(&[black_hole.address()], |config| config.timeouts.connect = Duration::from_millis(50));
+    let lb = balancer_with(&[black_hole.address()], |config| {
+        config.timeouts.connect = Duration::from_millis(50);
+    });
     assert_failed(&get(lb.address(), "/"), 504, "connect_timeout");
     let lb = balancer_with(&[refused_address(), black_hole.address()], |config| {
         config.timeouts.connect = Duration::from_millis(50);
@@ -73,7 +86,8 @@ fn three_backends_are_tried_and_no_fourth() {
 fn connect_failures_are_free_however_many_there_are() {
     let alive = Origin::named("alive");
     // With a fall of 1,000 the dead backend stays, and keeps having its turn.
-    let lb = balancer_with(&[refused_address(), alive.address()], |config| config.health.fall = 1_000);
+    let lb =
+        balancer_with(&[refused_address(), alive.address()], |config| config.health.fall = 1_000);
     let mut client = lb.connect();
     for _ in 0..300 {
         assert_eq!(client.get("/").text(), "alive");
@@ -84,8 +98,10 @@ fn connect_failures_are_free_however_many_there_are() {
 
 #[test]
 fn a_connection_that_is_reset_before_anything_was_read_loses_no_request() {
-    // The origin resets what it accepts: whether a byte was written by then is a race, so a GET must survive either.
-    let first = origin("first", [vec![crate::support::Step::Reset]]).health(crate::support::Health::Scripted);
+    // The origin resets what it accepts: whether a byte was written by then is a race, so a GET
+    // must survive either.
+    let first = origin("first", [vec![crate::support::Step::Reset]])
+        .health(crate::support::Health::Scripted);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);
     let response = get(lb.address(), "/a");

@@ -1,5 +1,6 @@
-//! Origins that reset at every possible byte of an exchange: whatever is lost, a POST is never executed twice, a GET is never
-//! lost if no answer byte came, and no answer is ever glued together from two.
+//! Origins that reset at every possible byte of an exchange: whatever is lost, a POST is never
+//! executed twice, a GET is never lost if no answer byte came, and no answer is ever glued together
+//! from two.
 
 use super::{assert_failed, balancer, body_of, origin, request};
 use crate::support::{Lb, Origin, Step};
@@ -100,7 +101,9 @@ fn a_kept_connection_that_is_reset_at_any_byte_of_a_put_loses_nothing() {
 #[test]
 fn a_post_whose_connection_is_reset_at_once_is_executed_at_most_once() {
     for _ in 0..20 {
-        let world = World::over(origin("first", [vec![Step::Reset]]).health(crate::support::Health::Scripted));
+        let world = World::over(
+            origin("first", [vec![Step::Reset]]).health(crate::support::Health::Scripted),
+        );
         let response = world.lb.connect().exchange(request("POST", "/it", BODY));
         let executed: usize = world.times("POST").iter().sum();
         // Before a byte was written it may go elsewhere; behind the first byte it must not.
@@ -137,7 +140,12 @@ fn an_answer_that_is_reset_at_any_byte_of_its_body_or_answers_a_post_is_never_as
     for cut in 1..answer.len() {
         let steps = vec![Step::ReadRequest, Step::send(&answer[..cut]), Step::Reset];
         for method in ["POST", "GET"] {
-            check_a_cut_answer(&World::with_a_fresh_connection(steps.clone()), method, &answer, cut);
+            check_a_cut_answer(
+                &World::with_a_fresh_connection(steps.clone()),
+                method,
+                &answer,
+                cut,
+            );
         }
         if cut % 4 == 1 {
             check_a_cut_answer(&World::with_a_kept_connection(steps), "GET", &answer, cut);

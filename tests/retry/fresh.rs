@@ -11,9 +11,18 @@ fn an_idempotent_request_goes_on_to_the_next_backend() {
             let first = origin("first", [vec![Step::ReadRequest, end]]);
             let next = Origin::named("next");
             let lb = balancer(&[first.address(), next.address()]);
-            let response = exchange(lb.address(), format!("{method} /a HTTP/1.1\r\nHost: x\r\n\r\n"));
-            assert_eq!((response.status, response.header("X-Origin")), (200, Some("next")), "{method}");
-            assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 1, 1), "never the same backend twice");
+            let response =
+                exchange(lb.address(), format!("{method} /a HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert_eq!(
+                (response.status, response.header("X-Origin")),
+                (200, Some("next")),
+                "{method}"
+            );
+            assert_eq!(
+                (first.count(), next.count(), lb.totals().retries),
+                (1, 1, 1),
+                "never the same backend twice"
+            );
         }
     }
 }
@@ -60,7 +69,8 @@ fn a_body_of_up_to_64_kib_is_sent_again_whole() {
 #[test]
 fn a_chunked_body_of_up_to_64_kib_is_sent_again_whole_and_a_longer_one_is_not() {
     let chunked = |length: usize| {
-        let chunks: String = (0..length / 4096).map(|_| format!("1000\r\n{}\r\n", "x".repeat(4096))).collect();
+        let chunks: String =
+            (0..length / 4096).map(|_| format!("1000\r\n{}\r\n", "x".repeat(4096))).collect();
         format!("PUT /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
     };
     for (length, is_saved) in [(4_096, true), (65_536, true), (69_632, false)] {
@@ -87,7 +97,8 @@ fn a_body_over_64_kib_is_not_sent_again() {
 
 #[test]
 fn a_retry_sends_what_is_kept_and_then_goes_on_reading() {
-    // The first backend dies when it has half of the body, which is all that the client has sent by then.
+    // The first backend dies when it has half of the body, which is all that the client has sent by
+    // then.
     let sent = request("PUT", "/a", 20_000);
     let (half, rest) = sent.split_at(sent.len() - 10_000);
     let first = origin("first", [vec![Step::ReadHead, Step::ReadBytes(10_000), Step::Reset]]);
@@ -123,11 +134,21 @@ fn a_backend_that_does_not_answer_in_time_is_a_504_and_nobody_else_is_asked() {
         let first = Origin::start([Step::ReadRequest, Step::Hang]);
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
-        let lb = balancer_with(&[first.address(), next.address()], |config| config.timeouts.first_byte = timeout);
+        let lb = balancer_with(&[first.address(), next.address()], |config| {
+            config.timeouts.first_byte = timeout;
+        });
         assert_failed(&exchange(lb.address(), request(method, "/a", 5)), 504, "first_byte_timeout");
         first.wait_for_requests(1);
-        assert_eq!((first.count(), next.count()), (1, 0), "{method}: its time is over, for all attempts");
-        assert_eq!(first.wait_for_ending(0), crate::support::Ending::PeerClosed, "and its connection is closed");
+        assert_eq!(
+            (first.count(), next.count()),
+            (1, 0),
+            "{method}: its time is over, for all attempts"
+        );
+        assert_eq!(
+            first.wait_for_ending(0),
+            crate::support::Ending::PeerClosed,
+            "and its connection is closed"
+        );
     }
 }
 
@@ -137,7 +158,9 @@ fn all_attempts_share_one_deadline() {
     let first = origin("first", [vec![Step::ReadRequest, Step::Pause(pause), Step::Reset]]);
     let next = Origin::start(Script::steps([Step::ReadRequest, Step::Hang]));
     let timeout = Duration::from_secs(2);
-    let lb = balancer_with(&[first.address(), next.address()], |config| config.timeouts.first_byte = timeout);
+    let lb = balancer_with(&[first.address(), next.address()], |config| {
+        config.timeouts.first_byte = timeout;
+    });
     let start = Instant::now();
     assert_failed(&get(lb.address(), "/"), 504, "first_byte_timeout");
     let took = start.elapsed();
@@ -148,8 +171,10 @@ fn all_attempts_share_one_deadline() {
 
 #[test]
 fn an_answer_that_was_given_before_the_connection_died_is_not_thrown_away() {
-    // It answers without having read the body, and resets: the balancer's sends fail, but the answer is there.
-    let early = Step::send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+    // It answers without having read the body, and resets: the balancer's sends fail, but the
+    // answer is there.
+    let early =
+        Step::send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
     let first = Origin::start([Step::ReadHead, early, Step::Reset]);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);

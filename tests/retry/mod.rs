@@ -1,6 +1,8 @@
-//! The retry contract end to end: what is sent again, to whom, how often, and above all what is not.
+//! The retry contract end to end: what is sent again, to whom, how often, and above all what is
+//! not.
 //!
-//! All balancers here have one worker and no checks, so that the first turn is the first backend's and connections are reused.
+//! All balancers here have one worker and no checks, so that the first turn is the first backend's
+//! and connections are reused.
 
 mod answered;
 mod budget;
@@ -32,9 +34,11 @@ fn balancer_with(backends: &[SocketAddr], change: impl FnOnce(&mut Config)) -> L
     Lb::start(config)
 }
 
-/// An origin whose first connections go like this, one after the other, and which answers on all others with its name.
+/// An origin whose first connections go like this, one after the other, and which answers on all
+/// others with its name.
 fn origin(name: &str, connections: impl IntoIterator<Item = Vec<Step>>) -> Origin {
-    let scripts: Vec<Script> = connections.into_iter().map(Script::steps).chain([Script::named(name)]).collect();
+    let scripts: Vec<Script> =
+        connections.into_iter().map(Script::steps).chain([Script::named(name)]).collect();
     Origin::start(Script::sequence(scripts))
 }
 
@@ -56,11 +60,16 @@ fn request(method: &str, target: &str, body: usize) -> Vec<u8> {
 
 /// The body that [`request`] has.
 fn body_of(request: &[u8]) -> &[u8] {
-    let head = request.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a request has a head");
+    let head =
+        request.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a request has a head");
     &request[head + 4..]
 }
 
 #[track_caller]
 fn assert_failed(response: &Response, status: u16, cause: &str) {
-    assert_eq!((response.status, response.header("X-LB-Error")), (status, Some(cause)), "{response:?}");
+    assert_eq!(
+        (response.status, response.header("X-LB-Error")),
+        (status, Some(cause)),
+        "{response:?}"
+    );
 }

@@ -1,6 +1,9 @@
 //! Row two: a connection that had served before died without a byte of an answer.
 
-use super::{DIES, answers_once_then, assert_failed, balancer, body_of, origin, origin_with_a_kept_connection, request};
+use super::{
+    DIES, answers_once_then, assert_failed, balancer, body_of, origin,
+    origin_with_a_kept_connection, request,
+};
 use crate::support::{Ending, Origin, Step};
 
 #[test]
@@ -12,8 +15,11 @@ fn an_idempotent_request_is_sent_again_on_a_fresh_connection_to_the_same_backend
         let mut client = lb.connect();
         assert_eq!([client.get("/1").text(), client.get("/2").text()], ["first", "next"]);
         assert_eq!(client.get("/3").text(), "first");
-        let came: Vec<(String, usize)> =
-            first.requests().into_iter().map(|request| (request.target, request.connection)).collect();
+        let came: Vec<(String, usize)> = first
+            .requests()
+            .into_iter()
+            .map(|request| (request.target, request.connection))
+            .collect();
         assert_eq!(came, [("/1".to_owned(), 0), ("/3".to_owned(), 0), ("/3".to_owned(), 1)]);
         let bytes = first.bytes_received();
         assert!(bytes[0].ends_with(&bytes[1]), "the same bytes again");
@@ -33,7 +39,9 @@ fn a_body_is_sent_again_whole_with_its_request() {
     let chunked = b"PUT /3 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     let requests = first.requests();
     assert_eq!(requests.len(), 3);
-    assert!(requests[1..].iter().all(|received| received.body == body_of(&sent) && received.complete));
+    assert!(
+        requests[1..].iter().all(|received| received.body == body_of(&sent) && received.complete)
+    );
     let first = origin_with_a_kept_connection("first", DIES);
     let lb = balancer(&[first.address()]);
     let mut client = lb.connect();
@@ -81,7 +89,11 @@ fn if_the_fresh_connection_dies_too_the_next_backend_gets_it() {
     let mut client = lb.connect();
     assert_eq!([client.get("/1").text(), client.get("/2").text()], ["first", "next"]);
     assert_eq!(client.get("/3").text(), "next");
-    assert_eq!((first.count(), next.count(), lb.totals().retries), (3, 2, 2), "once more there, then elsewhere");
+    assert_eq!(
+        (first.count(), next.count(), lb.totals().retries),
+        (3, 2, 2),
+        "once more there, then elsewhere"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A backend whose kept connections keep dying: no GET is lost to it, POSTs are not for long, and others are still reused.
+//! A backend whose kept connections keep dying: no GET is lost to it, POSTs are not for long, and
+//! others are still reused.
 
 use super::{DIES, assert_failed, balancer, request};
 use crate::support::program::Program;
@@ -85,14 +86,21 @@ fn a_backend_that_closes_what_is_idle_shows_by_it_how_long_connections_live() {
 #[test]
 fn after_a_restart_connections_are_reused_as_before() {
     let (old, gates) = (10, [Gate::new(), Gate::new()]);
-    let answers = |gate: &Gate, text| [Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok(text))];
+    let answers =
+        |gate: &Gate, text| [Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok(text))];
     // All were open at the same time, and all die: half of them idle, half under the next request.
-    let dies = |number: usize| if number.is_multiple_of(2) { vec![Step::Reset] } else { DIES.to_vec() };
-    let script = |number| Script::steps(answers(&gates[0], "old").into_iter().chain(dies(number)).collect::<Vec<_>>());
-    let origin = Origin::start(Script::sequence((0..old).map(script).chain([answers(&gates[1], "new").into()])));
+    let dies =
+        |number: usize| if number.is_multiple_of(2) { vec![Step::Reset] } else { DIES.to_vec() };
+    let script = |number| {
+        Script::steps(answers(&gates[0], "old").into_iter().chain(dies(number)).collect::<Vec<_>>())
+    };
+    let origin = Origin::start(Script::sequence(
+        (0..old).map(script).chain([answers(&gates[1], "new").into()]),
+    ));
     let lb = balancer(&[origin.address()]);
     let mut clients: Vec<Client> = (0..old).map(|_| lb.connect()).collect();
-    for (gate, requests, text) in [(&gates[0], old, "old"), (&gates[1], old + old / 2 + old, "new")] {
+    for (gate, requests, text) in [(&gates[0], old, "old"), (&gates[1], old + old / 2 + old, "new")]
+    {
         for client in &mut clients {
             client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         }
@@ -109,7 +117,10 @@ fn after_a_restart_connections_are_reused_as_before() {
     assert_eq!((before.stale_reuses, before.backend_connects), (old as u64 / 2, 2 * old as u64));
     assert_eq!(failures(&mut clients[0], "GET", 50), [0; 0]);
     let totals = lb.totals();
-    assert_eq!((totals.backend_connects, totals.backend_reuses), (before.backend_connects, before.backend_reuses + 50));
+    assert_eq!(
+        (totals.backend_connects, totals.backend_reuses),
+        (before.backend_connects, before.backend_reuses + 50)
+    );
     assert_eq!(failures(&mut clients[1], "POST", 20), [0; 0]);
 }
 

@@ -1,8 +1,9 @@
 //! Addresses at which nobody answers: one that refuses a connect, one that lets it hang.
 //!
-//! A port that was bound and dropped may be given to any other test a moment later. So these addresses stay reserved:
-//! a bound socket that never listens refuses every connect, and the kernel gives its port to nobody who asks for any
-//! free one. Only a listener that names the port (as a restarted origin does) gets it.
+//! A port that was bound and dropped may be given to any other test a moment later. So these
+//! addresses stay reserved: a bound socket that never listens refuses every connect, and the kernel
+//! gives its port to nobody who asks for any free one. Only a listener that names the port (as a
+//! restarted origin does) gets it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,7 +23,8 @@ pub fn refused_address() -> SocketAddr {
     address
 }
 
-/// A port that is held without listening: connects to it are refused, and nobody is given it by chance.
+/// A port that is held without listening: connects to it are refused, and nobody is given it by
+/// chance.
 pub(super) struct Reservation {
     pub(super) address: SocketAddr,
     _socket: OwnedFd,
@@ -56,7 +58,8 @@ pub(super) fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
 
 /// An address whose connects hang: they are neither accepted nor refused while this lives.
 ///
-/// It is a listener that accepts nothing and whose backlog is full, so that Linux drops each further SYN.
+/// It is a listener that accepts nothing and whose backlog is full, so that Linux drops each
+/// further SYN.
 pub struct Blackhole {
     address: SocketAddr,
     _listener: TcpListener,
@@ -64,7 +67,8 @@ pub struct Blackhole {
 }
 
 impl Blackhole {
-    /// Long enough for a loopback handshake even on a busy machine, and paid once for each black hole.
+    /// Long enough for a loopback handshake even on a busy machine, and paid once for each black
+    /// hole.
     const HANDSHAKE: Duration = Duration::from_millis(100);
 
     /// More connects than any kernel queues for a backlog of zero.
@@ -73,7 +77,8 @@ impl Blackhole {
     /// Starts to swallow connects. Takes about 100 ms: it makes sure that a connect really hangs.
     #[track_caller]
     pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port can be bound");
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port can be bound");
         rustix::net::listen(&listener, 0).expect("a listener takes a new backlog");
         let address = listener.local_addr().expect("a bound socket has an address");
 

@@ -1,7 +1,9 @@
-//! A raw HTTP/1.1 client: sends exactly the bytes it is given, reads strictly, and waits never longer than patience.
+//! A raw HTTP/1.1 client: sends exactly the bytes it is given, reads strictly, and waits never
+//! longer than patience.
 //!
-//! Whatever should not happen panics at the test's line, with the bytes received so far. Tests that *expect* an end of
-//! the connection ask for it: [`Client::comes_next`], [`Client::at_end`], [`Client::try_response`].
+//! Whatever should not happen panics at the test's line, with the bytes received so far. Tests that
+//! *expect* an end of the connection ask for it: [`Client::comes_next`], [`Client::at_end`],
+//! [`Client::try_response`].
 
 mod reading;
 mod response;
@@ -38,7 +40,8 @@ pub struct Client {
     /// The last bytes received, for messages.
     seen: Vec<u8>,
     seen_in_all: usize,
-    /// The kernel tells a reset once, to a read or to a write; from then on it looks like an orderly end.
+    /// The kernel tells a reset once, to a read or to a write; from then on it looks like an
+    /// orderly end.
     was_reset: bool,
     /// Still sending what an exchange began to send.
     sender: Option<JoinHandle<io::Result<()>>>,
@@ -46,7 +49,8 @@ pub struct Client {
 
 /// Connecting, sending and ending.
 impl Client {
-    /// Between two pieces of [`Client::send_in_pieces`]: long enough for an idle peer to read them one by one.
+    /// Between two pieces of [`Client::send_in_pieces`]: long enough for an idle peer to read them
+    /// one by one.
     const PIECE_PAUSE: Duration = Duration::from_micros(200);
 
     /// Connects.
@@ -58,7 +62,8 @@ impl Client {
         }
     }
 
-    /// Connects from this local address: on Linux any of 127.0.0.0/8 is one, so that a test can be several clients.
+    /// Connects from this local address: on Linux any of 127.0.0.0/8 is one, so that a test can be
+    /// several clients.
     #[track_caller]
     pub fn connect_from(local: IpAddr, address: SocketAddr) -> Self {
         let connect = || -> io::Result<TcpStream> {
@@ -76,7 +81,14 @@ impl Client {
     fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-        Self { stream, inbox: Vec::new(), seen: Vec::new(), seen_in_all: 0, was_reset: false, sender: None }
+        Self {
+            stream,
+            inbox: Vec::new(),
+            seen: Vec::new(),
+            seen_in_all: 0,
+            was_reset: false,
+            sender: None,
+        }
     }
 
     /// The client's own address: what the balancer should call it.
@@ -105,7 +117,11 @@ impl Client {
     ///
     /// The peer reads the pieces one by one if it is quick; a busy one may see some joined.
     #[track_caller]
-    pub fn send_in_pieces(&mut self, bytes: impl AsRef<[u8]>, sizes: impl IntoIterator<Item = usize>) {
+    pub fn send_in_pieces(
+        &mut self,
+        bytes: impl AsRef<[u8]>,
+        sizes: impl IntoIterator<Item = usize>,
+    ) {
         let mut rest = bytes.as_ref();
         for size in sizes {
             if rest.is_empty() {
@@ -126,8 +142,8 @@ impl Client {
         self.read_response()
     }
 
-    /// Sends a request while it reads the response, so that large bodies both ways do not wait for each other. A peer
-    /// that answers and closes before it has read all is no failure.
+    /// Sends a request while it reads the response, so that large bodies both ways do not wait for
+    /// each other. A peer that answers and closes before it has read all is no failure.
     #[track_caller]
     pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Response {
         let request = request.as_ref();
@@ -147,7 +163,8 @@ impl Client {
 
     /// Resets the connection (RST).
     pub fn reset(self) {
-        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket takes SO_LINGER");
+        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
+            .expect("a socket takes SO_LINGER");
     }
 
     /// Whether the peer has neither closed nor reset the connection as yet. Reads nothing.
@@ -164,7 +181,8 @@ impl Client {
         self
     }
 
-    /// Waits for the sender. A peer may answer and close before it has read all: a failure is told by what is read.
+    /// Waits for the sender. A peer may answer and close before it has read all: a failure is told
+    /// by what is read.
     fn finish_sending(&mut self) {
         if let Some(sender) = self.sender.take() {
             let sent = sender.join().expect("a sender does not panic");
@@ -175,7 +193,8 @@ impl Client {
     /// What polling says of the connection, at once.
     fn events(&self) -> PollFlags {
         let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
-        retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).expect("a socket can be polled");
+        retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())))
+            .expect("a socket can be polled");
         fds[0].revents()
     }
 }
@@ -201,7 +220,10 @@ impl Drop for Client {
 /// GETs this target on a connection of its own, which the request asks to close.
 #[track_caller]
 pub fn get(address: SocketAddr, target: &str) -> Response {
-    exchange(address, format!("GET {target} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"))
+    exchange(
+        address,
+        format!("GET {target} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"),
+    )
 }
 
 /// Sends this request on a connection of its own and reads the response. See [`Client::exchange`].
@@ -210,7 +232,8 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
     Client::connect(address).exchange(request)
 }
 
-/// Sends these bytes on a connection of its own and reads all until the peer closes, which must not be a reset.
+/// Sends these bytes on a connection of its own and reads all until the peer closes, which must not
+/// be a reset.
 #[track_caller]
 pub fn raw_exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     Client::connect(address).send_behind(bytes.as_ref()).read_to_end()

@@ -18,7 +18,8 @@ pub struct Lb {
 
 /// Settings for tests: a free port, two workers, checks every second.
 pub fn config(backends: &[SocketAddr]) -> Config {
-    let backend = |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
+    let backend =
+        |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
     Config {
         listen: vec![([127, 0, 0, 1], 0).into()],
         backends: backends.iter().map(backend).collect(),
@@ -87,7 +88,9 @@ impl Lb {
     /// Waits until so many client connections have ended for this reason.
     #[track_caller]
     pub fn wait_for_closed(&self, reason: Reason, count: u64) {
-        wait::until(&format!("{count} connection(s) ended as {}", reason.word()), || self.totals().closed(reason) == count);
+        wait::until(&format!("{count} connection(s) ended as {}", reason.word()), || {
+            self.totals().closed(reason) == count
+        });
     }
 
     /// Stops accepting; what is in flight has this long.

@@ -1,13 +1,15 @@
 //! What the integration tests stand on: a scripted origin, a raw client, and bounded waiting.
 //!
-//! Everything here speaks raw bytes over real loopback sockets and shares no line with the product: a mistake in the
-//! product's own parser cannot hide behind the same mistake in the test's.
+//! Everything here speaks raw bytes over real loopback sockets and shares no line with the product:
+//! a mistake in the product's own parser cannot hide behind the same mistake in the test's.
 //!
-//! - [`Origin`] is a backend that does what its [`Script`] says (answers, dawdles, cuts, resets) and records all that
-//!   it received. `GET /health` it answers by itself, see [`Health`].
-//! - [`Client`] sends exact bytes and reads strictly: an answer that no correct peer sends fails the test.
+//! - [`Origin`] is a backend that does what its [`Script`] says (answers, dawdles, cuts, resets)
+//!   and records all that it received. `GET /health` it answers by itself, see [`Health`].
+//! - [`Client`] sends exact bytes and reads strictly: an answer that no correct peer sends fails
+//!   the test.
 //! - [`refused_address`] and [`Blackhole`] are the two ways in which a connect can fail.
-//! - [`until`] and [`Gate`] are how a test waits. Nothing sleeps, and nothing waits longer than [`PATIENCE`].
+//! - [`until`] and [`Gate`] are how a test waits. Nothing sleeps, and nothing waits longer than
+//!   [`PATIENCE`].
 //!
 //! ```ignore
 //! let origin = Origin::answering("hello");
@@ -24,7 +26,11 @@
 //! let origin = Origin::serve(|request, reply| reply.ok(&request.target));
 //! ```
 
-#![allow(dead_code, unused_imports, reason = "a library for all test modules: no single binary uses the whole of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "a library for all test modules: no single binary uses the whole of it"
+)]
 
 mod address;
 mod client;

@@ -1,9 +1,11 @@
-//! A scripted backend on 127.0.0.1: raw bytes, a thread a connection, and a record of all that came.
+//! A scripted backend on 127.0.0.1: raw bytes, a thread a connection, and a record of all that
+//! came.
 //!
-//! The vocabulary of scripts is in `origin/script.rs`, its acting in `origin/connection.rs`, what is recorded in
-//! `origin/record.rs`. Here is the origin as a test holds it: started, asked, stopped. An [`Origin`] owns its threads.
-//! Stopping or dropping it closes every socket, which wakes them all, and waits for them, never longer than
-//! [`PATIENCE`]. A closure of a script that panics fails the test there.
+//! The vocabulary of scripts is in `origin/script.rs`, its acting in `origin/connection.rs`, what
+//! is recorded in `origin/record.rs`. Here is the origin as a test holds it: started, asked,
+//! stopped. An [`Origin`] owns its threads. Stopping or dropping it closes every socket, which
+//! wakes them all, and waits for them, never longer than [`PATIENCE`]. A closure of a script that
+//! panics fails the test there.
 
 mod connection;
 mod record;
@@ -100,7 +102,8 @@ impl Origin {
         self.address
     }
 
-    /// Stops listening, so that connects are refused, and closes all connections. What was recorded stays.
+    /// Stops listening, so that connects are refused, and closes all connections. What was recorded
+    /// stays.
     #[track_caller]
     pub fn stop(&self) {
         let stopped = self.end();
@@ -184,7 +187,8 @@ impl Origin {
         self.shared.ledger().open_connections()
     }
 
-    /// How many connections were accepted: also those for health checks, and those on which nothing came.
+    /// How many connections were accepted: also those for health checks, and those on which nothing
+    /// came.
     pub fn accepted(&self) -> usize {
         self.shared.ledger().accepted
     }
@@ -291,11 +295,12 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener, script: &Script) {
 fn converse(shared: &Arc<Shared>, stream: Arc<TcpStream>, number: usize, script: &Script) {
     stream.set_nodelay(true).ok();
     let mut connection = Connection::new(stream, Arc::clone(shared));
-    let ending = catch_unwind(AssertUnwindSafe(|| connection.run(script))).unwrap_or_else(|panic| {
-        let message = panic_message(&*panic);
-        shared.ledger().panics.push(message.clone());
-        Ending::Fault(message)
-    });
+    let ending =
+        catch_unwind(AssertUnwindSafe(|| connection.run(script))).unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            shared.ledger().panics.push(message.clone());
+            Ending::Fault(message)
+        });
 
     connection.prepare_close(&ending);
     let index = connection.index;

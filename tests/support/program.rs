@@ -1,7 +1,7 @@
 //! The real program as a process of its own: started, read, signalled, ended.
 //!
-//! For what only a process shows: exit codes, signals, its log, its descriptors. Whoever starts one owns it: it is ended, by its
-//! own id, when it is dropped.
+//! For what only a process shows: exit codes, signals, its log, its descriptors. Whoever starts one
+//! owns it: it is ended, by its own id, when it is dropped.
 
 use crate::support::{until, until_some};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
@@ -42,16 +42,26 @@ pub fn command<Word: AsRef<OsStr>>(words: impl IntoIterator<Item = Word>) -> Com
 }
 
 /// The same, allowed to have so many descriptors open and no more.
-pub fn command_with_descriptors<Word: AsRef<OsStr>>(descriptors: usize, words: impl IntoIterator<Item = Word>) -> Command {
+pub fn command_with_descriptors<Word: AsRef<OsStr>>(
+    descriptors: usize,
+    words: impl IntoIterator<Item = Word>,
+) -> Command {
     let mut command = clean("sh");
-    command.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")).arg(BINARY).args(words);
+    command
+        .arg("-c")
+        .arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""))
+        .arg(BINARY)
+        .args(words);
     command
 }
 
 /// A program without the test's own environment and standard input.
 pub fn clean(name: &str) -> Command {
     let mut command = Command::new(name);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null());
     command
 }
 
@@ -65,7 +75,11 @@ impl Program {
     /// Starts a command and reads what it says.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let stdout = Said::by(child.stdout.take());
         let stderr = Said::by(child.stderr.take());
         Self { child, stdout, stderr }
@@ -74,15 +88,24 @@ impl Program {
     /// Starts a command whose standard error nobody reads: the pipe is open, and full after 64 KiB.
     #[track_caller]
     pub fn start_unread(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         let stdout = Said::by(child.stdout.take());
         Self { child, stdout, stderr: Said::default() }
     }
 
-    /// Starts a command whose outputs are closed at the other end, as those of a terminal that is gone.
+    /// Starts a command whose outputs are closed at the other end, as those of a terminal that is
+    /// gone.
     #[track_caller]
     pub fn start_unheard(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
         drop((child.stdout.take(), child.stderr.take()));
         Self { child, stdout: Said::default(), stderr: Said::default() }
     }
@@ -98,8 +121,13 @@ impl Program {
     pub fn address(&self) -> SocketAddr {
         self.until_it_says("listening on http://");
         let said = self.log();
-        let address = said.split("listening on http://").nth(1).and_then(|rest| rest.split([',', '\n']).next());
-        address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in its log: {said}"))
+        let address = said
+            .split("listening on http://")
+            .nth(1)
+            .and_then(|rest| rest.split([',', '\n']).next());
+        address
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("no address in its log: {said}"))
     }
 
     /// What it has written to standard error so far.
@@ -140,27 +168,32 @@ impl Program {
     pub fn threads(&self, name: &str) -> usize {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
         // A thread may end while it is looked at.
-        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|found| found.starts_with(name)).count()
     }
 
     /// How much memory it has resident, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
-    /// Leaves it so many descriptors beyond those that are open now; gives it all back if there is no number.
+    /// Leaves it so many descriptors beyond those that are open now; gives it all back if there is
+    /// no number.
     #[track_caller]
     pub fn spare_descriptors(&self, spare: Option<usize>) {
-        let open: BTreeSet<u32> = self.descriptors().into_iter().map(|(number, _)| number).collect();
+        let open: BTreeSet<u32> =
+            self.descriptors().into_iter().map(|(number, _)| number).collect();
         // New descriptors get the lowest free numbers, below the limit.
         let free = |spare: usize| (0..).filter(|number| !open.contains(number)).nth(spare);
         let pid = Some(Pid::from_child(&self.child));
         let maximum = getrlimit(Resource::Nofile).maximum;
         let current = spare.and_then(free).map(u64::from).or(maximum);
-        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).expect("a limit within the hard one can be set");
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum })
+            .expect("a limit within the hard one can be set");
     }
 
     /// Sends it a signal.
@@ -178,7 +211,8 @@ impl Program {
     /// Its exit code once it has ended, whoever still holds its outputs.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
-        until_some("the program ends", || self.child.try_wait().expect("a child can be waited for")).code()
+        until_some("the program ends", || self.child.try_wait().expect("a child can be waited for"))
+            .code()
     }
 
     /// Waits until it has ended and its outputs are read to their ends.
@@ -193,7 +227,11 @@ impl Program {
 pub fn balancer_words(backends: &[SocketAddr], words: &[&str]) -> Vec<String> {
     let backends = backends.iter().flat_map(|address| ["-b".to_owned(), address.to_string()]);
     let free_port = ["--port".to_owned(), "0".to_owned()];
-    free_port.into_iter().chain(backends).chain(words.iter().map(|word| (*word).to_owned())).collect()
+    free_port
+        .into_iter()
+        .chain(backends)
+        .chain(words.iter().map(|word| (*word).to_owned()))
+        .collect()
 }
 
 impl Drop for Program {
@@ -218,19 +256,24 @@ impl Said {
         let reader = thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut piece) {
-                sink.lock().expect("no holder of this lock panics").extend_from_slice(&piece[..count]);
+                sink.lock()
+                    .expect("no holder of this lock panics")
+                    .extend_from_slice(&piece[..count]);
             }
         });
         Self { text, reader: Some(reader) }
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().expect("no holder of this lock panics")).into_owned()
+        String::from_utf8_lossy(&self.text.lock().expect("no holder of this lock panics"))
+            .into_owned()
     }
 
     #[track_caller]
     fn whole(&self) -> String {
-        until("all who hold the output have ended", || self.reader.as_ref().is_none_or(JoinHandle::is_finished));
+        until("all who hold the output have ended", || {
+            self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+        });
         self.text()
     }
 }

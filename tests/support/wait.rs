@@ -1,7 +1,8 @@
 //! Bounded waiting: the only place where a test waits for something, and the only one that sleeps.
 //!
-//! A test never sleeps "long enough". It waits until a condition holds, or it opens and awaits a [`Gate`]. Each such
-//! wait ends at the latest after [`PATIENCE`], with a panic that says what was waited for.
+//! A test never sleeps "long enough". It waits until a condition holds, or it opens and awaits a
+//! [`Gate`]. Each such wait ends at the latest after [`PATIENCE`], with a panic that says what was
+//! waited for.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
@@ -46,9 +47,11 @@ pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Panics with `what` if `condition` fails at any look during `span`: for things that must *not* happen.
+/// Panics with `what` if `condition` fails at any look during `span`: for things that must *not*
+/// happen.
 ///
-/// Costs its whole `span` each time, so keep it short, and prefer to wait for an event that proves the same.
+/// Costs its whole `span` each time, so keep it short, and prefer to wait for an event that proves
+/// the same.
 #[track_caller]
 pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + span;
@@ -92,7 +95,8 @@ impl Default for Deadline {
 
 /// A gate that starts shut and, once open, stays open. Clones are the same gate.
 ///
-/// A test opens what an origin waits for (`Step::WaitFor`), or waits for what an origin opens (`Step::Open`).
+/// A test opens what an origin waits for (`Step::WaitFor`), or waits for what an origin opens
+/// (`Step::Open`).
 #[derive(Clone, Default)]
 pub struct Gate {
     shared: Arc<(Mutex<bool>, Condvar)>,
@@ -126,7 +130,9 @@ impl Gate {
     pub fn wait_for(&self, span: Duration) -> bool {
         let (open, opened) = &*self.shared;
         let shut = open.lock().expect("no holder of a gate's lock panics");
-        let (open, _) = opened.wait_timeout_while(shut, span, |open| !*open).expect("no holder of a gate's lock panics");
+        let (open, _) = opened
+            .wait_timeout_while(shut, span, |open| !*open)
+            .expect("no holder of a gate's lock panics");
         *open
     }
 }

@@ -1,7 +1,9 @@
-//! The few lines of HTTP/1.1 that the origin and the client need: heads, body framing, and bytes to send.
+//! The few lines of HTTP/1.1 that the origin and the client need: heads, body framing, and bytes to
+//! send.
 //!
-//! Pure and incremental: each `take` eats from the front of a buffer and leaves what it cannot use yet. Strict without
-//! exception, because whatever it reads comes from the product under test, and a repair here would hide a bug there.
+//! Pure and incremental: each `take` eats from the front of a buffer and leaves what it cannot use
+//! yet. Strict without exception, because whatever it reads comes from the product under test, and
+//! a repair here would hide a bug there.
 
 use std::mem;
 
@@ -19,12 +21,19 @@ pub(super) fn first_named<'a>(fields: &'a [Field], name: &str) -> Option<&'a str
 
 /// The values of all fields of this name, in any case, in order.
 pub(super) fn all_named<'a>(fields: &'a [Field], name: &str) -> Vec<&'a str> {
-    fields.iter().filter(|(candidate, _)| candidate.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
+    fields
+        .iter()
+        .filter(|(candidate, _)| candidate.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+        .collect()
 }
 
 /// Whether any field of this name lists `token`, both in any case: `Connection: keep-alive, close`.
 pub(super) fn lists_token(fields: &[Field], name: &str, token: &str) -> bool {
-    all_named(fields, name).iter().flat_map(|value| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
+    all_named(fields, name)
+        .iter()
+        .flat_map(|value| value.split(','))
+        .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
 /// A request's or a response's head, split but not understood.
@@ -107,7 +116,9 @@ impl Framing {
                 .parse()
                 .map(|length| Some(Self::Length(length)))
                 .map_err(|error| format!("Content-Length {length:?}: {error}")),
-            _ => Err(format!("not a framing: Content-Length {lengths:?} with Transfer-Encoding {codings:?}")),
+            _ => Err(format!(
+                "not a framing: Content-Length {lengths:?} with Transfer-Encoding {codings:?}"
+            )),
         }
     }
 }
@@ -283,7 +294,8 @@ pub fn chunked<Piece: AsRef<[u8]>>(pieces: impl IntoIterator<Item = Piece>) -> V
     chunked_with_trailers(&pieces, &[])
 }
 
-/// A chunked body of these pieces, with its end and these trailers. An empty piece is no chunk: it would be the end.
+/// A chunked body of these pieces, with its end and these trailers. An empty piece is no chunk: it
+/// would be the end.
 pub fn chunked_with_trailers(pieces: &[&[u8]], trailers: &[Field]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
@@ -308,5 +320,10 @@ pub fn escaped(bytes: &[u8]) -> String {
     }
     let (front, rest) = bytes.split_at(SHOWN);
     let (middle, back) = rest.split_at(rest.len() - SHOWN);
-    format!("\"{}\" ... {} bytes ... \"{}\"", front.escape_ascii(), middle.len(), back.escape_ascii())
+    format!(
+        "\"{}\" ... {} bytes ... \"{}\"",
+        front.escape_ascii(),
+        middle.len(),
+        back.escape_ascii()
+    )
 }

@@ -1,4 +1,5 @@
-//! What passes between the client and an origin: requests, answers, bodies, and how connections end.
+//! What passes between the client and an origin: requests, answers, bodies, and how connections
+//! end.
 
 use std::thread;
 
@@ -9,12 +10,16 @@ use crate::support::*;
 fn an_answering_origin_answers_and_records() {
     let origin = Origin::answering("hello");
     let mut client = Client::connect(origin.address());
-    let response = client.exchange("GET /a?b HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two:  2 \r\n\r\n");
+    let response =
+        client.exchange("GET /a?b HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two:  2 \r\n\r\n");
     assert_eq!((response.status, response.text().as_str()), (200, "hello"));
     assert_eq!(response.reason, "Scripted");
     assert!(!response.truncated);
     let request = origin.only_request();
-    assert_eq!((request.method.as_str(), request.target.as_str(), request.version.as_str()), ("GET", "/a?b", "HTTP/1.1"));
+    assert_eq!(
+        (request.method.as_str(), request.target.as_str(), request.version.as_str()),
+        ("GET", "/a?b", "HTTP/1.1")
+    );
     assert_eq!(request.header("HOST"), Some("x"));
     assert_eq!(request.headers_named("X-Two"), ["1", "2"]);
     assert_eq!(request.raw_head, b"GET /a?b HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two:  2 \r\n\r\n");
@@ -48,16 +53,23 @@ fn an_echo_keeps_the_framing_and_the_trailers() {
     let sized = client.exchange("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!((sized.framing, sized.text().as_str()), (Framing::Length(3), "abc"));
     let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-    let body = chunked_with_trailers(&[b"abc", b"defghijklmnopqrstuvwxyz"], &[("X-Sum".to_owned(), "9".to_owned())]);
+    let body = chunked_with_trailers(
+        &[b"abc", b"defghijklmnopqrstuvwxyz"],
+        &[("X-Sum".to_owned(), "9".to_owned())],
+    );
     request.extend_from_slice(&body);
     for size in [1, 2, 3, 7, 50] {
         client.send_in_pieces(&request, std::iter::repeat(size));
         let echoed = client.read_response();
-        assert_eq!((echoed.framing, echoed.text().as_str()), (Framing::Chunked, "abcdefghijklmnopqrstuvwxyz"));
+        assert_eq!(
+            (echoed.framing, echoed.text().as_str()),
+            (Framing::Chunked, "abcdefghijklmnopqrstuvwxyz")
+        );
         assert_eq!(echoed.trailers, [("X-Sum".to_owned(), "9".to_owned())]);
         assert_eq!(origin.requests().last().expect("it works").raw_body, body);
     }
-    let empty = client.exchange("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let empty = client
+        .exchange("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     assert_eq!((empty.body.len(), empty.raw_body.as_slice()), (0, &b"0\r\n\r\n"[..]));
     assert_eq!(chunked(["ab", "c"]), b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
 }
@@ -90,7 +102,10 @@ fn expect_continue_is_answered_with_an_interim_response() {
     let origin = Origin::raw(early, After::Keep);
     let mut client = Client::connect(origin.address());
     let response = client.get("/");
-    assert_eq!((response.status, response.interim.len(), response.interim[0].header("link")), (204, 1, Some("<a>")));
+    assert_eq!(
+        (response.status, response.interim.len(), response.interim[0].header("link")),
+        (204, 1, Some("<a>"))
+    );
     assert_eq!(client.get("/again").status, 204);
 }
 
@@ -98,11 +113,15 @@ fn expect_continue_is_answered_with_an_interim_response() {
 fn raw_answers_end_as_their_framing_says() {
     let close_delimited = Origin::raw("HTTP/1.0 200 OK\r\n\r\nto the end", After::Close);
     let response = exchange(close_delimited.address(), GET);
-    assert_eq!((response.framing, response.text().as_str(), response.truncated), (Framing::ToEnd, "to the end", false));
+    assert_eq!(
+        (response.framing, response.text().as_str(), response.truncated),
+        (Framing::ToEnd, "to the end", false)
+    );
 
-    for cut in
-        ["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort"]
-    {
+    for cut in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort",
+    ] {
         let origin = Origin::raw(cut, After::Close);
         let response = exchange(origin.address(), GET);
         assert_eq!((response.text().as_str(), response.truncated), ("short", true));
@@ -119,16 +138,34 @@ fn what_no_correct_peer_sends_fails_the_test_and_shows_the_bytes() {
         ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "not a field name"),
         ("HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", "a control character"),
         ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n12345", "not a framing"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "not a framing"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n", "not a chunk size"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", "ends with CRLF"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n", "behind a chunk's data"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", "chunk size"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "not a framing",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+            "not a chunk size",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+            "ends with CRLF",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
+            "behind a chunk's data",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+            "chunk size",
+        ),
         ("HTTP/1.1 200 OK\r\nCont", "End instead of a response's head"),
     ] {
         let origin = Origin::raw(answer, After::Close);
         let message = panic_of(|| drop(exchange(origin.address(), GET)));
-        assert!(message.contains(complaint) && message.contains("HTTP/1.1 2"), "{answer:?} gave {message:?}");
+        assert!(
+            message.contains(complaint) && message.contains("HTTP/1.1 2"),
+            "{answer:?} gave {message:?}"
+        );
     }
 }
 
@@ -206,7 +243,10 @@ fn two_hundred_clients_at_once_are_all_recorded() {
         .map(|number| {
             thread::spawn(move || {
                 let body = format!("client {number}");
-                let request = format!("POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                let request = format!(
+                    "POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
                 assert_eq!(exchange(address, request).text(), body);
             })
         })

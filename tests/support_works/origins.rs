@@ -12,13 +12,18 @@ use crate::support::*;
 #[test]
 fn health_checks_are_answered_but_not_counted_or_recorded() {
     let origin = Origin::answering("x");
-    let check = || exchange(origin.address(), "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let check = || {
+        exchange(origin.address(), "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    };
     assert_eq!(check().status, 200);
     origin.set_health(Health::Status(503));
     assert_eq!(check().status, 503);
     origin.set_health(Health::Raw(b"HTTP/1.1 302 Go\r\n\r\n".to_vec()));
     assert_eq!(check().status, 302);
-    assert_eq!((origin.health_checks(), origin.connections(), origin.count(), origin.accepted()), (3, 0, 0, 3));
+    assert_eq!(
+        (origin.health_checks(), origin.connections(), origin.count(), origin.accepted()),
+        (3, 0, 0, 3)
+    );
 
     // One connection for both kinds: recorded is only what is no check, piece by piece or in one.
     origin.set_health(Health::Healthy);
@@ -109,7 +114,9 @@ fn a_body_that_is_cut_is_recorded_as_far_as_it_came() {
     let origin = Origin::start([Step::ReadRequest]);
     let mut client = Client::connect(origin.address());
     client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n5\r\nfg");
-    until("what came is recorded", || origin.requests().first().is_some_and(|request| request.body == b"abcdefg"));
+    until("what came is recorded", || {
+        origin.requests().first().is_some_and(|request| request.body == b"abcdefg")
+    });
     drop(client);
     assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
     assert!(!origin.only_request().complete);
@@ -127,7 +134,10 @@ fn a_sequence_gives_each_connection_its_script() {
         Script::steps([Step::ReadHead, Step::send(ok("1")), Step::ReadHead, Step::Close]),
         Script::named("last"),
     ]));
-    assert_eq!(exchange(origin.address(), "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").text(), "ok");
+    assert_eq!(
+        exchange(origin.address(), "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").text(),
+        "ok"
+    );
     let mut first = Client::connect(origin.address());
     first.send(GET);
     assert_eq!(first.comes_next(), Next::Reset);
@@ -162,7 +172,10 @@ fn a_closure_is_free_to_do_anything() {
     }));
     let mut client = Client::connect(origin.address());
     let made = client.exchange("PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab");
-    assert_eq!((made.expect_status(201).header("x-body"), made.text().as_str()), (Some("ab"), "made"));
+    assert_eq!(
+        (made.expect_status(201).header("x-body"), made.text().as_str()),
+        (Some("ab"), "made")
+    );
     client.send("GET /upgrade HTTP/1.1\r\n\r\npi");
     assert_eq!(client.read_response().status, 101);
     client.send("ng");
@@ -213,7 +226,10 @@ fn a_stopped_origin_refuses_and_comes_back_on_its_port() {
     drop(origin);
     assert_eq!(get(address, "/").text(), "two");
     drop(back);
-    assert_eq!(get(Origin::start_on(address, Script::named("three")).address(), "/").text(), "three");
+    assert_eq!(
+        get(Origin::start_on(address, Script::named("three")).address(), "/").text(),
+        "three"
+    );
 }
 
 #[test]

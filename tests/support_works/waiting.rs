@@ -13,7 +13,12 @@ fn a_failed_wait_tells_the_story() {
     get(origin.address(), "/seen");
     origin.wait_for_ending(0);
     let message = panic_of(|| drop(origin.wait_for_requests(2)));
-    assert!(message.contains("no 2 requests") && message.contains("GET /seen") && message.contains("Closed"), "{message}");
+    assert!(
+        message.contains("no 2 requests")
+            && message.contains("GET /seen")
+            && message.contains("Closed"),
+        "{message}"
+    );
 }
 
 #[test]

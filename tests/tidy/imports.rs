@@ -12,7 +12,8 @@ fn modules() -> BTreeMap<Module, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let name = |path: &Path| {
         let inside = path.strip_prefix(&root).expect("a source lies in src").with_extension("");
-        let mut names: Module = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let mut names: Module =
+            inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         names.pop_if(|name| matches!(name.as_str(), "mod" | "lib"));
         names
     };
@@ -22,7 +23,10 @@ fn modules() -> BTreeMap<Module, String> {
 }
 
 fn without_comments(text: &str) -> String {
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Every path that a `use` declaration names: `a::{b, c::{d}}` are `a::b` and `a::c::d`.
@@ -46,13 +50,17 @@ fn paths(tree: &str) -> Vec<String> {
     parts.flat_map(|part| paths(part)).map(|path| format!("{start}{path}")).collect()
 }
 
-/// The `use` declarations of a source: what they name, and whether they only hand it on (`pub use`).
+/// The `use` declarations of a source: what they name, and whether they only hand it on (`pub
+/// use`).
 fn declarations(text: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for statement in text.split(';') {
-        let lines: Vec<&str> = statement.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> =
+            statement.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let Some(start) = lines.iter().position(|line| {
-            ["use ", "pub use ", "pub(crate) use ", "pub(super) use "].iter().any(|start| line.starts_with(start))
+            ["use ", "pub use ", "pub(crate) use ", "pub(super) use "]
+                .iter()
+                .any(|start| line.starts_with(start))
         }) else {
             continue;
         };
@@ -67,9 +75,13 @@ fn declarations(text: &str) -> Vec<(String, bool)> {
 /// The paths that stand in the code itself: `super::a::b(..)`.
 fn inline_paths(text: &str) -> Vec<String> {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-    let starts = ["crate::", "super::"].into_iter().flat_map(|start| text.match_indices(start)).map(|(at, _)| at);
+    let starts = ["crate::", "super::"]
+        .into_iter()
+        .flat_map(|start| text.match_indices(start))
+        .map(|(at, _)| at);
     let whole = starts.filter(|at| !text[..*at].ends_with(is_part));
-    let path = |at: usize| text[at..].chars().take_while(|letter| is_part(*letter)).collect::<String>();
+    let path =
+        |at: usize| text[at..].chars().take_while(|letter| is_part(*letter)).collect::<String>();
     whole.map(|at| path(at).trim_end_matches(':').to_owned()).collect()
 }
 
@@ -87,9 +99,10 @@ fn resolve(path: &str, from: &Module, modules: &BTreeMap<Module, String>) -> Opt
         _ => return None,
     };
     let mut rest = names.into_iter().skip(1).peekable();
-    while let Some(name) =
-        rest.next_if(|name| name == "super" || modules.contains_key(&[base.as_slice(), std::slice::from_ref(name)].concat()))
-    {
+    while let Some(name) = rest.next_if(|name| {
+        name == "super"
+            || modules.contains_key(&[base.as_slice(), std::slice::from_ref(name)].concat())
+    }) {
         if name == "super" { drop(base.pop()) } else { base.push(name) }
     }
     let Some(name) = rest.next() else {
@@ -126,14 +139,20 @@ fn no_files_import_each_other_in_a_circle() {
     let imports: BTreeMap<Module, BTreeSet<Module>> = modules
         .iter()
         .map(|(module, text)| {
-            let used = declarations(text).into_iter().filter(|(_, is_handed_on)| !is_handed_on).map(|(path, _)| path);
+            let used = declarations(text)
+                .into_iter()
+                .filter(|(_, is_handed_on)| !is_handed_on)
+                .map(|(path, _)| path);
             let all = used.chain(inline_paths(text));
-            let others = all.filter_map(|path| resolve(&path, module, &modules)).filter(|other| other != module);
+            let others = all
+                .filter_map(|path| resolve(&path, module, &modules))
+                .filter(|other| other != module);
             (module.clone(), others.collect())
         })
         .collect();
     assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 150, "the imports are seen");
-    let circles: Vec<Vec<Module>> = modules.keys().filter_map(|module| circle(module, &imports)).collect();
+    let circles: Vec<Vec<Module>> =
+        modules.keys().filter_map(|module| circle(module, &imports)).collect();
     assert!(circles.is_empty(), "{circles:?}");
 }
 

@@ -26,23 +26,34 @@ pub struct Answer {
 impl Answer {
     /// Takes an answer off the front. None if its head is cut short.
     pub fn take(bytes: &mut &[u8], to_head: bool) -> Result<Option<Self>, &'static str> {
-        let Some(length) = HeadEnd::default().find(bytes).map_err(|_| "a bare LF")? else { return Ok(None) };
+        let Some(length) = HeadEnd::default().find(bytes).map_err(|_| "a bare LF")? else {
+            return Ok(None);
+        };
         let (head, behind) = bytes.split_at(length);
         let mut room = fields::room();
         let answer = response::parse(head, &mut room, to_head).map_err(|_| "a bad head")?;
         assert_unambiguous(head);
         let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
-        assert!(httparse::Response::new(&mut other).parse(head).is_ok_and(|parsed| parsed.is_complete()));
+        assert!(
+            httparse::Response::new(&mut other)
+                .parse(head)
+                .is_ok_and(|parsed| parsed.is_complete())
+        );
         let found = match answer.body {
             Body::None => Some((Vec::new(), 0)),
-            Body::Length(length) => usize::try_from(length).ok().and_then(|end| Some((behind.get(..end)?.to_vec(), end))),
+            Body::Length(length) => usize::try_from(length)
+                .ok()
+                .and_then(|end| Some((behind.get(..end)?.to_vec(), end))),
             Body::Chunked => chunked(behind)?,
             Body::UntilClose => Some((behind.to_vec(), behind.len())),
         };
         *bytes = found.as_ref().map_or(&[], |(_, end)| &behind[*end..]);
         Ok(Some(Self {
             status: answer.status,
-            is_own: answer.fields.windows(2).any(|two| two[0].value == b"lb-threads" && two[1].name == "X-LB-Error"),
+            is_own: answer
+                .fields
+                .windows(2)
+                .any(|two| two[0].value == b"lb-threads" && two[1].name == "X-LB-Error"),
             closes: answer.connection.close,
             body: found.map(|(body, _)| body),
             ends_by_close: answer.body == Body::UntilClose,
@@ -69,8 +80,8 @@ fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
     }
 }
 
-/// Statuses and bodies of all that the origin can say. None if it may say more than one answer to a request, or something
-/// malformed: then nobody can tell what comes of it.
+/// Statuses and bodies of all that the origin can say. None if it may say more than one answer to a
+/// request, or something malformed: then nobody can tell what comes of it.
 pub fn said(script: &[script::Answer], plain: &[u8]) -> Option<HashSet<(u16, Vec<u8>)>> {
     let mut said = HashSet::new();
     for bytes in script.iter().map(|answer| answer.pieces.concat()).chain([plain.to_vec()]) {

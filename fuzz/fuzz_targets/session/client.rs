@@ -26,9 +26,17 @@ pub struct Client {
 
 impl Client {
     /// Connects.
-    pub fn connect(address: SocketAddr, script: Vec<Piece>, ending: Ending, reads_late: bool) -> Self {
+    pub fn connect(
+        address: SocketAddr,
+        script: Vec<Piece>,
+        ending: Ending,
+        reads_late: bool,
+    ) -> Self {
         let socket = TcpStream::connect(address).expect("the balancer listens");
-        socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true)).expect("a socket takes it");
+        socket
+            .set_nodelay(true)
+            .and_then(|()| socket.set_nonblocking(true))
+            .expect("a socket takes it");
         let (sent, received) = (Vec::new(), Vec::new());
         Self { socket: Some(socket), script: script.into(), ending, reads_late, sent, received }
     }
@@ -69,7 +77,8 @@ impl Client {
             Ending::Stay => {}
             Ending::Leave => self.socket = None,
             Ending::Reset => {
-                sockopt::set_socket_linger(socket, Some(Duration::ZERO)).expect("a socket takes it");
+                sockopt::set_socket_linger(socket, Some(Duration::ZERO))
+                    .expect("a socket takes it");
                 self.socket = None;
             }
         }
@@ -86,18 +95,25 @@ impl Client {
         }
     }
 
-    /// Checks that what came is valid answers to what was asked, in this order, the last one maybe cut short. Returns those that
-    /// are the origin's.
+    /// Checks that what came is valid answers to what was asked, in this order, the last one maybe
+    /// cut short. Returns those that are the origin's.
     pub fn judge(&self, asked: &Requests) -> Vec<Answer> {
         let (mut rest, mut answered, mut forwarded) = (&self.received[..], 0, Vec::new());
         loop {
             let request = asked.all.get(answered);
             let is_refusal_of_head = request.is_none() && asked.pending.starts_with(b"HEAD ");
-            let to_head = is_refusal_of_head || request.is_some_and(|request| request.method == "HEAD");
-            let Some(answer) = Answer::take(&mut rest, to_head).expect("it is a valid answer") else { return forwarded };
+            let to_head =
+                is_refusal_of_head || request.is_some_and(|request| request.method == "HEAD");
+            let Some(answer) = Answer::take(&mut rest, to_head).expect("it is a valid answer")
+            else {
+                return forwarded;
+            };
             if answer.is_interim() {
                 let asker = request.expect("a 1xx answers a request");
-                assert!(asker.version == Version::Http11 && (answer.status != 101 || asker.websocket), "{asker:?}");
+                assert!(
+                    asker.version == Version::Http11 && (answer.status != 101 || asker.websocket),
+                    "{asker:?}"
+                );
                 if answer.status == 101 {
                     forwarded.push(answer);
                     return forwarded;
@@ -107,9 +123,15 @@ impl Client {
             answered += 1;
             assert!(answered <= asked.all.len() + 1, "more answers than requests");
             // Whether a head that was refused asked like HEAD depends on how much of it had come.
-            assert!(!answer.closes || rest.is_empty() || is_refusal_of_head, "something follows the last answer");
+            assert!(
+                !answer.closes || rest.is_empty() || is_refusal_of_head,
+                "something follows the last answer"
+            );
             if answer.is_own {
-                assert!(answer.status != 400 || asked.is_malformed, "what is well-formed is refused");
+                assert!(
+                    answer.status != 400 || asked.is_malformed,
+                    "what is well-formed is refused"
+                );
             } else {
                 forwarded.push(answer);
             }

@@ -1,10 +1,12 @@
-//! The whole balancer over loopback: clients send what the input says, the origin answers what it says.
+//! The whole balancer over loopback: clients send what the input says, the origin answers what it
+//! says.
 //!
-//! Holds, whatever comes: nothing panics. The origin is sent well-formed requests alone, each one that a client has sent, and not
-//! more than were sent or retried. Clients get valid answers, in order, not more than they asked for, none of the origin's that it
-//! did not give, and no refusal of what is well-formed. Every connection ends and is counted. Afterwards plain
-//! requests are served, on the backend connections that are left, and in the end no session and no descriptor is left. One thread
-//! plays all parts but the balancer's.
+//! Holds, whatever comes: nothing panics. The origin is sent well-formed requests alone, each one
+//! that a client has sent, and not more than were sent or retried. Clients get valid answers, in
+//! order, not more than they asked for, none of the origin's that it did not give, and no refusal
+//! of what is well-formed. Every connection ends and is counted. Afterwards plain requests are
+//! served, on the backend connections that are left, and in the end no session and no descriptor is
+//! left. One thread plays all parts but the balancer's.
 
 #![no_main]
 
@@ -37,7 +39,8 @@ fn run(stage: &mut Stage, script: Script) {
     let said = answers::said(&script.answers, origin::PLAIN);
     stage.origin.play(script.answers);
     let sends = script.clients.into_iter().filter(|pieces| !pieces.is_empty());
-    let mut clients: Vec<Client> = sends.map(|pieces| stage.connect(pieces, script.ending, script.reads_late)).collect();
+    let mut clients: Vec<Client> =
+        sends.map(|pieces| stage.connect(pieces, script.ending, script.reads_late)).collect();
     stage.play(&mut clients);
     stage.origin.play(Vec::new());
     clients.extend(stage.serve_plain_requests());
@@ -48,10 +51,12 @@ fn run(stage: &mut Stage, script: Script) {
     assert_eq!(after.closed_in_all(), after.connections, "a connection has ended without a reason");
     let asked: Vec<Requests> = clients.iter().map(|client| Requests::of(&client.sent)).collect();
     let all: Vec<&Request> = asked.iter().flat_map(|asked| &asked.all).collect();
-    let (sent, taken, retried) = (all.len() as u64, after.requests - before.requests, after.retries - before.retries);
+    let (sent, taken, retried) =
+        (all.len() as u64, after.requests - before.requests, after.retries - before.retries);
     assert!(taken <= sent, "more requests than were sent");
     assert!(seen.len() as u64 <= taken + retried, "the origin saw more requests than were taken");
-    let whole: HashSet<_> = all.iter().filter(|request| request.whole).map(|request| request.words()).collect();
+    let whole: HashSet<_> =
+        all.iter().filter(|request| request.whole).map(|request| request.words()).collect();
     for request in seen.iter().filter(|request| request.whole) {
         assert!(whole.contains(&request.words()), "nobody sent {request:?}");
     }
@@ -61,7 +66,10 @@ fn run(stage: &mut Stage, script: Script) {
     if let Some(said) = said.filter(|_| all.iter().all(|request| request.method != "HEAD")) {
         for answer in forwarded.into_iter().filter(|answer| !answer.ends_by_close) {
             let (status, body) = (answer.status, answer.body);
-            assert!(body.is_none_or(|body| said.contains(&(status, body))), "the origin did not say this {status}");
+            assert!(
+                body.is_none_or(|body| said.contains(&(status, body))),
+                "the origin did not say this {status}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The origin: two backends that answer what the script says, and check that all they are asked is well-formed.
+//! The origin: two backends that answer what the script says, and check that all they are asked is
+//! well-formed.
 
 use crate::requests::{Next, Request, Requests};
 use crate::script::{Answer, Then};
@@ -42,7 +43,12 @@ impl Origin {
             listener.set_nonblocking(true).expect("a socket takes it");
             listener
         };
-        Self { listeners: [listen(), listen()], connections: Vec::new(), answers: VecDeque::new(), seen: Vec::new() }
+        Self {
+            listeners: [listen(), listen()],
+            connections: Vec::new(),
+            answers: VecDeque::new(),
+            seen: Vec::new(),
+        }
     }
 
     /// Where the backends are.
@@ -71,9 +77,13 @@ impl Origin {
         for connection in &mut self.connections {
             connection.turn(&mut self.answers);
         }
-        let (over, open) = std::mem::take(&mut self.connections).into_iter().partition(|connection| connection.is_over);
+        let (over, open) = std::mem::take(&mut self.connections)
+            .into_iter()
+            .partition(|connection| connection.is_over);
         self.connections = open;
-        self.seen.extend(Vec::into_iter(over).flat_map(|connection: Connection| connection.requests.all));
+        self.seen.extend(
+            Vec::into_iter(over).flat_map(|connection: Connection| connection.requests.all),
+        );
         self.connections.iter().any(|connection| !connection.out.is_empty())
     }
 
@@ -88,9 +98,20 @@ impl Origin {
 
 impl Connection {
     fn of(socket: TcpStream) -> Self {
-        socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)).expect("a socket takes it");
+        socket
+            .set_nonblocking(true)
+            .and_then(|()| socket.set_nodelay(true))
+            .expect("a socket takes it");
         let (requests, out) = (Requests::default(), VecDeque::new());
-        Self { socket, requests, out, then: Then::Stay, is_answered: false, is_tunnel: false, is_over: false }
+        Self {
+            socket,
+            requests,
+            out,
+            then: Then::Stay,
+            is_answered: false,
+            is_tunnel: false,
+            is_over: false,
+        }
     }
 
     fn turn(&mut self, answers: &mut VecDeque<Answer>) {
@@ -110,7 +131,9 @@ impl Connection {
     /// Whether there was another head or end of a request.
     fn take_request(&mut self, answers: &mut VecDeque<Answer>) -> bool {
         let found = self.requests.next();
-        let found = found.unwrap_or_else(|wrong| panic!("a backend is sent something malformed: {wrong}: {:?}", self.requests));
+        let found = found.unwrap_or_else(|wrong| {
+            panic!("a backend is sent something malformed: {wrong}: {:?}", self.requests)
+        });
         match found {
             Next::More => return false,
             Next::Head => self.is_answered = answers.front().is_some_and(|answer| answer.early),
@@ -119,9 +142,14 @@ impl Connection {
         }
         if found == Next::End || self.is_answered {
             let answer = answers.pop_front();
-            let answer = answer.unwrap_or_else(|| Answer { pieces: vec![PLAIN.to_vec()], early: false, then: Then::Stay });
+            let answer = answer.unwrap_or_else(|| Answer {
+                pieces: vec![PLAIN.to_vec()],
+                early: false,
+                then: Then::Stay,
+            });
             let switches = answer.pieces.concat().windows(4).any(|window| window == b" 101");
-            self.is_tunnel = switches && self.requests.all.last().is_some_and(|request| request.websocket);
+            self.is_tunnel =
+                switches && self.requests.all.last().is_some_and(|request| request.websocket);
             self.out.extend(answer.pieces);
             self.then = answer.then;
         }
@@ -142,7 +170,8 @@ impl Connection {
         }
         if self.out.is_empty() && self.then != Then::Stay {
             if self.then == Then::Reset {
-                sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO)).expect("a socket takes it");
+                sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO))
+                    .expect("a socket takes it");
             }
             self.is_over = true;
         }

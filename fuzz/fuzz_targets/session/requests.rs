@@ -1,4 +1,5 @@
-//! Requests, read from a stream as strictly as the balancer reads them: what a client has asked, what the origin is asked.
+//! Requests, read from a stream as strictly as the balancer reads them: what a client has asked,
+//! what the origin is asked.
 
 use lb_threads::config;
 use lb_threads::wire::chunked::{self, Decoder, Piece};
@@ -89,12 +90,17 @@ impl Requests {
                 }
             }
             Rest::Chunked(decoder) => loop {
-                let (consumed, piece) = decoder.next(&self.pending).map_err(|_| "bad chunks".to_owned())?;
-                let (is_end, more) = (matches!(piece, Piece::End(_)), !matches!(piece, Piece::NeedMore));
+                let (consumed, piece) =
+                    decoder.next(&self.pending).map_err(|_| "bad chunks".to_owned())?;
+                let (is_end, more) =
+                    (matches!(piece, Piece::End(_)), !matches!(piece, Piece::NeedMore));
                 match piece {
                     Piece::NeedMore => {}
-                    Piece::Data(data) => self.all.last_mut().expect("a body has a head").body.extend_from_slice(data),
-                    Piece::End(trailers) => chunked::encode_end(&mut Vec::new(), trailers).map_err(|_| "bad trailers")?,
+                    Piece::Data(data) => {
+                        self.all.last_mut().expect("a body has a head").body.extend_from_slice(data)
+                    }
+                    Piece::End(trailers) => chunked::encode_end(&mut Vec::new(), trailers)
+                        .map_err(|_| "bad trailers")?,
                 }
                 self.pending.drain(..consumed);
                 if is_end {
@@ -123,17 +129,25 @@ impl Requests {
             // What cannot be the start of a request need not be waited for.
             self.is_malformed |= match end.first_line(&self.pending) {
                 Some(line) => request::check_line(line).is_err(),
-                None => self.pending.first().is_some_and(|first| !fields::is_token(&[*first]) && self.pending != b"\r"),
+                None => self
+                    .pending
+                    .first()
+                    .is_some_and(|first| !fields::is_token(&[*first]) && self.pending != b"\r"),
             };
             return Ok(Next::More);
         };
         let line = end.first_line(&self.pending).map_or(0, <[u8]>::len);
         request::lower_minor_version(&mut self.pending[..line]);
         let mut room = fields::room();
-        let head = request::parse(&self.pending[..length], &mut room).map_err(|cause| cause.to_string())?;
+        let head = request::parse(&self.pending[..length], &mut room)
+            .map_err(|cause| cause.to_string())?;
         let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
         let agrees = httparse::Request::new(&mut other).parse(&self.pending[..length]);
-        assert_eq!(agrees, Ok(httparse::Status::Complete(length)), "httparse refuses what we accept");
+        assert_eq!(
+            agrees,
+            Ok(httparse::Status::Complete(length)),
+            "httparse refuses what we accept"
+        );
         assert_unambiguous(&self.pending[..length]);
         let slash = if head.target.path.starts_with('?') { "/" } else { "" };
         self.rest = match head.body {

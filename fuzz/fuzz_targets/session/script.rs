@@ -1,12 +1,13 @@
 //! What an input makes the clients and the origin do.
 //!
-//! The first byte is about all; behind it come sections, separated by 0xFF, each of one byte and a text. A section is something
-//! that a client sends, or an answer that the origin gives, in the order of the requests that it sees.
+//! The first byte is about all; behind it come sections, separated by 0xFF, each of one byte and a
+//! text. A section is something that a client sends, or an answer that the origin gives, in the
+//! order of the requests that it sees.
 //!
-//! The first byte: 1 and 2 how the clients end, 4 they read late.
-//! A section's first byte: 1 it is an answer; 2, 4, 8 how often the text is repeated, or what of it stands behind an empty line;
-//! 16 a client waits for a quiet moment before, the origin answers at the request's head; 32 it goes in small pieces; 64, 128 which
-//! client, or what the origin does behind it.
+//! The first byte: 1 and 2 how the clients end, 4 they read late. A section's first byte: 1 it is
+//! an answer; 2, 4, 8 how often the text is repeated, or what of it stands behind an empty line; 16
+//! a client waits for a quiet moment before, the origin answers at the request's head; 32 it goes
+//! in small pieces; 64, 128 which client, or what the origin does behind it.
 
 /// How often a section's text is repeated.
 const REPEATS: [usize; 8] = [1, 1, 2, 16, 256, 1024, 4096, 16384];
@@ -78,8 +79,14 @@ impl Script {
     /// None if it says nothing.
     pub fn of(input: &[u8]) -> Option<Self> {
         let (flags, sections) = input.split_first()?;
-        let ending = [Ending::Finish, Ending::Stay, Ending::Leave, Ending::Reset][usize::from(flags & 3)];
-        let mut script = Self { ending, reads_late: flags & 4 != 0, clients: Default::default(), answers: Vec::new() };
+        let ending =
+            [Ending::Finish, Ending::Stay, Ending::Leave, Ending::Reset][usize::from(flags & 3)];
+        let mut script = Self {
+            ending,
+            reads_late: flags & 4 != 0,
+            clients: Default::default(),
+            answers: Vec::new(),
+        };
         for section in sections.split(|byte| *byte == 0xFF).take(MOST_SECTIONS) {
             if let Some((op, text)) = section.split_first() {
                 script.add(*op, text);

@@ -1,4 +1,5 @@
-//! What stays from one input to the next: the balancer, the origin behind it, and how they are driven.
+//! What stays from one input to the next: the balancer, the origin behind it, and how they are
+//! driven.
 
 use crate::client::Client;
 use crate::origin::Origin;
@@ -11,14 +12,16 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take; far beyond every timeout of the balancer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Descriptors that the balancer may keep for later: the pipes of as many long answers at once as there are clients.
+/// Descriptors that the balancer may keep for later: the pipes of as many long answers at once as
+/// there are clients.
 const KEPT_FILES: usize = 2 * CLIENTS;
 /// Enough to come by each backend twice.
 const PLAIN_REQUESTS: usize = 4;
 
 /// The balancer and its origin.
 pub struct Stage {
-    /// The balancer, with timeouts so short that what stalls ends soon, and one worker, so that all clients share its connections.
+    /// The balancer, with timeouts so short that what stalls ends soon, and one worker, so that all
+    /// clients share its connections.
     pub server: Server,
     /// Both its backends.
     pub origin: Origin,
@@ -48,8 +51,16 @@ impl Stage {
         log::set_max_level(log::LevelFilter::Debug);
         let origin = Origin::start();
         let short = Duration::from_millis(20);
-        let timeouts = Timeouts { idle: short, head: short, queue: short, first_byte: short, body: short, ..Timeouts::default() };
-        let backends = origin.addresses().map(|address| BackendAddress { name: address.to_string(), address });
+        let timeouts = Timeouts {
+            idle: short,
+            head: short,
+            queue: short,
+            first_byte: short,
+            body: short,
+            ..Timeouts::default()
+        };
+        let backends =
+            origin.addresses().map(|address| BackendAddress { name: address.to_string(), address });
         let server = Server::start(Config {
             listen: vec![([127, 0, 0, 1], 0).into()],
             backends: backends.into(),
@@ -59,7 +70,12 @@ impl Stage {
             body_bytes: Some(100_000),
             ..Config::default()
         });
-        let mut stage = Self { server: server.expect("a free port"), origin, connected: 0, files: usize::MAX - KEPT_FILES };
+        let mut stage = Self {
+            server: server.expect("a free port"),
+            origin,
+            connected: 0,
+            files: usize::MAX - KEPT_FILES,
+        };
         stage.serve_plain_requests();
         stage.settle();
         stage.files = open_files();
@@ -82,13 +98,15 @@ impl Stage {
                 busy |= client.turn(quiet);
             }
             let sockets = self.origin.sockets().chain(clients.iter().filter_map(Client::readable));
-            let mut polled: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
+            let mut polled: Vec<PollFd<'_>> =
+                sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)).collect();
             let wait = Timespec { tv_sec: 0, tv_nsec: if busy { 0 } else { 1_000_000 } };
             quiet = poll(&mut polled, Some(&wait)) == Ok(0) && !busy;
         }
     }
 
-    /// The origin closes its connections; waits until the balancer holds nothing any more. Returns what the origin was asked.
+    /// The origin closes its connections; waits until the balancer holds nothing any more. Returns
+    /// what the origin was asked.
     pub fn settle(&mut self) -> Vec<Request> {
         let (started, mut seen) = (Instant::now(), Vec::new());
         loop {
@@ -108,15 +126,22 @@ impl Stage {
         }
     }
 
-    /// Whatever was before, plain requests are served. What was before, or a machine that is slow for a moment, may spoil a few.
+    /// Whatever was before, plain requests are served. What was before, or a machine that is slow
+    /// for a moment, may spoil a few.
     pub fn serve_plain_requests(&mut self) -> Vec<Client> {
         let (started, mut all) = (Instant::now(), Vec::new());
         loop {
-            let piece = Piece { bytes: b"GET /plain HTTP/1.1\r\nHost: h\r\n\r\n".repeat(PLAIN_REQUESTS), waits: false };
+            let piece = Piece {
+                bytes: b"GET /plain HTTP/1.1\r\nHost: h\r\n\r\n".repeat(PLAIN_REQUESTS),
+                waits: false,
+            };
             let mut clients = [self.connect(vec![piece], Ending::Finish, false)];
             self.play(&mut clients);
             let answers = clients[0].judge(&Requests::of(&clients[0].sent));
-            let served = answers.iter().filter(|answer| answer.status == 200 && answer.body.as_deref() == Some(b"ok")).count();
+            let served = answers
+                .iter()
+                .filter(|answer| answer.status == 200 && answer.body.as_deref() == Some(b"ok"))
+                .count();
             all.extend(clients);
             if served == PLAIN_REQUESTS {
                 return all;

@@ -1,6 +1,7 @@
 //! Sessions without a worker: real sockets, a real poller, and a loop that steps one session.
 //!
-//! [`Stage`] is what a worker would lend. The origin and the client of a test are threads with blocking sockets.
+//! [`Stage`] is what a worker would lend. The origin and the client of a test are threads with
+//! blocking sockets.
 
 mod parts;
 mod scenes;
@@ -40,8 +41,10 @@ pub(super) struct Stage {
 impl Stage {
     /// In front of these origins. With `is_masked`, all bytes on all sockets are.
     pub(super) fn new(origins: &[SocketAddr], is_masked: bool) -> Self {
-        let backend = |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
-        let mut config = Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
+        let backend =
+            |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
+        let mut config =
+            Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
         config.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
@@ -81,7 +84,10 @@ impl Stage {
     /// Waits a moment for events on connections to backends and notes them; whether there were any.
     pub(super) fn note_backend_events(&mut self) -> bool {
         let mut events = Vec::new();
-        self.connections.poller().wait(&mut events, Some(Duration::from_millis(200)), || true).unwrap();
+        self.connections
+            .poller()
+            .wait(&mut events, Some(Duration::from_millis(200)), || true)
+            .unwrap();
         for event in &events {
             if let Source::Backend(key) = event.source {
                 self.connections.note(key, *event, Instant::now());
@@ -96,7 +102,11 @@ impl Stage {
     }
 
     /// Steps something on a client's socket until it waits like this, or is over.
-    pub(super) fn run_until<R: Steps>(&mut self, run: &mut R, is_there: impl Fn(&R) -> bool) -> Option<Reason> {
+    pub(super) fn run_until<R: Steps>(
+        &mut self,
+        run: &mut R,
+        is_there: impl Fn(&R) -> bool,
+    ) -> Option<Reason> {
         let start = Instant::now();
         if self.is_masked {
             run.stream().mask();
@@ -115,7 +125,10 @@ impl Stage {
                 Verdict::Wait(_) if is_there(run) => return None,
                 Verdict::Again => self.local.clock.now(),
                 Verdict::Wait(deadline) => {
-                    assert!(deadline.at > self.local.clock.now(), "it waits for what has passed: {deadline:?}");
+                    assert!(
+                        deadline.at > self.local.clock.now(),
+                        "it waits for what has passed: {deadline:?}"
+                    );
                     deadline.at
                 }
             };
@@ -130,7 +143,9 @@ impl Stage {
             for event in &events {
                 match event.source {
                     Source::Client(_) => run.stream().note(*event),
-                    Source::Backend(key) => drop(self.connections.note(key, *event, Instant::now())),
+                    Source::Backend(key) => {
+                        self.connections.note(key, *event, Instant::now());
+                    }
                     Source::Waker => {}
                 }
             }
@@ -203,13 +218,18 @@ impl Peer {
     }
 }
 
-/// An origin that reads one request of `length` bytes on each connection and responds; what it has received, connection by connection.
-pub(super) fn origin(is_masked: bool, exchanges: Vec<(usize, Vec<u8>)>) -> (SocketAddr, thread::JoinHandle<Vec<Vec<u8>>>) {
+/// An origin that reads one request of `length` bytes on each connection and responds; what it has
+/// received, connection by connection.
+pub(super) fn origin(
+    is_masked: bool,
+    exchanges: Vec<(usize, Vec<u8>)>,
+) -> (SocketAddr, thread::JoinHandle<Vec<Vec<u8>>>) {
     let (listener, address) = listen();
     let serve = move || {
         let serve_one = |(length, response): (usize, Vec<u8>)| {
             let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
-            let received = peer.read_until(|all| body_of(all).is_some_and(|body| body.len() >= length));
+            let received =
+                peer.read_until(|all| body_of(all).is_some_and(|body| body.len() >= length));
             peer.write(&response);
             received
         };

@@ -41,17 +41,30 @@ fn sink() -> (Peer, Stream) {
 fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
     let all = Uploaded::All;
     let waits = Uploaded::Blocked(Blocked::OnClient);
-    // framing, what has come of the body, what the upload says, what the backend gets behind the head, what is left over
+    // framing, what has come of the body, what the upload says, what the backend gets behind the
+    // head, what is left over
     type Row<'b> = (&'b str, &'b [u8], Uploaded, &'b [u8], usize);
     let rows: [Row<'_>; 8] = [
         ("", b"GET", all, b"", 3),
         ("Content-Length: 3\r\n", b"abcGET", all, b"abc", 3),
         ("Content-Length: 3\r\n", b"ab", waits, b"ab", 0),
         ("Content-Length: 3\r\n", b"", waits, b"", 0),
-        ("Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\nGET", all, b"3\r\nabc\r\n0\r\n\r\n", 3),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            b"3;x\r\nabc\r\n0\r\n\r\nGET",
+            all,
+            b"3\r\nabc\r\n0\r\n\r\n",
+            3,
+        ),
         ("Transfer-Encoding: chunked\r\n", b"3\r\nab", waits, b"2\r\nab\r\n", 0),
         ("Transfer-Encoding: chunked\r\n", b"3", waits, b"", 1),
-        ("Transfer-Encoding: chunked\r\n", b"0\r\nX-Sum: 1\r\n\r\n", all, b"0\r\nX-Sum: 1\r\n\r\n", 0),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            b"0\r\nX-Sum: 1\r\n\r\n",
+            all,
+            b"0\r\nX-Sum: 1\r\n\r\n",
+            0,
+        ),
     ];
     for (framing, input, says, sent, left) in rows {
         let mut stage = Stage::new(&[], false);
@@ -60,10 +73,18 @@ fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
         let mut upload = upload(framing, &mut stage);
         assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
         upload.start_attempt(None);
-        assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Ok(says), "{framing}{input:?}");
+        assert_eq!(
+            upload.pump(&mut client, &mut backend, &mut stage.local),
+            Ok(says),
+            "{framing}{input:?}"
+        );
         drop(backend);
         let received = peer.read_until(|_| false);
-        let end = if framing.starts_with('T') { &b"HEAD Transfer-Encoding: chunked\r\n\r\n"[..] } else { b"HEAD \r\n" };
+        let end = if framing.starts_with('T') {
+            &b"HEAD Transfer-Encoding: chunked\r\n\r\n"[..]
+        } else {
+            b"HEAD \r\n"
+        };
         assert_eq!(received.strip_prefix(end), Some(sent), "{framing}{input:?}: {received:?}");
         assert_eq!((client.input.len(), upload.is_sent()), (left, says == all));
     }
@@ -82,7 +103,11 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         let (_peer, mut backend) = sink();
         let mut upload = upload(framing, &mut stage);
         upload.start_attempt(None);
-        assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Err(Stop::Reject(cause)), "{input:?}");
+        assert_eq!(
+            upload.pump(&mut client, &mut backend, &mut stage.local),
+            Err(Stop::Reject(cause)),
+            "{input:?}"
+        );
     }
     let mut stage = Stage::new(&[], false);
     stage.config.body_bytes = Some(10);
@@ -104,7 +129,10 @@ fn a_buffered_body_is_sent_with_its_length() {
     drop(backend);
     let received = String::from_utf8(peer.read_until(|_| false)).unwrap();
     assert!(received.starts_with("HEAD ") && received.ends_with("\r\n\r\nabcde"), "{received}");
-    assert!(received.contains("Content-Length: 5\r\n") && received.contains("Host: h\r\n"), "{received}");
+    assert!(
+        received.contains("Content-Length: 5\r\n") && received.contains("Host: h\r\n"),
+        "{received}"
+    );
     assert!(upload.is_replayable());
 }
 
@@ -116,7 +144,11 @@ fn chunks_that_were_sent_cannot_become_a_length() {
     let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.reopen_framing();
-    assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering, "no backend has heard of it");
+    assert_eq!(
+        upload.choose_framing(true),
+        FramingSupport::AfterBuffering,
+        "no backend has heard of it"
+    );
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.start_attempt(None);
     upload.pump(&mut client, &mut backend, &mut stage.local).unwrap();
@@ -124,8 +156,14 @@ fn chunks_that_were_sent_cannot_become_a_length() {
     assert_eq!(upload.choose_framing(true), FramingSupport::Unsupported);
 }
 
-/// What a download makes of these bytes from the backend, which then closes if `closes`, and what the client gets.
-fn download(body: Body, delivery: Delivery, bytes: &[u8], closes: bool) -> (Result<Downloaded, BodyError>, Vec<u8>) {
+/// What a download makes of these bytes from the backend, which then closes if `closes`, and what
+/// the client gets.
+fn download(
+    body: Body,
+    delivery: Delivery,
+    bytes: &[u8],
+    closes: bool,
+) -> (Result<Downloaded, BodyError>, Vec<u8>) {
     let (listener, address) = listen();
     let mut stage = Stage::new(&[address], false);
     let (theirs, mut client) = client(b"");
@@ -142,7 +180,8 @@ fn download(body: Body, delivery: Delivery, bytes: &[u8], closes: bool) -> (Resu
     let progress = Progress::new(Instant::now(), PATIENCE);
     let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
     let says = loop {
-        let backend = attempt.connection(&mut stage.connections).filter(|_| !download.is_received());
+        let backend =
+            attempt.connection(&mut stage.connections).filter(|_| !download.is_received());
         match download.pump(&mut client, backend, &mut stage.local) {
             Ok(Downloaded::Received) => {}
             // The last event is the end of the connection, or that there is room to write.
@@ -160,7 +199,8 @@ fn a_download_forwards_each_framing_and_knows_its_end() {
     let closed = || Err(BodyError::Backend("it closed the connection inside the body".to_owned()));
     let bad = || Err(BodyError::Backend("its chunks are not well-formed".to_owned()));
     let chunks = b"3\r\nabc\r\n0\r\n\r\n";
-    // framing, delivery, what the backend sends, whether it closes, what the download says, what the client gets
+    // framing, delivery, what the backend sends, whether it closes, what the download says, what
+    // the client gets
     type Row<'b> = (Body, Delivery, &'b [u8], bool, Result<Downloaded, BodyError>, &'b [u8]);
     let rows: [Row<'_>; 10] = [
         (Body::Length(3), Delivery::Plain, b"abc", false, all.clone(), b"abc"),
@@ -175,7 +215,11 @@ fn a_download_forwards_each_framing_and_knows_its_end() {
         (Body::UntilClose, Delivery::UntilClose, b"abc", true, all, b"abc"),
     ];
     for (body, delivery, bytes, closes, says, gets) in rows {
-        assert_eq!(download(body, delivery, bytes, closes), (says, gets.to_vec()), "{body:?} {delivery:?} {bytes:?}");
+        assert_eq!(
+            download(body, delivery, bytes, closes),
+            (says, gets.to_vec()),
+            "{body:?} {delivery:?} {bytes:?}"
+        );
     }
 }
 
@@ -184,7 +228,11 @@ fn a_response_that_nobody_has_seen_can_be_taken_back() {
     let (_theirs, mut client) = client(b"");
     client.output.append(b"1xx");
     let progress = Progress::new(Instant::now(), PATIENCE);
-    let start = BodyStart { body: Body::Chunked, delivery: Delivery::Chunked, starts_at: client.output.len() };
+    let start = BodyStart {
+        body: Body::Chunked,
+        delivery: Delivery::Chunked,
+        starts_at: client.output.len(),
+    };
     let download = Download::new(start, &client, progress);
     client.output.append(b"HEAD");
     assert!(download.take_back(&mut client));
@@ -194,7 +242,9 @@ fn a_response_that_nobody_has_seen_can_be_taken_back() {
 }
 
 fn attempt_at(stage: &mut Stage) -> Attempt {
-    let Picked::Backend(slot) = stage.cluster.pick(&[], true, Instant::now()) else { panic!("it is up") };
+    let Picked::Backend(slot) = stage.cluster.pick(&[], true, Instant::now()) else {
+        panic!("it is up")
+    };
     Attempt::new(slot, &stage.context())
 }
 
@@ -233,14 +283,17 @@ fn a_refused_connect_is_a_failed_attempt() {
         assert!(stage.note_backend_events());
         opened = attempt.poll_connect(&mut stage.context()).map(drop);
     }
-    let Err(Stop::AttemptFailed(AttemptError { failed, cause, detail })) = opened else { panic!("{opened:?}") };
+    let Err(Stop::AttemptFailed(AttemptError { failed, cause, detail })) = opened else {
+        panic!("{opened:?}")
+    };
     assert_eq!((failed, cause), (Failed::Connect, Cause::ConnectFailed));
     assert!(detail.contains("refused"), "{detail}");
 }
 
 #[test]
 fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
-    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)] {
+    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)]
+    {
         let mut stage = Stage::new(&[], false);
         let (_theirs, mut client) = client(&vec![b'x'; length]);
         let (peer, mut backend) = sink();
@@ -252,6 +305,10 @@ fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
             backend.retry_write();
         }
         drop(backend);
-        assert_eq!((upload.is_replayable(), reader.join().unwrap()), (is_replayable, length + 7), "{length} bytes");
+        assert_eq!(
+            (upload.is_replayable(), reader.join().unwrap()),
+            (is_replayable, length + 7),
+            "{length} bytes"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Whole exchanges, over plain sockets and over masked ones: the session does not know the difference.
+//! Whole exchanges, over plain sockets and over masked ones: the session does not know the
+//! difference.
 
 use super::*;
 
-/// What comes of a request: what the origin received, what the client received, and how the connection ended.
+/// What comes of a request: what the origin received, what the client received, and how the
+/// connection ended.
 struct Scene {
     received: Vec<u8>,
     response: Vec<u8>,
@@ -46,9 +48,13 @@ fn bodies_of_every_framing_pass_both_ways() {
     for is_masked in [false, true] {
         let upload = vec![b'u'; 100_000];
         let sent = request("PUT", "Content-Length: 100000\r\n", &upload);
-        let scene = play(is_masked, &sent, upload.len(), &response("Content-Length: 5\r\n", b"hello"));
+        let scene =
+            play(is_masked, &sent, upload.len(), &response("Content-Length: 5\r\n", b"hello"));
         assert_eq!(body_of(&scene.received), Some(&upload[..]), "masked: {is_masked}");
-        assert_eq!((body_of(&scene.response), scene.reason), (Some(&b"hello"[..]), Reason::AnsweredLast));
+        assert_eq!(
+            (body_of(&scene.response), scene.reason),
+            (Some(&b"hello"[..]), Reason::AnsweredLast)
+        );
 
         let sent = request("PUT", "Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\n");
         let chunked = response("Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n");
@@ -57,7 +63,11 @@ fn bodies_of_every_framing_pass_both_ways() {
         assert_eq!(body_of(&scene.response), Some(&b"5\r\nhello\r\n0\r\n\r\n"[..]));
 
         let scene = play(is_masked, &request("GET", "", b""), 0, &response("", b"until close"));
-        assert_eq!(body_of(&scene.response), Some(&b"b\r\nuntil close\r\n0\r\n\r\n"[..]), "masked: {is_masked}");
+        assert_eq!(
+            body_of(&scene.response),
+            Some(&b"b\r\nuntil close\r\n0\r\n\r\n"[..]),
+            "masked: {is_masked}"
+        );
     }
 }
 
@@ -86,7 +96,10 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         assert_eq!(stage.run(&mut session), Reason::Refused);
         session.close(&mut stage.context());
         let response = client.read_until(|_| false);
-        assert!(response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"), "{response:?}");
+        assert!(
+            response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
+            "{response:?}"
+        );
     }
 }
 
@@ -126,9 +139,15 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
         let mut stage = Stage::new(&[address], false);
         let peer = ours.peer_addr().unwrap();
         let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
-        stage.run_until(&mut session, |session| session.stage() == stage_name && session.client.sent as usize >= length.min(40));
+        stage.run_until(&mut session, |session| {
+            session.stage() == stage_name && session.client.sent as usize >= length.min(40)
+        });
         assert_eq!(stage.connections.buffered(), 0, "{stage_name}");
-        assert_eq!((session.client.input.room(), session.client.output.room()), (0, 0), "{stage_name}");
+        assert_eq!(
+            (session.client.input.room(), session.client.output.room()),
+            (0, 0),
+            "{stage_name}"
+        );
         session.close(&mut stage.context());
         drop(backend.join().unwrap());
     }
@@ -148,7 +167,9 @@ fn an_upgrade_becomes_a_tunnel() {
         let (socket, ours) = pair();
         let client = thread::spawn(move || {
             let mut peer = Peer { socket, is_masked };
-            peer.write(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+            peer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            );
             let head = peer.read_until(|all| body_of(all).is_some_and(|body| body == b"hi "));
             peer.write(b"bye");
             peer.socket.shutdown(std::net::Shutdown::Write).unwrap();

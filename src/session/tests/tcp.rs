@@ -32,20 +32,27 @@ impl TcpSession {
         loop {
             self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
                 TcpPhase::Dispatch => {
-                    let Picked::Backend(slot) = context.cluster.pick(&[], false, context.now) else {
+                    let Picked::Backend(slot) = context.cluster.pick(&[], false, context.now)
+                    else {
                         return Err(Reason::TunnelBroken);
                     };
                     let mut attempt = Attempt::new(slot, context);
                     attempt.open(Reuse::Never, context).map_err(|_| Reason::TunnelBroken)?;
                     TcpPhase::Connecting(attempt)
                 }
-                TcpPhase::Connecting(mut attempt) => match attempt.poll_connect(context).map_err(|_| Reason::TunnelBroken)? {
-                    Some(deadline) => {
-                        self.phase = TcpPhase::Connecting(attempt);
-                        return Ok(Verdict::Wait(deadline));
+                TcpPhase::Connecting(mut attempt) => {
+                    match attempt.poll_connect(context).map_err(|_| Reason::TunnelBroken)? {
+                        Some(deadline) => {
+                            self.phase = TcpPhase::Connecting(attempt);
+                            return Ok(Verdict::Wait(deadline));
+                        }
+                        None => TcpPhase::Tunnel(Tunnel::new(
+                            attempt,
+                            Record::new(|| "tcp".to_owned(), context.now),
+                            context,
+                        )),
                     }
-                    None => TcpPhase::Tunnel(Tunnel::new(attempt, Record::new(|| "tcp".to_owned(), context.now), context)),
-                },
+                }
                 TcpPhase::Tunnel(mut tunnel) => {
                     let tunneled = tunnel.step(&mut self.client, context);
                     self.phase = TcpPhase::Tunnel(tunnel);
@@ -79,12 +86,16 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
         });
         let mut stage = Stage::new(&[address], is_masked);
         let peer = ours.peer_addr().unwrap();
-        let mut session = TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
+        let mut session =
+            TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
         tunnel.close(&session.client, &mut stage.context());
         assert!(stage.connections.is_empty(), "nothing is left of it");
-        assert!(client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(), "masked: {is_masked}");
+        assert!(
+            client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(),
+            "masked: {is_masked}"
+        );
         backend.join().unwrap();
     }
 }

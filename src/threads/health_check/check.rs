@@ -13,7 +13,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
-/// The largest head of a check's request or response, in bytes. The library's own buffers, 256 KiB a check, are for bodies.
+/// The largest head of a check's request or response, in bytes. The library's own buffers, 256 KiB
+/// a check, are for bodies.
 const HEAD_BYTES: usize = 16 * 1024;
 /// What is read of a check's body, in bytes.
 const BODY_BYTES: u64 = 64 * 1024;
@@ -54,7 +55,12 @@ pub struct Checker {
 struct NoLookup;
 
 impl Resolver for NoLookup {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let address = uri.authority().and_then(|authority| authority.as_str().parse().ok());
         let mut addresses = self.empty();
         addresses.push(address.ok_or(ureq::Error::HostNotFound)?);
@@ -77,7 +83,10 @@ impl Checker {
             .output_buffer_size(HEAD_BYTES)
             .user_agent("lb-threads health check")
             .build();
-        Self { agent: Agent::with_parts(settings, DefaultConnector::default(), NoLookup), path: config.path.clone() }
+        Self {
+            agent: Agent::with_parts(settings, DefaultConnector::default(), NoLookup),
+            path: config.path.clone(),
+        }
     }
 
     /// A thread's whole life.
@@ -85,7 +94,8 @@ impl Checker {
         while let Ok(Job::Check(backend)) = todo.recv() {
             // A checker that died would leave its backend unchecked for ever.
             let checked = catch_unwind(AssertUnwindSafe(|| self.check(&backend)));
-            let (finding, is_http10) = checked.unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
+            let (finding, is_http10) = checked
+                .unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
             if results.send(Outcome { backend, finding, is_http10 }).is_err() {
                 return;
             }
@@ -100,9 +110,15 @@ impl Checker {
                 let is_http10 = response.version() == Version::HTTP_10;
                 (self.judge(response), is_http10)
             }
-            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => (Finding::Unknown(error.to_string()), false),
-            Err(ureq::Error::Io(error)) => (Finding::Unreachable(format!("GET {path} failed: {error}")), false),
-            Err(error) => (Finding::Failed(format!("GET {path} failed: {}", in_words(&error))), false),
+            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => {
+                (Finding::Unknown(error.to_string()), false)
+            }
+            Err(ureq::Error::Io(error)) => {
+                (Finding::Unreachable(format!("GET {path} failed: {error}")), false)
+            }
+            Err(error) => {
+                (Finding::Failed(format!("GET {path} failed: {}", in_words(&error))), false)
+            }
         }
     }
 
@@ -112,8 +128,12 @@ impl Checker {
         let body = io::copy(&mut response.body_mut().as_reader().take(BODY_BYTES), &mut io::sink());
         match (status, body) {
             (200..=399, Ok(_)) => Finding::Passed(format!("GET {path} answered {status}")),
-            (200..=399, Err(error)) => Finding::Failed(format!("GET {path} answered {status}, but its body failed: {error}")),
-            (404, _) => Finding::Failed(format!("GET {path} answered 404: add that file, or use --health-path /")),
+            (200..=399, Err(error)) => Finding::Failed(format!(
+                "GET {path} answered {status}, but its body failed: {error}"
+            )),
+            (404, _) => Finding::Failed(format!(
+                "GET {path} answered 404: add that file, or use --health-path /"
+            )),
             _ => Finding::Failed(format!("GET {path} answered {status}")),
         }
     }

@@ -1,4 +1,5 @@
-//! The checker threads: as many as there are checks in flight, started when one is missing and ended when one was not needed.
+//! The checker threads: as many as there are checks in flight, started when one is missing and
+//! ended when one was not needed.
 //!
 //! The daemon owns this and does all the counting, so that nothing is shared but two channels.
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A checker's stack, in bytes. A check needs more than 64 KiB of it in a debug build, and less than 80.
+/// A checker's stack, in bytes. A check needs more than 64 KiB of it in a debug build, and less
+/// than 80.
 const STACK_BYTES: usize = 256 * 1024;
 /// How often it is found out how many were needed.
 const REVIEW_PERIOD: Duration = Duration::from_secs(30);
@@ -27,7 +29,8 @@ pub struct Checkers {
     needed: usize,
     next_review: Instant,
     limit: usize,
-    /// The most threads now: the limit, but fewer from a failure to start one until the next review.
+    /// The most threads now: the limit, but fewer from a failure to start one until the next
+    /// review.
     most: usize,
 }
 
@@ -35,12 +38,17 @@ type Spawn = Box<dyn FnMut(usize) -> io::Result<()> + Send>;
 
 impl Checkers {
     /// Starts the first one, which stays: it checks whatever the machine refuses later.
-    pub fn start(config: &HealthConfig, results: &Sender<Outcome>, now: Instant) -> io::Result<Self> {
+    pub fn start(
+        config: &HealthConfig,
+        results: &Sender<Outcome>,
+        now: Instant,
+    ) -> io::Result<Self> {
         let (jobs, todo) = crossbeam_channel::unbounded();
         let (checker, results) = (Checker::new(config), results.clone());
         let spawn = move |number| {
             let (checker, todo, results) = (checker.clone(), todo.clone(), results.clone());
-            let thread = thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
+            let thread =
+                thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
             thread.spawn(move || checker.run(&todo, &results)).map(drop)
         };
         Self::with(jobs, Box::new(spawn), config.checkers, now)
@@ -48,7 +56,16 @@ impl Checkers {
 
     fn with(jobs: Sender<Job>, mut spawn: Spawn, limit: usize, now: Instant) -> io::Result<Self> {
         spawn(0)?;
-        Ok(Self { jobs, spawn, count: 1, in_flight: 0, needed: 0, next_review: now + REVIEW_PERIOD, limit, most: limit })
+        Ok(Self {
+            jobs,
+            spawn,
+            count: 1,
+            in_flight: 0,
+            needed: 0,
+            next_review: now + REVIEW_PERIOD,
+            limit,
+            most: limit,
+        })
     }
 
     /// Has the backend checked, by a new thread if all are busy.
@@ -65,9 +82,13 @@ impl Checkers {
         }
     }
 
-    /// The machine has no thread left: others need some too, so a quarter of ours end. The checks wait for the rest.
+    /// The machine has no thread left: others need some too, so a quarter of ours end. The checks
+    /// wait for the rest.
     fn give_back_some(&mut self, error: &io::Error) {
-        log::warn!("health checks wait for {} threads: cannot start another: {error}; raise ulimit -u", self.count);
+        log::warn!(
+            "health checks wait for {} threads: cannot start another: {error}; raise ulimit -u",
+            self.count
+        );
         self.most = self.count - self.count / 4;
         self.dismiss_beyond(self.most);
     }
@@ -110,7 +131,9 @@ mod tests {
     /// Checkers that do nothing, of which only so many can be started.
     fn checkers(most: usize, now: Instant) -> (Checkers, Receiver<Job>) {
         let (jobs, todo) = crossbeam_channel::unbounded();
-        let spawn = move |number| if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        let spawn = move |number| {
+            if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        };
         (Checkers::with(jobs, Box::new(spawn), LIMIT, now).unwrap(), todo)
     }
 
@@ -156,7 +179,11 @@ mod tests {
         checkers.dismiss_idle(now + REVIEW_PERIOD * 3);
         checkers.dismiss_idle(now + REVIEW_PERIOD * 4);
         assert_eq!(checkers.count, 1);
-        assert_eq!(todo.try_iter().filter(|job| matches!(job, Job::End)).count(), 19, "each was told");
+        assert_eq!(
+            todo.try_iter().filter(|job| matches!(job, Job::End)).count(),
+            19,
+            "each was told"
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Health checks: a daemon thread that keeps the due times, and checker threads that send `GET /health`.
+//! Health checks: a daemon thread that keeps the due times, and checker threads that send `GET
+//! /health`.
 //!
-//! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks in `ureq`, for one backend at a
-//! time and never longer than the timeout. There are as many checkers as checks in flight, so a hanging backend delays no other, and
-//! it has at most one check in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
+//! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks
+//! in `ureq`, for one backend at a time and never longer than the timeout. There are as many
+//! checkers as checks in flight, so a hanging backend delays no other, and it has at most one check
+//! in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
 
 mod check;
 mod checkers;
@@ -31,8 +33,8 @@ pub struct HealthChecks {
     _stop: Sender<()>,
 }
 
-/// Starts the threads and waits for the first round: until every backend was checked, but not long for the last ones if another can
-/// serve, and never longer than two seconds.
+/// Starts the threads and waits for the first round: until every backend was checked, but not long
+/// for the last ones if another can serve, and never longer than two seconds.
 pub fn start(cluster: &Arc<Cluster>, config: &HealthConfig) -> io::Result<HealthChecks> {
     let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
     let (results, outcomes) = crossbeam_channel::unbounded();
@@ -77,7 +79,10 @@ impl Daemon {
             }
             self.checkers.dismiss_idle(now);
             // Attempts change the standings too, and tell nobody here.
-            let wait = self.schedule.next_due().map_or(SOON, |due| due.saturating_duration_since(now).min(SOON));
+            let wait = self
+                .schedule
+                .next_due()
+                .map_or(SOON, |due| due.saturating_duration_since(now).min(SOON));
             crossbeam_channel::select! {
                 recv(self.outcomes) -> outcome => match outcome {
                     Ok(outcome) => self.take(&outcome),
@@ -103,15 +108,24 @@ impl Daemon {
 
     fn take(&mut self, outcome: &Outcome) {
         let (backend, now) = (&outcome.backend, Instant::now());
-        // Checks may be answered by somebody else than requests: only the careful guess is taken from them.
+        // Checks may be answered by somebody else than requests: only the careful guess is taken
+        // from them.
         if outcome.is_http10 {
             backend.note_version(true);
         }
         match &outcome.finding {
-            Finding::Passed(finding) => self.cluster.checked(backend, CheckResult::Passed, finding, now),
-            Finding::Failed(finding) => self.cluster.checked(backend, CheckResult::Failed, finding, now),
-            Finding::Unreachable(finding) => self.cluster.checked(backend, CheckResult::Unreachable, finding, now),
-            Finding::Unknown(finding) => log::warn!("cannot check backend {}: {finding}", backend.name),
+            Finding::Passed(finding) => {
+                self.cluster.checked(backend, CheckResult::Passed, finding, now);
+            }
+            Finding::Failed(finding) => {
+                self.cluster.checked(backend, CheckResult::Failed, finding, now);
+            }
+            Finding::Unreachable(finding) => {
+                self.cluster.checked(backend, CheckResult::Unreachable, finding, now);
+            }
+            Finding::Unknown(finding) => {
+                log::warn!("cannot check backend {}: {finding}", backend.name);
+            }
         }
         self.checkers.ended();
         self.schedule.ended(backend.id, !matches!(outcome.finding, Finding::Unknown(_)));

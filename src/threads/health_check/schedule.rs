@@ -1,7 +1,8 @@
 //! When each backend is checked next. Pure: `now` is a parameter.
 //!
-//! A check is due a period after the last one began. It is due sooner, within a second, while the backend's state is about to
-//! change or has just gone down, while it has never been up, and while no backend is, or only one that is spared because it is the last.
+//! A check is due a period after the last one began. It is due sooner, within a second, while the
+//! backend's state is about to change or has just gone down, while it has never been up, and while
+//! no backend is, or only one that is spared because it is the last.
 
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Standing;
@@ -29,7 +30,8 @@ struct Entry {
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// It has gone down since its last check began: that may have been a hiccup, and the next check tells.
+    /// It has gone down since its last check began: that may have been a hiccup, and the next check
+    /// tells.
     has_fallen: bool,
 }
 
@@ -55,10 +57,13 @@ impl Schedule {
         }
     }
 
-    /// The backends to be checked now. Each is in flight from now on, and not due again before its check has ended.
+    /// The backends to be checked now. Each is in flight from now on, and not due again before its
+    /// check has ended.
     pub fn take_due(&mut self, now: Instant, rng: &mut fastrand::Rng) -> Vec<Arc<Backend>> {
         let mut due = Vec::new();
-        for entry in self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now) {
+        for entry in
+            self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now)
+        {
             // Jitter only shortens: the promise of how soon a failure is seen holds.
             let jitter = self.period.mul_f64(0.1 * rng.f64());
             (entry.in_flight, entry.has_fallen) = (true, false);
@@ -94,8 +99,19 @@ impl Schedule {
 impl Entry {
     fn new(backend: Arc<Backend>, now: Instant) -> Self {
         let (pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
-        let (in_flight, was_checked, was_up, is_up, has_fallen) = (false, false, false, false, false);
-        Self { backend, last_start: now, pause, longest_pause, in_flight, was_checked, was_up, is_up, has_fallen }
+        let (in_flight, was_checked, was_up, is_up, has_fallen) =
+            (false, false, false, false, false);
+        Self {
+            backend,
+            last_start: now,
+            pause,
+            longest_pause,
+            in_flight,
+            was_checked,
+            was_up,
+            is_up,
+            has_fallen,
+        }
     }
 
     fn due(&self) -> Instant {
@@ -121,17 +137,32 @@ mod tests {
     impl Scene {
         fn new(period: Duration, backends: u16) -> Self {
             let standing = |id: u16| {
-                let backend = Backend::new(id.into(), format!("b{id}"), ([127, 0, 0, 1], id + 1).into());
-                Standing { backend: Arc::new(backend), is_up: false, is_spared: false, in_transition: false }
+                let backend =
+                    Backend::new(id.into(), format!("b{id}"), ([127, 0, 0, 1], id + 1).into());
+                Standing {
+                    backend: Arc::new(backend),
+                    is_up: false,
+                    is_spared: false,
+                    in_transition: false,
+                }
             };
             let standings = (0..backends).map(standing).collect();
-            Self { schedule: Schedule::new(period), standings, rng: fastrand::Rng::with_seed(7), now: Instant::now() }
+            Self {
+                schedule: Schedule::new(period),
+                standings,
+                rng: fastrand::Rng::with_seed(7),
+                now: Instant::now(),
+            }
         }
 
         /// Who is checked now.
         fn due(&mut self) -> Vec<usize> {
             self.schedule.follow(self.standings.clone(), self.now);
-            self.schedule.take_due(self.now, &mut self.rng).iter().map(|backend| backend.id).collect()
+            self.schedule
+                .take_due(self.now, &mut self.rng)
+                .iter()
+                .map(|backend| backend.id)
+                .collect()
         }
 
         fn end(&mut self, id: usize, is_up: bool) {

@@ -1,4 +1,5 @@
-//! What a worker ends by itself: everything when the balancer stops, and the oldest of too many that linger.
+//! What a worker ends by itself: everything when the balancer stops, and the oldest of too many
+//! that linger.
 
 use super::Worker;
 use crate::config;
@@ -8,7 +9,8 @@ use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
-    /// What is idle has a moment for a request on its way; what is in flight may take until the deadline, if there is one.
+    /// What is idle has a moment for a request on its way; what is in flight may take until the
+    /// deadline, if there is one.
     pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<SlotKey>) {
         (self.lent.is_draining, self.drain_until) = (true, until);
         self.lent.connections.close_idle();
@@ -36,7 +38,8 @@ impl Worker {
         cut
     }
 
-    /// Ends the oldest of those that linger if they are too many: it has had the most time to read its response.
+    /// Ends the oldest of those that linger if they are too many: it has had the most time to read
+    /// its response.
     pub(super) fn limit_lingering(&mut self) {
         self.lent.local.lingering.retain(|key| self.sessions.get_mut(*key).is_some());
         if self.lent.local.lingering.len() > config::LINGERING

@@ -33,7 +33,8 @@ impl Client {
         }
     }
 
-    /// Reads the response, or gives nothing if the connection ends (in order or not) before its first byte.
+    /// Reads the response, or gives nothing if the connection ends (in order or not) before its
+    /// first byte.
     #[track_caller]
     pub fn try_response(&mut self) -> Option<Response> {
         match self.peek() {
@@ -103,7 +104,8 @@ impl Client {
         next
     }
 
-    /// Waits for what the peer does next. True if it closes in order; false if it sends a byte or resets.
+    /// Waits for what the peer does next. True if it closes in order; false if it sends a byte or
+    /// resets.
     #[track_caller]
     pub fn at_end(&mut self) -> bool {
         self.peek() == Next::End
@@ -174,7 +176,9 @@ impl Client {
     fn fill(&mut self, deadline: Deadline) -> Result<(), Next> {
         let mut piece = [0; 64 * 1024];
         loop {
-            self.stream.set_read_timeout(Some(deadline.remaining())).expect("a socket takes a timeout");
+            self.stream
+                .set_read_timeout(Some(deadline.remaining()))
+                .expect("a socket takes a timeout");
             match self.stream.read(&mut piece) {
                 Ok(0) => return Err(self.end()),
                 Ok(count) => {

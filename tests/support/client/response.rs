@@ -17,7 +17,8 @@ pub struct Response {
     pub headers: Vec<Field>,
     /// The head exactly as received, with its last CRLFCRLF.
     pub raw_head: Vec<u8>,
-    /// How the response said where its body ends. What the method makes of it (HEAD) is considered when it is read.
+    /// How the response said where its body ends. What the method makes of it (HEAD) is considered
+    /// when it is read.
     pub framing: Framing,
     /// The body, decoded.
     pub body: Vec<u8>,
@@ -25,7 +26,8 @@ pub struct Response {
     pub raw_body: Vec<u8>,
     /// The fields behind the last chunk.
     pub trailers: Vec<Field>,
-    /// The connection ended before the framing said so. A body without framing is whole if the end is orderly.
+    /// The connection ended before the framing said so. A body without framing is whole if the end
+    /// is orderly.
     pub truncated: bool,
     /// The 1xx responses that came before, but for 101, which is a final one.
     pub interim: Vec<Response>,
@@ -36,7 +38,9 @@ impl Response {
         let malformed = || format!("not a status line: {:?}", head.start_line);
 
         let mut words = head.start_line.splitn(3, ' ');
-        let (Some(version), Some(status), Some(reason)) = (words.next(), words.next(), words.next()) else {
+        let (Some(version), Some(status), Some(reason)) =
+            (words.next(), words.next(), words.next())
+        else {
             return Err(malformed());
         };
         let is_status = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
@@ -89,7 +93,8 @@ impl Response {
         self
     }
 
-    /// Whether another response to the same request follows. A 101 is the last one: a tunnel follows it.
+    /// Whether another response to the same request follows. A 101 is the last one: a tunnel
+    /// follows it.
     pub(super) fn is_interim(&self) -> bool {
         matches!(self.status, 100 | 102..=199)
     }

@@ -1,7 +1,8 @@
 //! One connection of an origin, on a thread of its own: reads, records, and acts the script out.
 //!
-//! An operation that cannot go on returns the [`Ending`] of the connection, and `?` carries it to the thread's end.
-//! Blocking reads and writes have no timeout: stopping the origin shuts the socket down, which wakes them.
+//! An operation that cannot go on returns the [`Ending`] of the connection, and `?` carries it to
+//! the thread's end. Blocking reads and writes have no timeout: stopping the origin shuts the
+//! socket down, which wakes them.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
@@ -58,12 +59,15 @@ impl Connection {
         }
     }
 
-    /// Makes the socket ready to be dropped, so that the peer sees the ending that the script wanted.
+    /// Makes the socket ready to be dropped, so that the peer sees the ending that the script
+    /// wanted.
     pub(super) fn prepare_close(&mut self, ending: &Ending) {
         match ending {
             Ending::Reset => {
-                // Cannot fail on an open socket; if it did, the test would miss its reset and say so.
-                let _ = rustix::net::sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO));
+                // Cannot fail on an open socket; if it did, the test would miss its reset and say
+                // so.
+                let _ =
+                    rustix::net::sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO));
             }
             Ending::Closed => self.read_what_is_there(),
             _ => {}
@@ -153,7 +157,9 @@ impl Connection {
     fn read_head(&mut self) -> Outcome<Received> {
         loop {
             match self.take_head()? {
-                Some(head) if is_health_check(&head) && self.shared.health() != Health::Scripted => {
+                Some(head)
+                    if is_health_check(&head) && self.shared.health() != Health::Scripted =>
+                {
                     if let Some(index) = self.index {
                         let mut ledger = self.shared.ledger();
                         ledger.forget(index, head.raw.len(), self.inbox.len());
@@ -184,7 +190,8 @@ impl Connection {
         Ok(request)
     }
 
-    /// Reads the current request's body, or what is left to read of it: nothing, if it was read before.
+    /// Reads the current request's body, or what is left to read of it: nothing, if it was read
+    /// before.
     pub(super) fn read_body(&mut self) -> Outcome<()> {
         let Some(id) = self.request else {
             return Err(Ending::Fault("a body is read before any head".to_owned()));
@@ -331,7 +338,9 @@ fn is_health_check(head: &Head) -> bool {
 
 fn ending_of(error: &io::Error) -> Ending {
     match error.kind() {
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => Ending::PeerReset,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => {
+            Ending::PeerReset
+        }
         _ => Ending::Fault(error.to_string()),
     }
 }

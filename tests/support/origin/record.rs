@@ -1,6 +1,8 @@
-//! What an origin remembers: the requests, the bytes of each connection, and how each connection ended.
+//! What an origin remembers: the requests, the bytes of each connection, and how each connection
+//! ended.
 //!
-//! One ledger for an origin, behind one lock that is never held across a read or a write of a socket.
+//! One ledger for an origin, behind one lock that is never held across a read or a write of a
+//! socket.
 
 use std::fmt;
 use std::mem;
@@ -39,7 +41,9 @@ pub struct Received {
 impl Received {
     pub(super) fn parse(head: Head, connection: usize, index: usize) -> Result<Self, String> {
         let mut words = head.start_line.split(' ');
-        let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
             return Err(format!("not a request line: {:?}", head.start_line));
         };
         if method.is_empty() || target.is_empty() || !version.starts_with("HTTP/1.") {
@@ -116,7 +120,8 @@ pub enum Ending {
     Reset,
     /// The origin was stopped.
     Stopped,
-    /// The script could not go on: malformed bytes from the peer, a gate that nobody opened, a panic.
+    /// The script could not go on: malformed bytes from the peer, a gate that nobody opened, a
+    /// panic.
     Fault(String),
 }
 
@@ -152,7 +157,8 @@ impl Ledger {
         self.connections[connection].bytes.extend_from_slice(bytes);
     }
 
-    /// Forgets `length` bytes that stand `before_end` bytes before the connection's last one: a health check.
+    /// Forgets `length` bytes that stand `before_end` bytes before the connection's last one: a
+    /// health check.
     pub(super) fn forget(&mut self, connection: usize, length: usize, before_end: usize) {
         let bytes = &mut self.connections[connection].bytes;
         let end = bytes.len() - before_end;

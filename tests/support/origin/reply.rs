@@ -5,7 +5,8 @@ use super::connection::{Connection, Outcome};
 use super::record::{Ending, Received};
 use super::script::Step;
 
-/// What a script's closure answers with. When the connection has ended, all that follows does nothing.
+/// What a script's closure answers with. When the connection has ended, all that follows does
+/// nothing.
 pub struct Reply<'a> {
     connection: &'a mut Connection,
     is_head: bool,
@@ -15,7 +16,12 @@ pub struct Reply<'a> {
 
 impl<'a> Reply<'a> {
     pub(super) fn new(request: &Received, connection: &'a mut Connection) -> Self {
-        Self { connection, is_head: request.method == "HEAD", wants_close: request.wants_close(), ending: None }
+        Self {
+            connection,
+            is_head: request.method == "HEAD",
+            wants_close: request.wants_close(),
+            ending: None,
+        }
     }
 
     pub(super) fn finish(self) -> Outcome<()> {
@@ -37,7 +43,8 @@ impl<'a> Reply<'a> {
         self.answer(200, &[], body);
     }
 
-    /// Answers with a `Content-Length`, as a correct server does: no body to HEAD, and closed if the request wants it.
+    /// Answers with a `Content-Length`, as a correct server does: no body to HEAD, and closed if
+    /// the request wants it.
     pub fn answer(&mut self, status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) {
         let mut fields = fields.to_vec();
         if self.wants_close {
@@ -63,14 +70,15 @@ impl<'a> Reply<'a> {
         self.close_if_wanted();
     }
 
-    /// Reads the request's body, and returns the request as recorded, with as much of the body as came.
+    /// Reads the request's body, and returns the request as recorded, with as much of the body as
+    /// came.
     pub fn read_body(&mut self) -> Received {
         self.attempt(Connection::read_body);
         self.connection.current_request()
     }
 
-    /// Reads this many bytes behind what was read, whatever they are: what a tunnel brings, say. `None` if the
-    /// connection ended before.
+    /// Reads this many bytes behind what was read, whatever they are: what a tunnel brings, say.
+    /// `None` if the connection ended before.
     pub fn read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         self.attempt(|connection| connection.read_bytes(count))
     }

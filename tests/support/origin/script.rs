@@ -1,4 +1,5 @@
-//! What an origin does: steps, scripts made of steps or of a closure, and the well-behaved ready-made ones.
+//! What an origin does: steps, scripts made of steps or of a closure, and the well-behaved
+//! ready-made ones.
 //!
 //! Only the vocabulary stands here. `connection.rs` acts it out, on the thread of each connection.
 
@@ -13,10 +14,11 @@ use super::reply::Reply;
 /// One thing that an origin does on a connection.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Reads a request's head and records it. Answers health checks on the way (see [`Health`]). The connection ends
-    /// here, properly, if the peer closes before a head.
+    /// Reads a request's head and records it. Answers health checks on the way (see [`Health`]).
+    /// The connection ends here, properly, if the peer closes before a head.
     ReadHead,
-    /// Reads the body of the request whose head was read last: by `Content-Length`, chunked, or none.
+    /// Reads the body of the request whose head was read last: by `Content-Length`, chunked, or
+    /// none.
     ReadBody,
     /// Reads head and body, with a `100 Continue` in between if the request expects one.
     ReadRequest,
@@ -26,7 +28,8 @@ pub enum Step {
     ReadToEnd,
     /// Sends these bytes. See [`Step::send`].
     Send(Vec<u8>),
-    /// Sends these bytes in pieces of `piece` bytes with a `pause` between two. See [`Step::send_slowly`].
+    /// Sends these bytes in pieces of `piece` bytes with a `pause` between two. See
+    /// [`Step::send_slowly`].
     SendSlowly {
         /// What to send.
         bytes: Vec<u8>,
@@ -43,7 +46,8 @@ pub enum Step {
     Open(Gate),
     /// Closes the sending side only (FIN).
     ShutdownWrite,
-    /// Closes the connection as a server does that has read all that came: with a FIN, not with a reset.
+    /// Closes the connection as a server does that has read all that came: with a FIN, not with a
+    /// reset.
     Close,
     /// Resets the connection (RST).
     Reset,
@@ -66,11 +70,13 @@ impl Step {
     }
 }
 
-/// How an origin treats `GET /health`: by itself, not counted and not recorded, unless told otherwise.
+/// How an origin treats `GET /health`: by itself, not counted and not recorded, unless told
+/// otherwise.
 ///
-/// To tell a health check from a request, an origin reads the first bytes of a connection before it counts it and
-/// before its script begins; only a script that begins with sending is not kept waiting. A script that must begin at
-/// the accept with anything else (a close, a reset) needs [`Health::Scripted`].
+/// To tell a health check from a request, an origin reads the first bytes of a connection before it
+/// counts it and before its script begins; only a script that begins with sending is not kept
+/// waiting. A script that must begin at the accept with anything else (a close, a reset) needs
+/// [`Health::Scripted`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// Answers 200.
@@ -84,7 +90,8 @@ pub enum Health {
     Close,
     /// Never answers.
     Hang,
-    /// Is nothing special: the script sees the request, and all connections count from their accept on.
+    /// Is nothing special: the script sees the request, and all connections count from their accept
+    /// on.
     Scripted,
 }
 
@@ -118,23 +125,28 @@ pub(super) enum Part<'a> {
 }
 
 impl Script {
-    /// These steps on each connection, from the first again as long as the connection lives. A list that never reads
-    /// a head is run once, and then the connection hangs.
+    /// These steps on each connection, from the first again as long as the connection lives. A list
+    /// that never reads a head is run once, and then the connection hangs.
     pub fn steps(steps: impl Into<Vec<Step>>) -> Self {
         Self::of(Plan::Steps(steps.into()))
     }
 
-    /// This closure for each request, when head and body are read (with a `100 Continue` if one is expected).
+    /// This closure for each request, when head and body are read (with a `100 Continue` if one is
+    /// expected).
     pub fn serve(handler: impl Fn(&Received, &mut Reply<'_>) + Send + Sync + 'static) -> Self {
         Self::of(Plan::Serve { reads_body: true, handler: Box::new(handler) })
     }
 
-    /// This closure for each request, when its head is read. What it leaves of the body is read behind it.
-    pub fn serve_heads(handler: impl Fn(&Received, &mut Reply<'_>) + Send + Sync + 'static) -> Self {
+    /// This closure for each request, when its head is read. What it leaves of the body is read
+    /// behind it.
+    pub fn serve_heads(
+        handler: impl Fn(&Received, &mut Reply<'_>) + Send + Sync + 'static,
+    ) -> Self {
         Self::of(Plan::Serve { reads_body: false, handler: Box::new(handler) })
     }
 
-    /// The first script on the first connection, the second on the second, and the last on all that follow.
+    /// The first script on the first connection, the second on the second, and the last on all that
+    /// follow.
     ///
     /// Health checks are not counted here either, as long as no script of the sequence talks first.
     #[track_caller]
@@ -156,7 +168,8 @@ impl Script {
         Self::serve(move |_, reply| reply.answer(200, &[("X-Origin", &name)], &name))
     }
 
-    /// 200 with the request's body to each request: with a length, or chunked and with its trailers, as it came.
+    /// 200 with the request's body to each request: with a length, or chunked and with its
+    /// trailers, as it came.
     pub fn echo() -> Self {
         Self::serve(|request, reply| match request.framing {
             Framing::Chunked => reply.answer_chunked(&request.body, &request.trailers),
