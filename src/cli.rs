@@ -119,7 +119,7 @@ struct LimitArgs {
     /// Client connections at once, or what the limit of open files allows; beyond it 503
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
-    /// Connections from one client address at once; beyond it 429 [default: no limit]
+    /// ConnectionPool from one client address at once; beyond it 429 [default: no limit]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections_per_client: Option<u32>,
     /// Requests at one backend at once; what is beyond waits its turn [default: no limit]

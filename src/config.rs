@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The largest request head, in bytes; beyond it 431.
 pub const REQUEST_HEAD_BYTES: usize = 16 * 1024;
@@ -148,6 +148,22 @@ pub enum Timeout {
 impl Timeout {
     /// How many stages there are; `as usize` is a stage's index.
     pub const COUNT: usize = 10;
+}
+
+/// Until when a stage may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The stage.
+    pub timeout: Timeout,
+    /// The moment.
+    pub at: Instant,
+}
+
+impl Deadline {
+    /// Whether the moment has come.
+    pub fn has_passed(self, now: Instant) -> bool {
+        self.at <= now
+    }
 }
 
 /// How long each stage may take.

@@ -32,7 +32,7 @@ pub struct Counters {
     pub requests: Counter,
     /// Attempts after the first one of an exchange.
     pub retries: Counter,
-    /// Connections opened to backends.
+    /// ConnectionPool opened to backends.
     pub backend_connects: Counter,
     /// Attempts that went out on an idle backend connection.
     pub backend_reuses: Counter,
@@ -81,7 +81,7 @@ pub struct Totals {
     pub requests: u64,
     /// Attempts after the first one of an exchange.
     pub retries: u64,
-    /// Connections opened to backends.
+    /// ConnectionPool opened to backends.
     pub backend_connects: u64,
     /// Attempts that went out on an idle backend connection.
     pub backend_reuses: u64,

@@ -5,11 +5,12 @@
 use crate::config::{self, Config};
 use crate::metrics::{Counters, Totals};
 use crate::net;
+use crate::session::Shared;
 use crate::threads::client_limit::ClientLimit;
 use crate::threads::handle::Handle;
 use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
-use crate::threads::worker::{Shared, Worker};
+use crate::threads::worker::Worker;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::retry::Budget;
 use crossbeam_channel::Sender;
@@ -149,11 +150,11 @@ impl Server {
         let shared = Shared {
             config: Arc::clone(&self.config),
             cluster: Arc::clone(&self.cluster),
-            client_limit: self.client_limit.clone(),
             budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         };
         for (number, counters) in counters.into_iter().enumerate() {
-            let (worker, handle) = Worker::new(shared.clone(), counters)?;
+            let (worker, handle) =
+                Worker::new(shared.clone(), self.client_limit.clone(), counters)?;
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run())?;

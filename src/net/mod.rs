@@ -10,16 +10,18 @@ mod buffer;
 pub(crate) mod masked;
 mod pipe;
 mod poller;
-mod slots;
+mod slab;
 mod socket;
 mod stream;
+mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
-pub use slots::{SlotKey, Slots};
+pub use slab::{Slab, Token};
 pub use stream::{Read, Stream};
+pub use timers::Timers;
 
 use crate::config;
 use rustix::io::Errno;

@@ -4,7 +4,7 @@
 //! A socket is registered once, for both directions, and stays registered until it is closed. The
 //! worker's wait is the only place where it blocks.
 
-use super::SlotKey;
+use super::Token;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::io;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
-/// What an event's highest bits say about the rest of its key.
+/// What an event's highest bits say about the rest of its token.
 const CLIENT: u64 = 0;
 const BACKEND: u64 = 1;
 const WAKER: u64 = 2;
@@ -25,9 +25,9 @@ const WAKER: u64 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A client connection's slot.
-    Client(SlotKey),
+    Client(Token),
     /// A backend connection's slot.
-    Backend(SlotKey),
+    Backend(Token),
     /// Another thread has something for this worker.
     Waker,
 }
@@ -35,8 +35,8 @@ pub enum Source {
 impl Source {
     fn to_data(self) -> EventData {
         EventData::new_u64(match self {
-            Self::Client(key) => (CLIENT << 62) | key.to_bits(),
-            Self::Backend(key) => (BACKEND << 62) | key.to_bits(),
+            Self::Client(token) => (CLIENT << 62) | token.to_bits(),
+            Self::Backend(token) => (BACKEND << 62) | token.to_bits(),
             Self::Waker => WAKER << 62,
         })
     }
@@ -44,8 +44,8 @@ impl Source {
     fn from_data(data: EventData) -> Self {
         let bits = data.u64();
         match bits >> 62 {
-            CLIENT => Self::Client(SlotKey::from_bits(bits)),
-            BACKEND => Self::Backend(SlotKey::from_bits(bits)),
+            CLIENT => Self::Client(Token::from_bits(bits)),
+            BACKEND => Self::Backend(Token::from_bits(bits)),
             _ => Self::Waker,
         }
     }

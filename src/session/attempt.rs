@@ -1,13 +1,13 @@
 //! One attempt at one backend: a slot there and a connection to it. Knows no HTTP.
 
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::stop::{AttemptError, Stop};
-use crate::config::Timeout;
+use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
-use crate::net::SlotKey;
+use crate::net::Token;
 use crate::upstream::backend::{Backend, Connecting, InFlight};
-use crate::upstream::connections::{Connection, Connections};
+use crate::upstream::connection_pool::{Connection, ConnectionPool};
 use crate::upstream::health::Outcome;
 use crate::upstream::retry::Failed;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Attempt {
     /// The slot at the backend until it is done or has failed.
     slot: InFlight,
     /// The connection in use; none before it is opened and after it is released.
-    connection: Option<SlotKey>,
+    connection: Option<Token>,
     connecting: Option<Connecting>,
     connect_deadline: Deadline,
     started: Instant,
@@ -50,14 +50,14 @@ pub(super) enum Opened {
 }
 
 impl Attempt {
-    pub(super) fn new(slot: InFlight, context: &Context<'_>) -> Self {
+    pub(super) fn new(slot: InFlight, cx: &Context<'_>) -> Self {
         Self {
             began_healthy: slot.backend().serves(),
             slot,
             connection: None,
             connecting: None,
-            connect_deadline: context.deadline(Timeout::Connect),
-            started: context.now,
+            connect_deadline: cx.deadline(Timeout::Connect),
+            started: cx.now,
             is_reused: false,
         }
     }
@@ -69,30 +69,30 @@ impl Attempt {
     /// The connection, while there is one.
     pub(super) fn connection<'c>(
         &self,
-        connections: &'c mut Connections,
+        connections: &'c mut ConnectionPool,
     ) -> Option<&'c mut Connection> {
         connections.get(self.connection?)
     }
 
     /// Takes an idle connection, or begins to connect. Our own shortages are no failure of the
     /// backend.
-    pub(super) fn open(&mut self, reuse: Reuse, context: &mut Context<'_>) -> Result<Opened, Stop> {
+    pub(super) fn open(&mut self, reuse: Reuse, cx: &mut Context<'_>) -> Result<Opened, Stop> {
         let backend = self.slot.backend();
         if reuse != Reuse::Never {
             let is_verified = reuse == Reuse::Verified;
             self.connection =
-                context.connections.check_out(backend, context.key, is_verified, context.now);
+                cx.connections.check_out(backend, cx.session.token, is_verified, cx.now);
         }
         self.is_reused = self.connection.is_some();
         if self.is_reused {
-            context.local.counters.backend_reuses.add(1);
+            cx.local.counters.backend_reuses.add(1);
             return Ok(Opened::Reused);
         }
-        match context.connections.open(backend, context.key, context.now) {
+        match cx.connections.open(&cx.local.poller, backend, cx.session.token, cx.now) {
             Ok(connection) => {
                 self.connecting = Some(Connecting::new(backend));
                 self.connection = Some(connection);
-                context.local.counters.backend_connects.add(1);
+                cx.local.counters.backend_connects.add(1);
                 Ok(Opened::Connecting)
             }
             Err(error) if net::is_shortage(&error) => {
@@ -104,19 +104,16 @@ impl Attempt {
     }
 
     /// Whether the connect has succeeded; until when it may take, if it is in progress.
-    pub(super) fn poll_connect(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Result<Option<Deadline>, Stop> {
+    pub(super) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Result<Option<Deadline>, Stop> {
         let connected = self
-            .connection(context.connections)
+            .connection(cx.connections)
             .map_or(Ok(false), |connection| connection.stream.connected());
         match connected {
             Ok(true) => {
                 self.connecting = None;
                 Ok(None)
             }
-            Ok(false) if self.connect_deadline.has_passed(context.now) => Err(AttemptError::new(
+            Ok(false) if self.connect_deadline.has_passed(cx.now) => Err(AttemptError::new(
                 Failed::Connect,
                 Cause::ConnectTimeout,
                 "the connect timed out",
@@ -136,14 +133,14 @@ impl Attempt {
     }
 
     /// Tells the cluster that the backend has responded.
-    pub(super) fn note_response(&self, is_http10: bool, context: &Context<'_>) {
+    pub(super) fn note_response(&self, is_http10: bool, cx: &Context<'_>) {
         self.backend().note_version(is_http10);
-        context.cluster.answered(self.backend(), self.started, context.now);
+        cx.shared.cluster.answered(self.backend(), self.started, cx.now);
     }
 
     /// Tells the cluster how the attempt has failed, as far as that says something about the
     /// backend's health.
-    pub(super) fn note_failure(&self, failed: Failed, detail: &str, context: &mut Context<'_>) {
+    pub(super) fn note_failure(&self, failed: Failed, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
         let outcome = match failed {
             Failed::Connect | Failed::Fresh { written: false } => Outcome::ConnectFailed,
@@ -153,18 +150,18 @@ impl Attempt {
                 Outcome::SendFailed
             }
             // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => return self.note_stale(context),
+            Failed::Reused { .. } => return self.note_stale(cx),
             // It is judged already.
             Failed::MarkedDown => return,
         };
-        context.cluster.failed(backend, outcome, detail, self.started, context.now);
+        cx.shared.cluster.failed(backend, outcome, detail, self.started, cx.now);
     }
 
     /// The reused connection was dead: the backend's connections live no longer than this.
-    fn note_stale(&self, context: &mut Context<'_>) {
+    fn note_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
-            context.local.counters.stale_reuses.add(1);
-            context.connections.note_stale(connection, self.started, context.now);
+            cx.local.counters.stale_reuses.add(1);
+            cx.connections.note_stale(connection, self.started, cx.now);
         }
     }
 
@@ -174,24 +171,24 @@ impl Attempt {
     }
 
     /// The backend is done: its connection is kept for this long, or closed, and its slot is free.
-    pub(super) fn release(&mut self, keep_for: Option<Duration>, context: &mut Context<'_>) {
+    pub(super) fn release(&mut self, keep_for: Option<Duration>, cx: &mut Context<'_>) {
         if let Some(keep_for) = keep_for
-            && let Some(key) = self.connection.take()
+            && let Some(token) = self.connection.take()
         {
-            if let Some(connection) = context.connections.get(key) {
-                context.local.buffers.reclaim(&mut connection.input);
+            if let Some(connection) = cx.connections.get(token) {
+                cx.local.buffers.reclaim(&mut connection.input);
             }
-            context.connections.check_in(key, keep_for, context.now);
+            cx.connections.check_in(token, keep_for, cx.now);
         }
-        self.close(context);
+        self.close(cx);
         self.slot.release();
     }
 
     /// Closes the connection, whatever it is doing.
-    pub(super) fn close(&mut self, context: &mut Context<'_>) {
+    pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.connecting = None;
-        if let Some(input) = self.connection.take().and_then(|key| context.connections.close(key)) {
-            context.local.buffers.give(input);
+        if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {
+            cx.local.buffers.give(input);
         }
     }
 

@@ -1,9 +1,9 @@
 //! The last things on a connection: a response of ours, and the lingering close.
 
 use super::client::Client;
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::request::Request;
-use crate::config::{self, Timeout};
+use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
@@ -50,23 +50,19 @@ impl Closing {
         request: &Request,
         keeps_open: bool,
         client: &mut Client,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Self {
-        context.local.buffers.lend(&mut client.output);
+        cx.local.buffers.lend(&mut client.output);
         let detail =
-            if cause == Cause::NoBackend { context.cluster.why_none_is_up() } else { None };
+            if cause == Cause::NoBackend { cx.shared.cluster.why_none_is_up() } else { None };
         let message = detail.map_or_else(
             || cause.sentence().to_owned(),
             |detail| format!("{}: {detail}", cause.sentence()),
         );
-        let manner = manner(request, keeps_open, context);
+        let manner = manner(request, keeps_open, cx);
         own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
         let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
-        Self {
-            step: Step::Respond { keeps_open },
-            reason,
-            deadline: context.deadline(Timeout::Body),
-        }
+        Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
     /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110
@@ -75,27 +71,23 @@ impl Closing {
         request: &Request,
         keeps_open: bool,
         client: &mut Client,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Self {
-        context.local.buffers.lend(&mut client.output);
+        cx.local.buffers.lend(&mut client.output);
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
-        reply::write(client.output.tail(), reply, manner(request, keeps_open, context));
-        let is_drained = context.draining && request.is_persistent;
+        reply::write(client.output.tail(), reply, manner(request, keeps_open, cx));
+        let is_drained = cx.draining && request.is_persistent;
         let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
-        Self {
-            step: Step::Respond { keeps_open },
-            reason,
-            deadline: context.deadline(Timeout::Body),
-        }
+        Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
     /// The last response is sent.
-    pub(super) fn linger(reason: Reason, client: &Client, context: &mut Context<'_>) -> Self {
+    pub(super) fn linger(reason: Reason, client: &Client, cx: &mut Context<'_>) -> Self {
         client.stream.shutdown_write();
-        context.local.lingering.push_back(context.key);
-        let until = context.now + context.config.timeouts.linger_in_all;
+        cx.local.lingering.push_back(cx.session.token);
+        let until = cx.now + cx.shared.config.timeouts.linger_in_all;
         let step = Step::Linger { bytes: config::LINGER_BYTES, until };
-        Self { step, reason, deadline: context.deadline(Timeout::Linger) }
+        Self { step, reason, deadline: cx.deadline(Timeout::Linger) }
     }
 
     pub(super) fn is_lingering(&self) -> bool {
@@ -103,36 +95,33 @@ impl Closing {
     }
 
     /// There are too many that linger: this one ends.
-    pub(super) fn cut_short(&mut self, context: &Context<'_>) {
-        self.deadline.at = context.now;
+    pub(super) fn cut_short(&mut self, cx: &Context<'_>) {
+        self.deadline.at = cx.now;
     }
 
     /// Goes on as far as the client goes along.
-    pub(super) fn step(&mut self, client: &mut Client, context: &mut Context<'_>) -> Closed {
+    pub(super) fn step(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Closed {
         if let Step::Respond { keeps_open } = self.step {
-            if let Err(reason) = client.flush(&context.local.counters) {
+            if let Err(reason) = client.flush(&cx.local.counters) {
                 return Closed::Over(reason);
             }
             match client.output.is_empty() {
                 true if keeps_open => return Closed::StaysOpen,
-                true => *self = Self::linger(self.reason, client, context),
-                false if self.deadline.has_passed(context.now) => {
+                true => *self = Self::linger(self.reason, client, cx),
+                false if self.deadline.has_passed(cx.now) => {
                     return Closed::Over(Reason::SlowReader);
                 }
                 false => return Closed::Wait(self.deadline),
             }
         }
-        self.drop_input(client, context)
+        self.drop_input(client, cx)
     }
 
-    fn drop_input(&mut self, client: &mut Client, context: &mut Context<'_>) -> Closed {
+    fn drop_input(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Closed {
         let Step::Linger { bytes, until } = &mut self.step else {
             unreachable!("a response is sent before the linger");
         };
-        if self.deadline.has_passed(context.now)
-            || *until <= context.now
-            || client.stream.is_broken()
-        {
+        if self.deadline.has_passed(cx.now) || *until <= cx.now || client.stream.is_broken() {
             return Closed::Over(self.reason);
         }
         let mut dropped = 0;
@@ -141,7 +130,7 @@ impl Closing {
             if *bytes == 0 || dropped >= config::STEP_BYTES {
                 break false;
             }
-            match client.read(&mut context.local.buffers) {
+            match client.read(&mut cx.local.buffers) {
                 Ok(Read::Bytes(count)) => {
                     dropped += count;
                     *bytes = bytes.saturating_sub(count);
@@ -159,15 +148,15 @@ impl Closing {
             return Closed::Over(self.reason);
         }
         // A client that still sends has more time, up to the limit.
-        let at = if dropped > 0 { context.deadline(Timeout::Linger).at } else { self.deadline.at };
+        let at = if dropped > 0 { cx.deadline(Timeout::Linger).at } else { self.deadline.at };
         self.deadline.at = at.min(*until);
         Closed::Wait(self.deadline)
     }
 }
 
-fn manner<'c>(request: &Request, keeps_open: bool, context: &'c Context<'_>) -> Manner<'c> {
+fn manner<'c>(request: &Request, keeps_open: bool, cx: &'c Context<'_>) -> Manner<'c> {
     let connection = ConnectionLine::behind_response(keeps_open, request.version);
-    Manner { to_head: request.is_head, connection, date: context.local.clock.date() }
+    Manner { to_head: request.is_head, connection, date: cx.local.clock.date() }
 }
 
 const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);

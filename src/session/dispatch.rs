@@ -3,13 +3,14 @@
 
 use super::attempt::{Attempt, Opened, Reuse};
 use super::client::Client;
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::flow::State;
 use super::request::Request;
 use super::seat::Seat;
 use super::stop::{AttemptError, Stop};
 use super::trace;
 use super::upload::{FramingSupport, Upload};
+use crate::config::Deadline;
 use crate::error::Cause;
 use crate::upstream::backend::{Backend, InFlight};
 use crate::upstream::cluster::Picked;
@@ -43,34 +44,36 @@ impl Dispatcher {
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         if let Some(slot) =
-            self.buffering_for.take().and_then(|backend| cx.cluster.pick_again(&backend))
+            self.buffering_for.take().and_then(|backend| cx.shared.cluster.pick_again(&backend))
         {
             return self.start_attempt(slot, Reuse::Any, outgoing, cx);
         }
         let was_called = self.seat.was_called();
         if !was_called
-            && cx.cluster.queue().has_waiters()
-            && cx.cluster.any_up(|backend| self.is_untried(backend))
+            && cx.shared.cluster.queue().has_waiters()
+            && cx.shared.cluster.any_up(|backend| self.is_untried(backend))
         {
             return self.enqueue(cx);
         }
         loop {
-            let slot =
-                match cx.cluster.pick(self.retries.tried(), outgoing.request.is_idempotent, cx.now)
-                {
-                    Picked::Backend(slot) => slot,
-                    Picked::AllFull => return self.enqueue(cx),
-                    Picked::NoneUp => {
-                        // If it was called, the slot is for the next one.
-                        cx.cluster.call_next();
-                        return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
-                    }
-                };
+            let slot = match cx.shared.cluster.pick(
+                self.retries.tried(),
+                outgoing.request.is_idempotent,
+                cx.now,
+            ) {
+                Picked::Backend(slot) => slot,
+                Picked::AllFull => return self.enqueue(cx),
+                Picked::NoneUp => {
+                    // If it was called, the slot is for the next one.
+                    cx.shared.cluster.call_next();
+                    return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
+                }
+            };
             match outgoing.upload.choose_framing(slot.backend().speaks_http10()) {
                 FramingSupport::Ready => {
                     if was_called {
                         // It may have got another slot than the one it was called for.
-                        cx.cluster.call_next();
+                        cx.shared.cluster.call_next();
                     }
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
@@ -112,7 +115,7 @@ impl Dispatcher {
         // Paid here, where there is a backend to send it to: only what is really sent again draws
         // on the budget.
         if let Some(failed) = self.retries.begin_attempt() {
-            if retry::draws_on_budget(failed) && !cx.budget.spend(cx.now) {
+            if retry::draws_on_budget(failed) && !cx.shared.budget.spend(cx.now) {
                 return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
             }
             cx.local.counters.retries.add(1);
@@ -181,7 +184,7 @@ impl Dispatcher {
         let is_other = |other: &Backend| {
             other.id != attempt.backend().id && self.is_untried(other) && other.has_place()
         };
-        attempt.was_marked_down() && !self.retries.was_moved() && cx.cluster.any_up(is_other)
+        attempt.was_marked_down() && !self.retries.was_moved() && cx.shared.cluster.any_up(is_other)
     }
 
     fn is_untried(&self, backend: &Backend) -> bool {

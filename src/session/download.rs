@@ -2,13 +2,13 @@
 //! supports it. Small pieces leave at once.
 
 use super::client::Client;
-use super::context::{Deadline, Local};
+use super::context::Local;
 use super::progress::{Blocked, Progress};
 use super::splice::Splice;
-use crate::config;
+use crate::config::{self, Deadline};
 use crate::net::{Buffer, Pipes, Read};
 use crate::reason::Reason;
-use crate::upstream::connections::Connection;
+use crate::upstream::connection_pool::Connection;
 use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::chunked::BadChunk;

@@ -6,7 +6,7 @@
 
 use super::client::Client;
 use super::closing::Closing;
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::dispatch::{Dispatcher, Outgoing};
 use super::download::{BodyError, Downloaded};
 use super::flow::{Flow, State, Step};
@@ -17,7 +17,7 @@ use super::response::{Forwarded, HeadError, Kind, Response, ResponseReader};
 use super::stop::{AttemptError, Stop};
 use super::tunnel::Tunnel;
 use super::upload::{Upload, Uploaded};
-use crate::config::Timeout;
+use crate::config::{Deadline, Timeout};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
 use crate::upstream::retry::Failed;

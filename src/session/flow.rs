@@ -1,8 +1,8 @@
 //! The states of an exchange, and how one ends.
 
 use super::closing::Closing;
-use super::context::Deadline;
 use super::stop::Stop;
+use crate::config::Deadline;
 use crate::reason::Reason;
 
 /// What an exchange is doing.

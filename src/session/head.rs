@@ -1,9 +1,9 @@
 //! Between two requests, and the head of the next one: read until it is whole, however it is split.
 
 use super::client::Client;
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::stop::Stop;
-use crate::config::{self, Timeout};
+use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::{Buffer, Read};
 use crate::reason::Reason;
@@ -37,8 +37,8 @@ impl HeadReader {
     }
 
     /// The head of the request after the one that has just ended.
-    pub(super) fn next(context: &Context<'_>) -> Self {
-        Self::first(context.deadline(Timeout::Idle).at)
+    pub(super) fn next(cx: &Context<'_>) -> Self {
+        Self::first(cx.deadline(Timeout::Idle).at)
     }
 
     /// The first line without its end, once it is whole.
@@ -47,24 +47,20 @@ impl HeadReader {
     }
 
     /// Reads until the head is whole.
-    pub(super) fn read(
-        &mut self,
-        client: &mut Client,
-        context: &mut Context<'_>,
-    ) -> Result<Head, Stop> {
+    pub(super) fn read(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Head, Stop> {
         loop {
             if let Some(length) = self.find_end(&mut client.input)? {
                 return Ok(Head::Whole(length));
             }
-            match client.read(&mut context.local.buffers)? {
+            match client.read(&mut cx.local.buffers)? {
                 Read::Bytes(_) => {}
                 // An empty line, or half of one, is no head yet.
                 Read::Blocked if self.end.is_at_start() => {
-                    if let Some(deadline) = self.wait_idle(client, context)? {
+                    if let Some(deadline) = self.wait_idle(client, cx)? {
                         return Ok(Head::Wait(deadline));
                     }
                 }
-                Read::Blocked => return self.wait_for_more(client, context),
+                Read::Blocked => return self.wait_for_more(client, cx),
                 Read::End if client.input.is_empty() => return Err(Reason::ClientDone.into()),
                 Read::End => return Err(Reason::ClientAborted.into()),
             }
@@ -77,34 +73,31 @@ impl HeadReader {
     fn wait_idle(
         &mut self,
         client: &mut Client,
-        context: &Context<'_>,
+        cx: &Context<'_>,
     ) -> Result<Option<Deadline>, Stop> {
-        let (timeout, late) = match (client.over_limit, context.draining) {
+        let (timeout, late) = match (client.over_limit, cx.draining) {
             (Some(cause), _) => (Timeout::Rejection, Stop::Reject(cause)),
             (None, true) => (Timeout::Grace, Stop::Close(Reason::Drained)),
             (None, false) => (Timeout::Idle, Stop::Close(Reason::IdleTimeout)),
         };
-        if context.draining {
-            self.until = self.until.min(context.deadline(Timeout::Grace).at);
+        if cx.draining {
+            self.until = self.until.min(cx.deadline(Timeout::Grace).at);
         }
         let deadline = Deadline { timeout, at: self.until };
-        if deadline.has_passed(context.now)
-            && client.over_limit.is_none()
-            && !client.stream.is_quiet()
-        {
+        if deadline.has_passed(cx.now) && client.over_limit.is_none() && !client.stream.is_quiet() {
             return Ok(None);
         }
-        deadline.unless_passed(context.now, late).map(Some)
+        deadline.unless_passed(cx.now, late).map(Some)
     }
 
     /// A part of the head has come.
-    fn wait_for_more(&mut self, client: &Client, context: &Context<'_>) -> Result<Head, Stop> {
+    fn wait_for_more(&mut self, client: &Client, cx: &Context<'_>) -> Result<Head, Stop> {
         let timeout = if client.over_limit.is_some() { Timeout::Rejection } else { Timeout::Head };
         if !std::mem::replace(&mut self.has_begun, true) {
-            self.until = context.deadline(timeout).at;
+            self.until = cx.deadline(timeout).at;
         }
         let late = client.over_limit.unwrap_or(Cause::HeadTimeout);
-        Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(context.now, late)?))
+        Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(cx.now, late)?))
     }
 
     /// The length of the head once it is whole. Every limit holds in the same way however the head

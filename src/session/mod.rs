@@ -29,7 +29,7 @@ mod trace;
 mod tunnel;
 mod upload;
 
-pub use context::{Context, Deadline, Local, Verdict};
+pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
 
 use crate::error::Cause;
 use crate::net::{Event, Stream};
@@ -136,9 +136,9 @@ impl Session {
     }
 
     /// Ends a lingering close at the next step: there are too many.
-    pub fn cut_linger_short(&mut self, context: &Context<'_>) {
+    pub fn cut_linger_short(&mut self, cx: &Context<'_>) {
         if let Phase::Closing(closing) = &mut self.phase {
-            closing.cut_short(context);
+            closing.cut_short(cx);
         }
     }
 
@@ -151,12 +151,12 @@ impl Session {
     }
 
     /// Whether it is worth a step because a backend was marked down.
-    pub fn is_stranded(&self, context: &Context<'_>) -> bool {
-        matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded(context))
+    pub fn is_stranded(&self, cx: &Context<'_>) -> bool {
+        matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded(cx))
     }
 
     /// Runs the session until there is nothing to do yet.
-    pub fn step(&mut self, context: &mut Context<'_>) -> Verdict {
+    pub fn step(&mut self, cx: &mut Context<'_>) -> Verdict {
         let is_lingering = matches!(&self.phase, Phase::Closing(closing) if closing.is_lingering());
         if self.client.stream.is_broken() && !is_lingering {
             return Verdict::Close(Reason::ClientReset);
@@ -164,23 +164,23 @@ impl Session {
         let mut ended = 0;
         loop {
             let next = match &mut self.phase {
-                Phase::Head(_) => self.read_head(context),
-                Phase::Exchange(_) => self.serve(context),
-                Phase::Tunnel(tunnel) => match tunnel.step(&mut self.client, context) {
+                Phase::Head(_) => self.read_head(cx),
+                Phase::Exchange(_) => self.serve(cx),
+                Phase::Tunnel(tunnel) => match tunnel.step(&mut self.client, cx) {
                     Ok(Tunneled::Wait(deadline)) => Next::Yield(Verdict::Wait(deadline)),
                     Ok(Tunneled::ShareUsed) => Next::Yield(Verdict::Again),
                     Err(reason) => Next::Yield(Verdict::Close(reason)),
                 },
-                Phase::Closing(closing) => match closing.step(&mut self.client, context) {
+                Phase::Closing(closing) => match closing.step(&mut self.client, cx) {
                     Closed::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
                     Closed::ShareUsed => Next::Yield(Verdict::Again),
-                    Closed::StaysOpen => Next::Phase(Phase::Head(HeadReader::next(context))),
+                    Closed::StaysOpen => Next::Phase(Phase::Head(HeadReader::next(cx))),
                     Closed::Over(reason) => Next::Yield(Verdict::Close(reason)),
                 },
             };
             match next {
                 Next::Yield(verdict) => {
-                    self.client.reclaim(&mut context.local.buffers);
+                    self.client.reclaim(&mut cx.local.buffers);
                     return verdict;
                 }
                 Next::Phase(phase) => {
@@ -196,18 +196,18 @@ impl Session {
     }
 
     /// Phase `Head`: idle, or a head is coming.
-    fn read_head(&mut self, context: &mut Context<'_>) -> Next {
+    fn read_head(&mut self, cx: &mut Context<'_>) -> Next {
         let Phase::Head(reader) = &mut self.phase else {
             unreachable!("a head is read in its phase");
         };
-        let cause = match reader.read(&mut self.client, context) {
+        let cause = match reader.read(&mut self.client, cx) {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
             Ok(Head::Whole(length)) => {
-                match Request::accept(&mut self.client, reader, length, context) {
+                match Request::accept(&mut self.client, reader, length, cx) {
                     Ok((request, upload, record)) => {
                         self.client.sent = 0;
                         let is_served = u64::from(self.client.over_limit.is_none());
-                        context.local.counters.requests.add(is_served);
+                        cx.local.counters.requests.add(is_served);
                         return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
                             request, upload, record,
                         ))));
@@ -221,37 +221,37 @@ impl Session {
                 unreachable!("no backend is asked before there is a request")
             }
         };
-        self.reject_head(cause, context)
+        self.reject_head(cause, cx)
     }
 
     /// What came is no valid head.
-    fn reject_head(&mut self, cause: Cause, context: &mut Context<'_>) -> Next {
-        context.local.counters.failed(cause);
+    fn reject_head(&mut self, cause: Cause, cx: &mut Context<'_>) -> Next {
+        cx.local.counters.failed(cause);
         record::log_rejection(&self.client, cause, "-", ("head", "-"));
         let request = Request::rejected(self.client.input.unread());
         self.client.sent = 0;
-        let closing = Closing::reject(cause, &request, false, &mut self.client, context);
+        let closing = Closing::reject(cause, &request, false, &mut self.client, cx);
         Next::Phase(Phase::Closing(Box::new(closing)))
     }
 
     /// Phase `Exchange`.
-    fn serve(&mut self, context: &mut Context<'_>) -> Next {
+    fn serve(&mut self, cx: &mut Context<'_>) -> Next {
         let Phase::Exchange(exchange) = &mut self.phase else {
             unreachable!("a request is served in its phase");
         };
-        match exchange.step(&mut self.client, context) {
+        match exchange.step(&mut self.client, cx) {
             Flow::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
             Flow::ShareUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
             Flow::Close(reason) => Next::Yield(Verdict::Close(reason)),
             Flow::Closing(closing) => Next::Phase(Phase::Closing(Box::new(closing))),
-            Flow::Done => Next::Phase(Phase::Head(HeadReader::next(context))),
+            Flow::Done => Next::Phase(Phase::Head(HeadReader::next(cx))),
             Flow::Upgraded => {
-                let idle = Phase::Head(HeadReader::next(context));
+                let idle = Phase::Head(HeadReader::next(cx));
                 let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, idle) else {
                     unreachable!("it was an exchange just now");
                 };
-                Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(context))))
+                Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(cx))))
             }
         }
     }
@@ -269,20 +269,20 @@ impl Session {
     }
 
     /// Gives back what the session holds. To be called once, when it is over for whatever reason.
-    pub fn close(mut self, context: &mut Context<'_>) {
+    pub fn close(mut self, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                exchange.log(&self.client, context);
-                exchange.release(context);
+                exchange.log(&self.client, cx);
+                exchange.release(cx);
             }
-            Phase::Tunnel(tunnel) => tunnel.close(&self.client, context),
+            Phase::Tunnel(tunnel) => tunnel.close(&self.client, cx),
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();
         self.client.output.clear();
-        self.client.reclaim(&mut context.local.buffers);
+        self.client.reclaim(&mut cx.local.buffers);
     }
 }

@@ -1,7 +1,6 @@
 //! Whether a body moves: the deadline that is put off while it does.
 
-use super::context::Deadline;
-use crate::config::Timeout;
+use crate::config::{Deadline, Timeout};
 use std::time::{Duration, Instant};
 
 /// Who is not ready.

@@ -60,7 +60,7 @@ impl Request {
         client: &mut Client,
         reader: &HeadReader,
         length: usize,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(Self, Upload, Record), Cause> {
         let line = reader.first_line(client.input.unread()).len();
         request::lower_minor_version(&mut client.input.unread_mut()[..line]);
@@ -78,18 +78,18 @@ impl Request {
         let head = parsed?;
         let facts = ClientFacts {
             address: client.peer.ip(),
-            trusted: context.config.trusts(client.peer.ip()),
-            request_id: context.local.rng.u128(..),
+            trusted: cx.shared.config.trusts(client.peer.ip()),
+            request_id: cx.local.rng.u128(..),
         };
-        let mut upload = Upload::new(&head, length, context);
+        let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, facts);
         upload.end_common_head();
         let (request, record) = (
             Self::new(&head),
-            Record::new(|| format!("{} {}", head.method, head.target.path), context.now),
+            Record::new(|| format!("{} {}", head.method, head.target.path), cx.now),
         );
         client.input.consume(length);
-        context.local.buffers.reclaim(&mut client.input);
+        cx.local.buffers.reclaim(&mut client.input);
         Ok((request, upload, record))
     }
 }

@@ -10,7 +10,7 @@ use super::request::Request;
 use super::trace;
 use crate::config;
 use crate::net::{Buffers, Read};
-use crate::upstream::connections::Connection;
+use crate::upstream::connection_pool::Connection;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::response::{self, ResponseHead};
 use crate::wire::rewrite::{self, ConnectionLine, Delivery};
@@ -191,14 +191,9 @@ impl Response {
     }
 
     /// The response behind this head; `is_sent` says that the backend has the whole request.
-    pub(super) fn new(
-        head: &Forwarded,
-        is_sent: bool,
-        client: &Client,
-        context: &Context<'_>,
-    ) -> Self {
-        let timeouts = &context.config.timeouts;
-        let download = Download::new(head.body, client, Progress::new(context.now, timeouts.body));
+    pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
+        let timeouts = &cx.shared.config.timeouts;
+        let download = Download::new(head.body, client, Progress::new(cx.now, timeouts.body));
         Self {
             download,
             keeps_client: head.keeps_client,
@@ -209,13 +204,13 @@ impl Response {
     }
 
     /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
-    pub(super) fn release_backend(&self, attempt: &mut Attempt, context: &mut Context<'_>) {
-        let backend = attempt.connection(context.connections);
+    pub(super) fn release_backend(&self, attempt: &mut Attempt, cx: &mut Context<'_>) {
+        let backend = attempt.connection(cx.connections);
         let is_clean = backend.is_some_and(|backend| {
             self.download.leave_backend(backend) && backend.input.is_empty()
         });
-        let is_kept = self.keeps_backend && is_clean && !context.draining;
-        attempt.release(is_kept.then_some(self.backend_idle_timeout), context);
+        let is_kept = self.keeps_backend && is_clean && !cx.draining;
+        attempt.release(is_kept.then_some(self.backend_idle_timeout), cx);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The wait for a slot at a backend, when each has as many requests as it may.
 
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::stop::Stop;
-use crate::config::Timeout;
+use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::upstream::queue::Ticket;
 
@@ -20,23 +20,24 @@ pub(super) struct Seat {
 impl Seat {
     /// Joins the queue, behind the requests that wait already; one that was called and found no
     /// slot has its position of before.
-    pub(super) fn join(&mut self, tried: &[usize], context: &Context<'_>) -> Result<(), Stop> {
-        self.ticket = context.cluster.queue().join(context.key, context.caller, tried, self.ticket);
+    pub(super) fn join(&mut self, tried: &[usize], cx: &Context<'_>) -> Result<(), Stop> {
+        self.ticket =
+            cx.shared.cluster.queue().join(cx.session.token, cx.session.caller, tried, self.ticket);
         if self.ticket.is_none() {
             return Err(Cause::BackendFull.into());
         }
         self.is_queued = true;
         // A slot may have come free before we had joined. It is for the first in line that can use
         // it.
-        context.cluster.call_next();
+        cx.shared.cluster.call_next();
         Ok(())
     }
 
     /// Until when to wait.
-    pub(super) fn wait(&mut self, context: &Context<'_>) -> Result<Deadline, Stop> {
-        let deadline = *self.deadline.get_or_insert_with(|| context.deadline(Timeout::Queue));
-        if deadline.has_passed(context.now) {
-            self.leave(context);
+    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Deadline, Stop> {
+        let deadline = *self.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
+        if deadline.has_passed(cx.now) {
+            self.leave(cx);
             return Err(Cause::BackendFull.into());
         }
         Ok(deadline)
@@ -53,9 +54,9 @@ impl Seat {
         std::mem::take(&mut self.was_called)
     }
 
-    pub(super) fn leave(&mut self, context: &Context<'_>) {
+    pub(super) fn leave(&mut self, cx: &Context<'_>) {
         if std::mem::take(&mut self.is_queued) {
-            context.cluster.queue().leave(context.key, context.caller);
+            cx.shared.cluster.queue().leave(cx.session.token, cx.session.caller);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Failures as values: what ends an exchange, or an attempt, before its time. They travel by `?` to
 //! the one place that acts on them.
 
-use super::context::Deadline;
+use crate::config::Deadline;
 use crate::error::Cause;
 use crate::reason::Reason;
 use crate::upstream::retry::Failed;

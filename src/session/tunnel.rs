@@ -2,9 +2,9 @@
 
 use super::attempt::Attempt;
 use super::client::Client;
-use super::context::{Context, Deadline};
+use super::context::Context;
 use super::record::Record;
-use crate::config::{self, Timeout};
+use crate::config::{self, Deadline, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
 
@@ -41,13 +41,13 @@ enum Direction {
 impl Tunnel {
     /// A tunnel over the connection of this attempt. What was received on either side already is
     /// delivered first.
-    pub(super) fn new(attempt: Attempt, record: Record, context: &Context<'_>) -> Self {
+    pub(super) fn new(attempt: Attempt, record: Record, cx: &Context<'_>) -> Self {
         Self {
             attempt,
             record,
             client_ended: false,
             backend_ended: false,
-            deadline: context.deadline(Timeout::Tunnel),
+            deadline: cx.deadline(Timeout::Tunnel),
         }
     }
 
@@ -55,24 +55,23 @@ impl Tunnel {
     pub(super) fn step(
         &mut self,
         client: &mut Client,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<Tunneled, Reason> {
         // What stands before the tunnel's bytes: the head of a 101.
-        client.flush(&context.local.counters)?;
+        client.flush(&cx.local.counters)?;
         if !client.output.is_empty() {
-            return self.wait(context);
+            return self.wait(cx);
         }
-        let connection =
-            self.attempt.connection(context.connections).ok_or(Reason::TunnelBroken)?;
-        context.local.buffers.lend(&mut client.input);
-        context.local.buffers.lend(&mut connection.input);
+        let connection = self.attempt.connection(cx.connections).ok_or(Reason::TunnelBroken)?;
+        cx.local.buffers.lend(&mut client.input);
+        cx.local.buffers.lend(&mut connection.input);
         let (backend, down) = (&mut connection.stream, &mut connection.input);
         let (up_state, sent_up) =
             copy_one_way(&mut client.stream, &mut client.input, backend, &mut self.client_ended);
         let (down_state, sent_down) =
             copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
-        context.local.buffers.reclaim(&mut connection.input);
-        client.note_sent(sent_down, &context.local.counters);
+        cx.local.buffers.reclaim(&mut connection.input);
+        client.note_sent(sent_down, &cx.local.counters);
         match (up_state, down_state) {
             (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),
             (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
@@ -80,22 +79,22 @@ impl Tunnel {
         }
         let moved = sent_up.max(sent_down);
         if moved > 0 {
-            self.deadline = context.deadline(Timeout::Tunnel);
+            self.deadline = cx.deadline(Timeout::Tunnel);
         }
-        if moved >= config::STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(context) }
+        if moved >= config::STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
     }
 
-    fn wait(&self, context: &Context<'_>) -> Result<Tunneled, Reason> {
-        if self.deadline.has_passed(context.now) {
+    fn wait(&self, cx: &Context<'_>) -> Result<Tunneled, Reason> {
+        if self.deadline.has_passed(cx.now) {
             return Err(Reason::TunnelIdle);
         }
         Ok(Tunneled::Wait(self.deadline))
     }
 
     /// The tunnel is over, for whatever reason.
-    pub(super) fn close(mut self, client: &Client, context: &mut Context<'_>) {
-        self.attempt.close(context);
-        self.record.log(client, &self.attempt.backend().name, "tunnel", context.now);
+    pub(super) fn close(mut self, client: &Client, cx: &mut Context<'_>) {
+        self.attempt.close(cx);
+        self.record.log(client, &self.attempt.backend().name, "tunnel", cx.now);
     }
 }
 

@@ -2,11 +2,11 @@
 //! that backend supports it.
 
 use super::client::Client;
-use super::context::{Context, Deadline, Local};
+use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
 use super::replay::ReplayBuffer;
 use super::stop::Stop;
-use crate::config::{self, Timeout};
+use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::{Buffer, Buffers, Read, Stream};
 use crate::reason::Reason;
@@ -62,12 +62,8 @@ pub(super) enum FramingSupport {
 
 impl Upload {
     /// The body behind this head, which was so long when it came.
-    pub(super) fn new(
-        head: &RequestHead<'_, '_>,
-        received_head: usize,
-        context: &Context<'_>,
-    ) -> Self {
-        let timeout = context.config.timeouts.body;
+    pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
+        let timeout = cx.shared.config.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
@@ -77,9 +73,9 @@ impl Upload {
             framing: None,
             received: 0,
             has_begun: false,
-            limit: context.config.body_bytes.unwrap_or(u64::MAX),
+            limit: cx.shared.config.body_bytes.unwrap_or(u64::MAX),
             timeout,
-            progress: Progress::new(context.now, timeout),
+            progress: Progress::new(cx.now, timeout),
             expects_continue: head.expects_continue,
             continue_deadline: None,
         }
@@ -159,22 +155,17 @@ impl Upload {
 
     /// Nothing moves just now: until when to wait. A client that waits for a 100 waits for the
     /// backend.
-    pub(super) fn wait(
-        &mut self,
-        blocked: Blocked,
-        context: &Context<'_>,
-    ) -> Result<Deadline, Stop> {
+    pub(super) fn wait(&mut self, blocked: Blocked, cx: &Context<'_>) -> Result<Deadline, Stop> {
         let (deadline, cause) = match blocked {
             Blocked::OnClient if self.awaits_continue() => {
-                let deadline = *self
-                    .continue_deadline
-                    .get_or_insert_with(|| context.deadline(Timeout::FirstByte));
+                let deadline =
+                    *self.continue_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
             Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
             Blocked::OnBackend => (self.deadline(), Cause::SendTimeout),
         };
-        deadline.unless_passed(context.now, cause)
+        deadline.unless_passed(cx.now, cause)
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -31,7 +31,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 pub struct ListenerCounters {
     /// Failed accepts.
     pub accept_errors: AtomicU64,
-    /// Connections that it has ended itself, because there were far too many.
+    /// ConnectionPool that it has ended itself, because there were far too many.
     turned_away: Counters,
     /// The same, for those that waited in the backlog at the end: another thread counts them.
     turned_away_at_stop: Counters,
@@ -95,7 +95,7 @@ impl Listener {
         }
     }
 
-    /// Ends the listening; to be called once the sender of `stop` is gone. Connections that wait in
+    /// Ends the listening; to be called once the sender of `stop` is gone. ConnectionPool that wait in
     /// the backlog are taken first, because the end of a listening socket resets them: lost is only
     /// what comes in the microsecond after the last look. The blocked accept of the listener's own
     /// thread goes on until that end.
@@ -156,7 +156,7 @@ impl Listener {
     }
 }
 
-/// Connections that nobody has room for.
+/// ConnectionPool that nobody has room for.
 #[derive(Debug)]
 struct Overload<'a> {
     shedding: Shedding,

@@ -1,7 +1,6 @@
 //! The threads: who accepts, who serves, who checks, who writes the log.
 
 pub mod client_limit;
-pub mod deadlines;
 pub mod handle;
 pub mod health_check;
 pub mod listener;

@@ -2,12 +2,12 @@
 //!
 //! `cluster` and `backend` are what workers share; nearly every lock of the program is here, each a
 //! leaf that is never held across a system call. `health`, `retry` and `reuse` are pure judgement:
-//! `now` is a parameter. `connections` belongs to one worker.
+//! `now` is a parameter. `connection_pool` belongs to one worker.
 
 pub mod backend;
 pub mod balance;
 pub mod cluster;
-pub mod connections;
+pub mod connection_pool;
 pub mod health;
 pub mod queue;
 pub mod retry;

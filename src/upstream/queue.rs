@@ -6,7 +6,7 @@
 //! that does not wait any more is passed on by its worker.
 
 use crate::config;
-use crate::net::{SlotKey, Waker};
+use crate::net::{Token, Waker};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -16,17 +16,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// How a worker's sessions are called.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    calls: Sender<SlotKey>,
+    calls: Sender<Token>,
     waker: Arc<Waker>,
 }
 
 impl Caller {
     /// Calls go into `calls`, and `waker` makes the worker look.
-    pub fn new(calls: Sender<SlotKey>, waker: Arc<Waker>) -> Self {
+    pub fn new(calls: Sender<Token>, waker: Arc<Waker>) -> Self {
         Self { calls, waker }
     }
 
-    fn call(&self, session: SlotKey) {
+    fn call(&self, session: Token) {
         // Fails only if the worker has ended, and its sessions with it.
         let _ = self.calls.send(session);
         self.waker.wake();
@@ -41,7 +41,7 @@ impl Caller {
 #[derive(Debug)]
 struct Waiter {
     ticket: Ticket,
-    session: SlotKey,
+    session: Token,
     caller: Caller,
     /// The backends that are no use to it, because it has failed there.
     tried: Vec<usize>,
@@ -73,7 +73,7 @@ impl Queue {
     /// one that came free between the last look and now was told to nobody.
     pub fn join(
         &self,
-        session: SlotKey,
+        session: Token,
         caller: &Caller,
         tried: &[usize],
         earlier: Option<Ticket>,
@@ -94,7 +94,7 @@ impl Queue {
     }
 
     /// Leaves without having been served, unless the call is on its way already.
-    pub fn leave(&self, session: SlotKey, caller: &Caller) {
+    pub fn leave(&self, session: Token, caller: &Caller) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|waiter| waiter.session != session || !waiter.caller.is(caller));
         self.length.store(waiting.len(), Ordering::SeqCst);
@@ -133,40 +133,40 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Poller, Slots};
+    use crate::net::{Poller, Slab};
     use crossbeam_channel::Receiver;
 
     struct Fixture {
         queue: Queue,
         caller: Caller,
-        calls: Receiver<SlotKey>,
-        keys: Vec<SlotKey>,
+        calls: Receiver<Token>,
+        tokens: Vec<Token>,
         _poller: Poller,
     }
 
     fn fixture() -> Fixture {
         let poller = Poller::new().unwrap();
         let (sender, calls) = crossbeam_channel::unbounded();
-        let mut slots = Slots::default();
+        let mut slab = Slab::default();
         Fixture {
             queue: Queue::default(),
             caller: Caller::new(sender, poller.waker()),
             calls,
-            keys: (0..3).map(|_| slots.insert(())).collect(),
+            tokens: (0..3).map(|_| slab.insert(())).collect(),
             _poller: poller,
         }
     }
 
     impl Fixture {
         fn join(&self, place: usize, earlier: Option<Ticket>) -> Option<Ticket> {
-            self.queue.join(self.keys[place], &self.caller, &[], earlier)
+            self.queue.join(self.tokens[place], &self.caller, &[], earlier)
         }
 
         fn all_join(&self) {
             assert!((0..3).all(|place| self.join(place, None).is_some()));
         }
 
-        fn called(&self) -> Vec<SlotKey> {
+        fn called(&self) -> Vec<Token> {
             self.calls.try_iter().collect()
         }
     }
@@ -177,7 +177,7 @@ mod tests {
         fixture.all_join();
         fixture.queue.call_first(|_| true);
         fixture.queue.call_first(|_| true);
-        assert_eq!(fixture.called(), fixture.keys[..2]);
+        assert_eq!(fixture.called(), fixture.tokens[..2]);
     }
 
     #[test]
@@ -185,34 +185,34 @@ mod tests {
         let fixture = fixture();
         let tickets: Vec<_> = (0..3).map(|place| fixture.join(place, None)).collect();
         fixture.queue.call_all();
-        assert_eq!(fixture.called(), fixture.keys);
+        assert_eq!(fixture.called(), fixture.tokens);
         for place in [1, 0, 2] {
             assert_eq!(fixture.join(place, tickets[place]), tickets[place]);
         }
         (0..3).for_each(|_| fixture.queue.call_first(|_| true));
-        assert_eq!(fixture.called(), fixture.keys);
+        assert_eq!(fixture.called(), fixture.tokens);
     }
 
     #[test]
     fn a_place_goes_to_the_first_who_can_use_it() {
         let fixture = fixture();
-        for (key, tried) in fixture.keys.iter().zip([&[7, 8][..], &[7], &[]]) {
-            fixture.queue.join(*key, &fixture.caller, tried, None);
+        for (token, tried) in fixture.tokens.iter().zip([&[7, 8][..], &[7], &[]]) {
+            fixture.queue.join(*token, &fixture.caller, tried, None);
         }
         for backend in [8, 7, 7, 9] {
             fixture.queue.call_first(|tried| !tried.contains(&backend));
         }
-        assert_eq!(fixture.called(), [fixture.keys[1], fixture.keys[2], fixture.keys[0]]);
+        assert_eq!(fixture.called(), [fixture.tokens[1], fixture.tokens[2], fixture.tokens[0]]);
     }
 
     #[test]
     fn who_left_is_not_called() {
         let fixture = fixture();
         fixture.all_join();
-        fixture.queue.leave(fixture.keys[0], &fixture.caller);
+        fixture.queue.leave(fixture.tokens[0], &fixture.caller);
         fixture.queue.call_first(|_| true);
-        assert_eq!(fixture.called(), [fixture.keys[1]]);
-        fixture.queue.leave(fixture.keys[2], &fixture.caller);
+        assert_eq!(fixture.called(), [fixture.tokens[1]]);
+        fixture.queue.leave(fixture.tokens[2], &fixture.caller);
         assert!(!fixture.queue.has_waiters());
     }
 

@@ -8,13 +8,11 @@ mod scenes;
 mod tcp;
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
-use crate::net::{Buffers, Pipes, Poller, SlotKey, Slots, Source};
+use crate::net::{Pipes, Poller, Slab, Source, Token};
 use crate::upstream::cluster::Cluster;
-use crate::upstream::connections::Connections;
 use crate::upstream::queue::Caller;
 use crate::upstream::retry::Budget;
 use std::io::{Read, Write};
@@ -28,13 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a worker would lend, for one session.
 pub(super) struct Stage {
-    config: Config,
-    cluster: Cluster,
-    budget: Budget,
-    caller: Caller,
-    pub(super) connections: Connections,
-    pub(super) local: Local,
-    pub(super) key: SlotKey,
+    pub(super) resources: Resources,
+    pub(super) token: Token,
     is_masked: bool,
 }
 
@@ -48,49 +41,35 @@ impl Stage {
         config.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
+        let shared = Shared {
+            cluster: Arc::new(Cluster::new(&config)),
+            config: Arc::new(config),
+            budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+        };
+        let caller = Caller::new(crossbeam_channel::unbounded().0, poller.waker());
+        let local = Local::new(poller, Pipes::new(4), counters);
         Self {
-            cluster: Cluster::new(&config),
-            config,
-            budget: Budget::new(vec![Arc::clone(&counters)], Instant::now()),
-            caller: Caller::new(crossbeam_channel::unbounded().0, poller.waker()),
-            connections: Connections::new(poller),
-            local: Local {
-                clock: Clock::new(),
-                buffers: Buffers::default(),
-                pipes: Pipes::new(4),
-                counters,
-                lingering: Default::default(),
-                rng: fastrand::Rng::with_seed(7),
-            },
-            key: Slots::default().insert(()),
+            resources: Resources::new(shared, caller, local),
+            token: Slab::default().insert(()),
             is_masked,
         }
     }
 
     pub(super) fn context(&mut self) -> Context<'_> {
-        Context {
-            now: self.local.clock.now(),
-            draining: false,
-            key: self.key,
-            caller: &self.caller,
-            config: &self.config,
-            cluster: &self.cluster,
-            budget: &self.budget,
-            connections: &mut self.connections,
-            local: &mut self.local,
-        }
+        self.resources.context(self.token)
     }
 
     /// Waits a moment for events on connections to backends and notes them; whether there were any.
     pub(super) fn note_backend_events(&mut self) -> bool {
         let mut events = Vec::new();
-        self.connections
-            .poller()
+        self.resources
+            .local
+            .poller
             .wait(&mut events, Some(Duration::from_millis(200)), || true)
             .unwrap();
         for event in &events {
-            if let Source::Backend(key) = event.source {
-                self.connections.note(key, *event, Instant::now());
+            if let Source::Backend(token) = event.source {
+                self.resources.connections.note(token, *event, Instant::now());
             }
         }
         !events.is_empty()
@@ -111,22 +90,22 @@ impl Stage {
         if self.is_masked {
             run.stream().mask();
         }
-        self.connections.poller().register(run.stream(), Source::Client(self.key)).unwrap();
+        self.resources.local.poller.register(run.stream(), Source::Client(self.token)).unwrap();
         let mut events = Vec::new();
         loop {
             assert!(start.elapsed() < PATIENCE, "it does not end");
-            self.local.clock.update();
+            self.resources.local.clock.update();
             let verdict = run.step(&mut self.context());
             if self.is_masked {
-                self.connections.mask();
+                self.resources.connections.mask();
             }
             let until = match verdict {
                 Verdict::Close(reason) => return Some(reason),
                 Verdict::Wait(_) if is_there(run) => return None,
-                Verdict::Again => self.local.clock.now(),
+                Verdict::Again => self.resources.local.clock.now(),
                 Verdict::Wait(deadline) => {
                     assert!(
-                        deadline.at > self.local.clock.now(),
+                        deadline.at > self.resources.local.clock.now(),
                         "it waits for what has passed: {deadline:?}"
                     );
                     deadline.at
@@ -135,7 +114,7 @@ impl Stage {
             // As a worker: no step without an event or a deadline.
             loop {
                 let timeout = until.saturating_duration_since(Instant::now()).min(PATIENCE);
-                self.connections.poller().wait(&mut events, Some(timeout), || true).unwrap();
+                self.resources.local.poller.wait(&mut events, Some(timeout), || true).unwrap();
                 if !events.is_empty() || until <= Instant::now() || start.elapsed() >= PATIENCE {
                     break;
                 }
@@ -143,8 +122,8 @@ impl Stage {
             for event in &events {
                 match event.source {
                     Source::Client(_) => run.stream().note(*event),
-                    Source::Backend(key) => {
-                        self.connections.note(key, *event, Instant::now());
+                    Source::Backend(token) => {
+                        self.resources.connections.note(token, *event, Instant::now());
                     }
                     Source::Waker => {}
                 }
@@ -156,7 +135,7 @@ impl Stage {
 /// What a [`Stage`] can run: a session, or a stand-in for one.
 pub(super) trait Steps {
     fn stream(&mut self) -> &mut Stream;
-    fn step(&mut self, context: &mut Context<'_>) -> Verdict;
+    fn step(&mut self, cx: &mut Context<'_>) -> Verdict;
 }
 
 impl Steps for Session {
@@ -164,8 +143,8 @@ impl Steps for Session {
         &mut self.client.stream
     }
 
-    fn step(&mut self, context: &mut Context<'_>) -> Verdict {
-        Session::step(self, context)
+    fn step(&mut self, cx: &mut Context<'_>) -> Verdict {
+        Session::step(self, cx)
     }
 }
 

@@ -74,7 +74,7 @@ fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
         assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
         upload.start_attempt(None);
         assert_eq!(
-            upload.pump(&mut client, &mut backend, &mut stage.local),
+            upload.pump(&mut client, &mut backend, &mut stage.resources.local),
             Ok(says),
             "{framing}{input:?}"
         );
@@ -98,19 +98,19 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
     ] {
         let mut stage = Stage::new(&[], false);
-        stage.config.body_bytes = Some(10);
+        Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
         let (_theirs, mut client) = client(input);
         let (_peer, mut backend) = sink();
         let mut upload = upload(framing, &mut stage);
         upload.start_attempt(None);
         assert_eq!(
-            upload.pump(&mut client, &mut backend, &mut stage.local),
+            upload.pump(&mut client, &mut backend, &mut stage.resources.local),
             Err(Stop::Reject(cause)),
             "{input:?}"
         );
     }
     let mut stage = Stage::new(&[], false);
-    stage.config.body_bytes = Some(10);
+    Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
     assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
     assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
 }
@@ -122,10 +122,13 @@ fn a_buffered_body_is_sent_with_its_length() {
     let (mut peer, mut backend) = sink();
     let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
     assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering);
-    assert_eq!(upload.buffer(&mut client, &mut stage.local), Ok(Uploaded::All));
+    assert_eq!(upload.buffer(&mut client, &mut stage.resources.local), Ok(Uploaded::All));
     assert_eq!(upload.choose_framing(true), FramingSupport::Ready);
     upload.start_attempt(Some("h"));
-    assert_eq!(upload.pump(&mut client, &mut backend, &mut stage.local), Ok(Uploaded::All));
+    assert_eq!(
+        upload.pump(&mut client, &mut backend, &mut stage.resources.local),
+        Ok(Uploaded::All)
+    );
     drop(backend);
     let received = String::from_utf8(peer.read_until(|_| false)).unwrap();
     assert!(received.starts_with("HEAD ") && received.ends_with("\r\n\r\nabcde"), "{received}");
@@ -151,7 +154,7 @@ fn chunks_that_were_sent_cannot_become_a_length() {
     );
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.start_attempt(None);
-    upload.pump(&mut client, &mut backend, &mut stage.local).unwrap();
+    upload.pump(&mut client, &mut backend, &mut stage.resources.local).unwrap();
     upload.reopen_framing();
     assert_eq!(upload.choose_framing(true), FramingSupport::Unsupported);
 }
@@ -180,9 +183,10 @@ fn download(
     let progress = Progress::new(Instant::now(), PATIENCE);
     let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
     let says = loop {
-        let backend =
-            attempt.connection(&mut stage.connections).filter(|_| !download.is_received());
-        match download.pump(&mut client, backend, &mut stage.local) {
+        let backend = attempt
+            .connection(&mut stage.resources.connections)
+            .filter(|_| !download.is_received());
+        match download.pump(&mut client, backend, &mut stage.resources.local) {
             Ok(Downloaded::Received) => {}
             // The last event is the end of the connection, or that there is room to write.
             Ok(Downloaded::Blocked(Blocked::OnBackend)) if stage.note_backend_events() => {}
@@ -242,7 +246,8 @@ fn a_response_that_nobody_has_seen_can_be_taken_back() {
 }
 
 fn attempt_at(stage: &mut Stage) -> Attempt {
-    let Picked::Backend(slot) = stage.cluster.pick(&[], true, Instant::now()) else {
+    let Picked::Backend(slot) = stage.resources.shared.cluster.pick(&[], true, Instant::now())
+    else {
         panic!("it is up")
     };
     Attempt::new(slot, &stage.context())
@@ -269,7 +274,7 @@ fn an_attempt_connects_is_kept_and_is_found_again() {
     let mut fresh = attempt_at(&mut stage);
     assert_eq!(fresh.open(Reuse::Never, &mut stage.context()), Ok(Opened::Connecting));
     fresh.release(None, &mut stage.context());
-    assert_eq!((stage.connections.len(), fresh.backend().in_flight()), (1, 0));
+    assert_eq!((stage.resources.connections.len(), fresh.backend().in_flight()), (1, 0));
 }
 
 #[test]
@@ -301,7 +306,9 @@ fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
         let mut upload = upload(&format!("Content-Length: {length}\r\n"), &mut stage);
         upload.choose_framing(false);
         upload.start_attempt(None);
-        while upload.pump(&mut client, &mut backend, &mut stage.local).unwrap() != Uploaded::All {
+        while upload.pump(&mut client, &mut backend, &mut stage.resources.local).unwrap()
+            != Uploaded::All
+        {
             backend.retry_write();
         }
         drop(backend);

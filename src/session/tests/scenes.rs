@@ -31,7 +31,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     let reason = stage.run(&mut session);
     session.close(&mut stage.context());
     let received = served.join().unwrap().remove(0);
-    Scene { received, response: client.join().unwrap(), reason, local: stage.local }
+    Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
 }
 
 fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
@@ -117,7 +117,7 @@ fn a_failed_attempt_is_followed_by_another() {
     session.close(&mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
-    assert_eq!(stage.local.counters.retries.get(), 1);
+    assert_eq!(stage.resources.local.counters.retries.get(), 1);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
         stage.run_until(&mut session, |session| {
             session.stage() == stage_name && session.client.sent as usize >= length.min(40)
         });
-        assert_eq!(stage.connections.buffered(), 0, "{stage_name}");
+        assert_eq!(stage.resources.connections.buffered(), 0, "{stage_name}");
         assert_eq!(
             (session.client.input.room(), session.client.output.room()),
             (0, 0),

@@ -22,39 +22,38 @@ impl Steps for TcpSession {
         &mut self.client.stream
     }
 
-    fn step(&mut self, context: &mut Context<'_>) -> Verdict {
-        self.advance(context).unwrap_or_else(Verdict::Close)
+    fn step(&mut self, cx: &mut Context<'_>) -> Verdict {
+        self.advance(cx).unwrap_or_else(Verdict::Close)
     }
 }
 
 impl TcpSession {
-    fn advance(&mut self, context: &mut Context<'_>) -> Result<Verdict, Reason> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<Verdict, Reason> {
         loop {
             self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
                 TcpPhase::Dispatch => {
-                    let Picked::Backend(slot) = context.cluster.pick(&[], false, context.now)
-                    else {
+                    let Picked::Backend(slot) = cx.shared.cluster.pick(&[], false, cx.now) else {
                         return Err(Reason::TunnelBroken);
                     };
-                    let mut attempt = Attempt::new(slot, context);
-                    attempt.open(Reuse::Never, context).map_err(|_| Reason::TunnelBroken)?;
+                    let mut attempt = Attempt::new(slot, cx);
+                    attempt.open(Reuse::Never, cx).map_err(|_| Reason::TunnelBroken)?;
                     TcpPhase::Connecting(attempt)
                 }
                 TcpPhase::Connecting(mut attempt) => {
-                    match attempt.poll_connect(context).map_err(|_| Reason::TunnelBroken)? {
+                    match attempt.poll_connect(cx).map_err(|_| Reason::TunnelBroken)? {
                         Some(deadline) => {
                             self.phase = TcpPhase::Connecting(attempt);
                             return Ok(Verdict::Wait(deadline));
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Record::new(|| "tcp".to_owned(), context.now),
-                            context,
+                            Record::new(|| "tcp".to_owned(), cx.now),
+                            cx,
                         )),
                     }
                 }
                 TcpPhase::Tunnel(mut tunnel) => {
-                    let tunneled = tunnel.step(&mut self.client, context);
+                    let tunneled = tunnel.step(&mut self.client, cx);
                     self.phase = TcpPhase::Tunnel(tunnel);
                     return Ok(match tunneled? {
                         Tunneled::Wait(deadline) => Verdict::Wait(deadline),
@@ -91,7 +90,7 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
         tunnel.close(&session.client, &mut stage.context());
-        assert!(stage.connections.is_empty(), "nothing is left of it");
+        assert!(stage.resources.connections.is_empty(), "nothing is left of it");
         assert!(
             client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(),
             "masked: {is_masked}"

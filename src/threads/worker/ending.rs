@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::config;
-use crate::net::SlotKey;
+use crate::net::Token;
 use crate::reason::Reason;
 use crate::session::Session;
 use std::time::Instant;
@@ -11,28 +11,28 @@ use std::time::Instant;
 impl Worker {
     /// What is idle has a moment for a request on its way; what is in flight may take until the
     /// deadline, if there is one.
-    pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<SlotKey>) {
-        (self.lent.is_draining, self.drain_until) = (true, until);
-        self.lent.connections.close_idle();
-        let mut keys = self.sessions.keys();
-        keys.retain(|key| self.sessions.get_mut(*key).is_some_and(Session::stand_in_line));
-        ready.extend(keys);
+    pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<Token>) {
+        (self.resources.draining, self.drain_until) = (true, until);
+        self.resources.connections.close_idle();
+        let mut tokens = self.sessions.tokens();
+        tokens.retain(|token| self.sessions.get_mut(*token).is_some_and(Session::stand_in_line));
+        ready.extend(tokens);
     }
 
     /// How many connections had to be cut, once the drain is over.
     pub(super) fn drained(&mut self) -> Option<usize> {
-        if self.lent.is_draining && self.sessions.is_empty() && self.inbox.is_empty() {
+        if self.resources.draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.lent.now() >= self.drain_until?).then(|| self.cut())
+        (self.resources.now() >= self.drain_until?).then(|| self.cut())
     }
 
     /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
     fn cut(&mut self) -> usize {
         let mut cut = 0;
-        for key in self.sessions.keys() {
-            let is_busy = self.sessions.get_mut(key).is_some_and(|session| session.is_busy());
-            self.close(key, if is_busy { Reason::DrainCut } else { Reason::Drained });
+        for token in self.sessions.tokens() {
+            let is_busy = self.sessions.get_mut(token).is_some_and(|session| session.is_busy());
+            self.close(token, if is_busy { Reason::DrainCut } else { Reason::Drained });
             cut += usize::from(is_busy);
         }
         cut
@@ -41,15 +41,15 @@ impl Worker {
     /// Ends the oldest of those that linger if they are too many: it has had the most time to read
     /// its response.
     pub(super) fn limit_lingering(&mut self) {
-        self.lent.local.lingering.retain(|key| self.sessions.get_mut(*key).is_some());
-        if self.lent.local.lingering.len() > config::LINGERING
-            && let Some(key) = self.lent.local.lingering.pop_front()
+        self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
+        if self.resources.local.lingering.len() > config::LINGERING
+            && let Some(token) = self.resources.local.lingering.pop_front()
         {
-            let context = self.lent.context(key);
-            if let Some(session) = self.sessions.get_mut(key) {
+            let context = self.resources.context(token);
+            if let Some(session) = self.sessions.get_mut(token) {
                 session.cut_linger_short(&context);
             }
-            self.step(key);
+            self.step(token);
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use super::backend::Backend;
 use super::reuse::Life;
-use crate::net::{self, Buffer, Event, Poller, SlotKey, Slots, Source, Stream};
+use crate::net::{self, Buffer, Event, Poller, Slab, Source, Stream, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Connection {
     /// Received and not used yet.
     pub input: Buffer,
     backend: Arc<Backend>,
-    user: Option<SlotKey>,
+    user: Option<Token>,
     life: Life,
     /// How long it may be idle, from the last response on.
     keep_for: Duration,
@@ -56,36 +56,26 @@ impl Connection {
 }
 
 /// A worker's connections to backends.
-#[derive(Debug)]
-pub struct Connections {
-    poller: Poller,
-    slots: Slots<Connection>,
+#[derive(Debug, Default)]
+pub struct ConnectionPool {
+    entries: Slab<Connection>,
     /// By the backend's id; the newest at the back. Keys of connections that were closed meanwhile
     /// name nobody.
-    idle: Vec<VecDeque<SlotKey>>,
+    idle: Vec<VecDeque<Token>>,
 }
 
-impl Connections {
-    /// No connections yet. Takes the poller, because every connection is registered in it for life.
-    pub fn new(poller: Poller) -> Self {
-        Self { poller, slots: Slots::default(), idle: Vec::new() }
-    }
-
-    /// The worker's poller.
-    pub fn poller(&mut self) -> &mut Poller {
-        &mut self.poller
-    }
-
+impl ConnectionPool {
     /// Starts a fresh connection for a session.
     pub fn open(
         &mut self,
+        poller: &Poller,
         backend: &Arc<Backend>,
-        user: SlotKey,
+        user: Token,
         now: Instant,
-    ) -> io::Result<SlotKey> {
+    ) -> io::Result<Token> {
         let stream = match Stream::connect(backend.address) {
             // Idle connections hold what is missing.
-            Err(error) if net::is_shortage(&error) && !self.slots.is_empty() => {
+            Err(error) if net::is_shortage(&error) && !self.entries.is_empty() => {
                 self.close_idle();
                 Stream::connect(backend.address)?
             }
@@ -95,13 +85,14 @@ impl Connections {
         let (input, backend) = (Buffer::default(), Arc::clone(backend));
         let connection =
             Connection { stream, input, backend, user: Some(user), life, keep_for: Duration::ZERO };
-        let key = self.slots.insert(connection);
-        let stream = &self.slots.get_mut(key).expect("it was inserted in the line above").stream;
-        if let Err(error) = self.poller.register(stream, Source::Backend(key)) {
-            self.slots.remove(key);
+        let token = self.entries.insert(connection);
+        let stream =
+            &self.entries.get_mut(token).expect("it was inserted in the line above").stream;
+        if let Err(error) = poller.register(stream, Source::Backend(token)) {
+            self.entries.remove(token);
             return Err(error);
         }
-        Ok(key)
+        Ok(token)
     }
 
     /// The newest idle connection to a backend, for a session, unless it is too old.
@@ -110,32 +101,32 @@ impl Connections {
     pub fn check_out(
         &mut self,
         backend: &Backend,
-        user: SlotKey,
+        user: Token,
         must_be_quiet: bool,
         now: Instant,
-    ) -> Option<SlotKey> {
+    ) -> Option<Token> {
         let idle = self.idle.get_mut(backend.id)?;
-        while let Some(key) = idle.pop_back() {
-            let Some(connection) = self.slots.get_mut(key) else {
+        while let Some(token) = idle.pop_back() {
+            let Some(connection) = self.entries.get_mut(token) else {
                 continue;
             };
             if connection.has_expired(now) {
-                self.slots.remove(key);
+                self.entries.remove(token);
                 continue;
             }
             let age = now.saturating_duration_since(connection.life.idle_since);
             if !backend.reuse.allows(age, !must_be_quiet, now) {
-                idle.push_back(key);
+                idle.push_back(token);
                 self.make_room(backend.id);
                 return None;
             }
             if must_be_quiet && !connection.stream.is_quiet() {
                 connection.note_closed(now);
-                self.slots.remove(key);
+                self.entries.remove(token);
                 continue;
             }
             connection.user = Some(user);
-            return Some(key);
+            return Some(token);
         }
         None
     }
@@ -144,18 +135,18 @@ impl Connections {
     /// stays: how long it lives shows when reuse will do again.
     fn make_room(&mut self, backend: usize) {
         let idle = &mut self.idle[backend];
-        idle.retain(|key| self.slots.get_mut(*key).is_some());
+        idle.retain(|token| self.entries.get_mut(*token).is_some());
         if idle.len() > 1
             && let Some(newest) = idle.pop_back()
         {
-            self.slots.remove(newest);
+            self.entries.remove(newest);
         }
     }
 
     /// Keeps a connection for the next request, for this long. One on which something is left to
     /// read is closed instead.
-    pub fn check_in(&mut self, key: SlotKey, keep_for: Duration, now: Instant) {
-        let Some(connection) = self.slots.get_mut(key) else {
+    pub fn check_in(&mut self, token: Token, keep_for: Duration, now: Instant) {
+        let Some(connection) = self.entries.get_mut(token) else {
             return;
         };
         connection.life.idle_since = now;
@@ -165,7 +156,7 @@ impl Connections {
             || connection.stream.is_readable() && !connection.stream.is_quiet()
         {
             connection.note_closed(now);
-            self.slots.remove(key);
+            self.entries.remove(token);
             return;
         }
         connection.user = None;
@@ -174,13 +165,13 @@ impl Connections {
         if self.idle.len() <= id {
             self.idle.resize_with(id + 1, VecDeque::new);
         }
-        self.idle[id].push_back(key);
+        self.idle[id].push_back(token);
     }
 
     /// Notes that a connection died without a byte of a response to a request for which it was
     /// reused at `reused`.
-    pub fn note_stale(&mut self, key: SlotKey, reused: Instant, now: Instant) {
-        let Some(connection) = self.slots.get_mut(key) else {
+    pub fn note_stale(&mut self, token: Token, reused: Instant, now: Instant) {
+        let Some(connection) = self.entries.get_mut(token) else {
             return;
         };
         if now.saturating_duration_since(reused) > STALE_WITHIN {
@@ -190,23 +181,23 @@ impl Connections {
     }
 
     /// A connection in use.
-    pub fn get(&mut self, key: SlotKey) -> Option<&mut Connection> {
-        self.slots.get_mut(key)
+    pub fn get(&mut self, token: Token) -> Option<&mut Connection> {
+        self.entries.get_mut(token)
     }
 
     /// Closes a connection and returns what was received on it and not used.
-    pub fn close(&mut self, key: SlotKey) -> Option<Buffer> {
-        self.slots.remove(key).map(|connection| connection.input)
+    pub fn close(&mut self, token: Token) -> Option<Buffer> {
+        self.entries.remove(token).map(|connection| connection.input)
     }
 
     /// Notes an event and returns the session that has to look at it. An event on an idle
     /// connection closes it.
-    pub fn note(&mut self, key: SlotKey, event: Event, now: Instant) -> Option<SlotKey> {
-        let connection = self.slots.get_mut(key)?;
+    pub fn note(&mut self, token: Token, event: Event, now: Instant) -> Option<Token> {
+        let connection = self.entries.get_mut(token)?;
         connection.stream.note(event);
         if connection.user.is_none() && connection.stream.is_readable() {
             connection.note_closed(now);
-            self.slots.remove(key);
+            self.entries.remove(token);
             return None;
         }
         connection.user
@@ -215,9 +206,9 @@ impl Connections {
     /// Closes the idle connections whose time is over.
     pub fn expire(&mut self, now: Instant) {
         for idle in &mut self.idle {
-            idle.retain(|key| match self.slots.get_mut(*key) {
+            idle.retain(|token| match self.entries.get_mut(*token) {
                 Some(connection) if connection.has_expired(now) => {
-                    self.slots.remove(*key);
+                    self.entries.remove(*token);
                     false
                 }
                 connection => connection.is_some(),
@@ -228,8 +219,8 @@ impl Connections {
     /// Closes all idle connections.
     pub fn close_idle(&mut self) {
         for idle in &mut self.idle {
-            for key in idle.drain(..) {
-                self.slots.remove(key);
+            for token in idle.drain(..) {
+                self.entries.remove(token);
             }
         }
     }
@@ -237,28 +228,31 @@ impl Connections {
     /// How many bytes the buffers of all connections could hold.
     #[cfg(test)]
     pub(crate) fn buffered(&mut self) -> usize {
-        let keys = self.slots.keys();
-        keys.into_iter()
-            .map(|key| self.slots.get_mut(key).map_or(0, |connection| connection.input.room()))
+        let tokens = self.entries.tokens();
+        tokens
+            .into_iter()
+            .map(|token| {
+                self.entries.get_mut(token).map_or(0, |connection| connection.input.room())
+            })
             .sum()
     }
 
     /// Masks the bytes of all connections from now on.
     #[cfg(test)]
     pub(crate) fn mask(&mut self) {
-        for key in self.slots.keys() {
-            self.slots.get_mut(key).expect("its key was listed").stream.mask();
+        for token in self.entries.tokens() {
+            self.entries.get_mut(token).expect("its token was listed").stream.mask();
         }
     }
 
     /// How many connections there are, idle ones included.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.entries.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.entries.is_empty()
     }
 }
 
@@ -274,8 +268,9 @@ mod tests {
     struct Fixture {
         listener: TcpListener,
         backend: Arc<Backend>,
-        connections: Connections,
-        user: SlotKey,
+        connections: ConnectionPool,
+        poller: Poller,
+        user: Token,
     }
 
     impl Fixture {
@@ -285,29 +280,27 @@ mod tests {
             Self {
                 listener,
                 backend: Arc::new(Backend::new(0, "b".to_owned(), address)),
-                connections: Connections::new(Poller::new().unwrap()),
-                user: Slots::default().insert(()),
+                connections: ConnectionPool::default(),
+                poller: Poller::new().unwrap(),
+                user: Slab::default().insert(()),
             }
         }
 
         /// A connection that has been idle since `now` and may be for a second.
-        fn idle(&mut self, now: Instant) -> (SlotKey, std::net::TcpStream) {
-            let key = self.connections.open(&self.backend, self.user, now).unwrap();
+        fn idle(&mut self, now: Instant) -> (Token, std::net::TcpStream) {
+            let token = self.connections.open(&self.poller, &self.backend, self.user, now).unwrap();
             let (peer, _) = self.listener.accept().unwrap();
-            self.connections.check_in(key, SECOND, now);
-            (key, peer)
+            self.connections.check_in(token, SECOND, now);
+            (token, peer)
         }
 
         fn next_event(&mut self) -> Event {
             let mut events = Vec::new();
-            self.connections
-                .poller()
-                .wait(&mut events, Some(Duration::from_secs(10)), || true)
-                .unwrap();
+            self.poller.wait(&mut events, Some(Duration::from_secs(10)), || true).unwrap();
             events[0]
         }
 
-        fn out(&mut self, now: Instant) -> Option<SlotKey> {
+        fn out(&mut self, now: Instant) -> Option<Token> {
             self.connections.check_out(&Arc::clone(&self.backend), self.user, true, now)
         }
     }
@@ -341,28 +334,30 @@ mod tests {
         let life = Life { opened: now, idle_since: now, served: 1 };
         fixture.backend.reuse.closed(&life, now);
         assert_eq!([fixture.out(now), fixture.out(now)], [None, None]);
-        assert_eq!(fixture.connections.slots.keys(), [oldest]);
+        assert_eq!(fixture.connections.entries.tokens(), [oldest]);
     }
 
     #[test]
     fn one_that_only_tells_of_room_to_write_stays() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let key =
-            fixture.connections.open(&Arc::clone(&fixture.backend), fixture.user, now).unwrap();
+        let token = fixture
+            .connections
+            .open(&fixture.poller, &Arc::clone(&fixture.backend), fixture.user, now)
+            .unwrap();
         let (mut peer, _) = fixture.listener.accept().unwrap();
         let tells_of_room = fixture.next_event();
         peer.write_all(b"answer").unwrap();
         let tells_of_answer = fixture.next_event();
-        fixture.connections.note(key, tells_of_answer, now);
+        fixture.connections.note(token, tells_of_answer, now);
         // Read to its last byte and no further: nobody has seen yet that nothing follows.
         let mut buffer = Buffers::default().take();
         let all_but_six = buffer.room() - b"answer".len();
         buffer.tail().resize(all_but_six, 0);
-        fixture.connections.get(key).unwrap().stream.read(&mut buffer).unwrap();
-        assert!(fixture.connections.get(key).unwrap().stream.is_readable());
-        fixture.connections.check_in(key, SECOND, now);
-        fixture.connections.note(key, tells_of_room, now);
-        assert_eq!(fixture.out(now), Some(key));
+        fixture.connections.get(token).unwrap().stream.read(&mut buffer).unwrap();
+        assert!(fixture.connections.get(token).unwrap().stream.is_readable());
+        fixture.connections.check_in(token, SECOND, now);
+        fixture.connections.note(token, tells_of_room, now);
+        assert_eq!(fixture.out(now), Some(token));
     }
 
     #[test]
