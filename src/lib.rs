@@ -2,8 +2,8 @@
 //! no async runtime.
 //!
 //! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower
-//! ones: `clock config error metrics reason` → `net`, `wire` → `upstream` → `session` → `threads` →
-//! `server` → `cli`, `commands`.
+//! ones: `clock config error logging metrics reason` → `net`, `wire` → `upstream` →
+//! `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -13,6 +13,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod error;
+pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reason;
