@@ -1,6 +1,6 @@
-//! The threads: who accepts, who serves, who checks.
+//! The threads: listeners, workers and health checks, and the handles by which they reach each
+//! other.
 
-pub mod client_limit;
 pub mod handle;
 pub mod health_check;
 pub mod listener;
