@@ -12,9 +12,17 @@ impl Token {
     /// Generations wrap here, so that a token and the kind of its socket fit into an event's 64 bits.
     const GENERATIONS: u32 = 1 << 30;
 
+    pub(super) fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
     /// The entry alone, for tables that run beside the slab.
     pub fn index(self) -> u32 {
         self.index
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        self.generation
     }
 
     /// The token as 62 bits.

@@ -12,10 +12,21 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    armed: Option<(Token, Deadline)>,
+    armed: Option<Armed>,
     prev: u32,
     next: u32,
 }
+
+/// A deadline and the generation of its session: its index is that of the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Armed {
+    at: Instant,
+    generation: u32,
+    timeout: Timeout,
+}
+
+// Every session has an entry, idle ones too: a token and a `Deadline` side by side take 40 bytes.
+const _: () = assert!(size_of::<Entry>() <= 32);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -40,10 +51,12 @@ impl Timers {
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
+        let armed =
+            Armed { at: deadline.at, generation: token.generation(), timeout: deadline.timeout };
         if self.entries.len() <= index as usize {
             self.entries.resize(index as usize + 1, Entry { armed: None, prev: NONE, next: NONE });
         }
-        if self.entries[index as usize].armed == Some((token, deadline)) {
+        if self.entries[index as usize].armed == Some(armed) {
             return;
         }
         self.unlink(index);
@@ -55,7 +68,7 @@ impl Timers {
             prev = self.entries[prev as usize].prev;
         }
         let next = if prev == NONE { list.first } else { self.entries[prev as usize].next };
-        self.entries[index as usize] = Entry { armed: Some((token, deadline)), prev, next };
+        self.entries[index as usize] = Entry { armed: Some(armed), prev, next };
         self.join(deadline.timeout, prev, index);
         self.join(deadline.timeout, index, next);
     }
@@ -71,9 +84,9 @@ impl Timers {
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
         let mut fronts = self.lists.iter().map(|list| list.first).filter(|first| *first != NONE);
         let index = fronts.find(|first| self.at(*first) <= now)?;
-        let (token, _) = self.entries[index as usize].armed?;
+        let generation = self.entries[index as usize].armed?.generation;
         self.unlink(index);
-        Some(token)
+        Some(Token::new(index, generation))
     }
 
     /// When the next deadline passes.
@@ -82,15 +95,14 @@ impl Timers {
     }
 
     fn at(&self, index: u32) -> Instant {
-        let (_, deadline) = self.entries[index as usize].armed.expect("what is linked is armed");
-        deadline.at
+        self.entries[index as usize].armed.expect("a linked entry is armed").at
     }
 
     fn unlink(&mut self, index: u32) {
         let Entry { armed, prev, next } = self.entries[index as usize];
-        if let Some((_, deadline)) = armed {
+        if let Some(Armed { timeout, .. }) = armed {
             self.entries[index as usize].armed = None;
-            self.join(deadline.timeout, prev, next);
+            self.join(timeout, prev, next);
         }
     }
 
