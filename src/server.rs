@@ -156,7 +156,8 @@ impl Server {
             budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         };
         for (number, counters) in counters.into_iter().enumerate() {
-            let (worker, handle) = Worker::new(shared.clone(), counters)?;
+            let (worker, handle) =
+                Worker::new(shared.clone(), Arc::clone(&self.admission), counters)?;
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run())?;
@@ -175,7 +176,6 @@ impl Server {
                 socket,
                 workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
                 config: Arc::clone(&self.config),
-                admission: Arc::clone(&self.admission),
                 stop: stopped.clone(),
                 counters: ListenerCounters::default(),
             });

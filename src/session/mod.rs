@@ -32,7 +32,7 @@ mod upload;
 pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
 pub use record::AccessRecord;
 
-use crate::admission::{LoadGuard, Permit};
+use crate::admission::Permit;
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
@@ -59,7 +59,6 @@ pub struct Session {
     phase: Phase,
     /// Whether it is in the worker's run queue.
     is_scheduled: bool,
-    _load: LoadGuard,
 }
 
 /// What a connection is doing.
@@ -90,12 +89,11 @@ enum Next {
 impl Session {
     /// Takes over a socket. A connection over a limit ([`Permit::rejection`]) gets that cause as
     /// the response to its first request.
-    pub fn new(socket: TcpStream, permit: Permit, load: LoadGuard, idle_until: Instant) -> Self {
+    pub fn new(socket: TcpStream, permit: Permit, idle_until: Instant) -> Self {
         Self {
             client: Client::new(socket, permit),
             phase: Phase::Head(HeadReader::first(idle_until)),
             is_scheduled: false,
-            _load: load,
         }
     }
 

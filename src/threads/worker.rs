@@ -7,7 +7,7 @@
 mod ending;
 
 use super::handle::{Handle, Inbox, Message};
-use crate::admission::{LoadGuard, Permit};
+use crate::admission::{Admission, Permit, Permits};
 use crate::config::{self, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
@@ -50,10 +50,15 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the handle to it.
-    pub fn new(shared: Shared, counters: Arc<Counters>) -> io::Result<(Self, Handle)> {
+    pub fn new(
+        shared: Shared,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+    ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (calling, calls) = crossbeam_channel::unbounded();
-        let (handle, inbox) = Handle::new(INBOX, poller.waker(), Arc::clone(&counters));
+        let (handle, inbox) =
+            Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
         let pipes = shared.config.pipes_a_worker;
         let caller = Caller::new(calling, poller.waker());
@@ -164,9 +169,7 @@ impl Worker {
     fn take_messages(&mut self, ready: &mut Vec<Token>) {
         while let Some(message) = self.inbox.next() {
             match message {
-                Message::Connection { socket, permit, load } => {
-                    self.add_session(socket, permit, load);
-                }
+                Message::Connection { socket, permit } => self.add_session(socket, permit),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
@@ -200,11 +203,11 @@ impl Worker {
     }
 
     /// Takes a connection over. Its first event comes at once, because the socket is writable.
-    fn add_session(&mut self, socket: TcpStream, permit: Permit, load: LoadGuard) {
+    fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(timeout);
-        let token = self.sessions.insert(Session::new(socket, permit, load, idle_until));
+        let token = self.sessions.insert(Session::new(socket, permit, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
             self.resources.local.poller.register(session.stream(), Source::Client(token))
