@@ -37,6 +37,7 @@ pub struct Worker {
     inbox: Inbox,
     /// Sessions that waited for a slot at a backend and are called.
     calls: Receiver<Token>,
+    /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
     resources: Resources,
@@ -113,8 +114,7 @@ impl Worker {
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..batch));
             for token in ready.drain(..) {
-                if let Some(session) = self.sessions.get_mut(token) {
-                    session.unschedule();
+                if self.sessions.unmark(token) {
                     self.step(token);
                 }
             }
@@ -152,18 +152,24 @@ impl Worker {
                 }
                 Source::Waker => None,
             };
-            let Some((token, session)) =
-                concerned.and_then(|token| Some((token, self.sessions.get_mut(token)?)))
-            else {
+            let Some(token) = concerned else {
                 continue;
             };
-            if event.source == Source::Client(token) {
+            if event.source == Source::Client(token)
+                && let Some(session) = self.sessions.get_mut(token)
+            {
                 session.note(*event);
             }
-            if session.schedule() {
+            if self.schedule(token) {
                 ready.push(token);
             }
         }
+    }
+
+    /// Marks a session as scheduled; false if it is so already, or has ended: it is scheduled once,
+    /// however many events it has.
+    fn schedule(&mut self, token: Token) -> bool {
+        self.sessions.mark(token)
     }
 
     fn take_messages(&mut self, ready: &mut Vec<Token>) {
@@ -236,7 +242,7 @@ impl Worker {
             }
             Verdict::Again => {
                 self.timers.clear(token);
-                if self.sessions.get_mut(token).is_some_and(Session::schedule) {
+                if self.schedule(token) {
                     self.run_queue.push_back(token);
                 }
             }
