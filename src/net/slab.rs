@@ -73,7 +73,7 @@ impl<T> Slab<T> {
 
     fn grow(&mut self) -> u32 {
         let index = self.count;
-        if index as usize % PAGE == 0 {
+        if (index as usize).is_multiple_of(PAGE) {
             self.pages.push(Vec::with_capacity(PAGE));
         }
         self.pages[index as usize / PAGE].push(Entry { generation: 0, occupant: None });
