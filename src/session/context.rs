@@ -9,6 +9,7 @@ use crate::reason::Reason;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
 use crate::upstream::queue::Caller;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,8 +31,10 @@ pub enum Verdict {
 pub struct Shared {
     /// Settings.
     pub config: Arc<Config>,
-    /// The backends.
+    /// The backends to pick from.
     pub cluster: Arc<Cluster>,
+    /// Where attempts are reported to.
+    pub registry: Arc<Registry>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
 }
