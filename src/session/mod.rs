@@ -20,7 +20,6 @@ mod record;
 mod replay;
 mod request;
 mod response;
-mod seat;
 mod splice;
 mod stop;
 #[cfg(test)]
@@ -34,6 +33,7 @@ pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
+use crate::upstream::queue::Grant;
 use client::Client;
 use closing::{Closed, Closing};
 use exchange::Exchange;
@@ -142,10 +142,11 @@ impl Session {
         }
     }
 
-    /// Takes a call from the queue for a slot; false if the session does not wait for one any more.
-    pub fn take_call(&mut self) -> bool {
+    /// Takes what its queued request has got. False, and the slot goes to the next one, if the
+    /// request does not wait for it any more.
+    pub fn grant(&mut self, grant: Grant) -> bool {
         match &mut self.phase {
-            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.take_call(),
+            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.grant(grant),
             _ => false,
         }
     }

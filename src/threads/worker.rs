@@ -14,7 +14,7 @@ use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
 use crate::session::{Local, Resources, Session, Shared, Verdict};
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::{Grant, Mailbox};
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
@@ -37,8 +37,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     inbox: Receiver<Message>,
-    /// Sessions that waited for a slot at a backend and are called.
-    calls: Receiver<Token>,
+    /// Slots at backends for queued requests.
+    grants: Receiver<Grant>,
     client_limit: Option<Arc<ClientLimit>>,
     session_count: Arc<AtomicUsize>,
     served_count: Arc<AtomicUsize>,
@@ -62,7 +62,7 @@ impl Worker {
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (sender, inbox) = crossbeam_channel::bounded(INBOX);
-        let (calling, calls) = crossbeam_channel::unbounded();
+        let (granting, grants) = crossbeam_channel::unbounded();
         let handle = Handle {
             inbox: sender,
             waker: poller.waker(),
@@ -72,12 +72,12 @@ impl Worker {
         };
         shared.cluster.wake_at_transitions(poller.waker());
         let pipes = shared.config.pipes_a_worker;
-        let caller = Caller::new(calling, poller.waker());
+        let mailbox = Mailbox::new(granting, poller.waker());
         let resources =
-            Resources::new(shared, caller, Local::new(poller, Pipes::new(pipes), counters));
+            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(pipes), counters));
         let worker = Self {
             inbox,
-            calls,
+            grants,
             client_limit,
             session_count: Arc::clone(&handle.sessions),
             served_count: Arc::clone(&handle.served),
@@ -105,11 +105,11 @@ impl Worker {
             if let Some(cut) = self.drained() {
                 return cut;
             }
-            let (timeout, inbox, calls) =
-                (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
+            let (timeout, inbox, grants) =
+                (self.timeout(!ready.is_empty()), &self.inbox, &self.grants);
             let (cluster, generation) = (&self.resources.shared.cluster, self.generation);
             let nothing_pending =
-                || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
+                || inbox.is_empty() && grants.is_empty() && cluster.generation() == generation;
             if let Err(error) =
                 self.resources.local.poller.wait(&mut events, timeout, nothing_pending)
             {
@@ -124,7 +124,7 @@ impl Worker {
             // not be checked out.
             self.note_events(&events, &mut ready);
             // Before the steps: a slot that has come free in time must not be lost to the clock.
-            self.take_calls();
+            self.take_grants();
             let in_line = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..in_line));
             for token in ready.drain(..) {
@@ -190,15 +190,14 @@ impl Worker {
         }
     }
 
-    /// Steps the sessions for which a place at a backend came free.
-    fn take_calls(&mut self) {
-        // Those that come meanwhile have their turn in the next round of the loop.
-        for token in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
-            if self.sessions.get_mut(token).is_some_and(Session::take_call) {
+    /// Steps the sessions whose queued requests have got a slot. One that is gone drops its slot,
+    /// which goes to the next request by that.
+    fn take_grants(&mut self) {
+        // Grants that come meanwhile are for the next round of the loop.
+        for grant in self.grants.try_iter().take(self.grants.len()).collect::<Vec<_>>() {
+            let token = grant.session;
+            if self.sessions.get_mut(token).is_some_and(|session| session.grant(grant)) {
                 self.step(token);
-            } else {
-                // It has ended or given up meanwhile: the slot is for the next one.
-                self.resources.shared.cluster.call_next();
             }
         }
     }
