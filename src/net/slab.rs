@@ -53,6 +53,8 @@ pub struct Slab<T> {
 #[derive(Debug)]
 struct Entry<T> {
     generation: u32,
+    /// Here, because it takes no room beside the generation.
+    is_marked: bool,
     occupant: Option<T>,
 }
 
@@ -76,7 +78,11 @@ impl<T> Slab<T> {
         if (index as usize).is_multiple_of(PAGE) {
             self.pages.push(Vec::with_capacity(PAGE));
         }
-        self.pages[index as usize / PAGE].push(Entry { generation: 0, occupant: None });
+        self.pages[index as usize / PAGE].push(Entry {
+            generation: 0,
+            is_marked: false,
+            occupant: None,
+        });
         self.count = index.checked_add(1).expect("fewer sockets than 2^32");
         index
     }
@@ -91,6 +97,24 @@ impl<T> Slab<T> {
         if entry.generation == token.generation { entry.occupant.as_mut() } else { None }
     }
 
+    /// Marks the occupant, unless it has left; whether it was not marked yet. A mark means what its
+    /// owner wants; it ends with the occupant.
+    pub fn mark(&mut self, token: Token) -> Option<(&mut T, bool)> {
+        let entry = self.entry(token.index)?;
+        if entry.generation != token.generation {
+            return None;
+        }
+        let occupant = entry.occupant.as_mut()?;
+        Some((occupant, !std::mem::replace(&mut entry.is_marked, true)))
+    }
+
+    /// Takes the mark away; false if there is none, or the occupant has left.
+    pub fn unmark(&mut self, token: Token) -> bool {
+        self.entry(token.index).is_some_and(|entry| {
+            entry.generation == token.generation && std::mem::take(&mut entry.is_marked)
+        })
+    }
+
     /// Frees the occupant's entry. Its token names nothing from now on.
     pub fn remove(&mut self, token: Token) -> Option<T> {
         let entry = self.entry(token.index)?;
@@ -98,6 +122,7 @@ impl<T> Slab<T> {
             return None;
         }
         let occupant = entry.occupant.take()?;
+        entry.is_marked = false;
         entry.generation = (entry.generation + 1) % Token::GENERATIONS;
         self.free.push(token.index);
         Some(occupant)
@@ -148,6 +173,23 @@ mod tests {
         }
         assert_eq!((slab.remove(tokens[PAGE]), slab.len()), (Some(PAGE), 2 * PAGE));
         assert_eq!(slab.insert(7).index(), tokens[PAGE].index(), "the free entry comes first");
+    }
+
+    #[test]
+    fn a_mark_is_set_once_and_ends_with_its_occupant() {
+        let mut slab = Slab::default();
+        let first = slab.insert("first");
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
+        assert_eq!(slab.mark(first), Some((&mut "first", false)));
+        assert!(slab.unmark(first) && !slab.unmark(first));
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
+        slab.remove(first);
+        assert_eq!(slab.mark(first), None);
+        assert!(!slab.unmark(first), "it names nothing any more");
+        let second = slab.insert("second");
+        assert!(!slab.unmark(first) && !slab.unmark(second), "a new occupant has no mark");
+        assert_eq!(slab.mark(second), Some((&mut "second", true)));
+        assert!(!slab.unmark(first) && slab.unmark(second));
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Exchange {
 
     /// Decides once whether the request is to be served at all.
     fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        match client.over_limit {
+        match client.rejection() {
             Some(cause) => Err(cause.into()),
             None if self.upload.is_too_large() => Err(Cause::BodyTooLarge.into()),
             None if self.request.is_last => Ok(self.respond_as_last(client, cx)),
@@ -331,7 +331,7 @@ impl Exchange {
         cx.local.counters.failed(cause);
         self.facts.note_rejection(cause);
         self.release(cx);
-        let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
+        let is_in_order = cause.side() != Side::Client && client.rejection().is_none();
         let keeps_open =
             is_in_order && self.may_keep_client(self.upload.is_received(), cx.draining);
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))

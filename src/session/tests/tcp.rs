@@ -32,7 +32,7 @@ impl TcpSession {
         loop {
             self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
                 TcpPhase::Dispatch => {
-                    let client = self.client.peer.ip();
+                    let client = self.client.peer().ip();
                     let wanted = Wanted { tried: &[], is_idempotent: false, client };
                     let picked = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng);
                     let Picked::Backend(slot) = picked else {
@@ -50,7 +50,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Facts::new(self.client.peer, RequestId::generate(1), cx.now),
+                            Facts::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
                         )),
                     }
@@ -87,9 +87,9 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
             [greeting, peer.read_until(|_| false)].concat()
         });
         let mut stage = Stage::new(&[address], is_masked);
-        let peer = ours.peer_addr().unwrap();
+        let permit = permit(&ours);
         let mut session =
-            TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
+            TcpSession { client: Client::new(ours, permit), phase: TcpPhase::Dispatch };
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
         tunnel.close(Reason::TunnelDone, &session.client, &mut stage.context());
