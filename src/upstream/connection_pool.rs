@@ -364,7 +364,7 @@ mod tests {
         peer.write_all(b"response").unwrap();
         let readable_event = fixture.next_event();
         fixture.connections.note(token, readable_event, now);
-        // Read to its last byte and no further: nobody has seen yet that nothing follows.
+        // Read to its last byte and no further: that nothing follows is still to be seen.
         let mut buffer = Buffers::default().take();
         let all_but_the_response = buffer.room() - b"response".len();
         buffer.tail().resize(all_but_the_response, 0);

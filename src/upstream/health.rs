@@ -258,7 +258,7 @@ impl Health {
     }
 
     fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
-        // The failure of an attempt that was started before or during an ejection is no news.
+        // The failure of an attempt that was started before or during an ejection says nothing new.
         let is_probe = self.ejection.is_some_and(|ejection| ejection.until <= started);
         let streak = match outcome {
             Outcome::Responded => {

@@ -2,7 +2,7 @@
 //!
 //! The one writer of all these, for the health daemon, for workers that report attempts, and for
 //! whatever changes membership. A change is made and published as a snapshot to the [`Cluster`]
-//! under one mutex, so the two never differ; queued requests and workers are told afterwards. No
+//! under one mutex, so the two never differ; queued requests and workers follow afterwards. No
 //! request takes that mutex unless an attempt has failed.
 
 use super::backend::{AdminState, Backend, BackendId, BackendSpec};

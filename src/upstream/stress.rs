@@ -135,7 +135,7 @@ impl<'p> Worker<'p> {
     fn take_grant(&mut self, grant: Grant) {
         let Some(index) = self.queued.iter().position(|queued| queued.session == grant.session)
         else {
-            // The request is gone: its slot goes on.
+            // The request is gone: its slot goes to the next one.
             return;
         };
         let queued = self.queued.swap_remove(index);

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(
             todo.try_iter().filter(|job| matches!(job, Job::End)).count(),
             19,
-            "each was told"
+            "each gets its end"
         );
     }
 

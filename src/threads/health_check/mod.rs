@@ -12,9 +12,9 @@ mod checkers;
 mod schedule;
 
 use crate::config::HealthConfig;
-use crate::upstream::health::{CheckResult, Observation};
+use crate::upstream::health::Observation;
 use crate::upstream::registry::Registry;
-use check::{Finding, Outcome, Target};
+use check::{Outcome, Target};
 use checkers::Checkers;
 use crossbeam_channel::{Receiver, Sender};
 use schedule::{SOON, Schedule};
@@ -113,13 +113,7 @@ impl Daemon {
 
     fn take(&mut self, outcome: &Outcome) {
         self.checkers.ended();
-        let (result, detail) = match &outcome.finding {
-            Finding::Passed(detail) => (Some(CheckResult::Passed), detail),
-            Finding::Failed(detail) => (Some(CheckResult::Failed), detail),
-            Finding::Unreachable(detail) => (Some(CheckResult::Unreachable), detail),
-            Finding::Unknown(detail) => (None, detail),
-        };
-        let Some(backend) = self.schedule.ended(outcome.id, result.is_some()) else {
+        let Some(backend) = self.schedule.ended(outcome.id, outcome.result.is_some()) else {
             return;
         };
         // Another process may respond to checks than to requests: only the careful guess is taken
@@ -127,12 +121,12 @@ impl Daemon {
         if outcome.is_http10 {
             backend.record_version(true);
         }
-        match result {
+        match outcome.result {
             Some(result) => {
                 let seen = Observation::Check(result);
-                self.registry.observe(outcome.id, seen, detail, Instant::now());
+                self.registry.observe(outcome.id, seen, &outcome.detail, Instant::now());
             }
-            None => log::warn!("cannot check backend {}: {detail}", backend.name),
+            None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
         }
     }
 }

@@ -30,8 +30,8 @@ struct Entry {
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// It has gone down since its last check began: that may have been a hiccup, and the next check
-    /// tells.
+    /// It has gone down since its last check began. That may have been a hiccup: the next check comes
+    /// soon.
     has_fallen: bool,
 }
 
@@ -44,10 +44,10 @@ impl Schedule {
     /// Follows the registry: new backends are due at once, those that may change within a second.
     pub fn follow(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
         let any_serves = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
-        let mut known = std::mem::take(&mut self.entries);
+        let mut earlier = std::mem::take(&mut self.entries);
         for BackendStatus { backend, state, in_transition, .. } in statuses {
             let (id, is_up) = (backend.id, state.is_up());
-            let mut entry = known.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
+            let mut entry = earlier.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
             entry.was_up |= is_up;
             entry.has_fallen |= entry.is_up && !is_up;
             entry.is_up = is_up;
