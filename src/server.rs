@@ -12,6 +12,7 @@ use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
 use crate::threads::worker::Worker;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use crossbeam_channel::Sender;
 use std::fmt;
@@ -102,7 +103,7 @@ pub enum Drained {
 #[derive(Debug)]
 pub struct Server {
     config: Arc<Config>,
-    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
     addresses: Vec<SocketAddr>,
     stop: Option<Sender<()>>,
     admission: Arc<Admission>,
@@ -118,7 +119,7 @@ impl Server {
         let config = Arc::new(config);
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
-        let cluster = Arc::new(Cluster::new(&config));
+        let registry = Arc::new(Registry::new(&config));
         let admission = Arc::new(Admission::new(Limits {
             max_connections: config.connections,
             max_connections_per_client: config.connections_a_client,
@@ -126,7 +127,7 @@ impl Server {
         }));
         let mut server = Self {
             config,
-            cluster,
+            registry,
             addresses,
             stop: None,
             admission,
@@ -139,7 +140,7 @@ impl Server {
         let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
         if server.config.health.checks {
             server._health = Some(
-                health_check::start(&server.cluster, &server.config.health)
+                health_check::start(&server.registry, &server.config.health)
                     .map_err(StartError::Resources)?,
             );
         }
@@ -152,7 +153,8 @@ impl Server {
             (0..self.config.workers).map(|_| Arc::default()).collect();
         let shared = Shared {
             config: Arc::clone(&self.config),
-            cluster: Arc::clone(&self.cluster),
+            cluster: Arc::clone(self.registry.cluster()),
+            registry: Arc::clone(&self.registry),
             budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         };
         for (number, counters) in counters.into_iter().enumerate() {
@@ -195,9 +197,14 @@ impl Server {
         &self.addresses
     }
 
-    /// The backends and how they stand.
+    /// The backends as workers see them.
     pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+        self.registry.cluster()
+    }
+
+    /// The backends with their state, and the way to change them.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// All workers' and listeners' counters, summed.

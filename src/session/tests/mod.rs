@@ -13,8 +13,8 @@ use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
-use crate::upstream::cluster::Cluster;
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::Mailbox;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -42,15 +42,17 @@ impl Stage {
         config.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
+        let registry = Arc::new(Registry::new(&config));
         let shared = Shared {
-            cluster: Arc::new(Cluster::new(&config)),
+            cluster: Arc::clone(registry.cluster()),
+            registry,
             config: Arc::new(config),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };
-        let caller = Caller::new(crossbeam_channel::unbounded().0, poller.waker());
+        let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let local = Local::new(poller, Pipes::new(4), counters);
         Self {
-            resources: Resources::new(shared, caller, local),
+            resources: Resources::new(shared, mailbox, local),
             token: Slab::default().insert(()),
             is_masked,
         }

@@ -4,16 +4,17 @@
 //! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks
 //! in `ureq`, for one backend at a time and never longer than the timeout. There are as many
 //! checkers as checks in flight, so a hanging backend delays no other, and it has at most one check
-//! in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
+//! in flight, and touches nothing shared. Results go to the daemon, which reports them to the
+//! registry.
 
 mod check;
 mod checkers;
 mod schedule;
 
 use crate::config::HealthConfig;
-use crate::upstream::cluster::Cluster;
-use crate::upstream::health::CheckResult;
-use check::{Finding, Outcome};
+use crate::upstream::health::Observation;
+use crate::upstream::registry::Registry;
+use check::{Outcome, Target};
 use checkers::Checkers;
 use crossbeam_channel::{Receiver, Sender};
 use schedule::{SOON, Schedule};
@@ -35,13 +36,14 @@ pub struct HealthChecks {
 
 /// Starts the threads and waits for the first round: until every backend was checked, but not long
 /// for the last ones if another can serve, and never longer than two seconds.
-pub fn start(cluster: &Arc<Cluster>, config: &HealthConfig) -> io::Result<HealthChecks> {
+pub fn start(registry: &Arc<Registry>, config: &HealthConfig) -> io::Result<HealthChecks> {
     let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
     let (results, outcomes) = crossbeam_channel::unbounded();
     let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
     let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
     let daemon = Daemon {
-        cluster: Arc::clone(cluster),
+        additions: registry.additions(),
+        registry: Arc::clone(registry),
         checkers: Checkers::start(config, &results, Instant::now())?,
         outcomes,
         schedule: Schedule::new(config.period),
@@ -57,7 +59,9 @@ pub fn start(cluster: &Arc<Cluster>, config: &HealthConfig) -> io::Result<Health
 }
 
 struct Daemon {
-    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
+    /// Says that backends were added.
+    additions: Receiver<()>,
     checkers: Checkers,
     outcomes: Receiver<Outcome>,
     schedule: Schedule,
@@ -72,13 +76,13 @@ impl Daemon {
     fn run(mut self, stopped: &Receiver<()>) {
         loop {
             let now = Instant::now();
-            self.schedule.follow(self.cluster.standings(), now);
+            self.schedule.follow(self.registry.statuses(), now);
             self.note_first_round();
             for backend in self.schedule.take_due(now, &mut self.rng) {
-                self.checkers.check(backend);
+                self.checkers.check(Target::from(&*backend));
             }
             self.checkers.dismiss_idle(now);
-            // Attempts change the standings too, and tell nobody here.
+            // Attempts change states too, without a message.
             let wait = self
                 .schedule
                 .next_due()
@@ -88,6 +92,7 @@ impl Daemon {
                     Ok(outcome) => self.take(&outcome),
                     Err(_) => return,
                 },
+                recv(self.additions) -> _ => {}
                 recv(stopped) -> _ => return,
                 default(wait) => {}
             }
@@ -101,33 +106,27 @@ impl Daemon {
         if self.schedule.is_first_round_over() {
             self.first_round = None;
         }
-        if self.first_round.is_none() || self.cluster.up() > 0 {
+        if self.first_round.is_none() || self.registry.cluster().up() > 0 {
             self.first_up = None;
         }
     }
 
     fn take(&mut self, outcome: &Outcome) {
-        let (backend, now) = (&outcome.backend, Instant::now());
-        // Checks may be answered by somebody else than requests: only the careful guess is taken
+        self.checkers.ended();
+        let Some(backend) = self.schedule.ended(outcome.id, outcome.result.is_some()) else {
+            return;
+        };
+        // Another process may respond to checks than to requests: only the careful guess is taken
         // from them.
         if outcome.is_http10 {
-            backend.note_version(true);
+            backend.record_version(true);
         }
-        match &outcome.finding {
-            Finding::Passed(finding) => {
-                self.cluster.checked(backend, CheckResult::Passed, finding, now);
+        match outcome.result {
+            Some(result) => {
+                let seen = Observation::Check(result);
+                self.registry.observe(outcome.id, seen, &outcome.detail, Instant::now());
             }
-            Finding::Failed(finding) => {
-                self.cluster.checked(backend, CheckResult::Failed, finding, now);
-            }
-            Finding::Unreachable(finding) => {
-                self.cluster.checked(backend, CheckResult::Unreachable, finding, now);
-            }
-            Finding::Unknown(finding) => {
-                log::warn!("cannot check backend {}: {finding}", backend.name);
-            }
+            None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
         }
-        self.checkers.ended();
-        self.schedule.ended(backend.id, !matches!(outcome.finding, Finding::Unknown(_)));
     }
 }
