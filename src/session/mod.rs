@@ -275,8 +275,9 @@ impl Session {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                exchange.record(Some(reason), &self.client, cx);
+                // First, so that nothing stays in use whatever happens to the record.
                 exchange.release(cx);
+                exchange.record(Some(reason), &self.client, cx);
             }
             Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
             Phase::Head(_) | Phase::Closing(_) => {}
