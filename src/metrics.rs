@@ -130,12 +130,12 @@ mod tests {
         let workers = [Counters::default(), Counters::default()];
         workers[0].requests.add(2);
         workers[1].requests.add(3);
-        workers[0].closed(Reason::ClientDone);
-        workers[1].closed(Reason::ClientDone);
+        workers[0].closed(Reason::ClientClosed);
+        workers[1].closed(Reason::ClientClosed);
         workers[1].failed(Cause::NoBackend);
         let totals = Totals::sum(workers.iter());
         assert_eq!(totals.requests, 5);
-        assert_eq!(totals.closed(Reason::ClientDone), 2);
+        assert_eq!(totals.closed(Reason::ClientClosed), 2);
         assert_eq!(totals.closed_in_all(), 2);
         assert_eq!(totals.failed(Cause::NoBackend), 1);
     }

@@ -155,7 +155,7 @@ fn what_outlives_the_drain_timeout_is_cut_and_counted() {
     let mut client = in_flight(lb.address(), &origin);
     let (start, timeout) = (Instant::now(), Duration::from_millis(200));
     lb.begin_drain(timeout);
-    lb.wait_for_closed(Reason::DrainCut, 1);
+    lb.wait_for_closed(Reason::DrainAborted, 1);
     assert!(start.elapsed() >= timeout);
     assert_eq!(lb.wait_for_end(), Drained::Cut(1));
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no answer was made up");

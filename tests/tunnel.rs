@@ -316,11 +316,11 @@ fn a_switch_to_something_else_than_was_asked_for_is_a_bad_answer() {
         let response = exchange(lb.address(), ASK);
         assert_eq!(
             (response.status, response.header("X-LB-Error")),
-            (502, Some("bad_answer")),
+            (502, Some("bad_response")),
             "{head:?}"
         );
         origin.wait_for_ending(0);
-        assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
+        assert_eq!(lb.totals().failed(Cause::BadResponse), 1);
     }
 }
 

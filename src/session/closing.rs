@@ -56,12 +56,12 @@ impl Closing {
         let detail =
             if cause == Cause::NoBackend { cx.shared.cluster.why_none_is_up() } else { None };
         let message = detail.map_or_else(
-            || cause.sentence().to_owned(),
-            |detail| format!("{}: {detail}", cause.sentence()),
+            || cause.description().to_owned(),
+            |detail| format!("{}: {detail}", cause.description()),
         );
         let manner = manner(request, keeps_open, cx);
         own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
-        let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
+        let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Rejected };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
@@ -77,7 +77,7 @@ impl Closing {
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
         reply::write(client.output.tail(), reply, manner(request, keeps_open, cx));
         let is_drained = cx.draining && request.is_persistent;
-        let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
+        let reason = if is_drained { Reason::Drained } else { Reason::ClosedAfterResponse };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 

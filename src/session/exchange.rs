@@ -326,7 +326,7 @@ impl Exchange {
             self.response_mut().download.follow(progress);
         }
         let late =
-            if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
+            if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::ResponseTimeout };
         Ok(Flow::Wait(self.response_mut().download.deadline().unless_passed(cx.now, late)?))
     }
 
@@ -341,7 +341,7 @@ impl Exchange {
     ) -> Stop {
         if self.response_mut().download.take_back(client) {
             self.dispatcher.attempt_mut().note_failure(Failed::BadResponse, detail, cx);
-            return Cause::BadAnswer.into();
+            return Cause::BadResponse.into();
         }
         self.dispatcher.attempt_mut().close(cx);
         let _ = client.flush(&cx.local.counters);
@@ -350,7 +350,7 @@ impl Exchange {
             "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
             client.sent
         );
-        Reason::AnswerTruncated.into()
+        Reason::ResponseTruncated.into()
     }
 
     /// The last byte of the response is sent.
@@ -363,9 +363,9 @@ impl Exchange {
         }
         let is_early = !self.upload.is_received();
         let reason = match (is_early, cx.draining && self.request.is_persistent) {
-            (true, _) => Reason::EarlyAnswer,
+            (true, _) => Reason::EarlyResponse,
             (false, true) => Reason::Drained,
-            (false, false) => Reason::AnsweredLast,
+            (false, false) => Reason::ClosedAfterResponse,
         };
         // Closing over unread bytes would send a reset, which may overtake the response. A client
         // that meant to go on may have sent its next request before it saw that the connection

@@ -61,7 +61,7 @@ impl HeadReader {
                     }
                 }
                 Read::Blocked => return self.wait_for_more(client, cx),
-                Read::End if client.input.is_empty() => return Err(Reason::ClientDone.into()),
+                Read::End if client.input.is_empty() => return Err(Reason::ClientClosed.into()),
                 Read::End => return Err(Reason::ClientAborted.into()),
             }
         }

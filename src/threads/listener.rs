@@ -171,7 +171,7 @@ impl<'a> Overload<'a> {
 
     fn reject(&mut self, socket: TcpStream, cause: Cause) {
         if let Some(count) = self.said.note() {
-            log::warn!("rejected {count} connection(s) at once: {}", cause.sentence());
+            log::warn!("rejected {count} connection(s) at once: {}", cause.description());
         }
         self.shedding.reject(socket, cause, self.counters);
     }

@@ -44,7 +44,7 @@ impl Shedding {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let manner = Manner { to_head: false, connection: ConnectionLine::Close, date: &date };
         let mut response = Vec::new();
-        own_answer::write(&mut response, cause, cause.sentence(), false, manner);
+        own_answer::write(&mut response, cause, cause.description(), false, manner);
         // A fresh socket has room for this; whether the client reads it is its own affair.
         let told = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
         if told.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {

@@ -276,15 +276,15 @@ impl Worker {
             }
         }
         // A rejection has said more than this already.
-        let level = if reason.is_error() && reason != Reason::Refused {
+        let level = if reason.is_error() && reason != Reason::Rejected {
             log::Level::Info
         } else {
             log::Level::Debug
         };
-        let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+        let (peer, stage, code) = (session.peer(), session.stage(), reason.code());
         let mut context = self.resources.context(token);
         let closed = catch_unwind(AssertUnwindSafe(|| {
-            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
+            log::log!(level, "{peer} closed in stage {stage}: {code}: {}", reason.description());
             session.close(&mut context);
         }));
         if closed.is_err() {

@@ -296,7 +296,7 @@ mod tests {
             Next::OtherBackend
         );
         assert_eq!(
-            retries.note(2, failure(Failed::BadResponse), Cause::BadAnswer),
+            retries.note(2, failure(Failed::BadResponse), Cause::BadResponse),
             Next::OtherBackend
         );
         assert_eq!(retries.note(3, failure(Failed::Connect), Cause::ConnectTimeout), Next::GiveUp);

@@ -14,16 +14,16 @@ pub fn write(out: &mut Vec<u8>, cause: Cause, message: &str, as_json: bool, mann
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
     let (kind, body) = if as_json {
         let json =
-            serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+            serde_json::json!({ "status": status, "error": cause.code(), "message": message });
         ("application/json", format!("{json}\n"))
     } else {
         ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
     };
-    let word = ("X-LB-Error", cause.word());
+    let code = ("X-LB-Error", cause.code());
     let fields: &[(&str, &str)] = match status {
-        429 | 503 => &[word, ("Retry-After", RETRY_AFTER)],
-        405 => &[word, ("Allow", ALLOW)],
-        _ => &[word],
+        429 | 503 => &[code, ("Retry-After", RETRY_AFTER)],
+        405 => &[code, ("Allow", ALLOW)],
+        _ => &[code],
     };
     reply::write(out, Reply { status, fields, content: Some((kind, &body)) }, manner);
 }
@@ -74,6 +74,6 @@ mod tests {
 
     #[test]
     fn a_refused_method_is_told_which_are_served() {
-        assert!(answer(Cause::MethodRefused, PLAIN).contains("\r\nAllow: GET, HEAD,"));
+        assert!(answer(Cause::MethodNotAllowed, PLAIN).contains("\r\nAllow: GET, HEAD,"));
     }
 }

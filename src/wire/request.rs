@@ -161,7 +161,7 @@ fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target
         return Err(Cause::TargetTooLong);
     }
     if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Cause::MethodRefused);
+        return Err(Cause::MethodNotAllowed);
     }
     let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
     Ok((method, target))
@@ -358,15 +358,15 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n",
                 Cause::LengthAndCoding,
             ),
-            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodNotAllowed),
             ("GET / HTTP/2.0\r\n folded\r\n\r\n", Cause::VersionUnknown),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
             ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\n", Cause::BadLength),
             ("GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n", Cause::ExpectationUnknown),
-            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
-            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
+            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
         ];
         for (head, cause) in rows {
             assert_eq!(judge(head), Err(*cause), "{head:?}");
@@ -396,7 +396,7 @@ mod tests {
             ("SSH-2.0-OpenSSH", Err(Cause::BadRequestLine)),
             ("EHLO mail", Err(Cause::BadRequestLine)),
             ("PRI * HTTP/2.0", Err(Cause::VersionUnknown)),
-            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodRefused)),
+            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodNotAllowed)),
             ("GET x HTTP/1.1", Err(Cause::BadTarget)),
             ("GET /\u{e9} HTTP/1.1", Err(Cause::BadTarget)),
         ];

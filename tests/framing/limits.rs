@@ -89,7 +89,7 @@ fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it
     );
     assert_eq!(fits.text(), "helloworld");
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn a_client_that_asks_for_a_close_gets_it() {
         let response = client.read_response();
         assert!(response.says_close() && client.at_end(), "{connection}");
     }
-    lb.wait_for_closed(Reason::AnsweredLast, 4);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 4);
     assert_eq!(
         (origin.count(), origin.connections()),
         (4, 1),

@@ -50,11 +50,11 @@ fn a_client_that_sends_fifty_megabytes_over_the_limit_before_it_reads_gets_the_4
     for sent in [Sent::WithLength, Sent::InChunks] {
         assert_eq!(
             upload(&lb, 1_000, sent).header("X-LB-Error"),
-            Some(Cause::BodyTooLarge.word()),
+            Some(Cause::BodyTooLarge.code()),
             "{sent:?}"
         );
     }
-    lb.wait_for_closed(Reason::Refused, 2);
+    lb.wait_for_closed(Reason::Rejected, 2);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_client_that_sends_fifty_megabytes_before_it_reads_gets_the_early_response_o
                 "{sent:?}, {last:?}"
             );
         }
-        lb.wait_for_closed(Reason::EarlyAnswer, 2);
+        lb.wait_for_closed(Reason::EarlyResponse, 2);
     }
 }
 
@@ -110,7 +110,7 @@ fn a_client_that_goes_on_sending_is_listened_to_and_one_that_stops_is_not() {
     let lb = balancer(|config| config.timeouts.linger = Duration::from_secs(1));
     let mut client = rejected(&lb);
     stays("it lingers", Duration::from_secs(2), || client.try_send("x").is_ok());
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     until("it is closed", || client.try_send("x").is_err());
 }
 
@@ -122,7 +122,7 @@ fn a_client_that_goes_on_sending_is_not_listened_to_for_ever() {
     });
     let mut client = rejected(&lb);
     until("it is closed", || client.try_send("x").is_err());
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 }
 
 #[test]
@@ -132,10 +132,10 @@ fn of_too_many_lingering_connections_the_oldest_is_closed() {
     let mut clients: Vec<Client> = (0..config::LINGERING).map(|_| rejected(&lb)).collect();
     // One that left counts no more.
     drop(clients.remove(7));
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     clients.push(rejected(&lb));
     clients.push(rejected(&lb));
-    lb.wait_for_closed(Reason::Refused, 2);
+    lb.wait_for_closed(Reason::Rejected, 2);
     assert_eq!(lb.server().open_connections(), config::LINGERING);
     until("the oldest is closed", || clients[0].try_send("x").is_err());
     for client in &mut clients[1..] {

@@ -50,7 +50,7 @@ fn a_client_of_http_1_0_is_closed_behind_its_answer() {
         ("HTTP/1.1", "x", true)
     );
     assert!(client.at_end());
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
         );
         client.read_body_to("GET", &mut response);
         assert!(response.body == body && !response.truncated);
-        lb.wait_for_closed(Reason::AnsweredLast, 1);
+        lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
     }
 }
 
@@ -132,7 +132,7 @@ fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
         client.send("GET / HTTP/1.0\r\n\r\n");
         let (bytes, end) = client.read_until_closed();
         assert_eq!(end, Next::Reset, "it looks whole: {}", escaped(&bytes));
-        lb.wait_for_closed(Reason::AnswerTruncated, 1);
+        lb.wait_for_closed(Reason::ResponseTruncated, 1);
     }
 }
 
@@ -286,7 +286,7 @@ fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
     assert_eq!((response.status, response.header("X-LB-Error")), (411, Some("length_required")));
     assert!(response.says_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(
         (lb.totals().failed(Cause::LengthRequired), origin.count()),
         (1, 1),

@@ -14,7 +14,7 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
         assert_eq!(client.get("/").text(), "x");
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
@@ -152,7 +152,7 @@ fn many_clients_at_once_get_their_own_answers() {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().expect("each got its own"));
-    lb.wait_for_closed(Reason::ClientDone, 30);
+    lb.wait_for_closed(Reason::ClientClosed, 30);
     let totals = lb.totals();
     assert_eq!((totals.requests, totals.retries), (600, 0));
     assert_eq!(totals.backend_connects + totals.backend_reuses, 600);

@@ -42,7 +42,7 @@ pub(super) fn times_out(
     let response = client.read_response();
     assert_eq!(
         (response.status, response.header("X-LB-Error")),
-        (status, Some(cause.word())),
+        (status, Some(cause.code())),
         "{response:?}"
     );
     assert!((SHORT - MS..20 * SHORT).contains(&since.elapsed()), "after {:?}", since.elapsed());
@@ -60,7 +60,7 @@ fn a_client_too_slow_with_its_head_is_told_so() {
     let response = times_out(&lb, &mut client, since, 408, Cause::HeadTimeout);
     assert!(response.says_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(origin.connections(), 0);
 }
 
@@ -112,7 +112,7 @@ fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
         let response = times_out(&lb, &mut client, since, 408, Cause::RequestBodyTimeout);
         assert!(response.says_close() && client.at_end());
         drop(client);
-        lb.wait_for_closed(Reason::Refused, 1);
+        lb.wait_for_closed(Reason::Rejected, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
         assert!(!origin.only_request().complete);
@@ -305,7 +305,7 @@ fn a_backend_that_stalls_inside_its_body_shows_as_a_truncation() {
             "{head:?}"
         );
         assert!(since.elapsed() >= SHORT - MS, "after {:?}", since.elapsed());
-        lb.wait_for_closed(Reason::AnswerTimeout, 1);
+        lb.wait_for_closed(Reason::ResponseTimeout, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
     }
@@ -346,7 +346,7 @@ fn a_slow_backend_does_not_make_a_slow_reader() {
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
     assert_eq!((response.body.len(), response.truncated), (300_000, true));
-    lb.wait_for_closed(Reason::AnswerTimeout, 1);
+    lb.wait_for_closed(Reason::ResponseTimeout, 1);
     assert_eq!(lb.totals().closed(Reason::SlowReader), 0);
 }
 

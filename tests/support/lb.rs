@@ -88,7 +88,7 @@ impl Lb {
     /// Waits until so many client connections have ended for this reason.
     #[track_caller]
     pub fn wait_for_closed(&self, reason: Reason, count: u64) {
-        wait::until(&format!("{count} connection(s) ended as {}", reason.word()), || {
+        wait::until(&format!("{count} connection(s) ended as {}", reason.code()), || {
             self.totals().closed(reason) == count
         });
     }

@@ -53,7 +53,7 @@ fn bodies_of_every_framing_pass_both_ways() {
         assert_eq!(body_of(&scene.received), Some(&upload[..]), "masked: {is_masked}");
         assert_eq!(
             (body_of(&scene.response), scene.reason),
-            (Some(&b"hello"[..]), Reason::AnsweredLast)
+            (Some(&b"hello"[..]), Reason::ClosedAfterResponse)
         );
 
         let sent = request("PUT", "Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\n");
@@ -93,7 +93,7 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         let mut stage = Stage::new(&[], is_masked);
         let peer = ours.peer_addr().unwrap();
         let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
-        assert_eq!(stage.run(&mut session), Reason::Refused);
+        assert_eq!(stage.run(&mut session), Reason::Rejected);
         session.close(&mut stage.context());
         let response = client.read_until(|_| false);
         assert!(
@@ -113,7 +113,7 @@ fn a_failed_attempt_is_followed_by_another() {
     let mut stage = Stage::new(&[one, two], false);
     let peer = ours.peer_addr().unwrap();
     let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
-    assert_eq!(stage.run(&mut session), Reason::AnsweredLast);
+    assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
     session.close(&mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");

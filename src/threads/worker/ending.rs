@@ -32,7 +32,7 @@ impl Worker {
         let mut cut = 0;
         for token in self.sessions.tokens() {
             let is_busy = self.sessions.get_mut(token).is_some_and(|session| session.is_busy());
-            self.close(token, if is_busy { Reason::DrainCut } else { Reason::Drained });
+            self.close(token, if is_busy { Reason::DrainAborted } else { Reason::Drained });
             cut += usize::from(is_busy);
         }
         cut
