@@ -2,12 +2,13 @@
 //! no async runtime.
 //!
 //! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower
-//! ones: `clock config error logging metrics reason` → `net`, `wire` → `upstream` →
+//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
 //! `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod cli;
 pub mod clock;
 pub mod commands;

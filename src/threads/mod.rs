@@ -1,6 +1,5 @@
 //! The threads: who accepts, who serves, who checks.
 
-pub mod client_limit;
 pub mod handle;
 pub mod health_check;
 pub mod listener;
