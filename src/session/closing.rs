@@ -61,7 +61,7 @@ impl Closing {
         );
         let manner = manner(request, keeps_open, cx);
         own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
-        let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Rejected };
+        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Rejected };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 

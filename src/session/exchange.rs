@@ -94,7 +94,7 @@ impl Exchange {
 
     /// Decides once whether the request is to be served at all.
     fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        if let Some(cause) = client.over_limit {
+        if let Some(cause) = client.rejection() {
             return Err(cause.into());
         }
         if self.upload.is_too_large() {
@@ -345,7 +345,7 @@ impl Exchange {
         }
         self.dispatcher.attempt_mut().close(cx);
         let _ = client.flush(&cx.local.counters);
-        let (peer, backend) = (client.peer, self.dispatcher.backend_name());
+        let (peer, backend) = (client.peer(), self.dispatcher.backend_name());
         log::info!(
             "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
             client.sent
@@ -410,7 +410,7 @@ impl Exchange {
             self.dispatcher.backend_name(),
         );
         self.release(cx);
-        let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
+        let is_in_order = cause.side() != Side::Client && client.rejection().is_none();
         let is_complete = self.upload.is_received() && self.request.is_persistent;
         let keeps_open = is_in_order && is_complete && !cx.draining;
         Flow::Closing(Closing::reject(cause, &self.request, keeps_open, client, cx))

@@ -31,6 +31,7 @@ mod upload;
 
 pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
 
+use crate::admission::{LoadGuard, Permit};
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
@@ -53,8 +54,9 @@ const EXCHANGES_A_STEP: u32 = 16;
 pub struct Session {
     client: Client,
     phase: Phase,
-    /// Stands in the worker's line for its next step.
-    is_in_line: bool,
+    /// Whether it is in the worker's run queue.
+    is_scheduled: bool,
+    _load: LoadGuard,
 }
 
 /// What a connection is doing.
@@ -83,16 +85,15 @@ enum Next {
 }
 
 impl Session {
-    /// Takes over a socket. `over_limit` is why it is not to be served, if it is one too many: that
-    /// is what its first request is answered with.
-    pub fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        over_limit: Option<Cause>,
-        idle_until: Instant,
-    ) -> Self {
-        let client = Client::new(socket, peer, over_limit);
-        Self { client, phase: Phase::Head(HeadReader::first(idle_until)), is_in_line: false }
+    /// Takes over a socket. If its permit is only one to be rejected, its first request is responded
+    /// to with the cause.
+    pub fn new(socket: TcpStream, permit: Permit, load: LoadGuard, idle_until: Instant) -> Self {
+        Self {
+            client: Client::new(socket, permit),
+            phase: Phase::Head(HeadReader::first(idle_until)),
+            is_scheduled: false,
+            _load: load,
+        }
     }
 
     /// The socket, to be registered.
@@ -105,25 +106,20 @@ impl Session {
         self.client.stream.note(event);
     }
 
-    /// Puts the session in line for a step; false if it stands there already: it has one place,
-    /// however many events it has.
-    pub fn stand_in_line(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_in_line, true)
+    /// Marks the session as scheduled; false if it is so already: it is in the run queue at most
+    /// once, however many events it has.
+    pub fn schedule(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_scheduled, true)
     }
 
-    /// It is its turn.
-    pub fn leave_line(&mut self) {
-        self.is_in_line = false;
+    /// Marks the session as not scheduled: its step comes now.
+    pub fn unschedule(&mut self) {
+        self.is_scheduled = false;
     }
 
-    /// Who the client is.
+    /// The client's end of the connection.
     pub fn peer(&self) -> SocketAddr {
-        self.client.peer
-    }
-
-    /// Whether it is one too many.
-    pub fn is_refused(&self) -> bool {
-        self.client.over_limit.is_some()
+        self.client.peer()
     }
 
     /// Whether closing it now would cost the client a response.
@@ -206,7 +202,7 @@ impl Session {
                 match Request::accept(&mut self.client, reader, length, cx) {
                     Ok((request, upload, record)) => {
                         self.client.sent = 0;
-                        let is_served = u64::from(self.client.over_limit.is_none());
+                        let is_served = u64::from(self.client.rejection().is_none());
                         cx.local.counters.requests.add(is_served);
                         return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
                             request, upload, record,

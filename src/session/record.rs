@@ -34,7 +34,7 @@ impl Record {
         let Some(label) = self.label.take() else {
             return;
         };
-        let peer = client.peer;
+        let peer = client.peer();
         if self.status == 0 {
             log::info!("{peer} \"{label}\" not answered, in stage {stage}, backend {backend}");
             return;
@@ -68,6 +68,6 @@ pub(super) fn log_rejection(
     label: &str,
     (stage, backend): (&str, &str),
 ) {
-    let (peer, status) = (client.peer, cause.status());
+    let (peer, status) = (client.peer(), cause.status());
     log::info!("{peer} \"{label}\" {status} {cause} (in stage {stage}, backend {backend})");
 }

@@ -69,7 +69,7 @@ impl Request {
         let parsed = request::parse(bytes, &mut storage);
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
         trace::head(
-            client.peer,
+            client.peer(),
             "→ received",
             bytes,
             body,
@@ -77,8 +77,8 @@ impl Request {
         );
         let head = parsed?;
         let facts = ClientFacts {
-            address: client.peer.ip(),
-            trusted: cx.shared.config.trusts(client.peer.ip()),
+            address: client.peer().ip(),
+            trusted: cx.shared.config.trusts(client.peer().ip()),
             request_id: cx.local.rng.u128(..),
         };
         let mut upload = Upload::new(&head, length, cx);
