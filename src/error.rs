@@ -66,7 +66,7 @@ causes! {
     CodingUnknown, Client, 501, "transfer_encoding_unknown", "the only supported transfer coding is `chunked`";
     VersionUnknown, Client, 505, "version_unknown", "only HTTP/1 is supported";
     NoBackend, Balancer, 503, "no_backend", "no backend is healthy";
-    BackendFull, Balancer, 503, "backend_full", "every healthy backend is at its limit of requests (--backend-max-connections), and no slot became free in time (--queue-timeout)";
+    BackendFull, Balancer, 503, "backend_full", "every healthy backend is at its limit of requests (--backend-max-requests), and no slot became free in time (--queue-timeout)";
     Overload, Balancer, 503, "overload", "the balancer is at its limit of connections or file descriptors";
     ConnectFailed, Backend, 502, "connect_failed", "the connection to the backend failed";
     ConnectTimeout, Backend, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";

@@ -21,7 +21,7 @@ fn slow(gate: &Gate) -> Origin {
 #[track_caller]
 fn balancer(origin: &Origin) -> Lb {
     // One worker: when anything shows that it drains, everything does.
-    let lb = Lb::with(&[origin], |config| config.workers = 1);
+    let lb = Lb::with(&[origin], |config| config.boot.workers = 1);
     lb.wait_for_up(1);
     lb
 }
@@ -87,8 +87,8 @@ fn a_drain_closes_idle_backend_connections_while_a_request_is_still_in_flight() 
         reply.ok("late");
     });
     let mut lb = Lb::with(&[&origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = 6 * LONG;
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = 6 * LONG;
     });
     lb.wait_for_up(1);
     let mut busy = in_flight(lb.address(), &origin);
@@ -307,7 +307,9 @@ fn an_idle_connection_is_closed_with_the_end_of_a_short_drain_and_was_not_cut() 
 fn one_too_many_is_told_so_while_the_balancer_stops() {
     let gate = Gate::new();
     let origin = slow(&gate);
-    let mut lb = Lb::with(&[&origin], |config| (config.workers, config.connections) = (1, 1));
+    let mut lb = Lb::with(&[&origin], |config| {
+        (config.boot.workers, config.settings.limits.max_connections) = (1, 1);
+    });
     lb.wait_for_up(1);
     let mut busy = in_flight(lb.address(), &origin);
     let mut extra = lb.connect();

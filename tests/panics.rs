@@ -50,8 +50,8 @@ fn set_the_trap() {
 fn balancer(origin: &Origin, change: impl FnOnce(&mut Config)) -> Lb {
     set_the_trap();
     let lb = Lb::with(&[origin], |config| {
-        config.workers = 1;
-        config.health.checks = false;
+        config.boot.workers = 1;
+        config.settings.health.checks = false;
         change(config);
     });
     assert_eq!(lb.up(), 1);

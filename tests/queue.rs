@@ -1,4 +1,4 @@
-//! Places at backends: `--backend-max-connections` and the queue for them; and the limit of
+//! Places at backends: `--backend-max-requests` and the queue for them; and the limit of
 //! connections for each client address.
 
 use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
@@ -21,7 +21,7 @@ fn gated(gate: &Gate) -> Origin {
 }
 
 fn limited(origins: &[&Origin], limit: usize) -> Lb {
-    Lb::with(origins, |config| config.backend_connections = Some(limit))
+    Lb::with(origins, |config| config.settings.limits.max_requests_per_backend = Some(limit))
 }
 
 /// A client whose request waits for a place.
@@ -65,8 +65,8 @@ fn who_waits_too_long_is_told_that_the_backends_are_full() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(50);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(50);
     });
     let mut first = waiting(&lb, 1);
     origin.wait_for_requests(1);
@@ -101,8 +101,8 @@ fn who_came_first_is_served_first() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.workers = 1;
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.boot.workers = 1;
     });
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..10 {
@@ -158,8 +158,8 @@ fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
 fn a_refused_upload_gives_its_place_back_at_once() {
     let origin = Origin::answering("served");
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(500);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(500);
     });
     let mut bad = lb.connect();
     bad.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
@@ -172,7 +172,8 @@ fn a_refused_upload_gives_its_place_back_at_once() {
 #[test]
 fn connections_of_one_client_address_are_limited() {
     let origin = Origin::answering("served");
-    let lb = Lb::with(&[&origin], |config| config.connections_a_client = Some(2));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_connections_per_client = Some(2));
     let mut clients = [lb.connect(), lb.connect()];
     for client in &mut clients {
         assert_eq!(client.get("/").text(), "served");
@@ -190,7 +191,10 @@ fn connections_of_one_client_address_are_limited() {
 fn what_is_beyond_a_clients_limit_takes_no_place_from_others() {
     let origin = Origin::answering("served");
     let lb = Lb::with(&[&origin], |config| {
-        (config.connections, config.connections_a_client) = (5, Some(2));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (5, Some(2));
     });
     let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     for client in &mut crowd[2..] {

@@ -8,6 +8,7 @@ mod support_works;
 
 mod chaos;
 mod cli;
+mod docs;
 mod drain;
 mod failover;
 mod framing;

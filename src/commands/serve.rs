@@ -38,7 +38,6 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
         Ok(signals) => signals,
         Err(error) => return fail(log, &format!("cannot watch for signals: {error}"), FAILED),
     };
-    let drain_timeout = config.timeouts.drain;
     describe(&config);
     let server = match Server::start(config) {
         Ok(server) => server,
@@ -50,19 +49,20 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
     ready(&server);
     // An error means that no signal can come any more: then there is nothing to stop for.
     let stop = signals.recv().unwrap_or(Stop::InTime);
+    let drain_timeout = server.settings().timeouts.drain;
     drain(server, (stop == Stop::InTime).then_some(drain_timeout), &signals)
 }
 
 fn describe(config: &Config) {
     let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
-    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.workers);
-    if config.health.checks {
-        let health = &config.health;
+    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.boot.workers);
+    let health = &config.settings.health;
+    if health.checks {
         log::info!(
             "checking GET {} every {:?}, timeout {:?}",
             health.path,
             health.period,
-            health.timeout
+            health.check_timeout()
         );
     } else {
         log::info!("no health checks: only failed requests take a backend out");

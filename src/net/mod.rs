@@ -6,10 +6,12 @@
 //! machine) is here as well, and runs on the main thread.
 
 mod buffer;
+mod listen;
 #[cfg(test)]
 pub(crate) mod masked;
 mod pipe;
 mod poller;
+mod resolve;
 mod slab;
 mod socket;
 mod stream;
@@ -17,26 +19,18 @@ mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
+pub use listen::{is_own_listener, listen_on_all};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
+pub use resolve::{resolve, resolve_backend};
 pub use slab::{Slab, Token};
 pub use stream::{Read, Stream};
 pub use timers::Timers;
 
-use crate::config;
 use rustix::io::Errno;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
-
-/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
-/// Accepted sockets inherit that nothing is delayed: one system call less for each.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    rustix::net::listen(&listener, config::BACKLOG)?;
-    Ok(listener)
-}
 
 /// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted
 /// sockets inherit it, where it has no effect: nothing blocks on them.

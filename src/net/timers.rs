@@ -2,7 +2,8 @@
 //!
 //! All entries of a class have (nearly) the same duration, so that a new one belongs at the end,
 //! and the front is the next to expire. Setting, moving and clearing a deadline cost a few pointer
-//! writes; memory is one small entry a slot.
+//! writes; memory is one small entry per slot. When durations change, new deadlines get lists of
+//! their own: a shorter one would else have to pass all longer ones on its way to its place.
 
 use super::Token;
 use crate::config::{Deadline, Timeout};
@@ -13,6 +14,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     armed: Option<(Token, Deadline)>,
+    generation: bool,
     prev: u32,
     next: u32,
 }
@@ -27,21 +29,36 @@ struct List {
 #[derive(Debug)]
 pub struct Timers {
     entries: Vec<Entry>,
-    lists: [List; Timeout::COUNT],
+    /// The lists of deadlines from before and after the last change of durations.
+    lists: [[List; Timeout::COUNT]; 2],
+    /// Which of the two is for new deadlines.
+    generation: bool,
+    /// Whether the other one may hold any.
+    has_older: bool,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { entries: Vec::new(), lists: [List { first: NONE, last: NONE }; Timeout::COUNT] }
+        let lists = [List { first: NONE, last: NONE }; Timeout::COUNT];
+        Self { entries: Vec::new(), lists: [lists; 2], generation: false, has_older: false }
     }
 }
 
 impl Timers {
+    /// The durations of some classes change: later deadlines are not (nearly) in the order of those
+    /// that are set. Correct at any time, and cheap unless two changes follow each other sooner
+    /// than old deadlines end.
+    pub fn change_durations(&mut self) {
+        self.generation = !self.generation;
+        self.has_older = true;
+    }
+
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
         if self.entries.len() <= index as usize {
-            self.entries.resize(index as usize + 1, Entry { armed: None, prev: NONE, next: NONE });
+            let unarmed = Entry { armed: None, generation: false, prev: NONE, next: NONE };
+            self.entries.resize(index as usize + 1, unarmed);
         }
         if self.entries[index as usize].armed == Some((token, deadline)) {
             return;
@@ -49,15 +66,18 @@ impl Timers {
         self.unlink(index);
         // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
         // few must look further ahead.
-        let list = self.lists[deadline.timeout as usize];
+        let generation = self.generation;
+        let list = self.lists[usize::from(generation)][deadline.timeout as usize];
         let mut prev = list.last;
         while prev != NONE && self.at(prev) > deadline.at {
             prev = self.entries[prev as usize].prev;
         }
         let next = if prev == NONE { list.first } else { self.entries[prev as usize].next };
-        self.entries[index as usize] = Entry { armed: Some((token, deadline)), prev, next };
-        self.join(deadline.timeout, prev, index);
-        self.join(deadline.timeout, index, next);
+        let armed = Some((token, deadline));
+        self.entries[index as usize] = Entry { armed, generation, prev, next };
+        let class = (generation, deadline.timeout);
+        self.join(class, prev, index);
+        self.join(class, index, next);
     }
 
     /// Takes a session's deadline away.
@@ -69,8 +89,7 @@ impl Timers {
 
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
-        let mut fronts = self.lists.iter().map(|list| list.first).filter(|first| *first != NONE);
-        let index = fronts.find(|first| self.at(*first) <= now)?;
+        let index = self.fronts().find(|first| self.at(*first) <= now)?;
         let (token, _) = self.entries[index as usize].armed?;
         self.unlink(index);
         Some(token)
@@ -78,7 +97,13 @@ impl Timers {
 
     /// When the next deadline passes.
     pub fn next(&self) -> Option<Instant> {
-        self.lists.iter().filter(|list| list.first != NONE).map(|list| self.at(list.first)).min()
+        self.fronts().map(|first| self.at(first)).min()
+    }
+
+    fn fronts(&self) -> impl Iterator<Item = u32> {
+        let lists = |generation: bool| self.lists[usize::from(generation)].iter();
+        let older = lists(!self.generation).take(if self.has_older { Timeout::COUNT } else { 0 });
+        lists(self.generation).chain(older).map(|list| list.first).filter(|first| *first != NONE)
     }
 
     fn at(&self, index: u32) -> Instant {
@@ -87,16 +112,16 @@ impl Timers {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { armed, prev, next } = self.entries[index as usize];
+        let Entry { armed, generation, prev, next } = self.entries[index as usize];
         if let Some((_, deadline)) = armed {
             self.entries[index as usize].armed = None;
-            self.join(deadline.timeout, prev, next);
+            self.join((generation, deadline.timeout), prev, next);
         }
     }
 
     /// Makes two entries neighbours; none stands for an end of the list.
-    fn join(&mut self, timeout: Timeout, prev: u32, next: u32) {
-        let list = &mut self.lists[timeout as usize];
+    fn join(&mut self, (generation, timeout): (bool, Timeout), prev: u32, next: u32) {
+        let list = &mut self.lists[usize::from(generation)][timeout as usize];
         match prev {
             NONE => list.first = next,
             prev => self.entries[prev as usize].next = next,

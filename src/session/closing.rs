@@ -85,8 +85,8 @@ impl Closing {
     pub(super) fn linger(reason: Reason, client: &Client, cx: &mut Context<'_>) -> Self {
         client.stream.shutdown_write();
         cx.local.lingering.push_back(cx.session.token);
-        let until = cx.now + cx.shared.config.timeouts.linger_in_all;
-        let step = Step::Linger { bytes: config::LINGER_BYTES, until };
+        let until = cx.now + cx.shared.settings.timeouts.linger_total;
+        let step = Step::Linger { bytes: config::LINGER_MAX_BYTES, until };
         Self { step, reason, deadline: cx.deadline(Timeout::Linger) }
     }
 
@@ -127,7 +127,7 @@ impl Closing {
         let mut dropped = 0;
         let is_blocked = loop {
             client.input.clear();
-            if *bytes == 0 || dropped >= config::STEP_BYTES {
+            if *bytes == 0 || dropped >= config::MAX_STEP_BYTES {
                 break false;
             }
             match client.read(&mut cx.local.buffers) {
@@ -144,7 +144,7 @@ impl Closing {
         }
         // Over the limit it is not listened to any longer. A few lines of ours have reached it long
         // since; a long response needs the rest of the time.
-        if !is_blocked && client.sent <= config::BUFFERED_BYTES {
+        if !is_blocked && client.sent <= config::SOCKET_BUFFER_BYTES {
             return Closed::Over(self.reason);
         }
         // A client that still sends has more time, up to the limit.
@@ -159,4 +159,4 @@ fn manner<'c>(request: &Request, keeps_open: bool, cx: &'c Context<'_>) -> Manne
     Manner { to_head: request.is_head, connection, date: cx.local.clock.date() }
 }
 
-const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);
+const _: () = assert!(config::LINGER_MAX_BYTES > config::MAX_REQUEST_HEAD_BYTES);

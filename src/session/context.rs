@@ -2,7 +2,7 @@
 //! that it returns.
 
 use crate::clock::Clock;
-use crate::config::{Config, Deadline, Timeout};
+use crate::config::{Deadline, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
@@ -28,8 +28,8 @@ pub enum Verdict {
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// Settings.
-    pub config: Arc<Config>,
+    /// The settings of this step; another value may follow between two steps.
+    pub settings: Arc<Settings>,
     /// The backends.
     pub cluster: Arc<Cluster>,
     /// What may be sent again.
@@ -100,7 +100,7 @@ pub struct Context<'w> {
 
 impl Context<'_> {
     pub(super) fn deadline(&self, timeout: Timeout) -> Deadline {
-        Deadline { timeout, at: self.now + self.shared.config.timeouts.of(timeout) }
+        Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
     }
 }
 

@@ -78,7 +78,7 @@ impl Request {
         let head = parsed?;
         let facts = ClientFacts {
             address: client.peer().ip(),
-            trusted: cx.shared.config.trusts(client.peer().ip()),
+            trusted: cx.shared.settings.trusts(client.peer().ip()),
             request_id: cx.local.rng.u128(..),
         };
         let mut upload = Upload::new(&head, length, cx);

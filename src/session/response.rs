@@ -69,8 +69,10 @@ impl ResponseReader {
     ) -> Result<Option<usize>, HeadError> {
         loop {
             match self.end.find(backend.input.unread()) {
-                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => return Ok(Some(length)),
-                Ok(None) if backend.input.len() < config::ANSWER_HEAD_BYTES => {}
+                Ok(Some(length)) if length <= config::MAX_RESPONSE_HEAD_BYTES => {
+                    return Ok(Some(length));
+                }
+                Ok(None) if backend.input.len() < config::MAX_RESPONSE_HEAD_BYTES => {}
                 _ => {
                     return Err(HeadError::Bad(
                         "its head is too large or has a line that does not end in CR LF",
@@ -82,7 +84,7 @@ impl ResponseReader {
             }
             buffers.lend(&mut backend.input);
             if backend.input.room() == 0 {
-                backend.input.grow_to(config::ANSWER_HEAD_BYTES);
+                backend.input.grow_to(config::MAX_RESPONSE_HEAD_BYTES);
             }
             let detail = match backend.stream.read(&mut backend.input) {
                 Ok(Read::Bytes(_)) => continue,
@@ -161,7 +163,7 @@ impl ResponseReader {
             101 => Err(HeadError::Bad("it switches to a protocol that nobody asked for")),
             _ if head.is_interim() => {
                 self.interims += 1;
-                let is_endless = self.interims > config::INTERIM_ANSWERS;
+                let is_endless = self.interims > config::MAX_INTERIM_RESPONSES;
                 if is_endless {
                     Err(HeadError::Bad("it sends 1xx without end"))
                 } else {
@@ -192,7 +194,7 @@ impl Response {
 
     /// The response behind this head; `is_sent` says that the backend has the whole request.
     pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
-        let timeouts = &cx.shared.config.timeouts;
+        let timeouts = &cx.shared.settings.timeouts;
         let download = Download::new(head.body, client, Progress::new(cx.now, timeouts.body));
         Self {
             download,
@@ -218,9 +220,8 @@ impl Response {
 /// limits, or our own default.
 fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
-    announced.map_or(default, |announced| {
-        announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE)
-    })
+    announced
+        .map_or(default, |announced| announced.saturating_sub(margin).min(config::MAX_BACKEND_IDLE))
 }
 
 #[cfg(test)]

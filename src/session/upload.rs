@@ -63,7 +63,7 @@ pub(super) enum FramingSupport {
 impl Upload {
     /// The body behind this head, which was so long when it came.
     pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
-        let timeout = cx.shared.config.timeouts.body;
+        let timeout = cx.shared.settings.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
@@ -73,7 +73,7 @@ impl Upload {
             framing: None,
             received: 0,
             has_begun: false,
-            limit: cx.shared.config.body_bytes.unwrap_or(u64::MAX),
+            limit: cx.shared.settings.limits.max_body_bytes.unwrap_or(u64::MAX),
             timeout,
             progress: Progress::new(cx.now, timeout),
             expects_continue: head.expects_continue,
@@ -236,7 +236,7 @@ impl Upload {
             if self.is_received() {
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             if took && !client.input.is_empty() {
@@ -264,7 +264,7 @@ impl Upload {
                 self.framing = Some(RequestEnd::Length(self.received));
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             match self.read(client, local)? {
@@ -340,7 +340,7 @@ impl Upload {
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
-            if self.received > config::REPLAY_BYTES as u64 {
+            if self.received > config::MAX_REPLAY_BYTES as u64 {
                 return Err(Cause::LengthRequired);
             }
             if moved.consumed == 0 {

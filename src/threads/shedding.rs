@@ -34,12 +34,12 @@ pub struct Shedding<'l> {
 }
 
 impl<'l> Shedding<'l> {
-    /// Keeps at most `max_held` sockets, and not more than [`config::SHED`]. The counters belong to
+    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters belong to
     /// the calling thread.
     pub fn new(max_held: usize, counters: &'l Counters) -> Self {
         Self {
             held: VecDeque::new(),
-            max_held: max_held.min(config::SHED),
+            max_held: max_held.min(config::MAX_SHED),
             log: RateLimitedLog::default(),
             counters,
         }

@@ -8,7 +8,7 @@ mod ending;
 
 use super::handle::{Handle, Inbox, Message};
 use crate::admission::{LoadGuard, Permit};
-use crate::config::{self, Timeout};
+use crate::config::{self, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
@@ -50,15 +50,18 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the handle to it.
-    pub fn new(shared: Shared, counters: Arc<Counters>) -> io::Result<(Self, Handle)> {
+    pub fn new(
+        shared: Shared,
+        max_pipes: usize,
+        counters: Arc<Counters>,
+    ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (calling, calls) = crossbeam_channel::unbounded();
         let (handle, inbox) = Handle::new(INBOX, poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
-        let pipes = shared.config.pipes_a_worker;
         let caller = Caller::new(calling, poller.waker());
         let resources =
-            Resources::new(shared, caller, Local::new(poller, Pipes::new(pipes), counters));
+            Resources::new(shared, caller, Local::new(poller, Pipes::new(max_pipes), counters));
         let worker = Self {
             inbox,
             calls,
@@ -167,9 +170,19 @@ impl Worker {
                 Message::Connection { socket, permit, load } => {
                     self.add_session(socket, permit, load);
                 }
+                Message::Settings(settings) => self.apply(settings),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
+    }
+
+    /// Swaps the settings between two steps.
+    fn apply(&mut self, settings: Arc<Settings>) {
+        let shared = &mut self.resources.shared;
+        if shared.settings.timeouts != settings.timeouts {
+            self.timers.change_durations();
+        }
+        shared.settings = settings;
     }
 
     /// Steps the sessions for which a place at a backend came free.
@@ -203,7 +216,7 @@ impl Worker {
     fn add_session(&mut self, socket: TcpStream, permit: Permit, load: LoadGuard) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
-        let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(timeout);
+        let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
         let token = self.sessions.insert(Session::new(socket, permit, load, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
@@ -239,7 +252,7 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(token, reason),
         }
-        if self.resources.local.lingering.len() > config::LINGERING {
+        if self.resources.local.lingering.len() > config::MAX_LINGERING {
             self.limit_lingering();
         }
     }

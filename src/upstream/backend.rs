@@ -19,7 +19,7 @@ pub struct Backend {
     /// How long its idle connections live.
     pub reuse: Reuse,
     /// The most requests at once, if limited.
-    limit: usize,
+    limit: AtomicUsize,
     /// Who waits for a place here or at another backend.
     queue: Arc<Queue>,
     in_flight: AtomicUsize,
@@ -45,7 +45,7 @@ impl Backend {
             name,
             address,
             reuse: Reuse::new(Instant::now()),
-            limit: usize::MAX,
+            limit: AtomicUsize::new(usize::MAX),
             queue: Arc::default(),
             connecting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -59,12 +59,17 @@ impl Backend {
 
     /// Takes at most so many requests at once; whoever finds no place waits in `queue`.
     pub(super) fn limited(self, limit: usize, queue: &Arc<Queue>) -> Self {
-        Self { limit, queue: Arc::clone(queue), ..self }
+        Self { limit: AtomicUsize::new(limit), queue: Arc::clone(queue), ..self }
+    }
+
+    /// Changes the limit for new requests; those in flight stay.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::SeqCst);
     }
 
     /// Whether it takes another request now.
     pub fn has_place(&self) -> bool {
-        self.in_flight.load(Ordering::SeqCst) < self.limit
+        self.in_flight.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
     }
 
     /// Connects that are in progress, over all workers.
@@ -129,10 +134,11 @@ pub struct InFlight {
 impl InFlight {
     /// Takes a place, if there is one.
     pub(super) fn take(backend: &Arc<Backend>) -> Option<Self> {
-        if backend.limit == usize::MAX {
+        let limit = backend.limit.load(Ordering::SeqCst);
+        if limit == usize::MAX {
             backend.in_flight.fetch_add(1, Ordering::SeqCst);
         } else {
-            let one_more = |count: usize| (count < backend.limit).then_some(count + 1);
+            let one_more = |count: usize| (count < limit).then_some(count + 1);
             backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         }
         Some(Self { backend: Arc::clone(backend), is_released: false })

@@ -8,7 +8,7 @@ use super::backend::{Backend, InFlight};
 use super::balance::round_robin;
 use super::health::{CheckResult, Health, Outcome, Rules};
 use super::queue::Queue;
-use crate::config::{self, BackendAddress, Config};
+use crate::config::{self, BackendAddress, Config, Settings};
 use crate::net::Waker;
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -55,7 +55,6 @@ pub struct Cluster {
     /// Protects the workers' wakers; taken when a worker is made, and at each transition.
     wakers: Mutex<Vec<Arc<Waker>>>,
     turn: AtomicUsize,
-    rules: Rules,
     started: Instant,
 }
 
@@ -86,9 +85,8 @@ pub struct Standing {
 impl Cluster {
     /// A cluster of these backends: all down until checked, or all up if there are no checks.
     pub fn new(config: &Config) -> Self {
-        let (health, queue) = (&config.health, Arc::<Queue>::default());
-        let limit = config.backend_connections.unwrap_or(usize::MAX);
-        let rules = Rules { checks: health.checks, rise: health.rise, fall: health.fall };
+        let (settings, queue) = (&config.settings, Arc::<Queue>::default());
+        let (limit, rules) = (limit(settings), rules(settings));
         let member = |(id, backend): (usize, &BackendAddress)| Member {
             backend: Arc::new(
                 Backend::new(id, backend.name.clone(), backend.address).limited(limit, &queue),
@@ -104,12 +102,23 @@ impl Cluster {
             generation: AtomicU64::new(0),
             wakers: Mutex::default(),
             turn: AtomicUsize::new(0),
-            rules,
             started: Instant::now(),
         };
         cluster.rebuild(&members);
         *cluster.members.lock() = members;
         cluster
+    }
+
+    /// Uses these settings from now on: the limit for new requests, the rules for new results.
+    pub fn apply(&self, settings: &Settings) {
+        let mut members = self.members.lock();
+        for member in members.iter_mut() {
+            member.backend.set_limit(limit(settings));
+            member.health.set_rules(rules(settings));
+        }
+        self.rebuild(&members);
+        drop(members);
+        self.announce();
     }
 
     /// The backend whose turn it is, with a place at it taken. `tried` are left out: this exchange
@@ -125,7 +134,7 @@ impl Cluster {
         {
             return Picked::Backend(trial);
         }
-        let is_prompt = |backend: &Backend| backend.connecting() < config::PENDING_CONNECTS;
+        let is_prompt = |backend: &Backend| backend.connecting() < config::MAX_PENDING_CONNECTS;
         let mut any_full = false;
         let mut take = |backend: &Arc<Backend>| {
             let place = InFlight::take(backend);
@@ -300,10 +309,7 @@ impl Cluster {
         }
         drop(members);
         if has_changed {
-            self.queue.call_all();
-            // A request that waits for a backend that is out now may have another place to go.
-            let workers = self.wakers.lock().clone();
-            workers.iter().for_each(|worker| worker.wake());
+            self.announce();
         }
         match (was_up, is_up) {
             (false, true) => log::info!("backend {} up: {finding}", backend.name),
@@ -319,6 +325,13 @@ impl Cluster {
         }
     }
 
+    /// Has everybody look again who waits for a backend, or in the queue for one.
+    fn announce(&self) {
+        self.queue.call_all();
+        let workers = self.wakers.lock().clone();
+        workers.iter().for_each(|worker| worker.wake());
+    }
+
     fn rebuild(&self, members: &[Member]) {
         let select = |wanted: fn(&Health) -> bool| -> Vec<Arc<Backend>> {
             let chosen = members.iter().filter(|member| wanted(&member.health));
@@ -328,7 +341,7 @@ impl Cluster {
         if set.up.is_empty() {
             // Failed attempts never take the last backend, whichever way it became the last.
             set.up = select(Health::passes_checks);
-        } else if !self.rules.checks {
+        } else if members.iter().any(|member| !member.health.has_checks()) {
             set.on_trial = select(|health| !health.is_up());
         }
         let serves =
@@ -348,6 +361,15 @@ impl Cluster {
     }
 }
 
+fn limit(settings: &Settings) -> usize {
+    settings.limits.max_requests_per_backend.unwrap_or(usize::MAX)
+}
+
+fn rules(settings: &Settings) -> Rules {
+    let health = &settings.health;
+    Rules { checks: health.checks, rise: health.rise, fall: health.fall }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,7 +381,7 @@ mod tests {
         };
         let mut config =
             Config { backends: (0..count).map(backend).collect(), ..Config::default() };
-        config.health.checks = checks;
+        config.settings.health.checks = checks;
         Cluster::new(&config)
     }
 
@@ -439,12 +461,9 @@ mod tests {
             name: format!("b{id}"),
             address: ([127, 0, 0, 1], id + 1).into(),
         };
-        let mut config = Config {
-            backends: vec![backend(0), backend(1)],
-            backend_connections: Some(1),
-            ..Config::default()
-        };
-        config.health.checks = false;
+        let mut config = Config { backends: vec![backend(0), backend(1)], ..Config::default() };
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.health.checks = false;
         let (cluster, now) = (Cluster::new(&config), Instant::now());
         let first = Arc::clone(&cluster.standings()[0].backend);
         let old_request = InFlight::take(&first);
@@ -593,7 +612,7 @@ mod tests {
         let (cluster, now) = (cluster(2, false), Instant::now());
         let connecting = |id: usize| -> Vec<_> {
             let backend = Arc::clone(&cluster.standings()[id].backend);
-            (0..config::PENDING_CONNECTS).map(|_| Connecting::new(&backend)).collect()
+            (0..config::MAX_PENDING_CONNECTS).map(|_| Connecting::new(&backend)).collect()
         };
         let first = connecting(0);
         assert_eq!(picks(&cluster, now), [1, 1, 1]);

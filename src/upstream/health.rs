@@ -95,6 +95,20 @@ impl Health {
         }
     }
 
+    /// Uses other rules for the results to come. Without checks, the last check's result says
+    /// nothing any more.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        if !rules.checks {
+            (self.checked, self.against) = (Checked::Passing, 0);
+        }
+    }
+
+    /// Whether there are checks.
+    pub fn has_checks(&self) -> bool {
+        self.rules.checks
+    }
+
     /// Whether it gets work.
     pub fn is_up(&self) -> bool {
         self.checked == Checked::Passing && self.ejection.is_none()
@@ -155,6 +169,10 @@ impl Health {
     /// Takes in a check's result and returns how many in a row have now spoken against its state. A
     /// passed one also ends an ejection whose time is over.
     pub fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
+        if !self.rules.checks {
+            // The checks were switched off while this one was in flight.
+            return 0;
+        }
         let passed = result == CheckResult::Passed;
         let is_failing = matches!(self.checked, Checked::Failing | Checked::Unreachable);
         let agrees = self.checked == Checked::Passing && passed || is_failing && !passed;

@@ -79,7 +79,7 @@ impl Queue {
         earlier: Option<Ticket>,
     ) -> Option<Ticket> {
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= config::QUEUE && earlier.is_none() {
+        if waiting.len() >= config::MAX_PENDING && earlier.is_none() {
             return None;
         }
         let ticket =
@@ -221,7 +221,7 @@ mod tests {
         let fixture = fixture();
         let first = fixture.join(0, None);
         fixture.queue.call_first(|_| true);
-        for _ in 0..config::QUEUE {
+        for _ in 0..config::MAX_PENDING {
             assert!(fixture.join(0, None).is_some());
         }
         assert!(fixture.join(1, None).is_none());

@@ -124,7 +124,7 @@ impl Retries {
             // A move from a backend that was marked down comes on top: it has not failed.
             self.failed_backends += usize::from(!is_move);
             self.tried.push(backend);
-            if self.failed_backends >= config::ATTEMPTS {
+            if self.failed_backends >= config::MAX_ATTEMPTS {
                 return Next::GiveUp;
             }
         }

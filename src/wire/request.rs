@@ -151,13 +151,13 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
 /// Whether the target in a request line that is not whole yet is too long already.
 pub fn has_too_long_target(line: &[u8]) -> bool {
     let target = line.split(|byte| *byte == b' ').nth(1);
-    line.len() > config::TARGET_BYTES
-        && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
+    line.len() > config::MAX_TARGET_BYTES
+        && target.is_none_or(|target| target.len() > config::MAX_TARGET_BYTES)
 }
 
 fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
     let (method, path) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
-    if path.len() > config::TARGET_BYTES {
+    if path.len() > config::MAX_TARGET_BYTES {
         return Err(Cause::TargetTooLong);
     }
     if matches!(method, "CONNECT" | "TRACE") {
@@ -371,10 +371,13 @@ mod tests {
         for (head, cause) in rows {
             assert_eq!(judge(head), Err(*cause), "{head:?}");
         }
-        let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::TARGET_BYTES));
+        let long =
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::MAX_TARGET_BYTES));
         assert_eq!(judge(&long), Err(Cause::TargetTooLong));
-        let many =
-            format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+            "a: b\r\n".repeat(config::MAX_HEAD_FIELDS)
+        );
         assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
     }
 

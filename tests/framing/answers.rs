@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Keeps idle connections for longer than any test waits: what is closed was not closed for its
 /// age.
 fn over(origin: &Origin) -> Lb {
-    Lb::with(&[origin], |config| config.timeouts.backend_idle = Duration::from_secs(60))
+    Lb::with(&[origin], |config| config.settings.timeouts.backend_idle = Duration::from_secs(60))
 }
 
 /// Each of these answers becomes a 502; the client's connection lives on and the backend's does

@@ -108,13 +108,15 @@ fn bytes_that_come_after_the_refusal_are_swallowed_for_a_while() {
 #[test]
 fn the_linger_ends_after_its_time_or_after_too_many_bytes() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_millis(100));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_millis(100));
     let mut silent = lb.connect();
     silent.send(BAD);
     assert_eq!(silent.read_response().status, 400);
     lb.wait_for_closed(Reason::Rejected, 1);
 
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut flood = lb.connect();
     flood.send(BAD);
     assert_eq!(flood.read_response().status, 400);
@@ -128,7 +130,8 @@ fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
     let body = "answer ".repeat(100_000);
     let answer = format!("HTTP/1.1 413 Too Much\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let origin = Origin::start([Step::ReadHead, Step::send(answer), Step::Hang]);
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n");
     // More than is dropped after an answer, and sent before any of the answer is read.

@@ -194,7 +194,7 @@ fn a_close_delimited_answer_becomes_chunks_and_the_client_stays_connected() {
 #[test]
 fn a_client_that_asks_for_a_close_gets_it() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for connection in ["close", "Close", "x, CLOSE", "keep-alive, close"] {
         let mut client = lb.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n{GET}"));

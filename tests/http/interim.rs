@@ -98,8 +98,9 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
             reply.answer(status, &[], "no");
             reply.step(&Step::Hang);
         }));
-        let lb =
-            Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
+        let lb = Lb::with(&[&origin], |config| {
+            config.settings.timeouts.backend_idle = Duration::from_secs(60);
+        });
         let mut client = lb.connect();
         client.send(EXPECTING);
         let response = client.read_response();

@@ -25,8 +25,8 @@ pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Confi
             backend_idle: LONG,
             ..Timeouts::default()
         };
-        config.timeouts = far;
-        change(&mut config.timeouts);
+        config.settings.timeouts = far;
+        change(&mut config.settings.timeouts);
     }
 }
 
@@ -226,7 +226,7 @@ fn a_backend_that_takes_nothing_of_the_upload_is_a_gateway_timeout() {
 fn a_connect_that_hangs_is_a_gateway_timeout() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|timeouts| timeouts.connect = SHORT)(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();
@@ -379,7 +379,7 @@ fn a_client_that_reads_slowly_but_steadily_gets_everything() {
 fn a_client_that_resets_while_a_connect_hangs_frees_its_place() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|_| {})(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::origin::Origin;
 use super::wait;
-use lb_threads::config::{BackendAddress, Config, HealthConfig};
+use lb_threads::config::{BackendAddress, Boot, Config, HealthSettings, Settings};
 use lb_threads::metrics::Totals;
 use lb_threads::reason::Reason;
 use lb_threads::server::{Drained, Server};
@@ -21,11 +21,16 @@ pub fn config(backends: &[SocketAddr]) -> Config {
     let backend =
         |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
     Config {
-        listen: vec![([127, 0, 0, 1], 0).into()],
+        boot: Boot { listen: vec![([127, 0, 0, 1], 0).into()], workers: 2, ..Boot::default() },
         backends: backends.iter().map(backend).collect(),
-        workers: 2,
-        health: HealthConfig { period: Duration::from_secs(1), ..HealthConfig::default() },
-        ..Config::default()
+        settings: Settings {
+            health: HealthSettings {
+                period: Duration::from_secs(1),
+                timeout: Some(Duration::from_secs(2)),
+                ..HealthSettings::default()
+            },
+            ..Settings::default()
+        },
     }
 }
 

@@ -39,12 +39,12 @@ impl Stage {
             |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
         let mut config =
             Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
-        config.health.checks = false;
+        config.settings.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
         let shared = Shared {
             cluster: Arc::new(Cluster::new(&config)),
-            config: Arc::new(config),
+            settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };
         let caller = Caller::new(crossbeam_channel::unbounded().0, poller.waker());

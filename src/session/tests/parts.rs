@@ -98,7 +98,7 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
     ] {
         let mut stage = Stage::new(&[], false);
-        Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+        Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
         let (_theirs, mut client) = client(input);
         let (_peer, mut backend) = sink();
         let mut upload = upload(framing, &mut stage);
@@ -110,7 +110,7 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         );
     }
     let mut stage = Stage::new(&[], false);
-    Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+    Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
     assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
     assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
 }
@@ -297,7 +297,8 @@ fn a_refused_connect_is_a_failed_attempt() {
 
 #[test]
 fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
-    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)]
+    for (length, is_replayable) in
+        [(config::MAX_REPLAY_BYTES, true), (config::MAX_REPLAY_BYTES + 1, false)]
     {
         let mut stage = Stage::new(&[], false);
         let (_theirs, mut client) = client(&vec![b'x'; length]);

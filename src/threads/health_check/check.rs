@@ -1,6 +1,6 @@
 //! One check: `GET /health` on a fresh connection, with one deadline for all of it.
 
-use crate::config::HealthConfig;
+use crate::config::HealthSettings;
 use crate::net;
 use crate::upstream::backend::Backend;
 use crossbeam_channel::{Receiver, Sender};
@@ -21,7 +21,9 @@ const BODY_BYTES: u64 = 64 * 1024;
 
 /// What a checker is to do.
 pub enum Job {
-    Check(Arc<Backend>),
+    /// Check this backend like this.
+    Check(Arc<Backend>, Arc<Checker>),
+    /// End the thread.
     End,
 }
 
@@ -43,8 +45,7 @@ pub enum Finding {
     Unknown(String),
 }
 
-/// What a checker thread needs.
-#[derive(Clone)]
+/// How a backend is checked.
 pub struct Checker {
     agent: Agent,
     path: String,
@@ -68,11 +69,24 @@ impl Resolver for NoLookup {
     }
 }
 
+/// A thread's whole life.
+pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
+    while let Ok(Job::Check(backend, checker)) = todo.recv() {
+        // A checker that died would leave its backend unchecked for ever.
+        let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&backend)));
+        let (finding, is_http10) =
+            checked.unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
+        if results.send(Outcome { backend, finding, is_http10 }).is_err() {
+            return;
+        }
+    }
+}
+
 impl Checker {
     /// One fresh connection a check, nothing followed, nothing from the environment.
-    pub fn new(config: &HealthConfig) -> Self {
-        let settings = Agent::config_builder()
-            .timeout_global(Some(config.timeout))
+    pub fn new(health: &HealthSettings) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(health.check_timeout()))
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -84,21 +98,8 @@ impl Checker {
             .user_agent("lb-threads health check")
             .build();
         Self {
-            agent: Agent::with_parts(settings, DefaultConnector::default(), NoLookup),
-            path: config.path.clone(),
-        }
-    }
-
-    /// A thread's whole life.
-    pub fn run(&self, todo: &Receiver<Job>, results: &Sender<Outcome>) {
-        while let Ok(Job::Check(backend)) = todo.recv() {
-            // A checker that died would leave its backend unchecked for ever.
-            let checked = catch_unwind(AssertUnwindSafe(|| self.check(&backend)));
-            let (finding, is_http10) = checked
-                .unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
-            if results.send(Outcome { backend, finding, is_http10 }).is_err() {
-                return;
-            }
+            agent: Agent::with_parts(config, DefaultConnector::default(), NoLookup),
+            path: health.path.clone(),
         }
     }
 

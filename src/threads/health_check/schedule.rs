@@ -41,6 +41,15 @@ impl Schedule {
         Self { period, entries: BTreeMap::new() }
     }
 
+    /// Changes the time between two checks. A check that is due later than that after the last one
+    /// becomes due then.
+    pub fn set_period(&mut self, period: Duration) {
+        self.period = period;
+        for entry in self.entries.values_mut().filter(|entry| !entry.pause.is_zero()) {
+            entry.pause = period;
+        }
+    }
+
     /// Follows the cluster: new backends are due at once, those that may change within a second.
     pub fn follow(&mut self, standings: Vec<Standing>, now: Instant) {
         let any_serves = standings.iter().any(|standing| standing.is_up && !standing.is_spared);

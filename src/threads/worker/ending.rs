@@ -43,7 +43,7 @@ impl Worker {
     /// read the response.
     pub(super) fn limit_lingering(&mut self) {
         self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
-        if self.resources.local.lingering.len() > config::LINGERING
+        if self.resources.local.lingering.len() > config::MAX_LINGERING
             && let Some(token) = self.resources.local.lingering.pop_front()
         {
             let context = self.resources.context(token);

@@ -1,0 +1,257 @@
+//! The balancer as a whole: built, started, drained.
+//!
+//! Owns the threads and ends them. Runs on the thread that calls it.
+
+mod capacity;
+mod start_error;
+
+pub use start_error::StartError;
+
+use crate::admission::{self, Admission};
+use crate::config::{Boot, Config, Settings};
+use crate::metrics::{Counters, Totals};
+use crate::net;
+use crate::session::Shared;
+use crate::threads::handle::Handle;
+use crate::threads::health_check::HealthChecks;
+use crate::threads::listener::{Listener, ListenerCounters};
+use crate::threads::worker::Worker;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::retry::Budget;
+use capacity::Capacity;
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything in flight was finished.
+    Clean,
+    /// So many connections had to be cut.
+    Cut(usize),
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct Server {
+    capacity: Capacity,
+    cluster: Arc<Cluster>,
+    addresses: Vec<SocketAddr>,
+    stop: Option<Sender<()>>,
+    admission: Arc<Admission>,
+    listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
+    workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
+    /// Taken by threads that read or change the settings; held while a change reaches all threads.
+    tunable: Mutex<Tunable>,
+}
+
+/// What [`Server::apply_settings`] changes.
+#[derive(Debug)]
+struct Tunable {
+    settings: Arc<Settings>,
+    health: Option<HealthChecks>,
+}
+
+impl Server {
+    /// Listens, checks the backends once, starts the pool and serves.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+        let capacity = Capacity::new(files, &config);
+        if capacity.connections < config.settings.limits.max_connections {
+            log::info!(
+                "serving at most {} connections at once: the limit of open files is {files}",
+                capacity.connections
+            );
+        }
+        let sockets = net::listen_on_all(&config.boot.listen)
+            .map_err(|(address, error)| StartError::Listen(address, error))?;
+        let addresses: Vec<SocketAddr> =
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        let is_loop = |address| net::is_own_listener(address, &addresses);
+        if let Some(backend) = config.backends.iter().find(|backend| is_loop(backend.address)) {
+            return Err(StartError::Loop(backend.name.clone()));
+        }
+        let cluster = Arc::new(Cluster::new(&config));
+        let Config { boot, settings, .. } = config;
+        let mut server = Self {
+            capacity,
+            cluster,
+            addresses,
+            stop: None,
+            admission: Arc::new(Admission::new(admission_limits(capacity, &settings))),
+            listeners: Vec::new(),
+            workers: Vec::new(),
+            tunable: Mutex::new(Tunable { settings: Arc::new(settings), health: None }),
+        };
+        // Checkers take the threads that the machine has left: those that must be there come first.
+        server.start_workers(&boot).map_err(StartError::Resources)?;
+        let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
+        server.start_health_checks().map_err(StartError::Resources)?;
+        drop(gate);
+        Ok(server)
+    }
+
+    fn start_health_checks(&mut self) -> io::Result<()> {
+        let tunable = self.tunable.get_mut();
+        let health = &tunable.settings.health;
+        if health.checks {
+            let checks = HealthChecks::start(&self.cluster, health, self.capacity.checkers)?;
+            tunable.health.insert(checks).wait_for_first_round();
+        }
+        Ok(())
+    }
+
+    fn start_workers(&mut self, boot: &Boot) -> io::Result<()> {
+        let counters: Vec<Arc<Counters>> = (0..boot.workers).map(|_| Arc::default()).collect();
+        let shared = Shared {
+            settings: self.settings(),
+            cluster: Arc::clone(&self.cluster),
+            budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        };
+        let max_pipes = self.capacity.pipes_per_worker;
+        for (number, counters) in counters.into_iter().enumerate() {
+            let (worker, handle) = Worker::new(shared.clone(), max_pipes, counters)?;
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.run())?;
+            self.workers.push((Arc::new(handle), Some(thread)));
+        }
+        Ok(())
+    }
+
+    /// Starts the listeners before a gate; they accept once it is dropped.
+    fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<Sender<()>> {
+        let (gate, opened) = crossbeam_channel::bounded::<()>(0);
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        self.stop = Some(stop);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let listener = Arc::new(Listener {
+                socket,
+                workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
+                max_held: self.capacity.rejections,
+                admission: Arc::clone(&self.admission),
+                stop: stopped.clone(),
+                counters: ListenerCounters::default(),
+            });
+            let (of_thread, opened) = (Arc::clone(&listener), opened.clone());
+            let run = move || {
+                let _ = opened.recv();
+                of_thread.run();
+            };
+            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(run)?;
+            self.listeners.push((listener, Some(thread)));
+        }
+        Ok(gate)
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.tunable.lock().settings)
+    }
+
+    /// Changes the settings while the balancer serves. Open connections stay, also beyond a new
+    /// limit. Deadlines that are set stay, and later ones use the new timeouts; a request keeps the
+    /// limit of its body. Fails, without a change, if health checks cannot be started.
+    pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
+        let mut tunable = self.tunable.lock();
+        let settings = Arc::new(settings);
+        // Before checks start: the results to come are judged by these rules.
+        self.cluster.apply(&settings);
+        if !settings.health.checks {
+            tunable.health = None;
+        } else if let Some(checks) = &tunable.health {
+            checks.apply(&settings.health);
+        } else {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.cluster, &settings.health, limit);
+            tunable.health = Some(checks.inspect_err(|_| self.cluster.apply(&tunable.settings))?);
+        }
+        self.admission.set_limits(admission_limits(self.capacity, &settings));
+        for (worker, _) in &self.workers {
+            worker.apply(&settings);
+        }
+        tunable.settings = settings;
+        Ok(())
+    }
+
+    /// Where it listens, with the ports that were free.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The backends and how they stand.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// All workers' and listeners' counters, summed.
+    pub fn totals(&self) -> Totals {
+        let workers = self.workers.iter().map(|(handle, _)| handle.counters());
+        Totals::sum(
+            workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.shed())),
+        )
+    }
+
+    /// Failed accepts so far.
+    pub fn accept_errors(&self) -> u64 {
+        self.listeners
+            .iter()
+            .map(|(listener, _)| listener.counters.accept_errors.load(Relaxed))
+            .sum()
+    }
+
+    /// Client connections open now, those on their way to a worker included.
+    pub fn open_connections(&self) -> usize {
+        self.admission.open()
+    }
+
+    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if
+    /// there is one.
+    pub fn begin_drain(&mut self, timeout: Option<Duration>) {
+        self.stop = None;
+        for (listener, _) in &self.listeners {
+            listener.stop();
+        }
+        // What was accepted must have reached its worker before that is told to end.
+        for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
+            // A panic of the listener was printed; there is nothing left to end.
+            let _ = thread.join();
+        }
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        for (handle, _) in &self.workers {
+            handle.drain(deadline);
+        }
+    }
+
+    /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
+    pub fn wait(&mut self) -> Drained {
+        let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
+        let cut: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
+        if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
+    }
+}
+
+impl Drop for Server {
+    /// A server that was not drained is cut.
+    fn drop(&mut self) {
+        if self.workers.iter().any(|(_, thread)| thread.is_some()) {
+            self.begin_drain(Some(Duration::ZERO));
+            self.wait();
+        }
+    }
+}
+
+/// The limits of connections: the settings, as far as descriptors allow.
+fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
+    admission::Limits {
+        max_connections: settings.limits.max_connections.min(capacity.connections),
+        max_connections_per_client: settings.limits.max_connections_per_client,
+        max_graceful_rejections: capacity.rejections,
+    }
+}
