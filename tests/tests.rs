@@ -20,6 +20,7 @@ mod panics;
 mod queue;
 mod regressions;
 mod retry;
+mod settings;
 mod starvation;
 mod tidy;
 mod tunnel;

@@ -203,6 +203,9 @@ mod tests {
                 timers.clear(tokens[index]);
                 expected[index] = None;
             }
+            if rng.u8(..) == 0 {
+                timers.change_durations();
+            }
             assert_eq!(timers.next(), expected.iter().flatten().min().copied());
         }
         let end = start + Duration::from_secs(3600);
@@ -215,5 +218,23 @@ mod tests {
             .filter(|(_, at)| at.is_some())
             .map(|(token, _)| token.index());
         assert_eq!(left, set.collect::<Vec<_>>(), "each once, from wherever it stood");
+    }
+
+    #[test]
+    fn deadlines_from_before_and_after_a_change_expire_when_they_are_due() {
+        let (tokens, start, mut timers) = (tokens(4), Instant::now(), Timers::default());
+        timers.set(tokens[0], deadline(start, Timeout::Idle, 75));
+        timers.set(tokens[1], deadline(start, Timeout::Idle, 76));
+        timers.change_durations();
+        timers.set(tokens[2], deadline(start, Timeout::Idle, 5));
+        timers.set(tokens[1], deadline(start, Timeout::Idle, 6));
+        timers.change_durations();
+        timers.set(tokens[3], deadline(start, Timeout::Idle, 60));
+        for (seconds, token) in [(5, 2), (6, 1), (60, 3), (75, 0)] {
+            let due = start + Duration::from_secs(seconds);
+            assert_eq!(timers.next(), Some(due));
+            assert_eq!(expired(&mut timers, due), [tokens[token]]);
+        }
+        assert_eq!(timers.next(), None);
     }
 }

@@ -2,7 +2,7 @@
 //! supports it. Small pieces leave at once.
 
 use super::client::Client;
-use super::context::Local;
+use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
 use super::splice::Splice;
 use crate::config::{self, Deadline};
@@ -92,8 +92,8 @@ impl Download {
         self.reader.is_done()
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// While the request still comes, its progress is the exchange's.

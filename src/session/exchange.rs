@@ -143,7 +143,7 @@ impl Exchange {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
             Uploaded::ShareUsed => Ok(Flow::ShareUsed),
             Uploaded::Blocked(_) | Uploaded::BackendGone => Ok(Flow::Wait(
-                self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?,
+                self.upload.deadline(cx).unless_passed(cx.now, Cause::RequestBodyTimeout)?,
             )),
         }
     }
@@ -177,7 +177,7 @@ impl Exchange {
     }
 
     fn pump_upload(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Uploaded, Stop> {
-        let is_late = self.upload.deadline().has_passed(cx.now);
+        let is_late = self.upload.deadline(cx).has_passed(cx.now);
         let attempt = self.dispatcher.attempt();
         let Some(backend) = attempt.connection(cx.connections) else {
             return Ok(Uploaded::BackendGone);
@@ -287,7 +287,7 @@ impl Exchange {
         let response = self.response.as_mut().expect(HAS_RESPONSE);
         let attempt = self.dispatcher.attempt_mut();
         response.download.allow_splice(self.upload.is_sent());
-        if response.download.deadline().has_passed(cx.now) {
+        if response.download.deadline(cx).has_passed(cx.now) {
             client.stream.retry_write();
         }
         loop {
@@ -327,7 +327,7 @@ impl Exchange {
         }
         let late =
             if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::ResponseTimeout };
-        Ok(Flow::Wait(self.response_mut().download.deadline().unless_passed(cx.now, late)?))
+        Ok(Flow::Wait(self.response_mut().download.deadline(cx).unless_passed(cx.now, late)?))
     }
 
     /// The body breaks off: what came is delivered, and the connection closes without the body's

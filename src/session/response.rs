@@ -194,13 +194,15 @@ impl Response {
 
     /// The response behind this head; `is_sent` says that the backend has the whole request.
     pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
-        let timeouts = &cx.shared.settings.timeouts;
-        let download = Download::new(head.body, client, Progress::new(cx.now, timeouts.body));
+        let download = Download::new(head.body, client, Progress::new(cx.now));
         Self {
             download,
             keeps_client: head.keeps_client,
             keeps_backend: is_sent && head.is_persistent,
-            backend_idle_timeout: idle_time(head.keep_alive, timeouts.backend_idle),
+            backend_idle_timeout: idle_time(
+                head.keep_alive,
+                cx.shared.settings.timeouts.backend_idle,
+            ),
             upload_is_over: false,
         }
     }

@@ -14,7 +14,7 @@ use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::request::RequestHead;
 use crate::wire::rewrite::{self, RequestEnd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A request on its way to a backend.
 #[derive(Debug)]
@@ -29,7 +29,6 @@ pub(super) struct Upload {
     /// Anything of it came, if only a part of a chunk's line.
     has_begun: bool,
     limit: u64,
-    timeout: Duration,
     progress: Progress,
     /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
     expects_continue: bool,
@@ -63,7 +62,6 @@ pub(super) enum FramingSupport {
 impl Upload {
     /// The body behind this head, which was so long when it came.
     pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
-        let timeout = cx.shared.settings.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
@@ -74,8 +72,7 @@ impl Upload {
             received: 0,
             has_begun: false,
             limit: cx.shared.settings.limits.max_body_bytes.unwrap_or(u64::MAX),
-            timeout,
-            progress: Progress::new(cx.now, timeout),
+            progress: Progress::new(cx.now),
             expects_continue: head.expects_continue,
             continue_deadline: None,
         }
@@ -130,7 +127,7 @@ impl Upload {
     /// The body begins to move now: what came before, finding a backend for example, was not its
     /// fault.
     pub(super) fn start_clock(&mut self, now: Instant) {
-        self.progress = Progress::new(now, self.timeout);
+        self.progress = Progress::new(now);
     }
 
     /// Whether the client still waits for a 100.
@@ -162,8 +159,8 @@ impl Upload {
                     *self.continue_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
-            Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
-            Blocked::OnBackend => (self.deadline(), Cause::SendTimeout),
+            Blocked::OnClient => (self.deadline(cx), Cause::RequestBodyTimeout),
+            Blocked::OnBackend => (self.deadline(cx), Cause::SendTimeout),
         };
         deadline.unless_passed(cx.now, cause)
     }
@@ -172,8 +169,8 @@ impl Upload {
         self.progress
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// Whether the body is over the limit, or has been announced to be.

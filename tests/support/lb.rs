@@ -74,6 +74,14 @@ impl Lb {
         self.server.as_ref().expect("a balancer under test runs until it is dropped")
     }
 
+    /// Changes settings while it serves. Connections opened from now on have the new ones.
+    #[track_caller]
+    pub fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::clone(&self.server().settings());
+        change(&mut settings);
+        self.server().apply_settings(settings).expect("the settings can be applied");
+    }
+
     /// Its counters.
     pub fn totals(&self) -> Totals {
         self.server().totals()

@@ -180,7 +180,7 @@ fn download(
     } else {
         Some(origin)
     };
-    let progress = Progress::new(Instant::now(), PATIENCE);
+    let progress = Progress::new(Instant::now());
     let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
     let says = loop {
         let backend = attempt
@@ -231,7 +231,7 @@ fn a_download_forwards_each_framing_and_knows_its_end() {
 fn a_response_that_nobody_has_seen_can_be_taken_back() {
     let (_theirs, mut client) = client(b"");
     client.output.append(b"1xx");
-    let progress = Progress::new(Instant::now(), PATIENCE);
+    let progress = Progress::new(Instant::now());
     let start = BodyStart {
         body: Body::Chunked,
         delivery: Delivery::Chunked,

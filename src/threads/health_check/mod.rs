@@ -67,8 +67,7 @@ impl HealthChecks {
         let _ = self.first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
     }
 
-    /// Changes the settings for the checks to come. A check that is due later than a new period
-    /// after the last one is due then.
+    /// Changes the settings for the checks to come. A shorter period brings the next one forward.
     pub fn apply(&self, health: &HealthSettings) {
         // Fails only if the daemon has ended.
         let _ = self.settings.send(health.clone());

@@ -41,13 +41,10 @@ impl Schedule {
         Self { period, entries: BTreeMap::new() }
     }
 
-    /// Changes the time between two checks. A check that is due later than that after the last one
-    /// becomes due then.
+    /// Changes the time between two checks: from the next one on if it is longer, at once if it is
+    /// shorter.
     pub fn set_period(&mut self, period: Duration) {
         self.period = period;
-        for entry in self.entries.values_mut().filter(|entry| !entry.pause.is_zero()) {
-            entry.pause = period;
-        }
     }
 
     /// Follows the cluster: new backends are due at once, those that may change within a second.
@@ -319,6 +316,22 @@ mod tests {
         scene.due();
         scene.schedule.ended(0, false);
         assert_eq!(scene.wait(), SECOND);
+    }
+
+    #[test]
+    fn a_shorter_period_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+        let mut scene = Scene::new(PERIOD, 1);
+        scene.due();
+        scene.end(0, true);
+        scene.pass(2 * SECOND);
+        scene.schedule.set_period(SECOND);
+        assert_eq!(scene.due(), [0]);
+        scene.end(0, true);
+        scene.schedule.set_period(PERIOD);
+        scene.pass(SECOND);
+        assert_eq!(scene.due(), [0]);
+        scene.end(0, true);
+        assert!(scene.wait() >= PERIOD.mul_f64(0.9));
     }
 
     #[test]
