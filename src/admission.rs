@@ -1,7 +1,7 @@
 //! Admission: how many client connections are open, and which new one is over a limit.
 //!
-//! A listener asks [`Admission::admit`] about each connection that it has accepted. The [`Permit`]
-//! travels with the socket and is dropped with the session: whatever ends a connection gives its
+//! A listener asks [`Permits::admit`] about each connection that it has accepted. The [`Permit`]
+//! travels with the socket and is dropped with the session: every end of a connection gives its
 //! permit back, a full inbox and a panic included, and nothing is counted by hand.
 //!
 //! Listeners admit, workers drop. Owns counts and no socket; must never make a system call.
@@ -35,8 +35,8 @@ pub struct Admission {
     admitted: Quota,
     rejected: Quota,
     max_per_client: AtomicUsize,
-    /// Admitted connections by client address: those that came while that was limited. Taken by
-    /// listeners at accept and by workers at close, not at all without such a limit.
+    /// Connections by client address, counted only while that is limited. Taken by listeners at
+    /// accept and by workers at close, not at all without such a limit.
     per_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -53,8 +53,8 @@ impl Admission {
         admission
     }
 
-    /// Changes the limits for the connections that come from now on. Open ones stay, also beyond
-    /// the new limits; those admitted without a limit for each client count towards none.
+    /// Changes the limits for new connections. Open ones stay, also above the new limits; a
+    /// connection that came while its address was not limited does not count for its address.
     pub fn set_limits(&self, limits: Limits) {
         self.admitted.max.store(limits.max_connections, Ordering::Relaxed);
         self.rejected.max.store(limits.max_graceful_rejections, Ordering::Relaxed);
@@ -62,25 +62,8 @@ impl Admission {
         self.max_per_client.store(max_per_client, Ordering::Relaxed);
     }
 
-    /// Decides about a new connection. A permit says that a worker takes it, to serve it or to
-    /// reject it ([`Permit::rejection`]); the error is why it is rejected without a worker.
-    pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Permit, Cause> {
-        let (rejection, is_in_per_client) = match self.reserve(peer.ip()) {
-            Ok(is_in_per_client) => (None, is_in_per_client),
-            Err(cause) if self.rejected.reserve() => (Some(cause), false),
-            Err(cause) => return Err(cause),
-        };
-        Ok(Permit {
-            admission: Arc::clone(self),
-            address: peer.ip(),
-            port: peer.port(),
-            rejection,
-            is_in_per_client,
-        })
-    }
-
-    /// Connections that hold a permit: those that are served, and those held to be rejected. What a
-    /// session gave back before its permit is visible to the thread that sees this count fall.
+    /// The number of permits. A thread that sees it fall sees all that the session gave back before
+    /// its permit.
     pub fn open(&self) -> usize {
         self.admitted.count() + self.rejected.count()
     }
@@ -115,6 +98,48 @@ impl Admission {
     }
 }
 
+/// The permits of one worker's connections, those in its inbox included.
+///
+/// Their number is the worker's load. It is the reference count of what they share, so that it has
+/// no count of its own that could differ.
+#[derive(Debug)]
+pub struct Permits(Arc<Issuer>);
+
+#[derive(Debug)]
+struct Issuer {
+    admission: Arc<Admission>,
+}
+
+impl Permits {
+    /// A worker without connections.
+    pub fn new(admission: Arc<Admission>) -> Self {
+        Self(Arc::new(Issuer { admission }))
+    }
+
+    /// Decides about a new connection. With a permit the worker takes it, to serve it or to reject
+    /// it ([`Permit::rejection`]); the error is why it is rejected without a worker.
+    pub fn admit(&self, peer: SocketAddr) -> Result<Permit, Cause> {
+        let admission = &self.0.admission;
+        let (rejection, is_in_per_client) = match admission.reserve(peer.ip()) {
+            Ok(is_in_per_client) => (None, is_in_per_client),
+            Err(cause) if admission.rejected.reserve() => (Some(cause), false),
+            Err(cause) => return Err(cause),
+        };
+        Ok(Permit {
+            issuer: Arc::clone(&self.0),
+            address: peer.ip(),
+            port: peer.port(),
+            rejection,
+            is_in_per_client,
+        })
+    }
+
+    /// The worker's load.
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+}
+
 /// A count that must not pass its limit.
 #[derive(Debug, Default)]
 struct Quota {
@@ -145,7 +170,7 @@ impl Quota {
 /// The right of one connection to be open. Gives back at its drop what it counts for.
 #[derive(Debug)]
 pub struct Permit {
-    admission: Arc<Admission>,
+    issuer: Arc<Issuer>,
     // Apart: a `SocketAddr` takes 32 bytes, and an idle session should take few.
     address: IpAddr,
     port: u16,
@@ -154,6 +179,13 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// Counts the connection towards the load of this worker, if it does not do so already.
+    pub fn move_to(&mut self, worker: &Permits) {
+        if !Arc::ptr_eq(&self.issuer, &worker.0) {
+            self.issuer = Arc::clone(&worker.0);
+        }
+    }
+
     /// The client's end of the connection.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
@@ -168,36 +200,16 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let admission = &self.issuer.admission;
         if self.is_in_per_client {
-            self.admission.release_client(self.address);
+            admission.release_client(self.address);
         }
         match self.rejection {
-            Some(_) => self.admission.rejected.release(),
-            None => self.admission.admitted.release(),
+            Some(_) => admission.rejected.release(),
+            None => admission.admitted.release(),
         }
     }
 }
-
-/// How many connections one worker has, those in its inbox included: as many as there are guards.
-#[derive(Debug, Default)]
-pub struct Load(Arc<()>);
-
-impl Load {
-    /// One more connection, for as long as the guard lives.
-    pub fn add(&self) -> LoadGuard {
-        LoadGuard(Arc::clone(&self.0))
-    }
-
-    /// The number of guards.
-    pub fn count(&self) -> usize {
-        Arc::strong_count(&self.0) - 1
-    }
-}
-
-/// One connection of a worker's [`Load`]. The reference count of the `Arc` is the load: one atomic
-/// operation each way, and no count beside it.
-#[derive(Debug)]
-pub struct LoadGuard(#[expect(dead_code, reason = "held, never read")] Arc<()>);
 
 #[cfg(test)]
 mod tests {
@@ -211,8 +223,8 @@ mod tests {
         max_graceful_rejections: 1,
     };
 
-    fn admission(limits: Limits) -> Arc<Admission> {
-        Arc::new(Admission::new(limits))
+    fn worker(limits: Limits) -> Permits {
+        Permits::new(Arc::new(Admission::new(limits)))
     }
 
     /// One of several client addresses.
@@ -221,9 +233,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_is_empty(admission: &Admission) {
+    fn assert_is_empty(worker: &Permits) {
+        let admission = &worker.0.admission;
         assert_eq!((admission.admitted.count(), admission.rejected.count()), (0, 0));
         assert!(admission.per_client.lock().is_empty(), "no address is left behind");
+        assert_eq!((worker.count(), admission.open()), (0, 0));
     }
 
     /// What became of a connection.
@@ -239,14 +253,14 @@ mod tests {
     /// that position, counted from 1.
     #[track_caller]
     fn assert_sequence(limits: Limits, steps: &[(i8, Option<Is>)]) {
-        let admission = admission(limits);
+        let worker = worker(limits);
         let mut permits = Vec::new();
         for (number, (step, expected)) in steps.iter().enumerate() {
             let Ok(from) = u8::try_from(*step) else {
                 permits[usize::from(step.unsigned_abs()) - 1] = None;
                 continue;
             };
-            let permit = admission.admit(client(from));
+            let permit = worker.admit(client(from));
             let is = match &permit {
                 Ok(permit) => permit.rejection().map_or(Served, Held),
                 Err(cause) => Shed(*cause),
@@ -255,7 +269,7 @@ mod tests {
             permits.push(permit.ok());
         }
         drop(permits);
-        assert_is_empty(&admission);
+        assert_is_empty(&worker);
     }
 
     #[test]
@@ -304,33 +318,33 @@ mod tests {
 
     #[test]
     fn new_limits_hold_for_new_connections() {
-        let admission = admission(Limits { max_connections_per_client: None, ..LIMITS });
-        let before = [1, 1, 1].map(|number| admission.admit(client(number)).unwrap());
-        assert_eq!(admission.admit(client(1)).unwrap().rejection(), Some(Cause::Overload));
-        admission.set_limits(Limits { max_connections: 5, ..LIMITS });
-        let after = [1, 1].map(|number| admission.admit(client(number)).unwrap());
+        let worker = worker(Limits { max_connections_per_client: None, ..LIMITS });
+        let before = [1, 1, 1].map(|number| worker.admit(client(number)).unwrap());
+        assert_eq!(worker.admit(client(1)).unwrap().rejection(), Some(Cause::Overload));
+        worker.0.admission.set_limits(Limits { max_connections: 5, ..LIMITS });
+        let after = [1, 1].map(|number| worker.admit(client(number)).unwrap());
         assert!(after.iter().all(|permit| permit.rejection().is_none()), "earlier ones are free");
-        admission.set_limits(Limits { max_connections: 1, ..LIMITS });
-        assert_eq!(admission.open(), 5, "open connections stay");
-        assert_eq!(admission.admit(client(2)).unwrap().rejection(), Some(Cause::Overload));
-        admission.set_limits(Limits { max_connections_per_client: None, ..LIMITS });
+        worker.0.admission.set_limits(Limits { max_connections: 1, ..LIMITS });
+        assert_eq!(worker.0.admission.open(), 5, "open connections stay");
+        assert_eq!(worker.admit(client(2)).unwrap().rejection(), Some(Cause::Overload));
+        worker.0.admission.set_limits(Limits { max_connections_per_client: None, ..LIMITS });
         drop((before, after));
-        assert_is_empty(&admission);
+        assert_is_empty(&worker);
     }
 
     #[test]
     fn a_permit_shows_its_peer() {
         let peer = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 443));
-        assert_eq!(admission(LIMITS).admit(peer).unwrap().peer(), peer);
+        assert_eq!(worker(LIMITS).admit(peer).unwrap().peer(), peer);
     }
 
     #[test]
     fn any_sequence_stays_within_the_limits_and_ends_at_zero() {
         let mut rng = fastrand::Rng::with_seed(8);
-        let (admission, mut permits) = (admission(LIMITS), Vec::new());
+        let (worker, mut permits) = (worker(LIMITS), Vec::new());
         for _ in 0..20_000 {
             match rng.u8(..4) {
-                0 | 1 => permits.extend(admission.admit(client(rng.u8(..4))).ok()),
+                0 | 1 => permits.extend(worker.admit(client(rng.u8(..4))).ok()),
                 2 if !permits.is_empty() => drop(permits.swap_remove(rng.usize(..permits.len()))),
                 _ => {
                     // As a session that panics while it owns its permit.
@@ -346,10 +360,11 @@ mod tests {
                 permits.iter().filter(|permit| is_counted(permit)).count()
             };
             let admitted = count(&|permit| permit.rejection().is_none());
-            assert_eq!(admission.admitted.count(), admitted);
-            assert_eq!(admission.rejected.count(), permits.len() - admitted);
+            assert_eq!(worker.0.admission.admitted.count(), admitted);
+            assert_eq!(worker.0.admission.rejected.count(), permits.len() - admitted);
+            assert_eq!(worker.count(), permits.len());
             assert!(admitted <= 3 && permits.len() - admitted <= 1);
-            for (address, held) in admission.per_client.lock().iter() {
+            for (address, held) in worker.0.admission.per_client.lock().iter() {
                 let is_theirs =
                     |permit: &Permit| permit.address == *address && permit.rejection().is_none();
                 assert_eq!(*held, count(&is_theirs));
@@ -357,20 +372,20 @@ mod tests {
             }
         }
         drop(permits);
-        assert_is_empty(&admission);
+        assert_is_empty(&worker);
     }
 
     #[test]
     fn two_threads_at_once_never_pass_a_limit_and_lose_no_count() {
         for max_connections_per_client in [None, Some(2)] {
-            let admission = admission(Limits { max_connections_per_client, ..LIMITS });
+            let worker = worker(Limits { max_connections_per_client, ..LIMITS });
             let served = AtomicUsize::default();
             let one_listener = |seed| {
                 let mut rng = fastrand::Rng::with_seed(seed);
                 let mut permits: Vec<Permit> = Vec::new();
                 for _ in 0..20_000 {
                     if rng.bool() {
-                        let permit = admission.admit(client(rng.u8(..3))).ok();
+                        let permit = worker.admit(client(rng.u8(..3))).ok();
                         if permit.as_ref().is_some_and(|permit| permit.rejection().is_none()) {
                             assert!(served.fetch_add(1, Ordering::SeqCst) < 3);
                         }
@@ -392,23 +407,20 @@ mod tests {
                     scope.spawn(move || one_listener(seed));
                 }
             });
-            assert_is_empty(&admission);
+            assert_is_empty(&worker);
         }
     }
 
     #[test]
-    fn a_load_is_the_number_of_its_guards() {
-        let load = Load::default();
-        let (first, second) = (load.add(), load.add());
-        assert_eq!(load.count(), 2);
-        drop(first);
-        assert!(
-            catch_unwind(AssertUnwindSafe(|| {
-                let _held = second;
-                resume_unwind(Box::new("a bug"));
-            }))
-            .is_err()
-        );
-        assert_eq!(load.count(), 0);
+    fn the_load_of_a_worker_is_the_number_of_its_permits() {
+        let first = worker(LIMITS);
+        let second = Permits::new(Arc::clone(&first.0.admission));
+        let mut permits = vec![first.admit(client(1)).unwrap(), first.admit(client(2)).unwrap()];
+        assert_eq!((first.count(), second.count()), (2, 0));
+        permits[0].move_to(&second);
+        assert_eq!((first.count(), second.count(), first.0.admission.open()), (1, 1, 2));
+        drop(permits);
+        assert_eq!(second.count(), 0);
+        assert_is_empty(&first);
     }
 }

@@ -12,9 +12,17 @@ impl Token {
     /// Generations wrap here, so that a token and the kind of its socket fit into an event's 64 bits.
     const GENERATIONS: u32 = 1 << 30;
 
+    pub(super) fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
     /// The entry alone, for tables that run beside the slab.
     pub fn index(self) -> u32 {
         self.index
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        self.generation
     }
 
     /// The token as 62 bits.
@@ -38,6 +46,8 @@ pub struct Slab<T> {
 #[derive(Debug)]
 struct Entry<T> {
     generation: u32,
+    /// Here, because it takes no room beside the generation.
+    is_marked: bool,
     occupant: Option<T>,
 }
 
@@ -51,7 +61,7 @@ impl<T> Slab<T> {
     /// Takes an entry and returns the token of its occupant.
     pub fn insert(&mut self, occupant: T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, occupant: None });
+            self.entries.push(Entry { generation: 0, is_marked: false, occupant: None });
             u32::try_from(self.entries.len() - 1).expect("fewer sockets than 2^32")
         });
         let entry = &mut self.entries[index as usize];
@@ -65,6 +75,24 @@ impl<T> Slab<T> {
         if entry.generation == token.generation { entry.occupant.as_mut() } else { None }
     }
 
+    /// Marks the occupant; false if it is marked already, or has left. A mark means what its owner
+    /// wants; it ends with the occupant.
+    pub fn mark(&mut self, token: Token) -> bool {
+        let entry = self.entries.get_mut(token.index as usize);
+        entry.is_some_and(|entry| {
+            let is_here = entry.generation == token.generation && entry.occupant.is_some();
+            is_here && !std::mem::replace(&mut entry.is_marked, true)
+        })
+    }
+
+    /// Takes the mark away; false if there is none, or the occupant has left.
+    pub fn unmark(&mut self, token: Token) -> bool {
+        let entry = self.entries.get_mut(token.index as usize);
+        entry.is_some_and(|entry| {
+            entry.generation == token.generation && std::mem::take(&mut entry.is_marked)
+        })
+    }
+
     /// Frees the occupant's entry. Its token names nothing from now on.
     pub fn remove(&mut self, token: Token) -> Option<T> {
         let entry = self.entries.get_mut(token.index as usize)?;
@@ -72,6 +100,7 @@ impl<T> Slab<T> {
             return None;
         }
         let occupant = entry.occupant.take()?;
+        entry.is_marked = false;
         entry.generation = (entry.generation + 1) % Token::GENERATIONS;
         self.free.push(token.index);
         Some(occupant)
@@ -112,6 +141,21 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get_mut(second), Some(&mut "second"));
         assert_eq!(slab.tokens(), [second]);
+    }
+
+    #[test]
+    fn a_mark_is_set_once_and_ends_with_its_occupant() {
+        let mut slab = Slab::default();
+        let first = slab.insert("first");
+        assert!(slab.mark(first) && !slab.mark(first));
+        assert!(slab.unmark(first) && !slab.unmark(first));
+        assert!(slab.mark(first));
+        slab.remove(first);
+        assert!(!slab.mark(first) && !slab.unmark(first), "it names nothing any more");
+        let second = slab.insert("second");
+        assert!(!slab.unmark(first) && !slab.unmark(second), "a new occupant has no mark");
+        assert!(slab.mark(second));
+        assert!(!slab.unmark(first) && slab.unmark(second));
     }
 
     #[test]

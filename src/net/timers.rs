@@ -13,11 +13,23 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    armed: Option<(Token, Deadline)>,
-    generation: bool,
+    armed: Option<Armed>,
     prev: u32,
     next: u32,
 }
+
+/// A deadline and the generation of its session: its index is that of the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Armed {
+    at: Instant,
+    generation: u32,
+    timeout: Timeout,
+    /// The lists that it is in.
+    epoch: u8,
+}
+
+// Every session has an entry, idle ones too: a token and a `Deadline` side by side take 40 bytes.
+const _: () = assert!(size_of::<Entry>() <= 32);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -32,7 +44,7 @@ pub struct Timers {
     /// The lists of deadlines from before and after the last change of durations.
     lists: [[List; Timeout::COUNT]; 2],
     /// Which of the two is for new deadlines.
-    generation: bool,
+    epoch: u8,
     /// Whether the other one may hold any.
     has_older: bool,
 }
@@ -40,7 +52,7 @@ pub struct Timers {
 impl Default for Timers {
     fn default() -> Self {
         let lists = [List { first: NONE, last: NONE }; Timeout::COUNT];
-        Self { entries: Vec::new(), lists: [lists; 2], generation: false, has_older: false }
+        Self { entries: Vec::new(), lists: [lists; 2], epoch: 0, has_older: false }
     }
 }
 
@@ -49,35 +61,35 @@ impl Timers {
     /// that are set. Correct at any time, and cheap unless two changes follow each other sooner
     /// than old deadlines end.
     pub fn change_durations(&mut self) {
-        self.generation = !self.generation;
+        self.epoch = 1 - self.epoch;
         self.has_older = true;
     }
 
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
+        let Deadline { timeout, at } = deadline;
         if self.entries.len() <= index as usize {
-            let unarmed = Entry { armed: None, generation: false, prev: NONE, next: NONE };
-            self.entries.resize(index as usize + 1, unarmed);
+            self.entries.resize(index as usize + 1, Entry { armed: None, prev: NONE, next: NONE });
         }
-        if self.entries[index as usize].armed == Some((token, deadline)) {
+        if let Some(armed) = self.entries[index as usize].armed
+            && (armed.at, armed.generation, armed.timeout) == (at, token.generation(), timeout)
+        {
             return;
         }
         self.unlink(index);
         // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
         // few must look further ahead.
-        let generation = self.generation;
-        let list = self.lists[usize::from(generation)][deadline.timeout as usize];
+        let list = self.lists[usize::from(self.epoch)][timeout as usize];
         let mut prev = list.last;
-        while prev != NONE && self.at(prev) > deadline.at {
+        while prev != NONE && self.at(prev) > at {
             prev = self.entries[prev as usize].prev;
         }
         let next = if prev == NONE { list.first } else { self.entries[prev as usize].next };
-        let armed = Some((token, deadline));
-        self.entries[index as usize] = Entry { armed, generation, prev, next };
-        let class = (generation, deadline.timeout);
-        self.join(class, prev, index);
-        self.join(class, index, next);
+        let armed = Armed { at, generation: token.generation(), timeout, epoch: self.epoch };
+        self.entries[index as usize] = Entry { armed: Some(armed), prev, next };
+        self.join(armed, prev, index);
+        self.join(armed, index, next);
     }
 
     /// Takes a session's deadline away.
@@ -90,9 +102,9 @@ impl Timers {
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
         let index = self.fronts().find(|first| self.at(*first) <= now)?;
-        let (token, _) = self.entries[index as usize].armed?;
+        let generation = self.entries[index as usize].armed?.generation;
         self.unlink(index);
-        Some(token)
+        Some(Token::new(index, generation))
     }
 
     /// When the next deadline passes.
@@ -101,27 +113,26 @@ impl Timers {
     }
 
     fn fronts(&self) -> impl Iterator<Item = u32> {
-        let lists = |generation: bool| self.lists[usize::from(generation)].iter();
-        let older = lists(!self.generation).take(if self.has_older { Timeout::COUNT } else { 0 });
-        lists(self.generation).chain(older).map(|list| list.first).filter(|first| *first != NONE)
+        let lists = |epoch: u8| self.lists[usize::from(epoch)].iter();
+        let older = lists(1 - self.epoch).take(if self.has_older { Timeout::COUNT } else { 0 });
+        lists(self.epoch).chain(older).map(|list| list.first).filter(|first| *first != NONE)
     }
 
     fn at(&self, index: u32) -> Instant {
-        let (_, deadline) = self.entries[index as usize].armed.expect("what is linked is armed");
-        deadline.at
+        self.entries[index as usize].armed.expect("a linked entry is armed").at
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { armed, generation, prev, next } = self.entries[index as usize];
-        if let Some((_, deadline)) = armed {
+        let Entry { armed, prev, next } = self.entries[index as usize];
+        if let Some(armed) = armed {
             self.entries[index as usize].armed = None;
-            self.join((generation, deadline.timeout), prev, next);
+            self.join(armed, prev, next);
         }
     }
 
-    /// Makes two entries neighbours; none stands for an end of the list.
-    fn join(&mut self, (generation, timeout): (bool, Timeout), prev: u32, next: u32) {
-        let list = &mut self.lists[usize::from(generation)][timeout as usize];
+    /// Makes two entries of a list neighbours; none stands for an end of it.
+    fn join(&mut self, Armed { timeout, epoch, .. }: Armed, prev: u32, next: u32) {
+        let list = &mut self.lists[usize::from(epoch)][timeout as usize];
         match prev {
             NONE => list.first = next,
             prev => self.entries[prev as usize].next = next,

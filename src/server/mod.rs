@@ -116,7 +116,8 @@ impl Server {
         };
         let max_pipes = self.capacity.pipes_per_worker;
         for (number, counters) in counters.into_iter().enumerate() {
-            let (worker, handle) = Worker::new(shared.clone(), max_pipes, counters)?;
+            let (worker, handle) =
+                Worker::new(shared.clone(), Arc::clone(&self.admission), max_pipes, counters)?;
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run())?;
@@ -135,7 +136,6 @@ impl Server {
                 socket,
                 workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
                 max_held: self.capacity.rejections,
-                admission: Arc::clone(&self.admission),
                 stop: stopped.clone(),
                 counters: ListenerCounters::default(),
             });

@@ -30,17 +30,20 @@ mod tunnel;
 mod upload;
 
 pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
+pub use record::AccessRecord;
 
-use crate::admission::{LoadGuard, Permit};
+use crate::admission::Permit;
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
+use crate::wire::request_id::RequestId;
 use client::Client;
 use closing::{Closed, Closing};
 use exchange::Exchange;
 use flow::Flow;
 use head::{Head, HeadReader};
-use request::Request;
+use record::Facts;
+use request::{ReplyOptions, Request};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 use stop::Stop;
@@ -54,9 +57,6 @@ const EXCHANGES_A_STEP: u32 = 16;
 pub struct Session {
     client: Client,
     phase: Phase,
-    /// Whether it is in the worker's run queue.
-    is_scheduled: bool,
-    _load: LoadGuard,
 }
 
 /// What a connection is doing.
@@ -72,9 +72,9 @@ enum Phase {
     Closing(Box<Closing>),
 }
 
-// An idle keep-alive client is this and its place in the deadline lists; everything else exists
-// only during an exchange.
-const _: () = assert!(size_of::<Session>() <= 192);
+// An idle keep-alive client costs 192 bytes: this, the other 8 of its entry in the slab, and its
+// timer's 32. Everything else exists only during an exchange. (Unit tests have larger streams.)
+const _: () = assert!(cfg!(test) || size_of::<Session>() <= 152);
 
 /// What comes after a phase has run.
 enum Next {
@@ -85,14 +85,12 @@ enum Next {
 }
 
 impl Session {
-    /// Takes over a socket. If its permit is only one to be rejected, its first request is responded
-    /// to with the cause.
-    pub fn new(socket: TcpStream, permit: Permit, load: LoadGuard, idle_until: Instant) -> Self {
+    /// Takes over a socket. A connection over a limit ([`Permit::rejection`]) gets that cause as
+    /// the response to its first request.
+    pub fn new(socket: TcpStream, permit: Permit, idle_until: Instant) -> Self {
         Self {
             client: Client::new(socket, permit),
             phase: Phase::Head(HeadReader::first(idle_until)),
-            is_scheduled: false,
-            _load: load,
         }
     }
 
@@ -104,17 +102,6 @@ impl Session {
     /// Notes an event on the client's socket.
     pub fn note(&mut self, event: Event) {
         self.client.stream.note(event);
-    }
-
-    /// Marks the session as scheduled; false if it is so already: it is in the run queue at most
-    /// once, however many events it has.
-    pub fn schedule(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_scheduled, true)
-    }
-
-    /// Marks the session as not scheduled: its step comes now.
-    pub fn unschedule(&mut self) {
-        self.is_scheduled = false;
     }
 
     /// The client's end of the connection.
@@ -200,12 +187,12 @@ impl Session {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
             Ok(Head::Whole(length)) => {
                 match Request::accept(&mut self.client, reader, length, cx) {
-                    Ok((request, upload, record)) => {
+                    Ok((request, upload, facts)) => {
                         self.client.sent = 0;
                         let is_served = u64::from(self.client.rejection().is_none());
                         cx.local.counters.requests.add(is_served);
                         return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
-                            request, upload, record,
+                            request, upload, facts,
                         ))));
                     }
                     Err(cause) => cause,
@@ -223,10 +210,22 @@ impl Session {
     /// What came is no valid head.
     fn reject_head(&mut self, cause: Cause, cx: &mut Context<'_>) -> Next {
         cx.local.counters.failed(cause);
-        record::log_rejection(&self.client, cause, "-", ("head", "-"));
-        let request = Request::rejected(self.client.input.unread());
         self.client.sent = 0;
-        let closing = Closing::reject(cause, &request, false, &mut self.client, cx);
+        let request_id = RequestId::generate(cx.local.rng.u128(..));
+        let mut facts = Facts::new(self.client.peer(), request_id, cx.now);
+        facts.note_rejection(cause);
+        let request = &Request::rejected(self.client.input.unread());
+        let options = ReplyOptions { request, request_id: &facts.request_id, keeps_open: false };
+        let closing = Closing::reject(cause, options, &mut self.client, cx);
+        cx.local.record(&AccessRecord {
+            facts: &facts,
+            stage: "head",
+            reason: None,
+            backend: None,
+            attempts: 0,
+            bytes_out: self.client.output.len() as u64,
+            ended: cx.now,
+        });
         Next::Phase(Phase::Closing(Box::new(closing)))
     }
 
@@ -235,7 +234,11 @@ impl Session {
         let Phase::Exchange(exchange) = &mut self.phase else {
             unreachable!("a request is served in its phase");
         };
-        match exchange.step(&mut self.client, cx) {
+        let flow = exchange.step(&mut self.client, cx);
+        if matches!(flow, Flow::Done | Flow::Closing(_)) {
+            exchange.record(None, &self.client, cx);
+        }
+        match flow {
             Flow::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
             Flow::ShareUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
@@ -264,17 +267,17 @@ impl Session {
         }
     }
 
-    /// Gives back what the session holds. To be called once, when it is over for whatever reason.
-    pub fn close(mut self, cx: &mut Context<'_>) {
+    /// Gives back what the session holds. To be called once, when it is over, for this reason.
+    pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                exchange.log(&self.client, cx);
+                exchange.record(Some(reason), &self.client, cx);
                 exchange.release(cx);
             }
-            Phase::Tunnel(tunnel) => tunnel.close(&self.client, cx),
+            Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();

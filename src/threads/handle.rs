@@ -3,12 +3,13 @@
 //! Used by listeners, to choose a worker and to dispatch connections to it, and by the thread that
 //! stops the balancer. Must never wait for a worker that serves.
 
-use crate::admission::{Load, LoadGuard, Permit};
+use crate::admission::{Permit, Permits};
 use crate::config::Settings;
+use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,10 +20,8 @@ pub enum Message {
     Connection {
         /// The socket.
         socket: TcpStream,
-        /// What it may do, and its peer.
+        /// The right to be open, and the peer.
         permit: Permit,
-        /// Its part of the worker's load.
-        load: LoadGuard,
     },
     /// Use these settings from the next step on; deadlines that are set already stay.
     Settings(Arc<Settings>),
@@ -35,21 +34,26 @@ pub enum Message {
 pub struct Handle {
     inbox: Sender<Message>,
     waker: Arc<Waker>,
-    load: Load,
+    permits: Permits,
     counters: Arc<Counters>,
 }
 
 impl Handle {
-    /// The handle of a worker that sleeps in the waker's poller, and the worker's inbox, which holds
+    /// The handle of a worker that sleeps in the poller of `waker`, and its inbox, which holds
     /// at most `capacity` messages.
-    pub fn new(capacity: usize, waker: Arc<Waker>, counters: Arc<Counters>) -> (Self, Inbox) {
+    pub fn new(
+        capacity: usize,
+        permits: Permits,
+        waker: Arc<Waker>,
+        counters: Arc<Counters>,
+    ) -> (Self, Inbox) {
         let (inbox, receiver) = crossbeam_channel::bounded(capacity);
-        (Self { inbox, waker, load: Load::default(), counters }, Inbox(receiver))
+        (Self { inbox, waker, permits, counters }, Inbox(receiver))
     }
 
     /// Client connections that the worker has, those in its inbox included.
     pub fn load(&self) -> usize {
-        self.load.count()
+        self.permits.count()
     }
 
     /// The worker's counters.
@@ -57,18 +61,27 @@ impl Handle {
         &self.counters
     }
 
+    /// See [`Permits::admit`].
+    pub fn admit(&self, peer: SocketAddr) -> Result<Permit, Cause> {
+        self.permits.admit(peer)
+    }
+
     /// Dispatches a connection to the worker. A full inbox, or that of a worker that has ended,
     /// gives it back.
-    pub fn dispatch(&self, socket: TcpStream, permit: Permit) -> Result<(), (TcpStream, Permit)> {
-        let message = Message::Connection { socket, permit, load: self.load.add() };
-        match self.inbox.try_send(message) {
+    pub fn dispatch(
+        &self,
+        socket: TcpStream,
+        mut permit: Permit,
+    ) -> Result<(), (TcpStream, Permit)> {
+        permit.move_to(&self.permits);
+        match self.inbox.try_send(Message::Connection { socket, permit }) {
             Ok(()) => {
                 self.waker.wake();
                 Ok(())
             }
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => match message
             {
-                Message::Connection { socket, permit, .. } => Err((socket, permit)),
+                Message::Connection { socket, permit } => Err((socket, permit)),
                 Message::Settings(_) | Message::Drain(_) => {
                     unreachable!("the message was a connection")
                 }

@@ -1,14 +1,13 @@
 //! A listener: the thread that accepts connections and dispatches each to the least loaded worker.
 //!
 //! Blocks in `accept` and, when the machine has run out of something, in a short pause that
-//! stopping ends at once. Owns the listening socket; [`Admission`] decides which connection is over
+//! stopping ends at once. Owns the listening socket; [`Admission`](crate::admission::Admission) decides which connection is over
 //! a limit, and [`Shedding`] rejects those that no worker takes. Must never end because an accept
 //! has failed, and never handle a request. Only [`Listener::stop`] runs on the thread that stops
 //! the balancer: it empties the backlog.
 
 use super::handle::Handle;
 use super::shedding::{self, Shedding};
-use crate::admission::Admission;
 use crate::config;
 use crate::error::Cause;
 use crate::logging::RateLimitedLog;
@@ -53,8 +52,6 @@ pub struct Listener {
     pub workers: Vec<Arc<Handle>>,
     /// Connections that are kept for a moment after they were shed.
     pub max_held: usize,
-    /// Decides about each connection.
-    pub admission: Arc<Admission>,
     /// Closed when the listener is to stop.
     pub stop: Receiver<()>,
     /// What it counts.
@@ -124,14 +121,14 @@ impl Listener {
         // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: everywhere else
         // it is a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let permit = match self.admission.admit(peer) {
+        let least_loaded = (0..self.workers.len()).min_by_key(|index| self.workers[*index].load());
+        let (before, rest) = self.workers.split_at(least_loaded.unwrap_or(0));
+        let permit = match rest.first().map_or(Err(Cause::Overload), |worker| worker.admit(peer)) {
             Ok(permit) => permit,
             Err(cause) => return shedding.shed(socket, cause),
         };
-        let least = (0..self.workers.len()).min_by_key(|index| self.workers[*index].load());
-        let (before, from_least) = self.workers.split_at(least.unwrap_or(0));
         let mut undelivered = (socket, permit);
-        for worker in from_least.iter().chain(before) {
+        for worker in rest.iter().chain(before) {
             match worker.dispatch(undelivered.0, undelivered.1) {
                 Ok(()) => return,
                 Err(given_back) => undelivered = given_back,
@@ -183,7 +180,7 @@ impl AcceptBackoff {
 mod tests {
     use super::super::handle::{Inbox, Message};
     use super::*;
-    use crate::admission::Limits;
+    use crate::admission::{Admission, Limits, Permits};
     use crate::net::Poller;
     use std::io::Read;
 
@@ -191,16 +188,19 @@ mod tests {
     /// message each.
     struct Scene {
         listener: Listener,
+        admission: Arc<Admission>,
         inboxes: Vec<Inbox>,
         _stop: crossbeam_channel::Sender<()>,
     }
 
     fn scene(workers: usize, limits: Limits) -> Scene {
         let (stop, stopped) = crossbeam_channel::bounded(0);
+        let admission = Arc::new(Admission::new(limits));
         let (mut handles, mut inboxes) = (Vec::new(), Vec::new());
         for _ in 0..workers {
+            let permits = Permits::new(Arc::clone(&admission));
             let waker = Poller::new().unwrap().waker();
-            let (handle, inbox) = Handle::new(1, waker, Arc::default());
+            let (handle, inbox) = Handle::new(1, permits, waker, Arc::default());
             handles.push(Arc::new(handle));
             inboxes.push(inbox);
         }
@@ -208,11 +208,10 @@ mod tests {
             socket: TcpListener::bind("127.0.0.1:0").unwrap(),
             workers: handles,
             max_held: 32,
-            admission: Arc::new(Admission::new(limits)),
             stop: stopped,
             counters: ListenerCounters::default(),
         };
-        Scene { listener, inboxes, _stop: stop }
+        Scene { listener, admission, inboxes, _stop: stop }
     }
 
     impl Scene {
@@ -246,9 +245,9 @@ mod tests {
         let (scene, counters) = (scene(3, LIMITS), Counters::default());
         let mut shedding = Shedding::new(1, &counters);
         let _clients: Vec<TcpStream> = (0..3).map(|_| scene.connect(&mut shedding)).collect();
-        assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![1, 1, 1], 3));
+        assert_eq!((scene.loads(), scene.admission.open()), (vec![1, 1, 1], 3));
         drop(scene.inboxes[1].next().unwrap());
-        assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![1, 0, 1], 2));
+        assert_eq!((scene.loads(), scene.admission.open()), (vec![1, 0, 1], 2));
         let _client = scene.connect(&mut shedding);
         assert_eq!((scene.loads(), counters.connections.get()), (vec![1, 1, 1], 0));
     }
@@ -262,7 +261,7 @@ mod tests {
             let client = scene.connect(&mut shedding);
             assert_eq!(counters.connections.get(), number);
             assert_eq!(status_of(client), "503");
-            assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![1, 1], 2));
+            assert_eq!((scene.loads(), scene.admission.open()), (vec![1, 1], 2));
         }
     }
 
@@ -272,9 +271,9 @@ mod tests {
         let mut shedding = Shedding::new(1, &counters);
         let _first = scene.connect(&mut shedding);
         drop(scene.inboxes.remove(0));
-        assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![0, 0], 0));
+        assert_eq!((scene.loads(), scene.admission.open()), (vec![0, 0], 0));
         let _second = scene.connect(&mut shedding);
-        assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![0, 1], 1));
+        assert_eq!((scene.loads(), scene.admission.open()), (vec![0, 1], 1));
     }
 
     #[test]
@@ -290,7 +289,7 @@ mod tests {
         assert_eq!(status_of(scene.connect(&mut shedding)), "429");
         assert_eq!(is_rejected(&scene.inboxes[0]), None);
         assert_eq!(is_rejected(&scene.inboxes[1]), Some(Cause::ClientLimit));
-        assert_eq!((scene.loads(), scene.listener.admission.open()), (vec![0, 0, 0], 0));
+        assert_eq!((scene.loads(), scene.admission.open()), (vec![0, 0, 0], 0));
     }
 
     #[test]

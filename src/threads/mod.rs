@@ -1,4 +1,5 @@
-//! The threads: who accepts, who serves, who checks.
+//! The threads: listeners, workers and health checks, and the handles by which they reach each
+//! other.
 
 pub mod handle;
 pub mod health_check;

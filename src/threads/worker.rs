@@ -7,7 +7,7 @@
 mod ending;
 
 use super::handle::{Handle, Inbox, Message};
-use crate::admission::{LoadGuard, Permit};
+use crate::admission::{Admission, Permit, Permits};
 use crate::config::{self, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
@@ -37,6 +37,7 @@ pub struct Worker {
     inbox: Inbox,
     /// Sessions that waited for a slot at a backend and are called.
     calls: Receiver<Token>,
+    /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
     resources: Resources,
@@ -52,12 +53,14 @@ impl Worker {
     /// A worker and the handle to it.
     pub fn new(
         shared: Shared,
+        admission: Arc<Admission>,
         max_pipes: usize,
         counters: Arc<Counters>,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (calling, calls) = crossbeam_channel::unbounded();
-        let (handle, inbox) = Handle::new(INBOX, poller.waker(), Arc::clone(&counters));
+        let (handle, inbox) =
+            Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
         let caller = Caller::new(calling, poller.waker());
         let resources =
@@ -111,8 +114,7 @@ impl Worker {
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..batch));
             for token in ready.drain(..) {
-                if let Some(session) = self.sessions.get_mut(token) {
-                    session.unschedule();
+                if self.sessions.unmark(token) {
                     self.step(token);
                 }
             }
@@ -150,26 +152,30 @@ impl Worker {
                 }
                 Source::Waker => None,
             };
-            let Some((token, session)) =
-                concerned.and_then(|token| Some((token, self.sessions.get_mut(token)?)))
-            else {
+            let Some(token) = concerned else {
                 continue;
             };
-            if event.source == Source::Client(token) {
+            if event.source == Source::Client(token)
+                && let Some(session) = self.sessions.get_mut(token)
+            {
                 session.note(*event);
             }
-            if session.schedule() {
+            if self.schedule(token) {
                 ready.push(token);
             }
         }
     }
 
+    /// Marks a session as scheduled; false if it is so already, or has ended: it is scheduled once,
+    /// however many events it has.
+    fn schedule(&mut self, token: Token) -> bool {
+        self.sessions.mark(token)
+    }
+
     fn take_messages(&mut self, ready: &mut Vec<Token>) {
         while let Some(message) = self.inbox.next() {
             match message {
-                Message::Connection { socket, permit, load } => {
-                    self.add_session(socket, permit, load);
-                }
+                Message::Connection { socket, permit } => self.add_session(socket, permit),
                 Message::Settings(settings) => self.apply(settings),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
@@ -213,11 +219,11 @@ impl Worker {
     }
 
     /// Takes a connection over. Its first event comes at once, because the socket is writable.
-    fn add_session(&mut self, socket: TcpStream, permit: Permit, load: LoadGuard) {
+    fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
-        let token = self.sessions.insert(Session::new(socket, permit, load, idle_until));
+        let token = self.sessions.insert(Session::new(socket, permit, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
             self.resources.local.poller.register(session.stream(), Source::Client(token))
@@ -246,7 +252,7 @@ impl Worker {
             }
             Verdict::Again => {
                 self.timers.clear(token);
-                if self.sessions.get_mut(token).is_some_and(Session::schedule) {
+                if self.schedule(token) {
                     self.run_queue.push_back(token);
                 }
             }
@@ -273,7 +279,7 @@ impl Worker {
         let mut context = self.resources.context(token);
         let closed = catch_unwind(AssertUnwindSafe(|| {
             log::log!(level, "{peer} closed in stage {stage}: {code}: {}", reason.description());
-            session.close(&mut context);
+            session.close(reason, &mut context);
         }));
         if closed.is_err() {
             log::error!("{peer} could not be closed properly: a bug in the balancer");

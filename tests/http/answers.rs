@@ -1,6 +1,6 @@
 //! Answers as the client sees them: heads written anew, and bodies only where there may be one.
 
-use super::{GET, lines};
+use super::{GET, IDENTIFIED, get_identified, lines};
 use crate::support::*;
 use lb_threads::reason::Reason;
 
@@ -9,7 +9,7 @@ use lb_threads::reason::Reason;
 fn passed_on(answer: &str) -> String {
     let origin = Origin::raw(answer, After::Close);
     let lb = Lb::over(&[&origin]);
-    String::from_utf8(exchange(lb.address(), GET).raw_head).expect("it is text")
+    String::from_utf8(exchange(lb.address(), IDENTIFIED).raw_head).expect("it is text")
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn fields_keep_their_order_their_case_and_their_repetitions() {
     assert_eq!(
         head,
         "HTTP/1.1 299 Quite Fine, (really)\r\nSet-Cookie: a=1\r\nDATE: yesterday\r\nx-b: 2\r\nSet-Cookie: c=3\r\nserver: mine\r\n\
-         set-cookie: d=4\r\nContent-Length: 2\r\nX-Empty: \r\n\r\n"
+         set-cookie: d=4\r\nContent-Length: 2\r\nX-Empty: \r\nX-Request-Id: i\r\n\r\n"
     );
 }
 
@@ -33,7 +33,10 @@ fn what_belongs_to_the_backends_connection_stays_behind() {
          Upgrade: h2c\r\nProxy-Authenticate: Basic\r\nconnection: x-also\r\nX-ALSO: 2\r\nX-Yours: 3\r\nDate: d\r\n\
          Content-Length: 2\r\n\r\nok",
     );
-    assert_eq!(head, "HTTP/1.1 200 OK\r\nX-Yours: 3\r\nDate: d\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(
+        head,
+        "HTTP/1.1 200 OK\r\nX-Yours: 3\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\n\r\n"
+    );
 }
 
 #[test]
@@ -60,14 +63,19 @@ fn a_426_says_to_what_the_client_must_upgrade() {
             ("HTTP/1.0\r\nConnection: keep-alive", "Connection: keep-alive, Upgrade\r\n"),
         ];
         for (version, connection) in clients {
-            let head = exchange(lb.address(), format!("GET / {version}\r\n\r\n")).raw_head;
-            let expected = format!("HTTP/1.1 426 Upgrade Required\r\n{kept}{rest}{connection}\r\n");
+            let head =
+                exchange(lb.address(), format!("GET / {version}\r\nX-Request-Id: i\r\n\r\n"))
+                    .raw_head;
+            let expected = format!(
+                "HTTP/1.1 426 Upgrade Required\r\n{kept}{rest}X-Request-Id: i\r\n{connection}\r\n"
+            );
             assert_eq!(String::from_utf8_lossy(&head), expected, "{received} for {version}");
         }
     }
     let head = passed_on("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(
-        head, "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\n",
+        head,
+        "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\n\r\n",
         "nothing is made up"
     );
 }
@@ -91,7 +99,7 @@ fn connection_cannot_name_away_the_framing_of_an_answer() {
 fn an_answer_without_a_date_gets_one() {
     let head = passed_on("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let lines = lines(head.as_bytes());
-    assert_eq!(lines.len(), 2, "{head}");
+    assert_eq!(lines.len(), 3, "{head}");
     assert!(lines[1].starts_with("Date: ") && lines[1].ends_with(" GMT"), "{head}");
 }
 
@@ -154,16 +162,17 @@ fn answers_without_a_body_end_with_their_head() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for (target, head) in [
-        ("/204", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
-        ("/204-length", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
+        ("/204", "HTTP/1.1 204 No Content\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
+        ("/204-length", "HTTP/1.1 204 No Content\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
         (
             "/304",
-            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\
+             X-Request-Id: i\r\n\r\n",
         ),
-        ("/304-chunked", "HTTP/1.1 304 Not Modified\r\nDate: d\r\n\r\n"),
-        ("/empty", "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n"),
+        ("/304-chunked", "HTTP/1.1 304 Not Modified\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
+        ("/empty", "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\nX-Request-Id: i\r\n\r\n"),
     ] {
-        let response = client.get(target);
+        let response = get_identified(&mut client, target);
         assert_eq!(String::from_utf8_lossy(&response.raw_head), head, "{target}");
         assert_eq!(
             client.get("/after").text(),
@@ -180,10 +189,10 @@ fn a_close_delimited_answer_becomes_chunks_and_the_client_stays_connected() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
-        let response = client.get("/");
+        let response = get_identified(&mut client, "/");
         assert_eq!(
             String::from_utf8_lossy(&response.raw_head),
-            "HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: d\r\nX-Request-Id: i\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
         assert_eq!((response.text().as_str(), response.truncated), ("to the end", false));
     }

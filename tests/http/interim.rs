@@ -44,8 +44,8 @@ fn a_client_of_http_1_0_gets_no_interim_answers() {
         After::Keep,
     );
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
-    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\nX-Request-Id: i\r\n\r\n");
+    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\nConnection: close\r\n\r\nok";
     assert_eq!(String::from_utf8_lossy(&answer), expected);
 }
 

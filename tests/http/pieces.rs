@@ -1,6 +1,6 @@
 //! However a message is cut into packets, it means the same.
 
-use super::MS;
+use super::{MS, get_identified};
 use crate::support::*;
 use lb_threads::reason::Reason;
 use std::iter::repeat;
@@ -136,9 +136,9 @@ fn an_answer_means_the_same_wherever_it_is_split() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for (number, answer) in ANSWERS.iter().enumerate() {
-        let whole = client.get(&format!("/{number}/{}", answer.len()));
+        let whole = get_identified(&mut client, &format!("/{number}/{}", answer.len()));
         for split in 0..answer.len() {
-            let response = client.get(&format!("/{number}/{split}"));
+            let response = get_identified(&mut client, &format!("/{number}/{split}"));
             assert_eq!(
                 String::from_utf8_lossy(&response.raw_head),
                 String::from_utf8_lossy(&whole.raw_head),

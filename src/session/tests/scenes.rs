@@ -28,7 +28,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     let mut stage = Stage::new(&[address], is_masked);
     let mut session = session(ours);
     let reason = stage.run(&mut session);
-    session.close(&mut stage.context());
+    session.close(Reason::ClientClosed, &mut stage.context());
     let received = served.join().unwrap().remove(0);
     Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
 }
@@ -92,7 +92,7 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         let mut stage = Stage::new(&[], is_masked);
         let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::Rejected);
-        session.close(&mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -111,7 +111,7 @@ fn a_failed_attempt_is_followed_by_another() {
     let mut stage = Stage::new(&[one, two], false);
     let mut session = session(ours);
     assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
-    session.close(&mut stage.context());
+    session.close(Reason::ClientClosed, &mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
     assert_eq!(stage.resources.local.counters.retries.get(), 1);
@@ -144,7 +144,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
             (0, 0),
             "{stage_name}"
         );
-        session.close(&mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         drop(backend.join().unwrap());
     }
 }
@@ -174,7 +174,7 @@ fn an_upgrade_becomes_a_tunnel() {
         let mut stage = Stage::new(&[address], is_masked);
         let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(&mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

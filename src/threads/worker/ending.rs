@@ -5,7 +5,6 @@ use super::Worker;
 use crate::config;
 use crate::net::Token;
 use crate::reason::Reason;
-use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
@@ -15,7 +14,7 @@ impl Worker {
         (self.resources.draining, self.drain_until) = (true, until);
         self.resources.connections.close_idle();
         let mut tokens = self.sessions.tokens();
-        tokens.retain(|token| self.sessions.get_mut(*token).is_some_and(Session::schedule));
+        tokens.retain(|token| self.schedule(*token));
         ready.extend(tokens);
     }
 
