@@ -78,10 +78,11 @@ impl Admission {
         let mut per_client = self.per_client.lock();
         let entry = per_client.entry(client);
         let count = if let Entry::Occupied(entry) = &entry { *entry.get() } else { 0 };
-        if count >= max_per_client && !self.admitted.is_full() {
-            return Err(Cause::ClientLimit);
+        if count >= max_per_client {
+            let is_full = self.admitted.is_full();
+            return Err(if is_full { Cause::Overload } else { Cause::ClientLimit });
         }
-        if count >= max_per_client || !self.admitted.reserve() {
+        if !self.admitted.reserve() {
             return Err(Cause::Overload);
         }
         entry.insert_entry(count + 1);
@@ -377,34 +378,23 @@ mod tests {
 
     #[test]
     fn two_threads_at_once_never_pass_a_limit_and_lose_no_count() {
-        for max_connections_per_client in [None, Some(2)] {
-            let worker = worker(Limits { max_connections_per_client, ..LIMITS });
+        for (max_connections_per_client, rounds) in [(None, 1_000_000), (Some(1), 100_000)] {
+            // The lowest limit, so that both threads are at it all the time.
+            let limits = Limits { max_connections: 1, max_connections_per_client, ..LIMITS };
+            let worker = worker(Limits { max_graceful_rejections: 0, ..limits });
             let served = AtomicUsize::default();
-            let one_listener = |seed| {
-                let mut rng = fastrand::Rng::with_seed(seed);
-                let mut permits: Vec<Permit> = Vec::new();
-                for _ in 0..20_000 {
-                    if rng.bool() {
-                        let permit = worker.admit(client(rng.u8(..3))).ok();
-                        if permit.as_ref().is_some_and(|permit| permit.rejection().is_none()) {
-                            assert!(served.fetch_add(1, Ordering::SeqCst) < 3);
-                        }
-                        permits.extend(permit);
-                    } else if let Some(permit) = permits.pop() {
-                        if permit.rejection().is_none() {
-                            served.fetch_sub(1, Ordering::SeqCst);
-                        }
+            let connect_and_end = || {
+                for _ in 0..rounds {
+                    if let Ok(permit) = worker.admit(client(1)) {
+                        assert_eq!(served.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+                        served.fetch_sub(1, Ordering::SeqCst);
                         drop(permit);
                     }
                 }
-                served.fetch_sub(
-                    permits.iter().filter(|permit| permit.rejection().is_none()).count(),
-                    Ordering::SeqCst,
-                );
             };
             thread::scope(|scope| {
-                for seed in 0..2 {
-                    scope.spawn(move || one_listener(seed));
+                for _ in 0..2 {
+                    scope.spawn(connect_and_end);
                 }
             });
             assert_is_empty(&worker);

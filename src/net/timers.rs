@@ -11,24 +11,20 @@ use std::time::Instant;
 
 const NONE: u32 = u32::MAX;
 
+/// One entry per session; the session's index is the entry's. An idle connection has one, so it is
+/// kept small.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    armed: Option<Armed>,
+    at: Instant,
+    /// The class of the list that the entry is in, if it is armed.
+    timeout: Option<Timeout>,
+    /// Which of the two lists of the class that is.
+    epoch: u8,
+    generation: u32,
     prev: u32,
     next: u32,
 }
 
-/// A deadline and the generation of its session: its index is that of the entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Armed {
-    at: Instant,
-    generation: u32,
-    timeout: Timeout,
-    /// The lists that it is in.
-    epoch: u8,
-}
-
-// Every session has an entry, idle ones too: a token and a `Deadline` side by side take 40 bytes.
 const _: () = assert!(size_of::<Entry>() <= 32);
 
 #[derive(Clone, Copy, Debug)]
@@ -68,28 +64,31 @@ impl Timers {
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
-        let Deadline { timeout, at } = deadline;
+        let Deadline { at, timeout } = deadline;
         if self.entries.len() <= index as usize {
-            self.entries.resize(index as usize + 1, Entry { armed: None, prev: NONE, next: NONE });
+            let unarmed =
+                Entry { at, timeout: None, epoch: 0, generation: 0, prev: NONE, next: NONE };
+            self.entries.resize(index as usize + 1, unarmed);
         }
-        if let Some(armed) = self.entries[index as usize].armed
-            && (armed.at, armed.generation, armed.timeout) == (at, token.generation(), timeout)
-        {
+        let entry = self.entry(index);
+        if (entry.timeout, entry.at, entry.generation) == (Some(timeout), at, token.generation()) {
             return;
         }
         self.unlink(index);
         // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
         // few must look further ahead.
-        let list = self.lists[usize::from(self.epoch)][timeout as usize];
+        let epoch = self.epoch;
+        let list = self.lists[usize::from(epoch)][timeout as usize];
         let mut prev = list.last;
-        while prev != NONE && self.at(prev) > at {
-            prev = self.entries[prev as usize].prev;
+        while prev != NONE && self.entry(prev).at > at {
+            prev = self.entry(prev).prev;
         }
-        let next = if prev == NONE { list.first } else { self.entries[prev as usize].next };
-        let armed = Armed { at, generation: token.generation(), timeout, epoch: self.epoch };
-        self.entries[index as usize] = Entry { armed: Some(armed), prev, next };
-        self.join(armed, prev, index);
-        self.join(armed, index, next);
+        let next = if prev == NONE { list.first } else { self.entry(prev).next };
+        let (generation, class) = (token.generation(), (timeout, epoch));
+        let timeout = Some(timeout);
+        self.entries[index as usize] = Entry { at, timeout, epoch, generation, prev, next };
+        self.join(class, prev, index);
+        self.join(class, index, next);
     }
 
     /// Takes a session's deadline away.
@@ -101,15 +100,14 @@ impl Timers {
 
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
-        let index = self.fronts().find(|first| self.at(*first) <= now)?;
-        let generation = self.entries[index as usize].armed?.generation;
+        let index = self.fronts().find(|first| self.entry(*first).at <= now)?;
         self.unlink(index);
-        Some(Token::new(index, generation))
+        Some(Token::new(index, self.entry(index).generation))
     }
 
     /// When the next deadline passes.
     pub fn next(&self) -> Option<Instant> {
-        self.fronts().map(|first| self.at(first)).min()
+        self.fronts().map(|first| self.entry(first).at).min()
     }
 
     fn fronts(&self) -> impl Iterator<Item = u32> {
@@ -118,20 +116,20 @@ impl Timers {
         lists(self.epoch).chain(older).map(|list| list.first).filter(|first| *first != NONE)
     }
 
-    fn at(&self, index: u32) -> Instant {
-        self.entries[index as usize].armed.expect("a linked entry is armed").at
+    fn entry(&self, index: u32) -> &Entry {
+        &self.entries[index as usize]
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { armed, prev, next } = self.entries[index as usize];
-        if let Some(armed) = armed {
-            self.entries[index as usize].armed = None;
-            self.join(armed, prev, next);
+        let Entry { timeout, epoch, prev, next, .. } = *self.entry(index);
+        if let Some(timeout) = timeout {
+            self.entries[index as usize].timeout = None;
+            self.join((timeout, epoch), prev, next);
         }
     }
 
-    /// Makes two entries of a list neighbours; none stands for an end of it.
-    fn join(&mut self, Armed { timeout, epoch, .. }: Armed, prev: u32, next: u32) {
+    /// Makes two entries neighbours; none stands for an end of the list.
+    fn join(&mut self, (timeout, epoch): (Timeout, u8), prev: u32, next: u32) {
         let list = &mut self.lists[usize::from(epoch)][timeout as usize];
         match prev {
             NONE => list.first = next,

@@ -86,10 +86,10 @@ impl Exchange {
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
-        let spent = cx.now.saturating_duration_since(self.entered);
+        let spent = || cx.now.saturating_duration_since(self.entered);
         match self.state {
-            State::Queued => self.facts.queued += spent,
-            State::Connecting => self.facts.connecting += spent,
+            State::Queued => self.facts.queued += spent(),
+            State::Connecting => self.facts.connecting += spent(),
             _ => {}
         }
         (self.state, self.entered) = (state, cx.now);
