@@ -110,9 +110,9 @@ timeouts! {
 /// The end of a stage's time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// The stage.
+    /// The stage that ends then.
     pub timeout: Timeout,
-    /// The moment.
+    /// The end of its time.
     pub at: Instant,
 }
 

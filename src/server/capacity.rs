@@ -19,6 +19,8 @@ const SHARE_OF_CHECKS: usize = 4;
 /// What the limit of open files allows, whatever the settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
+    /// The limit of open files.
+    pub files: usize,
     /// Client connections.
     pub connections: usize,
     /// Pipes in use by one worker.
@@ -43,7 +45,7 @@ impl Capacity {
         let for_checks = config.backends.len().min(checkers);
         let for_others = OTHER_FILES + for_workers + rejections + for_listeners + for_checks;
         let connections = (files.saturating_sub(for_others) / FILES_PER_CONNECTION).max(1);
-        Self { connections, pipes_per_worker, rejections, checkers }
+        Self { files, connections, pipes_per_worker, rejections, checkers }
     }
 }
 
@@ -93,7 +95,8 @@ mod tests {
 
     #[test]
     fn few_descriptors_still_allow_one_of_each_but_pipes() {
-        let smallest = Capacity { connections: 1, pipes_per_worker: 0, rejections: 1, checkers: 1 };
+        let smallest =
+            Capacity { files: 0, connections: 1, pipes_per_worker: 0, rejections: 1, checkers: 1 };
         assert_eq!(capacity(0, 2, 3), smallest);
     }
 }

@@ -47,15 +47,11 @@ pub struct Server {
     admission: Arc<Admission>,
     listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
     workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
-    /// Taken by threads that read or change the settings; held while a change reaches all threads.
-    tunable: Mutex<Tunable>,
-}
-
-/// What [`Server::apply_settings`] changes.
-#[derive(Debug)]
-struct Tunable {
-    settings: Arc<Settings>,
-    health: Option<HealthChecks>,
+    /// Protects the pointer; no thread that serves takes it.
+    settings: Mutex<Arc<Settings>>,
+    /// Protects the running checks, and puts changes of settings in order: held while one reaches
+    /// all threads.
+    health: Mutex<Option<HealthChecks>>,
 }
 
 impl Server {
@@ -63,12 +59,6 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let capacity = Capacity::new(files, &config);
-        if capacity.connections < config.settings.limits.max_connections {
-            log::info!(
-                "serving at most {} connections at once: the limit of open files is {files}",
-                capacity.connections
-            );
-        }
         let sockets = net::listen_on_all(&config.boot.listen)
             .map_err(|(address, error)| StartError::Listen(address, error))?;
         let addresses: Vec<SocketAddr> =
@@ -87,7 +77,8 @@ impl Server {
             admission: Arc::new(Admission::new(admission_limits(capacity, &settings))),
             listeners: Vec::new(),
             workers: Vec::new(),
-            tunable: Mutex::new(Tunable { settings: Arc::new(settings), health: None }),
+            settings: Mutex::new(Arc::new(settings)),
+            health: Mutex::new(None),
         };
         // Checkers take the threads that the machine has left: those that must be there come first.
         server.start_workers(&boot).map_err(StartError::Resources)?;
@@ -98,11 +89,11 @@ impl Server {
     }
 
     fn start_health_checks(&mut self) -> io::Result<()> {
-        let tunable = self.tunable.get_mut();
-        let health = &tunable.settings.health;
-        if health.checks {
-            let checks = HealthChecks::start(&self.cluster, health, self.capacity.checkers)?;
-            tunable.health.insert(checks).wait_for_first_round();
+        let settings = self.settings();
+        if settings.health.checks {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.cluster, &settings.health, limit)?;
+            self.health.get_mut().insert(checks).wait_for_first_round();
         }
         Ok(())
     }
@@ -152,31 +143,31 @@ impl Server {
 
     /// The settings in use.
     pub fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.tunable.lock().settings)
+        Arc::clone(&self.settings.lock())
     }
 
     /// Changes the settings while the balancer serves. Open connections stay, also beyond a new
     /// limit. Deadlines that are set stay, and later ones use the new timeouts; a request keeps the
     /// limit of its body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
-        let mut tunable = self.tunable.lock();
-        let settings = Arc::new(settings);
+        let mut running = self.health.lock();
         // Before checks start: the results to come are judged by these rules.
         self.cluster.apply(&settings);
         if !settings.health.checks {
-            tunable.health = None;
-        } else if let Some(checks) = &tunable.health {
+            *running = None;
+        } else if let Some(checks) = &*running {
             checks.apply(&settings.health);
         } else {
             let limit = self.capacity.checkers;
             let checks = HealthChecks::start(&self.cluster, &settings.health, limit);
-            tunable.health = Some(checks.inspect_err(|_| self.cluster.apply(&tunable.settings))?);
+            *running = Some(checks.inspect_err(|_| self.cluster.apply(&self.settings()))?);
         }
+        let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));
         for (worker, _) in &self.workers {
             worker.apply(&settings);
         }
-        tunable.settings = settings;
+        *self.settings.lock() = settings;
         Ok(())
     }
 
@@ -249,8 +240,15 @@ impl Drop for Server {
 
 /// The limits of connections: the settings, as far as descriptors allow.
 fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
+    let max_connections = settings.limits.max_connections.min(capacity.connections);
+    if max_connections < settings.limits.max_connections {
+        log::info!(
+            "serving at most {max_connections} connections at once: the limit of open files is {}",
+            capacity.files
+        );
+    }
     admission::Limits {
-        max_connections: settings.limits.max_connections.min(capacity.connections),
+        max_connections,
         max_connections_per_client: settings.limits.max_connections_per_client,
         max_graceful_rejections: capacity.rejections,
     }

@@ -31,7 +31,6 @@ pub enum Verdict {
 pub struct Shared {
     /// The settings of this step; another value may follow between two steps.
     pub settings: Arc<Settings>,
-    /// The backends.
     pub cluster: Arc<Cluster>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
@@ -44,11 +43,8 @@ pub struct Local {
     pub clock: Clock,
     /// Where sockets are registered.
     pub poller: Poller,
-    /// Unused buffers.
     pub buffers: Buffers,
-    /// Unused pipes.
     pub pipes: Pipes,
-    /// What has happened.
     pub counters: Arc<Counters>,
     /// Sessions that linger, oldest first; also some that have ended since.
     pub lingering: VecDeque<Token>,

@@ -18,7 +18,6 @@ use std::time::Instant;
 pub enum Message {
     /// A client connection, which the worker owns from now on.
     Connection {
-        /// The socket.
         socket: TcpStream,
         /// The right to be open, and the peer.
         permit: Permit,

@@ -46,7 +46,6 @@ impl ListenerCounters {
 /// The thread's state.
 #[derive(Debug)]
 pub struct Listener {
-    /// The listening socket.
     pub socket: TcpListener,
     /// The workers to choose from.
     pub workers: Vec<Arc<Handle>>,

@@ -31,9 +31,9 @@ pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
 pub enum Name {
     /// Names the site.
     Host,
-    /// Framing.
+    /// The length of the body.
     ContentLength,
-    /// Framing.
+    /// The coding of the body: its framing, if it is `chunked`.
     TransferEncoding,
     /// Options of this connection and further fields that belong to it.
     Connection,
