@@ -203,10 +203,10 @@ fn every_2xx_and_3xx_is_healthy_and_nothing_else_is() {
         .map(|status| Origin::named("any").health(Health::Status(*status)))
         .collect();
     let lb = Lb::over(&origins.iter().collect::<Vec<_>>());
-    for (standing, status) in
-        lb.server().cluster().standings().iter().zip(healthy.iter().chain(&ill))
+    for (backend, status) in
+        lb.server().registry().statuses().iter().zip(healthy.iter().chain(&ill))
     {
-        assert_eq!(standing.is_up, healthy.contains(status), "{status}");
+        assert_eq!(backend.state.is_up(), healthy.contains(status), "{status}");
     }
 }
 
@@ -238,7 +238,7 @@ fn a_check_that_is_not_http_or_not_whole_has_failed() {
     ];
     let lb = Lb::over(&origins.each_ref());
     let up: Vec<bool> =
-        lb.server().cluster().standings().iter().map(|standing| standing.is_up).collect();
+        lb.server().registry().statuses().iter().map(|status| status.state.is_up()).collect();
     assert_eq!(up, [false, false, false, true, true], "the size of the page is nobody's business");
 }
 

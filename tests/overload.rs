@@ -192,7 +192,7 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
     );
     assert_eq!(totals.closed(Reason::Panicked), 0);
     assert!(totals.closed(Reason::Rejected) > 100, "much of it was refused");
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!((lb.up(), get(lb.address(), "/").status), (1, 200));
 }
 

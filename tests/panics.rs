@@ -92,7 +92,7 @@ fn many_panics_leak_nothing_and_the_backend_stays_up() {
         assert_eq!(lb.totals().closed(Reason::Panicked), number);
         get(lb.address(), "/").expect_status(200);
     }
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert!(
         origin.open_connections() <= 1,
         "one kept connection serves one client at a time: {}",
@@ -124,7 +124,7 @@ fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no half answer");
     lb.wait_for_closed(Reason::Panicked, 1);
     assert_eq!(
-        lb.server().cluster().standings()[0].backend.in_flight(),
+        lb.server().registry().statuses()[0].backend.in_flight(),
         0,
         "it is not at the backend any more"
     );
@@ -200,7 +200,7 @@ fn a_session_that_panics_in_its_close_gives_its_permit_back() {
         lb.wait_for_closed(Reason::ClientReset, number as u64);
         until("its permit is back", || lb.server().open_connections() == 0);
     }
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!(get(lb.address(), "/").text(), "fine");
     gate.open();
 }

@@ -14,6 +14,7 @@ mod failover;
 mod framing;
 mod health;
 mod http;
+mod membership;
 mod memory;
 mod overload;
 mod panics;

@@ -17,6 +17,7 @@ use crate::threads::health_check::HealthChecks;
 use crate::threads::listener::{Listener, ListenerCounters};
 use crate::threads::worker::Worker;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use capacity::Capacity;
 use crossbeam_channel::Sender;
@@ -41,7 +42,7 @@ pub enum Drained {
 #[derive(Debug)]
 pub struct Server {
     capacity: Capacity,
-    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
     addresses: Vec<SocketAddr>,
     stop: Option<Sender<()>>,
     admission: Arc<Admission>,
@@ -67,11 +68,11 @@ impl Server {
         if let Some(backend) = config.backends.iter().find(|backend| is_loop(backend.address)) {
             return Err(StartError::Loop(backend.name.clone()));
         }
-        let cluster = Arc::new(Cluster::new(&config));
+        let registry = Arc::new(Registry::new(&config));
         let Config { boot, settings, .. } = config;
         let mut server = Self {
             capacity,
-            cluster,
+            registry,
             addresses,
             stop: None,
             admission: Arc::new(Admission::new(admission_limits(capacity, &settings))),
@@ -92,7 +93,7 @@ impl Server {
         let settings = self.settings();
         if settings.health.checks {
             let limit = self.capacity.checkers;
-            let checks = HealthChecks::start(&self.cluster, &settings.health, limit)?;
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit)?;
             self.health.get_mut().insert(checks).wait_for_first_round();
         }
         Ok(())
@@ -102,7 +103,8 @@ impl Server {
         let counters: Vec<Arc<Counters>> = (0..boot.workers).map(|_| Arc::default()).collect();
         let shared = Shared {
             settings: self.settings(),
-            cluster: Arc::clone(&self.cluster),
+            cluster: Arc::clone(self.registry.cluster()),
+            registry: Arc::clone(&self.registry),
             budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         };
         let max_pipes = self.capacity.pipes_per_worker;
@@ -152,15 +154,16 @@ impl Server {
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
         let mut running = self.health.lock();
         // Before checks start: the results to come are judged by these rules.
-        self.cluster.apply(&settings);
+        self.registry.apply_settings(&settings);
         if !settings.health.checks {
             *running = None;
         } else if let Some(checks) = &*running {
             checks.apply(&settings.health);
         } else {
             let limit = self.capacity.checkers;
-            let checks = HealthChecks::start(&self.cluster, &settings.health, limit);
-            *running = Some(checks.inspect_err(|_| self.cluster.apply(&self.settings()))?);
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit);
+            *running =
+                Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
         }
         let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));
@@ -176,9 +179,14 @@ impl Server {
         &self.addresses
     }
 
-    /// The backends and how they stand.
+    /// The backends as workers see them.
     pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+        self.registry.cluster()
+    }
+
+    /// The backends with their state, and the way to change them.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// All workers' and listeners' counters, summed.

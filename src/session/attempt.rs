@@ -6,9 +6,9 @@ use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
 use crate::net::Token;
-use crate::upstream::backend::{Backend, Connecting, InFlight};
+use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
-use crate::upstream::health::Outcome;
+use crate::upstream::health::{Observation, Outcome};
 use crate::upstream::retry::Failed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The slot at the backend until it is done or has failed.
-    slot: InFlight,
+    slot: Slot,
     /// The connection in use; none before it is opened and after it is released.
     connection: Option<Token>,
     connecting: Option<Connecting>,
     connect_deadline: Deadline,
     started: Instant,
     is_reused: bool,
-    /// The backend was in the healthy set when the attempt began, rather than a trial or a last
+    /// The backend was in the healthy set when the attempt began, rather than a probe or a last
     /// resort.
     began_healthy: bool,
 }
@@ -50,9 +50,9 @@ pub(super) enum Opened {
 }
 
 impl Attempt {
-    pub(super) fn new(slot: InFlight, cx: &Context<'_>) -> Self {
+    pub(super) fn new(slot: Slot, cx: &Context<'_>) -> Self {
         Self {
-            began_healthy: slot.backend().serves(),
+            began_healthy: slot.backend().is_serving(),
             slot,
             connection: None,
             connecting: None,
@@ -132,13 +132,13 @@ impl Attempt {
         AttemptError::new(failed, Cause::BackendClosed, detail)
     }
 
-    /// Tells the cluster that the backend has responded.
+    /// Records that the backend has responded.
     pub(super) fn note_response(&self, is_http10: bool, cx: &Context<'_>) {
-        self.backend().note_version(is_http10);
-        cx.shared.cluster.answered(self.backend(), self.started, cx.now);
+        self.backend().record_version(is_http10);
+        cx.shared.registry.observe_response(self.backend(), self.started, cx.now);
     }
 
-    /// Tells the cluster how the attempt has failed, as far as that says something about the
+    /// Records how the attempt has failed, as far as that says something about the
     /// backend's health.
     pub(super) fn note_failure(&self, failed: Failed, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
@@ -154,7 +154,8 @@ impl Attempt {
             // It is judged already.
             Failed::MarkedDown => return,
         };
-        cx.shared.cluster.failed(backend, outcome, detail, self.started, cx.now);
+        let seen = Observation::Attempt { outcome, started: self.started };
+        cx.shared.registry.observe(backend.id, seen, detail, cx.now);
     }
 
     /// The reused connection was dead: the backend's connections live no longer than this.
@@ -167,7 +168,7 @@ impl Attempt {
 
     /// Whether the backend was marked down after the attempt had begun.
     pub(super) fn was_marked_down(&self) -> bool {
-        self.began_healthy && !self.backend().serves()
+        self.began_healthy && !self.backend().is_serving()
     }
 
     /// The backend is done: its connection is kept for this long, or closed, and its slot is free.
@@ -193,7 +194,7 @@ impl Attempt {
     }
 
     /// The slot alone, for another attempt at the same backend.
-    pub(super) fn into_slot(self) -> InFlight {
+    pub(super) fn into_slot(self) -> Slot {
         self.slot
     }
 }

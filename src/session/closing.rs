@@ -51,8 +51,7 @@ impl Closing {
         cx: &mut Context<'_>,
     ) -> Self {
         cx.local.buffers.lend(&mut client.output);
-        let detail =
-            if cause == Cause::NoBackend { cx.shared.cluster.why_none_is_up() } else { None };
+        let detail = if cause == Cause::NoBackend { cx.shared.cluster.outage() } else { None };
         let message = detail.map_or_else(
             || cause.description().to_owned(),
             |detail| format!("{}: {detail}", cause.description()),

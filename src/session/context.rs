@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
 use crate::upstream::queue::Caller;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +32,10 @@ pub enum Verdict {
 pub struct Shared {
     /// The settings of this step; another value may follow between two steps.
     pub settings: Arc<Settings>,
+    /// The backends to pick from.
     pub cluster: Arc<Cluster>,
+    /// Where attempts are reported to.
+    pub registry: Arc<Registry>,
     /// What may be sent again.
     pub budget: Arc<Budget>,
 }

@@ -12,8 +12,8 @@ use super::trace;
 use super::upload::{FramingSupport, Upload};
 use crate::config::Deadline;
 use crate::error::Cause;
-use crate::upstream::backend::{Backend, InFlight};
-use crate::upstream::cluster::Picked;
+use crate::upstream::backend::{Backend, Slot};
+use crate::upstream::cluster::{Picked, Wanted};
 use crate::upstream::retry::{self, Failed, Failure, Next, Retries};
 use crate::wire::Body;
 use std::sync::Arc;
@@ -44,23 +44,24 @@ impl Dispatcher {
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         if let Some(slot) =
-            self.buffering_for.take().and_then(|backend| cx.shared.cluster.pick_again(&backend))
+            self.buffering_for.take().and_then(|backend| cx.shared.cluster.acquire(&backend))
         {
             return self.start_attempt(slot, Reuse::Any, outgoing, cx);
         }
         let was_called = self.seat.was_called();
         if !was_called
             && cx.shared.cluster.queue().has_waiters()
-            && cx.shared.cluster.any_up(|backend| self.is_untried(backend))
+            && cx.shared.cluster.any_untried(self.retries.tried(), |_| true)
         {
             return self.enqueue(cx);
         }
         loop {
-            let slot = match cx.shared.cluster.pick(
-                self.retries.tried(),
-                outgoing.request.is_idempotent,
-                cx.now,
-            ) {
+            let wanted = Wanted {
+                tried: self.retries.tried(),
+                is_idempotent: outgoing.request.is_idempotent,
+                client: outgoing.client.peer().ip(),
+            };
+            let slot = match cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) {
                 Picked::Backend(slot) => slot,
                 Picked::AllFull => return self.enqueue(cx),
                 Picked::NoneUp => {
@@ -69,7 +70,7 @@ impl Dispatcher {
                     return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
                 }
             };
-            match outgoing.upload.choose_framing(slot.backend().speaks_http10()) {
+            match outgoing.upload.choose_framing(slot.backend().is_http10_only()) {
                 FramingSupport::Ready => {
                     if was_called {
                         // It may have got another slot than the one it was called for.
@@ -106,7 +107,7 @@ impl Dispatcher {
     /// Starts an attempt at the backend of this slot.
     fn start_attempt(
         &mut self,
-        slot: InFlight,
+        slot: Slot,
         reuse: Reuse,
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
@@ -187,14 +188,9 @@ impl Dispatcher {
     /// Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let attempt = self.attempt();
-        let is_other = |other: &Backend| {
-            other.id != attempt.backend().id && self.is_untried(other) && other.has_place()
-        };
-        attempt.was_marked_down() && !self.retries.was_moved() && cx.shared.cluster.any_up(is_other)
-    }
-
-    fn is_untried(&self, backend: &Backend) -> bool {
-        !self.retries.tried().contains(&backend.id)
+        attempt.was_marked_down()
+            && !self.retries.was_moved()
+            && cx.shared.cluster.any_untried(self.retries.tried(), Backend::has_capacity)
     }
 
     /// The attempt that is being made.

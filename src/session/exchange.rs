@@ -168,7 +168,7 @@ impl Exchange {
             return Ok(Flow::ShareUsed);
         };
         let backend = self.dispatcher.attempt_mut().backend();
-        if blocked == Blocked::OnClient && backend.speaks_http10() && self.upload.awaits_continue()
+        if blocked == Blocked::OnClient && backend.is_http10_only() && self.upload.awaits_continue()
         {
             self.upload.send_continue(client, cx.local);
         }

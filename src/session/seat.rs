@@ -4,6 +4,7 @@ use super::context::Context;
 use super::stop::Stop;
 use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
+use crate::upstream::backend::BackendId;
 use crate::upstream::queue::Ticket;
 
 /// A request's place in the queue.
@@ -20,7 +21,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Joins the queue, behind the requests that wait already; one that was called and found no
     /// slot has its position of before.
-    pub(super) fn join(&mut self, tried: &[usize], cx: &Context<'_>) -> Result<(), Stop> {
+    pub(super) fn join(&mut self, tried: &[BackendId], cx: &Context<'_>) -> Result<(), Stop> {
         self.ticket =
             cx.shared.cluster.queue().join(cx.session.token, cx.session.caller, tried, self.ticket);
         if self.ticket.is_none() {

@@ -45,7 +45,7 @@ pub struct Worker {
     run_queue: VecDeque<Token>,
     sweep_at: Instant,
     drain_until: Option<Instant>,
-    /// The generation of the healthy set for which sessions were last looked through.
+    /// The generation of the snapshot for which sessions were last looked through.
     generation: u64,
 }
 
@@ -204,12 +204,16 @@ impl Worker {
         }
     }
 
-    /// Steps the sessions whose backend was marked down while they wait for its first byte.
+    /// Follows a change of the backends: steps the sessions whose backend was marked down while they
+    /// wait for its first byte.
     fn move_stranded(&mut self) {
         let generation = self.resources.shared.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
+        // A backend that has left the pool keeps no idle connection.
+        let now = self.resources.now();
+        self.resources.connections.expire(now);
         for token in self.sessions.tokens() {
             let context = self.resources.context(token);
             if self.sessions.get_mut(token).is_some_and(|session| session.is_stranded(&context)) {

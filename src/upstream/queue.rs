@@ -5,6 +5,7 @@
 //! backend already. Who comes new does not look for a place while others wait. A call to a session
 //! that does not wait any more is passed on by its worker.
 
+use super::backend::{BackendId, Waiters};
 use crate::config;
 use crate::net::{Token, Waker};
 use crossbeam_channel::Sender;
@@ -44,7 +45,7 @@ struct Waiter {
     session: Token,
     caller: Caller,
     /// The backends that are no use to it, because it has failed there.
-    tried: Vec<usize>,
+    tried: Vec<BackendId>,
 }
 
 /// When a session came to the queue first; who comes back keeps it.
@@ -75,7 +76,7 @@ impl Queue {
         &self,
         session: Token,
         caller: &Caller,
-        tried: &[usize],
+        tried: &[BackendId],
         earlier: Option<Ticket>,
     ) -> Option<Ticket> {
         let mut waiting = self.waiting.lock();
@@ -102,7 +103,7 @@ impl Queue {
 
     /// A place came free: calls the first one that can use it, told by the backends that it has
     /// tried.
-    pub fn call_first(&self, can_use: impl Fn(&[usize]) -> bool) {
+    pub fn call_first(&self, can_use: impl Fn(&[BackendId]) -> bool) {
         if !self.has_waiters() {
             return;
         }
@@ -127,6 +128,12 @@ impl Queue {
         for waiter in all {
             waiter.caller.call(waiter.session);
         }
+    }
+}
+
+impl Waiters for Queue {
+    fn notify_one(&self, backend: BackendId) {
+        self.call_first(|tried| !tried.contains(&backend));
     }
 }
 
@@ -196,10 +203,12 @@ mod tests {
     #[test]
     fn a_place_goes_to_the_first_who_can_use_it() {
         let fixture = fixture();
-        for (token, tried) in fixture.tokens.iter().zip([&[7, 8][..], &[7], &[]]) {
+        for (token, tried) in
+            fixture.tokens.iter().zip([&[BackendId(7), BackendId(8)][..], &[BackendId(7)], &[]])
+        {
             fixture.queue.join(*token, &fixture.caller, tried, None);
         }
-        for backend in [8, 7, 7, 9] {
+        for backend in [8, 7, 7, 9].map(BackendId) {
             fixture.queue.call_first(|tried| !tried.contains(&backend));
         }
         assert_eq!(fixture.called(), [fixture.tokens[1], fixture.tokens[2], fixture.tokens[0]]);

@@ -4,6 +4,7 @@
 //! The contract stands in the README. What it protects: no request is lost that could be saved, and
 //! none is executed twice that must not be.
 
+use super::backend::BackendId;
 use crate::config;
 use crate::error::Cause;
 use crate::metrics::Counters;
@@ -84,7 +85,7 @@ pub fn draws_on_budget(failed: Failed) -> bool {
 #[derive(Debug, Default)]
 pub struct Retries {
     /// Backends that are no use any more.
-    tried: Vec<usize>,
+    tried: Vec<BackendId>,
     failed_backends: usize,
     last_failure: Option<Cause>,
     /// The next attempt is a retry of one that failed like this.
@@ -96,12 +97,12 @@ pub struct Retries {
 impl Retries {
     /// Backends that are no use any more: the request has failed there, or they do not support its
     /// framing.
-    pub fn tried(&self) -> &[usize] {
+    pub fn tried(&self) -> &[BackendId] {
         &self.tried
     }
 
     /// A backend does not support the framing of the request.
-    pub fn rule_out(&mut self, backend: usize) {
+    pub fn rule_out(&mut self, backend: BackendId) {
         self.tried.push(backend);
     }
 
@@ -116,7 +117,7 @@ impl Retries {
     }
 
     /// Notes a failed attempt and says what is next: the retry contract, and the limit of attempts.
-    pub fn note(&mut self, backend: usize, failure: Failure, cause: Cause) -> Next {
+    pub fn note(&mut self, backend: BackendId, failure: Failure, cause: Cause) -> Next {
         let is_move = failure.failed == Failed::MarkedDown;
         let next = decide(failure);
         self.last_failure = Some(cause);
@@ -289,27 +290,34 @@ mod tests {
         let mut retries = Retries::default();
         assert_eq!(retries.begin_attempt(), None, "the first attempt is no retry");
         assert_eq!(
-            retries.note(0, failure(Failed::Reused { written: true }), Cause::BackendClosed),
+            retries.note(
+                BackendId(0),
+                failure(Failed::Reused { written: true }),
+                Cause::BackendClosed
+            ),
             Next::FreshConnection
         );
         assert_eq!(retries.begin_attempt(), Some(Failed::Reused { written: true }));
-        assert_eq!(retries.tried(), [0_usize; 0], "the same backend once more");
+        assert_eq!(retries.tried(), [BackendId(0); 0], "the same backend once more");
         assert_eq!(
-            retries.note(0, failure(Failed::Connect), Cause::ConnectFailed),
+            retries.note(BackendId(0), failure(Failed::Connect), Cause::ConnectFailed),
             Next::OtherBackend
         );
         assert_eq!(
-            retries.note(1, failure(Failed::MarkedDown), Cause::FirstByteTimeout),
+            retries.note(BackendId(1), failure(Failed::MarkedDown), Cause::FirstByteTimeout),
             Next::OtherBackend
         );
         assert_eq!(
-            retries.note(2, failure(Failed::BadResponse), Cause::BadResponse),
+            retries.note(BackendId(2), failure(Failed::BadResponse), Cause::BadResponse),
             Next::OtherBackend
         );
-        assert_eq!(retries.note(3, failure(Failed::Connect), Cause::ConnectTimeout), Next::GiveUp);
+        assert_eq!(
+            retries.note(BackendId(3), failure(Failed::Connect), Cause::ConnectTimeout),
+            Next::GiveUp
+        );
         assert_eq!(
             (retries.tried(), retries.last_failure()),
-            (&[0, 1, 2, 3][..], Some(Cause::ConnectTimeout))
+            (&[0, 1, 2, 3].map(BackendId)[..], Some(Cause::ConnectTimeout))
         );
         assert!(retries.was_moved());
     }

@@ -13,8 +13,8 @@ use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
-use crate::upstream::cluster::Cluster;
 use crate::upstream::queue::Caller;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -42,8 +42,10 @@ impl Stage {
         config.settings.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
+        let registry = Arc::new(Registry::new(&config));
         let shared = Shared {
-            cluster: Arc::new(Cluster::new(&config)),
+            cluster: Arc::clone(registry.cluster()),
+            registry,
             settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };

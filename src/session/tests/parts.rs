@@ -7,7 +7,7 @@ use crate::session::download::{BodyError, BodyStart, Download, Downloaded};
 use crate::session::progress::{Blocked, Progress};
 use crate::session::stop::AttemptError;
 use crate::session::upload::{FramingSupport, Upload, Uploaded};
-use crate::upstream::cluster::Picked;
+use crate::upstream::cluster::{Picked, Wanted};
 use crate::upstream::retry::Failed;
 use crate::wire::rewrite::Delivery;
 use crate::wire::{Body, fields, request};
@@ -246,8 +246,9 @@ fn a_response_that_nobody_has_seen_can_be_taken_back() {
 }
 
 fn attempt_at(stage: &mut Stage) -> Attempt {
-    let Picked::Backend(slot) = stage.resources.shared.cluster.pick(&[], true, Instant::now())
-    else {
+    let cx = stage.context();
+    let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
+    let Picked::Backend(slot) = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) else {
         panic!("it is up")
     };
     Attempt::new(slot, &stage.context())

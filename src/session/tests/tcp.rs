@@ -3,7 +3,7 @@
 use super::*;
 use crate::session::attempt::{Attempt, Reuse};
 use crate::session::record::Facts;
-use crate::upstream::cluster::Picked;
+use crate::upstream::cluster::{Picked, Wanted};
 
 /// A client's connection that is forwarded as it is.
 struct TcpSession {
@@ -32,7 +32,10 @@ impl TcpSession {
         loop {
             self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
                 TcpPhase::Dispatch => {
-                    let Picked::Backend(slot) = cx.shared.cluster.pick(&[], false, cx.now) else {
+                    let client = self.client.peer().ip();
+                    let wanted = Wanted { tried: &[], is_idempotent: false, client };
+                    let picked = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng);
+                    let Picked::Backend(slot) = picked else {
                         return Err(Reason::TunnelBroken);
                     };
                     let mut attempt = Attempt::new(slot, cx);

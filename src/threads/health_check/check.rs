@@ -2,9 +2,10 @@
 
 use crate::config::HealthSettings;
 use crate::net;
-use crate::upstream::backend::Backend;
+use crate::upstream::backend::{Backend, BackendId};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use ureq::config::Config;
@@ -22,14 +23,27 @@ const BODY_BYTES: u64 = 64 * 1024;
 /// What a checker is to do.
 pub enum Job {
     /// Check this backend like this.
-    Check(Arc<Backend>, Arc<Checker>),
+    Check(Target, Arc<Checker>),
     /// End the thread.
     End,
 }
 
+/// What is to be checked: a copy, so that checkers share nothing.
+pub struct Target {
+    id: BackendId,
+    name: String,
+    address: SocketAddr,
+}
+
+impl From<&Backend> for Target {
+    fn from(backend: &Backend) -> Self {
+        Self { id: backend.id, name: backend.name.clone(), address: backend.address }
+    }
+}
+
 /// What a check found.
 pub struct Outcome {
-    pub backend: Arc<Backend>,
+    pub id: BackendId,
     pub finding: Finding,
     /// The response was HTTP/1.0.
     pub is_http10: bool,
@@ -71,12 +85,12 @@ impl Resolver for NoLookup {
 
 /// A thread's whole life.
 pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
-    while let Ok(Job::Check(backend, checker)) = todo.recv() {
+    while let Ok(Job::Check(target, checker)) = todo.recv() {
         // A checker that died would leave its backend unchecked for ever.
-        let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&backend)));
+        let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&target)));
         let (finding, is_http10) =
             checked.unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
-        if results.send(Outcome { backend, finding, is_http10 }).is_err() {
+        if results.send(Outcome { id: target.id, finding, is_http10 }).is_err() {
             return;
         }
     }
@@ -103,10 +117,10 @@ impl Checker {
         }
     }
 
-    fn check(&self, backend: &Backend) -> (Finding, bool) {
+    fn check(&self, target: &Target) -> (Finding, bool) {
         let path = &self.path;
-        let url = format!("http://{}{path}", backend.address);
-        match self.agent.get(&url).header("Host", &backend.name).call() {
+        let url = format!("http://{}{path}", target.address);
+        match self.agent.get(&url).header("Host", &target.name).call() {
             Ok(response) => {
                 let is_http10 = response.version() == Version::HTTP_10;
                 (self.judge(response), is_http10)

@@ -3,9 +3,8 @@
 //!
 //! The daemon owns this and does all the counting, so that nothing is shared but two channels.
 
-use super::check::{self, Checker, Job, Outcome};
+use super::check::{self, Checker, Job, Outcome, Target};
 use crate::config::HealthSettings;
-use crate::upstream::backend::Backend;
 use crossbeam_channel::Sender;
 use std::io;
 use std::sync::Arc;
@@ -83,12 +82,12 @@ impl Checkers {
         self.checker = Arc::new(Checker::new(health));
     }
 
-    /// Has the backend checked, by a new thread if all are busy.
-    pub fn check(&mut self, backend: Arc<Backend>) {
+    /// Has a backend checked, by a new thread if all are busy.
+    pub fn check(&mut self, target: Target) {
         self.in_flight += 1;
         self.needed = self.needed.max(self.in_flight);
         // The checkers live as long as this sender.
-        let _ = self.jobs.send(Job::Check(backend, Arc::clone(&self.checker)));
+        let _ = self.jobs.send(Job::Check(target, Arc::clone(&self.checker)));
         while self.count < self.in_flight.min(self.most) {
             match (self.spawn)(self.count) {
                 Ok(()) => self.count += 1,
@@ -135,12 +134,13 @@ impl Checkers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::backend::Backend;
     use crossbeam_channel::Receiver;
 
     const LIMIT: usize = 40;
 
-    fn backend() -> Arc<Backend> {
-        Arc::new(Backend::new(0, "b".to_owned(), ([127, 0, 0, 1], 1).into()))
+    fn target() -> Target {
+        Target::from(&Backend::at(0, ([127, 0, 0, 1], 1).into()))
     }
 
     /// Checkers that do nothing, of which only so many can be started.
@@ -158,7 +158,7 @@ mod tests {
         let (mut checkers, todo) = checkers(usize::MAX, Instant::now());
         assert_eq!(checkers.count, 1);
         for number in 1..=LIMIT + 10 {
-            checkers.check(backend());
+            checkers.check(target());
             assert_eq!((checkers.count, todo.len()), (number.min(LIMIT), number));
         }
     }
@@ -167,8 +167,8 @@ mod tests {
     fn a_free_one_is_used_again() {
         let (mut checkers, _todo) = checkers(usize::MAX, Instant::now());
         for _ in 0..10 {
-            checkers.check(backend());
-            checkers.check(backend());
+            checkers.check(target());
+            checkers.check(target());
             checkers.ended();
             checkers.ended();
         }
@@ -180,7 +180,7 @@ mod tests {
         let now = Instant::now();
         let (mut checkers, todo) = checkers(usize::MAX, now);
         for _ in 0..20 {
-            checkers.check(backend());
+            checkers.check(target());
         }
         for _ in 0..17 {
             checkers.ended();
@@ -207,11 +207,11 @@ mod tests {
         let now = Instant::now();
         let (mut checkers, todo) = checkers(8, now);
         for _ in 0..20 {
-            checkers.check(backend());
+            checkers.check(target());
         }
         assert_eq!((checkers.count, todo.len()), (6, 22), "no more are tried for now");
         checkers.dismiss_idle(now + REVIEW_PERIOD);
-        checkers.check(backend());
+        checkers.check(target());
         assert_eq!(checkers.count, 6, "tried again");
         assert_eq!(todo.try_iter().filter(|job| matches!(job, Job::End)).count(), 4);
     }
@@ -220,8 +220,8 @@ mod tests {
     fn the_first_one_is_never_given_back() {
         let now = Instant::now();
         let (mut checkers, _todo) = checkers(1, now);
-        checkers.check(backend());
-        checkers.check(backend());
+        checkers.check(target());
+        checkers.check(target());
         checkers.dismiss_idle(now + REVIEW_PERIOD);
         assert_eq!(checkers.count, 1);
     }

@@ -4,16 +4,17 @@
 //! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks
 //! in `ureq`, for one backend at a time and never longer than the timeout. There are as many
 //! checkers as checks in flight, so a hanging backend delays no other, and it has at most one check
-//! in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
+//! in flight, and touches nothing shared. Results go to the daemon, which reports them to the
+//! registry.
 
 mod check;
 mod checkers;
 mod schedule;
 
 use crate::config::HealthSettings;
-use crate::upstream::cluster::Cluster;
-use crate::upstream::health::CheckResult;
-use check::{Finding, Outcome};
+use crate::upstream::health::{CheckResult, Observation};
+use crate::upstream::registry::Registry;
+use check::{Finding, Outcome, Target};
 use checkers::Checkers;
 use crossbeam_channel::{Receiver, Sender};
 use schedule::{SOON, Schedule};
@@ -38,7 +39,7 @@ pub struct HealthChecks {
 impl HealthChecks {
     /// Starts the daemon and the first checker; `limit` is the most checks at once.
     pub fn start(
-        cluster: &Arc<Cluster>,
+        registry: &Arc<Registry>,
         health: &HealthSettings,
         limit: usize,
     ) -> io::Result<Self> {
@@ -47,7 +48,8 @@ impl HealthChecks {
         let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
         let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
         let daemon = Daemon {
-            cluster: Arc::clone(cluster),
+            additions: registry.additions(),
+            registry: Arc::clone(registry),
             checkers: Checkers::start(health, limit, &results, Instant::now())?,
             outcomes,
             schedule: Schedule::new(health.period),
@@ -75,7 +77,9 @@ impl HealthChecks {
 }
 
 struct Daemon {
-    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
+    /// Says that backends were added.
+    additions: Receiver<()>,
     checkers: Checkers,
     outcomes: Receiver<Outcome>,
     schedule: Schedule,
@@ -90,13 +94,13 @@ impl Daemon {
     fn run(mut self, changes: &Receiver<HealthSettings>) {
         loop {
             let now = Instant::now();
-            self.schedule.follow(self.cluster.standings(), now);
+            self.schedule.follow(self.registry.statuses(), now);
             self.note_first_round();
             for backend in self.schedule.take_due(now, &mut self.rng) {
-                self.checkers.check(backend);
+                self.checkers.check(Target::from(&*backend));
             }
             self.checkers.dismiss_idle(now);
-            // Attempts change the standings too, and tell nobody here.
+            // Attempts change states too, without a message.
             let wait = self
                 .schedule
                 .next_due()
@@ -106,6 +110,7 @@ impl Daemon {
                     Ok(outcome) => self.take(&outcome),
                     Err(_) => return,
                 },
+                recv(self.additions) -> _ => {}
                 recv(changes) -> health => match health {
                     Ok(health) => {
                         self.checkers.apply(&health);
@@ -125,33 +130,33 @@ impl Daemon {
         if self.schedule.is_first_round_over() {
             self.first_round = None;
         }
-        if self.first_round.is_none() || self.cluster.up() > 0 {
+        if self.first_round.is_none() || self.registry.cluster().up() > 0 {
             self.first_up = None;
         }
     }
 
     fn take(&mut self, outcome: &Outcome) {
-        let (backend, now) = (&outcome.backend, Instant::now());
-        // Checks may be answered by somebody else than requests: only the careful guess is taken
+        self.checkers.ended();
+        let (result, detail) = match &outcome.finding {
+            Finding::Passed(detail) => (Some(CheckResult::Passed), detail),
+            Finding::Failed(detail) => (Some(CheckResult::Failed), detail),
+            Finding::Unreachable(detail) => (Some(CheckResult::Unreachable), detail),
+            Finding::Unknown(detail) => (None, detail),
+        };
+        let Some(backend) = self.schedule.ended(outcome.id, result.is_some()) else {
+            return;
+        };
+        // Another process may respond to checks than to requests: only the careful guess is taken
         // from them.
         if outcome.is_http10 {
-            backend.note_version(true);
+            backend.record_version(true);
         }
-        match &outcome.finding {
-            Finding::Passed(finding) => {
-                self.cluster.checked(backend, CheckResult::Passed, finding, now);
+        match result {
+            Some(result) => {
+                let seen = Observation::Check(result);
+                self.registry.observe(outcome.id, seen, detail, Instant::now());
             }
-            Finding::Failed(finding) => {
-                self.cluster.checked(backend, CheckResult::Failed, finding, now);
-            }
-            Finding::Unreachable(finding) => {
-                self.cluster.checked(backend, CheckResult::Unreachable, finding, now);
-            }
-            Finding::Unknown(finding) => {
-                log::warn!("cannot check backend {}: {finding}", backend.name);
-            }
+            None => log::warn!("cannot check backend {}: {detail}", backend.name),
         }
-        self.checkers.ended();
-        self.schedule.ended(backend.id, !matches!(outcome.finding, Finding::Unknown(_)));
     }
 }
