@@ -97,13 +97,15 @@ impl<T> Slab<T> {
         if entry.generation == token.generation { entry.occupant.as_mut() } else { None }
     }
 
-    /// Marks the occupant; false if it is marked already, or has left. A mark means what its owner
-    /// wants; it ends with the occupant.
-    pub fn mark(&mut self, token: Token) -> bool {
-        self.entry(token.index).is_some_and(|entry| {
-            let is_here = entry.generation == token.generation && entry.occupant.is_some();
-            is_here && !std::mem::replace(&mut entry.is_marked, true)
-        })
+    /// Marks the occupant, unless it has left; whether it was not marked yet. A mark means what its
+    /// owner wants; it ends with the occupant.
+    pub fn mark(&mut self, token: Token) -> Option<(&mut T, bool)> {
+        let entry = self.entry(token.index)?;
+        if entry.generation != token.generation {
+            return None;
+        }
+        let occupant = entry.occupant.as_mut()?;
+        Some((occupant, !std::mem::replace(&mut entry.is_marked, true)))
     }
 
     /// Takes the mark away; false if there is none, or the occupant has left.
@@ -177,14 +179,16 @@ mod tests {
     fn a_mark_is_set_once_and_ends_with_its_occupant() {
         let mut slab = Slab::default();
         let first = slab.insert("first");
-        assert!(slab.mark(first) && !slab.mark(first));
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
+        assert_eq!(slab.mark(first), Some((&mut "first", false)));
         assert!(slab.unmark(first) && !slab.unmark(first));
-        assert!(slab.mark(first));
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
         slab.remove(first);
-        assert!(!slab.mark(first) && !slab.unmark(first), "it names nothing any more");
+        assert_eq!(slab.mark(first), None);
+        assert!(!slab.unmark(first), "it names nothing any more");
         let second = slab.insert("second");
         assert!(!slab.unmark(first) && !slab.unmark(second), "a new occupant has no mark");
-        assert!(slab.mark(second));
+        assert_eq!(slab.mark(second), Some((&mut "second", true)));
         assert!(!slab.unmark(first) && slab.unmark(second));
     }
 

@@ -71,7 +71,13 @@ impl Request {
         let mut storage = fields::room();
         let parsed = request::parse(bytes, &mut storage);
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
-        trace::head(peer, "→ received", bytes, body, if parsed.is_ok() { following } else { b"" });
+        trace::head(
+            client,
+            "→ received",
+            bytes,
+            body,
+            if parsed.is_ok() { following } else { b"" },
+        );
         let head = parsed?;
         let request_id = match head.request_id {
             Some(id) => RequestId::Received(id.into()),

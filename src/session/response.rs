@@ -138,7 +138,7 @@ impl ResponseReader {
             if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
         let parsed = response::parse(bytes, storage, request.is_head);
         trace::head(
-            client.peer(),
+            client,
             "← received",
             bytes,
             parsed.as_ref().map_or(Body::None, |head| head.body),

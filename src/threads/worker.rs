@@ -152,15 +152,15 @@ impl Worker {
                 }
                 Source::Waker => None,
             };
-            let Some(token) = concerned else {
+            let Some((token, (session, is_new))) =
+                concerned.and_then(|token| Some((token, self.sessions.mark(token)?)))
+            else {
                 continue;
             };
-            if event.source == Source::Client(token)
-                && let Some(session) = self.sessions.get_mut(token)
-            {
+            if event.source == Source::Client(token) {
                 session.note(*event);
             }
-            if self.schedule(token) {
+            if is_new {
                 ready.push(token);
             }
         }
@@ -169,7 +169,7 @@ impl Worker {
     /// Marks a session as scheduled; false if it is so already, or has ended: it is scheduled once,
     /// however many events it has.
     fn schedule(&mut self, token: Token) -> bool {
-        self.sessions.mark(token)
+        self.sessions.mark(token).is_some_and(|(_, is_new)| is_new)
     }
 
     fn take_messages(&mut self, ready: &mut Vec<Token>) {
