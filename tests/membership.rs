@@ -153,6 +153,64 @@ fn a_backend_that_is_removed_and_added_again_starts_anew_while_its_old_requests_
     assert_eq!(origin.connections(), 2, "the new one has its own connections");
 }
 
+/// A client whose request waits for a slot.
+fn queued(lb: &Lb, requests: u64) -> Client {
+    let mut client = lb.connect();
+    client.send(GET);
+    until("the request was read", || lb.totals().requests == requests);
+    client
+}
+
+#[test]
+fn a_request_queued_for_the_only_backend_gets_503_no_backend_when_that_is_removed() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_requests_per_backend = Some(1));
+    let mut first = waiting(&lb, &origin);
+    let mut second = queued(&lb, 2);
+    registry(&lb).remove(id(&lb, &origin));
+    let response = second.read_response();
+    assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("no_backend")));
+    gate.open();
+    assert_eq!(first.read_response().text(), "late");
+    assert_eq!(second.get("/").header("X-LB-Error"), Some("no_backend"));
+}
+
+#[test]
+fn a_queued_request_goes_to_a_backend_that_is_added_and_none_to_one_that_drains() {
+    let gate = Gate::new();
+    let (slow, added) = (gated(&gate), Origin::named("added"));
+    let lb = Lb::with(&[&slow], |config| config.settings.limits.max_requests_per_backend = Some(1));
+    let mut first = waiting(&lb, &slow);
+    let mut second = queued(&lb, 2);
+    registry(&lb).add(&spec(&added));
+    assert_eq!(second.read_response().text(), "added");
+    registry(&lb).drain(id(&lb, &slow));
+    gate.open();
+    assert_eq!(first.read_response().text(), "late");
+    for _ in 0..3 {
+        assert_eq!(second.get("/").text(), "added");
+    }
+    assert_eq!(slow.count(), 1);
+}
+
+#[test]
+fn a_queued_request_is_served_when_the_limit_is_raised() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_requests_per_backend = Some(1));
+    let mut first = waiting(&lb, &origin);
+    let mut second = queued(&lb, 2);
+    lb.change(|settings| settings.limits.max_requests_per_backend = Some(2));
+    origin.wait_for_requests(2);
+    gate.open();
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.read_response().text(), "late");
+    }
+}
+
 #[test]
 fn requests_are_served_without_an_error_while_membership_changes() {
     let origins: Vec<Origin> = (0..4).map(|_| Origin::answering("served")).collect();

@@ -9,7 +9,7 @@ use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::Mailbox;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::collections::VecDeque;
@@ -81,8 +81,8 @@ impl Local {
 pub struct SessionRef<'w> {
     /// Its key in its worker's table.
     pub token: Token,
-    /// How it is called when a slot at a backend comes free.
-    pub caller: &'w Caller,
+    /// Where its worker receives slots at backends.
+    pub mailbox: &'w Mailbox,
 }
 
 /// What a session is lent for one step.
@@ -115,8 +115,8 @@ impl Context<'_> {
 pub struct Resources {
     /// See [`Context::shared`].
     pub shared: Shared,
-    /// How this worker's sessions are called.
-    pub caller: Caller,
+    /// Where this worker receives slots at backends.
+    pub mailbox: Mailbox,
     /// See [`Context::connections`].
     pub connections: ConnectionPool,
     /// See [`Context::local`].
@@ -127,8 +127,8 @@ pub struct Resources {
 
 impl Resources {
     /// Nothing is connected yet.
-    pub fn new(shared: Shared, caller: Caller, local: Local) -> Self {
-        Self { shared, caller, connections: ConnectionPool::default(), local, draining: false }
+    pub fn new(shared: Shared, mailbox: Mailbox, local: Local) -> Self {
+        Self { shared, mailbox, connections: ConnectionPool::default(), local, draining: false }
     }
 
     /// What the session with this token is lent.
@@ -136,7 +136,7 @@ impl Resources {
         Context {
             now: self.local.clock.now(),
             draining: self.draining,
-            session: SessionRef { token, caller: &self.caller },
+            session: SessionRef { token, mailbox: &self.mailbox },
             shared: &self.shared,
             connections: &mut self.connections,
             local: &mut self.local,

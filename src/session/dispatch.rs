@@ -6,14 +6,14 @@ use super::client::Client;
 use super::context::Context;
 use super::flow::State;
 use super::request::Request;
-use super::seat::Seat;
 use super::stop::{AttemptError, Stop};
 use super::trace;
 use super::upload::{FramingSupport, Upload};
-use crate::config::Deadline;
+use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::upstream::backend::{Backend, Slot};
 use crate::upstream::cluster::{Picked, Wanted};
+use crate::upstream::queue::{Grant, Position};
 use crate::upstream::retry::{self, Failed, Failure, Next, Retries};
 use crate::wire::Body;
 use std::sync::Arc;
@@ -22,10 +22,21 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
     retries: Retries,
-    seat: Seat,
+    queued: Queued,
     /// The backend whose turn it was when the body began to be buffered.
     buffering_for: Option<Arc<Backend>>,
     attempt: Option<Attempt>,
+}
+
+/// The wait for a slot, when each backend has as many requests as it may.
+#[derive(Debug, Default)]
+struct Queued {
+    is_waiting: bool,
+    /// Kept for a further wait: the request is no newcomer then.
+    position: Option<Position>,
+    /// The first wait's deadline holds for all.
+    deadline: Option<Deadline>,
+    granted: Option<Slot>,
 }
 
 /// What is to be sent to a backend.
@@ -36,46 +47,27 @@ pub(super) struct Outgoing<'e> {
 }
 
 impl Dispatcher {
-    /// Takes a slot at the backend whose turn it is among those that were not tried, and starts an
-    /// attempt.
+    /// Takes a slot at a backend that was not tried, and starts an attempt there; or queues the
+    /// request for one.
     pub(super) fn dispatch(
         &mut self,
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
-        if let Some(slot) =
-            self.buffering_for.take().and_then(|backend| cx.shared.cluster.acquire(&backend))
-        {
-            return self.start_attempt(slot, Reuse::Any, outgoing, cx);
-        }
-        let was_called = self.seat.was_called();
-        if !was_called
-            && cx.shared.cluster.queue().has_waiters()
-            && cx.shared.cluster.any_untried(self.retries.tried(), |_| true)
-        {
-            return self.enqueue(cx);
-        }
+        let mut reserved = self.reserved_slot(cx);
         loop {
-            let wanted = Wanted {
-                tried: self.retries.tried(),
-                is_idempotent: outgoing.request.is_idempotent,
-                client: outgoing.client.peer().ip(),
-            };
-            let slot = match cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) {
-                Picked::Backend(slot) => slot,
-                Picked::AllFull => return self.enqueue(cx),
-                Picked::NoneUp => {
-                    // If it was called, the slot is for the next one.
-                    cx.shared.cluster.call_next();
-                    return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
-                }
+            let slot = match reserved.take() {
+                Some(slot) => slot,
+                None => match self.pick(&outgoing, cx) {
+                    Picked::Backend(slot) => slot,
+                    Picked::AllFull => return self.enqueue(cx),
+                    Picked::NoneUp => {
+                        return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
+                    }
+                },
             };
             match outgoing.upload.choose_framing(slot.backend().is_http10_only()) {
                 FramingSupport::Ready => {
-                    if was_called {
-                        // It may have got another slot than the one it was called for.
-                        cx.shared.cluster.call_next();
-                    }
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
                 // The slot is not held meanwhile: a slow client would block it. But it is still
@@ -89,19 +81,57 @@ impl Dispatcher {
         }
     }
 
+    /// The slot that the queue has granted, or one at the backend for which the body was buffered,
+    /// if that still gets requests.
+    fn reserved_slot(&mut self, cx: &Context<'_>) -> Option<Slot> {
+        let granted = self.queued.granted.take().filter(|slot| slot.backend().accepts_work());
+        let buffered_for = self.buffering_for.take();
+        granted.or_else(|| buffered_for.and_then(|backend| cx.shared.cluster.acquire(&backend)))
+    }
+
+    fn pick(&self, outgoing: &Outgoing<'_>, cx: &mut Context<'_>) -> Picked {
+        let wanted = Wanted {
+            tried: self.retries.tried(),
+            is_idempotent: outgoing.request.is_idempotent,
+            client: outgoing.client.peer().ip(),
+        };
+        cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng)
+    }
+
     fn enqueue(&mut self, cx: &Context<'_>) -> Result<State, Stop> {
-        self.seat.join(self.retries.tried(), cx)?;
+        let (session, earlier) = (cx.session, self.queued.position);
+        let tried = self.retries.tried();
+        let position = cx.shared.cluster.enqueue(session.token, session.mailbox, tried, earlier);
+        self.queued.position = Some(position.ok_or(Cause::BackendFull)?);
+        self.queued.is_waiting = true;
         Ok(State::Queued)
     }
 
     /// Until when to wait for a slot.
     pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Deadline, Stop> {
-        self.seat.wait(cx)
+        let deadline = self.queued.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
+        deadline.unless_passed(cx.now, Cause::BackendFull)
     }
 
-    /// Takes a call from the queue: a slot came free. False if nobody waits here.
-    pub(super) fn take_call(&mut self) -> bool {
-        self.seat.take_call()
+    /// Takes what the queue has granted. False if it is not for this wait: the slot goes to the
+    /// next request.
+    pub(super) fn grant(&mut self, grant: Grant) -> bool {
+        let is_for_this = self.queued.is_waiting && self.queued.position == Some(grant.position);
+        if is_for_this {
+            self.queued.is_waiting = false;
+            self.queued.granted = grant.slot;
+        }
+        is_for_this
+    }
+
+    /// Wants no slot any more.
+    fn cancel(&mut self, cx: &Context<'_>) {
+        if std::mem::take(&mut self.queued.is_waiting)
+            && let Some(position) = self.queued.position
+        {
+            cx.shared.cluster.cancel(position);
+        }
+        self.queued.granted = None;
     }
 
     /// Starts an attempt at the backend of this slot.
@@ -223,7 +253,7 @@ impl Dispatcher {
 
     /// Gives everything back.
     pub(super) fn release(&mut self, cx: &mut Context<'_>) {
-        self.seat.leave(cx);
+        self.cancel(cx);
         if let Some(attempt) = &mut self.attempt {
             attempt.release(None, cx);
         }

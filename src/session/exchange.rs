@@ -19,6 +19,7 @@ use super::upload::{Upload, Uploaded};
 use crate::config::{Deadline, Timeout};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
+use crate::upstream::queue::Grant;
 use crate::upstream::retry::Failed;
 use crate::wire::Version;
 use std::time::Instant;
@@ -124,9 +125,9 @@ impl Exchange {
         Flow::Closing(Closing::respond_as_last(self.reply_options(keeps_open), client, cx))
     }
 
-    /// Takes a call from the queue: a slot came free. False if this exchange does not wait for one.
-    pub(super) fn take_call(&mut self) -> bool {
-        let was_queued = self.dispatcher.take_call();
+    /// Takes what the queue has granted. False if this exchange does not wait for it.
+    pub(super) fn grant(&mut self, grant: Grant) -> bool {
+        let was_queued = self.dispatcher.grant(grant);
         if was_queued {
             self.state = State::Dispatch;
         }

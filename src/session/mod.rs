@@ -20,7 +20,6 @@ mod record;
 mod replay;
 mod request;
 mod response;
-mod seat;
 mod splice;
 mod stop;
 #[cfg(test)]
@@ -36,6 +35,7 @@ use crate::admission::Permit;
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
+use crate::upstream::queue::Grant;
 use crate::wire::request_id::RequestId;
 use client::Client;
 use closing::{Closed, Closing};
@@ -125,10 +125,11 @@ impl Session {
         }
     }
 
-    /// Takes a call from the queue for a slot; false if the session does not wait for one any more.
-    pub fn take_call(&mut self) -> bool {
+    /// Takes what its queued request has got. False, and the slot goes to the next one, if the
+    /// request does not wait for it any more.
+    pub fn grant(&mut self, grant: Grant) -> bool {
         match &mut self.phase {
-            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.take_call(),
+            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.grant(grant),
             _ => false,
         }
     }

@@ -13,7 +13,7 @@ use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
 use crate::session::{Local, Resources, Session, Shared, Verdict};
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::{Grant, Mailbox};
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
@@ -35,8 +35,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     inbox: Inbox,
-    /// Sessions that waited for a slot at a backend and are called.
-    calls: Receiver<Token>,
+    /// Slots at backends for queued requests.
+    grants: Receiver<Grant>,
     /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
@@ -58,16 +58,16 @@ impl Worker {
         counters: Arc<Counters>,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
-        let (calling, calls) = crossbeam_channel::unbounded();
+        let (granting, grants) = crossbeam_channel::unbounded();
         let (handle, inbox) =
             Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
-        let caller = Caller::new(calling, poller.waker());
+        let mailbox = Mailbox::new(granting, poller.waker());
         let resources =
-            Resources::new(shared, caller, Local::new(poller, Pipes::new(max_pipes), counters));
+            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(max_pipes), counters));
         let worker = Self {
             inbox,
-            calls,
+            grants,
             sessions: Slab::default(),
             timers: Timers::default(),
             sweep_at: resources.now() + SWEEP_INTERVAL,
@@ -91,11 +91,11 @@ impl Worker {
             if let Some(aborted) = self.drained() {
                 return aborted;
             }
-            let (timeout, inbox, calls) =
-                (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
+            let (timeout, inbox, grants) =
+                (self.timeout(!ready.is_empty()), &self.inbox, &self.grants);
             let (cluster, generation) = (&self.resources.shared.cluster, self.generation);
             let nothing_pending =
-                || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
+                || inbox.is_empty() && grants.is_empty() && cluster.generation() == generation;
             if let Err(error) =
                 self.resources.local.poller.wait(&mut events, timeout, nothing_pending)
             {
@@ -110,7 +110,7 @@ impl Worker {
             // not be checked out.
             self.note_events(&events, &mut ready);
             // Before the steps: a slot that has come free in time must not be lost to the clock.
-            self.take_calls();
+            self.take_grants();
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..batch));
             for token in ready.drain(..) {
@@ -191,15 +191,14 @@ impl Worker {
         shared.settings = settings;
     }
 
-    /// Steps the sessions for which a place at a backend came free.
-    fn take_calls(&mut self) {
-        // Those that come meanwhile have their turn in the next round of the loop.
-        for token in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
-            if self.sessions.get_mut(token).is_some_and(Session::take_call) {
+    /// Steps the sessions whose queued requests have got a slot. One that is gone drops its slot,
+    /// which goes to the next request by that.
+    fn take_grants(&mut self) {
+        // Grants that come meanwhile are for the next round of the loop.
+        for grant in self.grants.try_iter().take(self.grants.len()).collect::<Vec<_>>() {
+            let token = grant.session;
+            if self.sessions.get_mut(token).is_some_and(|session| session.grant(grant)) {
                 self.step(token);
-            } else {
-                // It has ended or given up meanwhile: the slot is for the next one.
-                self.resources.shared.cluster.call_next();
             }
         }
     }

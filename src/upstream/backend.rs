@@ -35,13 +35,22 @@ impl From<&BackendAddress> for BackendSpec {
 
 /// The requests that wait for a slot.
 pub(super) trait Waiters: fmt::Debug + Send + Sync {
-    /// A slot at this backend is free.
-    fn notify_one(&self, backend: BackendId);
+    /// Whether there is any.
+    fn has_waiters(&self) -> bool;
+
+    /// Gives the slot to the first one that may use it; frees it if there is none.
+    fn hand_over(&self, slot: Slot);
 }
 
 #[cfg(test)]
 impl Waiters for () {
-    fn notify_one(&self, _: BackendId) {}
+    fn has_waiters(&self) -> bool {
+        false
+    }
+
+    fn hand_over(&self, slot: Slot) {
+        slot.free();
+    }
 }
 
 /// What the operator wants of a backend, beside its health.
@@ -129,6 +138,11 @@ impl Backend {
     /// Whether it has a free slot.
     pub fn has_capacity(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has more requests than it may, since the limit was lowered.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) > self.limit.load(Ordering::SeqCst)
     }
 
     /// Requests that are at the backend now.
@@ -232,8 +246,8 @@ impl fmt::Display for BackendId {
     }
 }
 
-/// One request at a backend; the count goes down when this is released or dropped, however the
-/// request ended.
+/// The right to one request at a backend. Released or dropped, however the request ended, it goes to
+/// the first request that waits for it; if there is none, the backend's count goes down.
 #[derive(Debug)]
 pub struct Slot {
     backend: Arc<Backend>,
@@ -258,15 +272,32 @@ impl Slot {
         &self.backend
     }
 
-    /// The backend is done with the request: its slot is free from now on.
+    /// The backend is done with the request: the slot is for another one.
     pub fn release(&mut self) {
         if std::mem::replace(&mut self.is_released, true) {
             return;
         }
-        // Pairs with `Queue::join`: either the one who joins sees the free slot, or we see that
-        // somebody waits.
+        let Backend { queue, in_flight, .. } = &*self.backend;
+        if queue.has_waiters() {
+            // The count does not go down in between: no newcomer can get ahead.
+            queue.hand_over(Self { backend: Arc::clone(&self.backend), is_released: false });
+            return;
+        }
+        in_flight.fetch_sub(1, Ordering::SeqCst);
+        // A request is queued, and then looks for a free slot; this frees the slot, and then looks
+        // for a queued request. All four are sequentially consistent, so one of the two sees the
+        // other.
+        if queue.has_waiters()
+            && let Some(slot) = Self::take(&self.backend)
+        {
+            queue.hand_over(slot);
+        }
+    }
+
+    /// Lets the count go down. No queued request may use the slot.
+    pub(super) fn free(mut self) {
+        self.is_released = true;
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.backend.queue.notify_one(self.backend.id);
     }
 }
 
@@ -336,5 +367,33 @@ mod tests {
         assert!(!backend.claim_probe(due, later));
         assert!(backend.claim_probe(due + millisecond, later));
         assert!(!backend.claim_probe(due + millisecond, later));
+    }
+
+    /// A request is queued between the two looks of a release.
+    #[derive(Debug, Default)]
+    struct LateWaiter {
+        looks: AtomicUsize,
+        handed_over: AtomicUsize,
+    }
+
+    impl Waiters for LateWaiter {
+        fn has_waiters(&self) -> bool {
+            self.looks.fetch_add(1, Relaxed) > 0
+        }
+
+        fn hand_over(&self, slot: Slot) {
+            assert_eq!(slot.backend().in_flight(), 1, "the slot is taken again");
+            self.handed_over.fetch_add(1, Relaxed);
+            slot.free();
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_queued_during_a_release_gets_the_slot() {
+        let (queue, at) = (Arc::<LateWaiter>::default(), ([127, 0, 0, 1], 1).into());
+        let spec = BackendSpec { name: "b".to_owned(), address: at, weight: 1 };
+        let backend = Arc::new(Backend::new(BackendId(0), &spec, Arc::clone(&queue) as _));
+        drop(Slot::take(&backend));
+        assert_eq!((queue.handed_over.load(Relaxed), backend.in_flight()), (1, 0));
     }
 }

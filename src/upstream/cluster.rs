@@ -4,10 +4,10 @@
 //! registry publishes a new snapshot when something has changed; nothing here changes membership or
 //! health, and no request takes a lock of the registry.
 
-use super::backend::{Backend, BackendId, Slot};
+use super::backend::{Backend, BackendId, Slot, Waiters};
 use super::balance::{Choice, Row};
-use super::queue::Queue;
-use crate::net::Waker;
+use super::queue::{Mailbox, PendingQueue, Position};
+use crate::net::{Token, Waker};
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub(super) struct Snapshot {
 pub struct Cluster {
     /// Protects the pointer to the snapshot; taken by every pick for reading, for a moment.
     snapshot: RwLock<Arc<Snapshot>>,
-    queue: Arc<Queue>,
+    queue: Arc<PendingQueue>,
     /// Goes up with each new snapshot.
     generation: AtomicU64,
     /// Protects the workers' wakers; taken when a worker is made, and at each transition.
@@ -68,7 +68,7 @@ pub struct Wanted<'r> {
 pub enum Picked {
     /// A slot at this one.
     Backend(Slot),
-    /// Some are up, but each has as many requests as it may.
+    /// Some are up, but each has as many requests as it may, or others wait for a slot.
     AllFull,
     /// None is up, or all that are were tried.
     NoneUp,
@@ -81,7 +81,7 @@ impl Wanted<'_> {
 }
 
 impl Cluster {
-    pub(super) fn new(queue: Arc<Queue>, snapshot: Snapshot) -> Self {
+    pub(super) fn new(queue: Arc<PendingQueue>, snapshot: Snapshot) -> Self {
         Self {
             snapshot: RwLock::new(Arc::new(snapshot)),
             queue,
@@ -99,6 +99,11 @@ impl Cluster {
         if let Some(slot) = pick_probe(&snapshot, wanted, now) {
             return Picked::Backend(slot);
         }
+        let any_untried = || snapshot.up.iter().any(|backend| wanted.is_untried(backend));
+        // A newcomer does not overtake those that wait.
+        if self.queue.has_waiters() && any_untried() {
+            return Picked::AllFull;
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         // Another worker may take the slot between the choice and this.
         while let Some(chosen) = choose(&snapshot, wanted, turn, rng) {
@@ -106,7 +111,7 @@ impl Cluster {
                 return Picked::Backend(slot);
             }
         }
-        if snapshot.up.iter().any(|backend| wanted.is_untried(backend)) {
+        if any_untried() {
             return Picked::AllFull;
         }
         let mut last_resort = snapshot
@@ -127,23 +132,30 @@ impl Cluster {
         snapshot.up.iter().any(|backend| !tried.contains(&backend.id) && is_wanted(backend))
     }
 
-    /// The queue for a slot.
-    pub fn queue(&self) -> &Queue {
-        &self.queue
+    /// Queues a request for a slot, at its position of before if it had one; none if the queue is
+    /// full. Its worker receives a [`Grant`](super::queue::Grant).
+    pub fn enqueue(
+        &self,
+        session: Token,
+        mailbox: &Mailbox,
+        tried: &[BackendId],
+        earlier: Option<Position>,
+    ) -> Option<Position> {
+        let position = self.queue.enqueue(session, mailbox, tried, earlier)?;
+        // Read after the request was queued: a slot that came free earlier is found here, and so is
+        // a snapshot that was published earlier; all that comes later finds the request.
+        let snapshot = Arc::clone(&self.snapshot.read());
+        if snapshot.up.iter().any(|backend| !tried.contains(&backend.id)) {
+            self.queue.serve(&snapshot.up);
+        } else {
+            self.queue.dismiss(position);
+        }
+        Some(position)
     }
 
-    /// Calls the first in the queue for whom there is a slot now: for one that was told to nobody,
-    /// or to somebody who did not want it any more.
-    pub fn call_next(&self) {
-        if self.queue.has_waiters() {
-            let snapshot = Arc::clone(&self.snapshot.read());
-            self.queue.call_first(|tried| {
-                snapshot
-                    .up
-                    .iter()
-                    .any(|backend| backend.has_capacity() && !tried.contains(&backend.id))
-            });
-        }
+    /// Takes a request out of the queue that wants no slot any more.
+    pub fn cancel(&self, position: Position) {
+        self.queue.cancel(position);
     }
 
     /// How many backends are up.
@@ -179,7 +191,11 @@ impl Cluster {
     /// Has queued requests and workers look at the new snapshot: a request that waits for a backend
     /// that is out now may have another one to go to.
     pub(super) fn announce(&self) {
-        self.queue.call_all();
+        if self.queue.has_waiters() {
+            let snapshot = Arc::clone(&self.snapshot.read());
+            self.queue.serve(&snapshot.up);
+            self.queue.dismiss_unservable(&snapshot.up);
+        }
         let workers = self.wakers.lock().clone();
         workers.iter().for_each(|worker| worker.wake());
     }
@@ -229,8 +245,11 @@ fn choose<'s>(
 mod tests {
     use super::*;
     use crate::config::{self, BackendAddress, Config};
+    use crate::net::{Poller, Slab};
     use crate::upstream::health::{CheckResult, Observation, Outcome};
+    use crate::upstream::queue::Grant;
     use crate::upstream::registry::Registry;
+    use crossbeam_channel::{Receiver, unbounded};
 
     fn config(count: u16, checks: bool) -> Config {
         let backend = |id: u16| BackendAddress {
@@ -491,5 +510,111 @@ mod tests {
             check(&pool, 0, CheckResult::Failed, now);
         }
         assert_eq!(pool.cluster().up(), 0);
+    }
+
+    /// A worker's mailbox.
+    struct Worker {
+        mailbox: Mailbox,
+        grants: Receiver<Grant>,
+        session: Token,
+        _poller: Poller,
+    }
+
+    impl Worker {
+        fn new() -> Self {
+            let (poller, (sender, grants)) = (Poller::new().unwrap(), unbounded());
+            let mailbox = Mailbox::new(sender, poller.waker());
+            Self { mailbox, grants, session: Slab::default().insert(()), _poller: poller }
+        }
+
+        fn enqueue(&self, pool: &Registry, tried: &[u32]) {
+            let tried: Vec<BackendId> = tried.iter().copied().map(BackendId).collect();
+            pool.cluster().enqueue(self.session, &self.mailbox, &tried, None).unwrap();
+        }
+
+        /// The backend of the next slot that was granted, if there is a grant and a slot in it.
+        fn granted(&self) -> Option<Option<u32>> {
+            let grant = self.grants.try_recv().ok()?;
+            Some(grant.slot.map(|slot| slot.backend().id.0))
+        }
+    }
+
+    fn limited(count: u16, checks: bool) -> Registry {
+        let mut config = config(count, checks);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        Registry::new(&config)
+    }
+
+    #[test]
+    fn a_newcomer_does_not_overtake_a_queued_request() {
+        let (pool, worker, now) = (limited(2, false), Worker::new(), Instant::now());
+        let slots = [0, 1].map(|id| Slot::take(&backend(&pool, id)));
+        worker.enqueue(&pool, &[]);
+        // As if the slot had come free just before the request was queued.
+        let cluster = pool.cluster();
+        let [Some(slot), _kept] = slots else { panic!("both had capacity") };
+        slot.free();
+        assert_eq!(pick(&pool, &[], now), None);
+        cluster.announce();
+        assert_eq!(worker.granted(), Some(Some(0)));
+        assert_eq!(pick(&pool, &[], now), Some(0), "now no request waits");
+    }
+
+    #[test]
+    fn queued_requests_get_the_slots_of_a_backend_that_comes_up_or_is_added() {
+        let (pool, worker, now) = (limited(2, true), Worker::new(), Instant::now());
+        check(&pool, 0, CheckResult::Passed, now);
+        let _slot = Slot::take(&backend(&pool, 0));
+        (0..2).for_each(|_| worker.enqueue(&pool, &[]));
+        assert_eq!(worker.granted(), None);
+        check(&pool, 1, CheckResult::Passed, now);
+        assert_eq!(worker.granted(), Some(Some(1)));
+        assert_eq!(worker.granted(), Some(Some(1)), "from one request to the next");
+    }
+
+    #[test]
+    fn queued_requests_get_slots_when_the_limit_is_raised_or_a_drain_ends() {
+        let (pool, worker) = (limited(2, false), Worker::new());
+        let _slot = Slot::take(&backend(&pool, 0));
+        pool.drain(BackendId(1));
+        worker.enqueue(&pool, &[]);
+        assert_eq!(worker.granted(), None);
+        pool.resume(BackendId(1));
+        assert_eq!(worker.granted(), Some(Some(1)));
+        pool.drain(BackendId(1));
+        worker.enqueue(&pool, &[]);
+        pool.set_limit(None);
+        assert_eq!(worker.granted(), Some(Some(0)));
+    }
+
+    #[test]
+    fn a_queued_request_is_sent_back_when_the_last_backend_it_may_use_is_gone() {
+        let leave: [fn(&Registry, Instant); 3] = [
+            |pool, _| assert!(pool.drain(BackendId(1))),
+            |pool, _| assert!(pool.remove(BackendId(1))),
+            |pool, now| (0..2).for_each(|_| check(pool, 1, CheckResult::Failed, now)),
+        ];
+        for leave in leave {
+            let (pool, worker, now) = (limited(2, true), Worker::new(), Instant::now());
+            (0..2).for_each(|id| check(&pool, id, CheckResult::Passed, now));
+            let _slots = [0, 1].map(|id| Slot::take(&backend(&pool, id)));
+            worker.enqueue(&pool, &[0]);
+            worker.enqueue(&pool, &[]);
+            leave(&pool, now);
+            assert_eq!(worker.granted(), Some(None), "it has failed at the other one");
+            assert_eq!(worker.granted(), None, "the second request waits for the other one");
+            worker.enqueue(&pool, &[0]);
+            assert_eq!(worker.granted(), Some(None), "the last one was gone before it was queued");
+        }
+    }
+
+    #[test]
+    fn a_due_probe_is_taken_although_requests_are_queued() {
+        let (pool, worker, now) = (limited(2, false), Worker::new(), Instant::now());
+        eject(&pool, 0, now);
+        let _slot = Slot::take(&backend(&pool, 1));
+        worker.enqueue(&pool, &[]);
+        assert_eq!(pick(&pool, &[], now), None);
+        assert_eq!(pick(&pool, &[], now + Duration::from_secs(2)), Some(0));
     }
 }

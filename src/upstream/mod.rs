@@ -15,3 +15,5 @@ pub mod queue;
 pub mod registry;
 pub mod retry;
 pub mod reuse;
+#[cfg(test)]
+mod stress;

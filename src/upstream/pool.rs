@@ -7,7 +7,7 @@ use super::backend::{AdminState, Backend, BackendId, BackendSpec};
 use super::balance::Algorithm;
 use super::cluster::Snapshot;
 use super::health::{Change, Health, Observation, Rules, State};
-use super::queue::Queue;
+use super::queue::PendingQueue;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,13 +58,13 @@ pub(super) struct Pool {
     rules: Rules,
     /// The most requests at each backend.
     limit: usize,
-    queue: Arc<Queue>,
+    queue: Arc<PendingQueue>,
     next_id: u32,
 }
 
 impl Pool {
     /// A pool without members.
-    pub(super) fn new(rules: Rules, limit: usize, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(rules: Rules, limit: usize, queue: Arc<PendingQueue>) -> Self {
         let algorithm = Algorithm::default();
         Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0 }
     }

@@ -163,6 +163,15 @@ impl Registry {
         });
     }
 
+    /// The limit for new requests alone.
+    #[cfg(test)]
+    pub(super) fn set_limit(&self, limit: Option<usize>) {
+        let mut settings = Settings::default();
+        settings.health.checks = false;
+        settings.limits.max_requests_per_backend = limit;
+        self.apply_settings(&settings);
+    }
+
     /// All backends but removed ones.
     pub fn statuses(&self) -> Vec<BackendStatus> {
         self.pool.lock().members.iter().map(status).collect()

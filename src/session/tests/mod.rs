@@ -13,7 +13,7 @@ use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::Mailbox;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::io::{Read, Write};
@@ -49,10 +49,10 @@ impl Stage {
             settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };
-        let caller = Caller::new(crossbeam_channel::unbounded().0, poller.waker());
+        let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let local = Local::new(poller, Pipes::new(4), counters);
         Self {
-            resources: Resources::new(shared, caller, local),
+            resources: Resources::new(shared, mailbox, local),
             token: Slab::default().insert(()),
             is_masked,
         }

@@ -118,7 +118,7 @@ fn backends(weights: &[u32]) -> Vec<Arc<Backend>> {
         BackendSpec { name: "b".to_owned(), address, weight }
     };
     let backend = |(id, weight): (u32, &u32)| {
-        let queue = Arc::new(crate::upstream::queue::Queue::default());
+        let queue = Arc::new(crate::upstream::queue::PendingQueue::default());
         Arc::new(Backend::new(BackendId(id), &spec(*weight), queue))
     };
     (0..).zip(weights).map(backend).collect()
