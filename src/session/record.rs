@@ -130,13 +130,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The line of an exchange of 2 ms with the backend `b0` that ended in this stage.
+    /// The line of an exchange of 2 ms with the backend `b7` that ended in this stage.
     fn line(stage: &'static str, change: impl FnOnce(&mut Facts, &mut AccessRecord<'_>)) -> String {
         let started = Instant::now();
         let client = ([192, 0, 2, 1], 5000).into();
         let mut facts = Facts::new(client, RequestId::Received("abc".into()), started);
         facts.request = Some("GET /".into());
-        let backend = Backend::at(0, ([127, 0, 0, 1], 80).into());
+        let backend = Backend::at(7, ([127, 0, 0, 1], 80).into());
         let gathered = Facts::new(client, RequestId::Received("abc".into()), started);
         let mut record = AccessRecord {
             facts: &gathered,
@@ -158,7 +158,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", served),
-            "192.0.2.1:5000 \"GET /\" 200 from b0 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
+            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
         );
         let retried = |facts: &mut Facts, record: &mut AccessRecord<'_>| {
             served(facts, record);
@@ -166,7 +166,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", retried),
-            "192.0.2.1:5000 \"GET /\" 200 from b0 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
+            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
              2 attempts, 300 bytes, id abc"
         );
     }
@@ -178,7 +178,7 @@ mod tests {
         };
         assert_eq!(
             line("connect", rejected),
-            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b0, \
+            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b7, \
              done in 2.0 ms, 300 bytes, id abc"
         );
         let aborted = |_: &mut Facts, record: &mut AccessRecord<'_>| {

@@ -39,7 +39,7 @@ impl Connection {
 
     /// The backend ended it while it was idle.
     fn note_closed(&self, now: Instant) {
-        self.warn(self.backend.reuse.closed(&self.life, now));
+        self.warn(self.backend.reuse.record_closed(&self.life, now));
     }
 
     /// Warns the operator that connections live no longer than this.
@@ -172,7 +172,7 @@ impl ConnectionPool {
             return;
         }
         connection.owner = None;
-        connection.backend.reuse.lives(&connection.life);
+        connection.backend.reuse.record_served(&connection.life);
         self.idle.entry(connection.backend.id).or_default().push_back(token);
     }
 
@@ -185,7 +185,7 @@ impl ConnectionPool {
         if now.saturating_duration_since(reused) > STALE_WITHIN {
             return;
         }
-        connection.warn(connection.backend.reuse.died(&connection.life, reused, now));
+        connection.warn(connection.backend.reuse.record_stale(&connection.life, reused, now));
     }
 
     /// A connection in use.
@@ -347,7 +347,7 @@ mod tests {
         let (oldest, _peer) = fixture.idle(now);
         let (_second, _peer) = fixture.idle(now);
         let life = Life { opened: now, idle_since: now, served: 1 };
-        fixture.backend.reuse.closed(&life, now);
+        fixture.backend.reuse.record_closed(&life, now);
         assert_eq!([fixture.out(now), fixture.out(now)], [None, None]);
         assert_eq!(fixture.connections.entries.tokens(), [oldest]);
     }
