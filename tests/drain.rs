@@ -157,7 +157,7 @@ fn what_outlives_the_drain_timeout_is_cut_and_counted() {
     lb.begin_drain(timeout);
     lb.wait_for_closed(Reason::DrainAborted, 1);
     assert!(start.elapsed() >= timeout);
-    assert_eq!(lb.wait_for_end(), Drained::Cut(1));
+    assert_eq!(lb.wait_for_end(), Drained::Aborted(1));
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no answer was made up");
     gate.open();
     until("the backend is told", || origin.open_connections() == 0);
@@ -225,7 +225,7 @@ fn a_process_that_had_to_cut_connections_ends_with_exit_code_three() {
     program.signal(Signal::TERM);
     let ended = program.wait_for_end();
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(ended.stderr.contains("1 connection(s) were cut"), "{ended:?}");
+    assert!(ended.stderr.contains("1 connection(s) were aborted"), "{ended:?}");
     gate.open();
 }
 

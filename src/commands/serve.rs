@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// Could not start.
 pub const FAILED: u8 = 1;
-/// Stopped, but connections had to be cut.
-const CUT: u8 = 3;
+/// Stopped with connections aborted.
+const ABORTED: u8 = 3;
 
 /// `lb-threads [PERIOD]`
 pub fn run(args: ServeArgs) -> ExitCode {
@@ -65,7 +65,7 @@ fn describe(config: &Config) {
             health.check_timeout()
         );
     } else {
-        log::info!("no health checks: only failed requests take a backend out");
+        log::info!("no health checks: relying on passive health checking only");
     }
     if std::path::Path::new("config.json").exists() {
         log::info!("there is a config.json here; this version does not read it");
@@ -75,7 +75,7 @@ fn describe(config: &Config) {
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
-        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop at once",
+        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop immediately",
         server.open_connections()
     );
     server.begin_drain(timeout);
@@ -89,8 +89,8 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
         recv(signals) -> _ => match is_done.try_recv() {
             Ok(ended) => Some(ended),
             Err(_) => {
-                log::warn!("stopped at the second signal, with connections cut");
-                return ExitCode::from(CUT);
+                log::warn!("stopped at the second signal, with connections aborted");
+                return ExitCode::from(ABORTED);
             }
         },
     };
@@ -99,12 +99,12 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
     log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
-        Drained::Cut(count) => {
+        Drained::Aborted(count) => {
             log::warn!(
-                "{count} connection(s) were cut: they were still busy after {:?}",
+                "{count} connection(s) were aborted: they were still busy after {:?}",
                 timeout.unwrap_or_default()
             );
-            ExitCode::from(CUT)
+            ExitCode::from(ABORTED)
         }
     }
 }
@@ -133,7 +133,7 @@ fn stop_signals() -> io::Result<Receiver<Stop>> {
         for signal in signals.forever() {
             match signal {
                 SIGHUP | SIGUSR1 | SIGUSR2 => {
-                    log::info!("signal {signal} is ignored: this version does nothing at it");
+                    log::info!("signal {signal} is ignored");
                 }
                 SIGQUIT => drop(sender.send(Stop::Unhurried)),
                 _ => drop(sender.send(Stop::InTime)),

@@ -2,7 +2,7 @@
 //!
 //! Runs on the thread that starts the balancer, or changes its backends; never on a worker.
 
-use super::is_foreign_address;
+use super::is_unavailable_address;
 use crate::config;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -23,7 +23,7 @@ pub fn listen_on_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketA
                 }
                 sockets.push(socket);
             }
-            Err(error) if is_foreign_address(&error) => {
+            Err(error) if is_unavailable_address(&error) => {
                 log::warn!("not listening on {address}: this machine does not have that address");
                 missing = Some((address, error));
             }
@@ -93,7 +93,7 @@ mod tests {
         let addresses = listening_on(&["192.0.2.1:0", "127.0.0.1:0"]).unwrap();
         assert_eq!(addresses.len(), 1);
         let error = listening_on(&["192.0.2.1:0"]).unwrap_err();
-        assert!(is_foreign_address(&error), "{error}");
+        assert!(is_unavailable_address(&error), "{error}");
     }
 
     #[test]

@@ -29,13 +29,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How a drain ended.
+/// The end of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything in flight was finished.
+    /// All requests in flight were finished.
     Clean,
-    /// So many connections had to be cut.
-    Cut(usize),
+    /// So many connections had to be aborted.
+    Aborted(usize),
 }
 
 /// A running balancer.
@@ -231,13 +231,13 @@ impl Server {
     /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
     pub fn wait(&mut self) -> Drained {
         let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
-        let cut: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
-        if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
+        let aborted: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
+        if aborted == 0 { Drained::Clean } else { Drained::Aborted(aborted) }
     }
 }
 
 impl Drop for Server {
-    /// A server that was not drained is cut.
+    /// Without a drain, open connections are aborted.
     fn drop(&mut self) {
         if self.workers.iter().any(|(_, thread)| thread.is_some()) {
             self.begin_drain(Some(Duration::ZERO));

@@ -29,7 +29,7 @@ impl fmt::Display for StartError {
                     io::ErrorKind::PermissionDenied => {
                         f.write_str("ports below 1024 need privileges; choose another with --port")
                     }
-                    _ if net::is_foreign_address(error) => f.write_str(
+                    _ if net::is_unavailable_address(error) => f.write_str(
                         "this machine does not have that address; choose another with --host",
                     ),
                     _ => write!(f, "{error}; choose another with --host and --port"),

@@ -107,7 +107,7 @@ impl Listener {
                 Err(_) => break,
             }
         }
-        net::stop_listening(&self.socket);
+        net::shutdown_listener(&self.socket);
     }
 
     fn is_stopped(&self) -> bool {

@@ -96,6 +96,6 @@ fn stopping_under_load_leaves_no_permit() {
     until("all were accepted", || lb.totals().failed(Cause::Overload) >= 10);
     assert!((6..=10).contains(&lb.server().open_connections()));
     lb.begin_drain(Duration::ZERO);
-    assert_eq!(lb.wait_for_end(), Drained::Cut(5), "which sees that no permit is left");
+    assert_eq!(lb.wait_for_end(), Drained::Aborted(5), "which sees that no permit is left");
     gate.open();
 }

@@ -125,7 +125,7 @@ impl Checker {
                 let is_http10 = response.version() == Version::HTTP_10;
                 (self.judge(response), is_http10)
             }
-            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => {
+            Err(ureq::Error::Io(error)) if net::is_resource_exhaustion(&error) => {
                 (Finding::Unknown(error.to_string()), false)
             }
             Err(ureq::Error::Io(error)) => {
