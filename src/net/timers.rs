@@ -100,20 +100,26 @@ impl Timers {
 
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
-        let index = self.fronts().find(|first| self.entry(*first).at <= now)?;
+        let due = |epoch| self.fronts(epoch).find(|first| self.entry(*first).at <= now);
+        let older = || if self.has_older { due(1 - self.epoch) } else { None };
+        let index = due(self.epoch).or_else(older)?;
         self.unlink(index);
         Some(Token::new(index, self.entry(index).generation))
     }
 
     /// When the next deadline passes.
     pub fn next(&self) -> Option<Instant> {
-        self.fronts().map(|first| self.entry(first).at).min()
+        let next = |epoch| self.fronts(epoch).map(|first| self.entry(first).at).min();
+        if self.has_older {
+            [next(0), next(1)].into_iter().flatten().min()
+        } else {
+            next(self.epoch)
+        }
     }
 
-    fn fronts(&self) -> impl Iterator<Item = u32> {
-        let lists = |epoch: u8| self.lists[usize::from(epoch)].iter();
-        let older = lists(1 - self.epoch).take(if self.has_older { Timeout::COUNT } else { 0 });
-        lists(self.epoch).chain(older).map(|list| list.first).filter(|first| *first != NONE)
+    fn fronts(&self, epoch: u8) -> impl Iterator<Item = u32> {
+        let lists = &self.lists[usize::from(epoch)];
+        lists.iter().map(|list| list.first).filter(|first| *first != NONE)
     }
 
     fn entry(&self, index: u32) -> &Entry {
