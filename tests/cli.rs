@@ -42,7 +42,7 @@ fn a_command_line_that_means_nothing_is_refused_in_one_line_with_exit_code_two()
         (&["--fall", "0"], "--fall"),
         (&["--admin", "127.0.0.1:1"], "off"),
         (&["--log-level", "loud"], "`loud` is not a log level"),
-        (&["--connect-timeout", "0"], "would refuse everything"),
+        (&["--connect-timeout", "0"], "would reject every request"),
         (&["-b", "localhost"], "has no port"),
         (&["-b", "localhost:0"], "between 1 and 65535"),
         (&["-b", "localhost:http"], "between 1 and 65535"),
@@ -201,13 +201,13 @@ fn help_shows_every_default_and_examples() {
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
         let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         let defaults = [
-            "[default: 10]",
+            "[default: 10s]",
             "[default: 127.0.0.1]",
             "[default: 9090]",
             "[default: /health]",
             "[default: 127.0.0.1:8080, 8081 and 8082]",
-            "[default: one a core]",
-            "[default: 2s, or the period if that is shorter]",
+            "[default: one per core]",
+            "[default: 2s, or PERIOD if that is shorter]",
             "[default: info]",
             "[default: 75s]",
             "[default: 30s]",

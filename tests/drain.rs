@@ -21,7 +21,7 @@ fn slow(gate: &Gate) -> Origin {
 #[track_caller]
 fn balancer(origin: &Origin) -> Lb {
     // One worker: when anything shows that it drains, everything does.
-    let lb = Lb::with(&[origin], |config| config.workers = 1);
+    let lb = Lb::with(&[origin], |config| config.boot.workers = 1);
     lb.wait_for_up(1);
     lb
 }
@@ -87,8 +87,8 @@ fn a_drain_closes_idle_backend_connections_while_a_request_is_still_in_flight() 
         reply.ok("late");
     });
     let mut lb = Lb::with(&[&origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = 6 * LONG;
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = 6 * LONG;
     });
     lb.wait_for_up(1);
     let mut busy = in_flight(lb.address(), &origin);
@@ -155,9 +155,9 @@ fn what_outlives_the_drain_timeout_is_cut_and_counted() {
     let mut client = in_flight(lb.address(), &origin);
     let (start, timeout) = (Instant::now(), Duration::from_millis(200));
     lb.begin_drain(timeout);
-    lb.wait_for_closed(Reason::DrainCut, 1);
+    lb.wait_for_closed(Reason::DrainAborted, 1);
     assert!(start.elapsed() >= timeout);
-    assert_eq!(lb.wait_for_end(), Drained::Cut(1));
+    assert_eq!(lb.wait_for_end(), Drained::Aborted(1));
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no answer was made up");
     gate.open();
     until("the backend is told", || origin.open_connections() == 0);
@@ -225,7 +225,7 @@ fn a_process_that_had_to_cut_connections_ends_with_exit_code_three() {
     program.signal(Signal::TERM);
     let ended = program.wait_for_end();
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(ended.stderr.contains("1 connection(s) were cut"), "{ended:?}");
+    assert!(ended.stderr.contains("1 connection(s) were aborted"), "{ended:?}");
     gate.open();
 }
 
@@ -307,7 +307,9 @@ fn an_idle_connection_is_closed_with_the_end_of_a_short_drain_and_was_not_cut() 
 fn one_too_many_is_told_so_while_the_balancer_stops() {
     let gate = Gate::new();
     let origin = slow(&gate);
-    let mut lb = Lb::with(&[&origin], |config| (config.workers, config.connections) = (1, 1));
+    let mut lb = Lb::with(&[&origin], |config| {
+        (config.boot.workers, config.settings.limits.max_connections) = (1, 1);
+    });
     lb.wait_for_up(1);
     let mut busy = in_flight(lb.address(), &origin);
     let mut extra = lb.connect();

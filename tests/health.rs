@@ -41,8 +41,8 @@ fn a_hanging_check_times_out_and_delays_nobody_elses_flip() {
     let (hangs, dies, stays_up) =
         (Origin::named("hangs"), Origin::named("dies"), Origin::named("stays"));
     let lb = Lb::with(&[&hangs, &dies, &stays_up], |config| {
-        config.health.period = PERIOD;
-        config.health.timeout = 5 * SECOND;
+        config.settings.health.period = PERIOD;
+        config.settings.health.timeout = Some(5 * SECOND);
     });
     lb.wait_for_up(3);
     hangs.set_health(Health::Hang);
@@ -62,8 +62,8 @@ fn a_hanging_backend_is_out_within_period_plus_one_second_plus_two_timeouts() {
     let (hangs, stays_up) = (Origin::named("hangs"), Origin::named("stays"));
     let timeout = PERIOD;
     let lb = Lb::with(&[&hangs, &stays_up], |config| {
-        config.health.period = PERIOD;
-        config.health.timeout = timeout;
+        config.settings.health.period = PERIOD;
+        config.settings.health.timeout = Some(timeout);
     });
     lb.wait_for_up(2);
     hangs.set_health(Health::Hang);
@@ -90,7 +90,7 @@ fn silent(count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
 fn backends_that_hang_at_the_start_delay_it_by_two_seconds_at_most() {
     let (_listeners, hanging) = silent(2);
     let mut config = config(&hanging);
-    config.health.timeout = 8 * SECOND;
+    config.settings.health.timeout = Some(8 * SECOND);
     let start = Instant::now();
     let lb = Lb::start(config);
     let took = start.elapsed();
@@ -103,7 +103,7 @@ fn a_good_backend_serves_beside_two_hundred_that_hang_and_its_period_is_kept() {
     let (_listeners, hanging) = silent(200);
     let good = Origin::named("good");
     let mut config = config(&[hanging, vec![good.address()]].concat());
-    config.health.timeout = 60 * SECOND;
+    config.settings.health.timeout = Some(60 * SECOND);
     let lb = Lb::start(config);
     lb.wait_for_up(1);
     assert_eq!(get(lb.address(), "/").text(), "good", "all first checks start at once");
@@ -155,7 +155,7 @@ fn checks_that_hang_take_no_more_descriptors_than_their_share() {
 fn a_balancer_that_was_there_before_its_backend_serves_soon_after_it_whatever_the_period() {
     let address = refused_address();
     let mut config = config(&[address]);
-    config.health.period = 60 * SECOND;
+    config.settings.health.period = 60 * SECOND;
     let lb = Lb::start(config);
     assert_eq!(get(lb.address(), "/").status, 503);
     let _origin = Origin::start_on(address, Script::named("late"));
@@ -167,7 +167,7 @@ fn a_balancer_that_was_there_before_its_backend_serves_soon_after_it_whatever_th
 fn a_backend_that_was_never_up_is_checked_soon_also_while_another_serves() {
     let (good, address) = (Origin::named("good"), refused_address());
     let mut config = config(&[good.address(), address]);
-    config.health.period = 60 * SECOND;
+    config.settings.health.period = 60 * SECOND;
     let lb = Lb::start(config);
     assert_eq!(lb.up(), 1);
     let _origin = Origin::start_on(address, Script::named("late"));
@@ -367,7 +367,7 @@ fn statuses(address: SocketAddr, count: usize) -> Vec<(u16, Option<String>)> {
 #[test]
 fn failing_requests_never_take_the_last_backend_out() {
     let (one, two) = (resetting(), resetting());
-    let lb = Lb::with(&[&one, &two], |config| config.health.period = 10 * SECOND);
+    let lb = Lb::with(&[&one, &two], |config| config.settings.health.period = 10 * SECOND);
     lb.wait_for_up(2);
     for answer in statuses(lb.address(), 30) {
         assert_eq!(
@@ -382,7 +382,7 @@ fn failing_requests_never_take_the_last_backend_out() {
 #[test]
 fn five_requests_in_a_row_that_are_not_answered_take_a_backend_out_until_a_check_passes() {
     let (bad, good) = (resetting(), Origin::named("good"));
-    let lb = Lb::with(&[&bad, &good], |config| config.health.period = 10 * SECOND);
+    let lb = Lb::with(&[&bad, &good], |config| config.settings.health.period = 10 * SECOND);
     lb.wait_for_up(2);
     let mut client = lb.connect();
     while bad.count() < 5 {
@@ -422,8 +422,8 @@ fn slowness_never_takes_a_backend_out() {
         Origin::start([Step::ReadRequest, Step::Hang]),
     );
     let lb = Lb::with(&[&slow, &other], |config| {
-        config.timeouts.first_byte = Duration::from_millis(20);
-        config.health.period = 10 * SECOND;
+        config.settings.timeouts.first_byte = Duration::from_millis(20);
+        config.settings.health.period = 10 * SECOND;
     });
     lb.wait_for_up(2);
     for answer in statuses(lb.address(), 24) {

@@ -46,7 +46,7 @@ fn waiting(lb: &Lb, origin: &Origin) -> Client {
 fn an_added_backend_gets_requests_after_its_first_check_which_comes_at_once() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     // With a period of a minute, any check but the first one would come too late.
-    let lb = Lb::with(&[&one], |config| config.health.period = Duration::from_secs(60));
+    let lb = Lb::with(&[&one], |config| config.settings.health.period = Duration::from_secs(60));
     let before = Instant::now();
     assert!(matches!(registry(&lb).add(&spec(&two)), Added::New(_)));
     lb.wait_for_up(2);
@@ -105,8 +105,8 @@ fn a_removed_backend_finishes_its_request_and_its_idle_connections_close() {
     let gate = Gate::new();
     let (slow, idle) = (gated(&gate), Origin::named("idle"));
     let lb = Lb::with(&[&idle], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = Duration::from_secs(60);
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
     });
     assert_eq!(get(lb.address(), "/").text(), "idle");
     until("its connection is idle", || idle.open_connections() == 1);
@@ -165,7 +165,8 @@ fn queued(lb: &Lb, requests: u64) -> Client {
 fn a_request_queued_for_the_only_backend_gets_503_no_backend_when_that_is_removed() {
     let gate = Gate::new();
     let origin = gated(&gate);
-    let lb = Lb::with(&[&origin], |config| config.backend_connections = Some(1));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_requests_per_backend = Some(1));
     let mut first = waiting(&lb, &origin);
     let mut second = queued(&lb, 2);
     registry(&lb).remove(id(&lb, &origin));
@@ -180,7 +181,7 @@ fn a_request_queued_for_the_only_backend_gets_503_no_backend_when_that_is_remove
 fn a_queued_request_goes_to_a_backend_that_is_added_and_none_to_one_that_drains() {
     let gate = Gate::new();
     let (slow, added) = (gated(&gate), Origin::named("added"));
-    let lb = Lb::with(&[&slow], |config| config.backend_connections = Some(1));
+    let lb = Lb::with(&[&slow], |config| config.settings.limits.max_requests_per_backend = Some(1));
     let mut first = waiting(&lb, &slow);
     let mut second = queued(&lb, 2);
     registry(&lb).add(&spec(&added));
@@ -198,10 +199,11 @@ fn a_queued_request_goes_to_a_backend_that_is_added_and_none_to_one_that_drains(
 fn a_queued_request_is_served_when_the_limit_is_raised() {
     let gate = Gate::new();
     let origin = gated(&gate);
-    let lb = Lb::with(&[&origin], |config| config.backend_connections = Some(1));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_requests_per_backend = Some(1));
     let mut first = waiting(&lb, &origin);
     let mut second = queued(&lb, 2);
-    registry(&lb).set_limit(Some(2));
+    lb.change(|settings| settings.limits.max_requests_per_backend = Some(2));
     origin.wait_for_requests(2);
     gate.open();
     for client in [&mut first, &mut second] {

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// A balancer that serves four connections at once.
 #[track_caller]
 fn for_four(origin: &Origin) -> Lb {
-    let lb = Lb::with(&[origin], |config| config.connections = 4);
+    let lb = Lb::with(&[origin], |config| config.settings.limits.max_connections = 4);
     lb.wait_for_up(1);
     lb
 }
@@ -72,7 +72,9 @@ fn when_connections_close_others_are_served_again() {
 #[test]
 fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them() {
     let origin = Origin::answering("hello");
-    let lb = Lb::with(&[&origin], |config| (config.connections, config.rejections) = (4, 20));
+    let lb = Lb::with(&[&origin], |config| {
+        (config.settings.limits.max_connections, config.boot.max_graceful_rejections) = (4, 20);
+    });
     lb.wait_for_up(1);
     let clients = four_clients(&lb);
     // 20 more wait for their requests; those beyond them are told at once, unasked.
@@ -103,7 +105,9 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
 #[test]
 fn a_request_that_comes_after_its_rejection_meets_no_reset_for_a_moment() {
     let origin = Origin::answering("hello");
-    let lb = Lb::with(&[&origin], |config| (config.connections, config.rejections) = (1, 1));
+    let lb = Lb::with(&[&origin], |config| {
+        (config.settings.limits.max_connections, config.boot.max_graceful_rejections) = (1, 1);
+    });
     lb.wait_for_up(1);
     let mut served = lb.connect();
     served.get("/").expect_status(200);
@@ -187,7 +191,7 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
         "each has ended, for one reason"
     );
     assert_eq!(totals.closed(Reason::Panicked), 0);
-    assert!(totals.closed(Reason::Refused) > 100, "much of it was refused");
+    assert!(totals.closed(Reason::Rejected) > 100, "much of it was refused");
     assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!((lb.up(), get(lb.address(), "/").status), (1, 200));
 }

@@ -50,8 +50,8 @@ fn set_the_trap() {
 fn balancer(origin: &Origin, change: impl FnOnce(&mut Config)) -> Lb {
     set_the_trap();
     let lb = Lb::with(&[origin], |config| {
-        config.workers = 1;
-        config.health.checks = false;
+        config.boot.workers = 1;
+        config.settings.health.checks = false;
         change(config);
     });
     assert_eq!(lb.up(), 1);
@@ -163,7 +163,10 @@ fn a_panic_on_one_connection_leaves_a_request_in_flight_alone() {
 fn a_session_that_panics_in_a_step_gives_its_permit_back() {
     let origin = Origin::named("one");
     let lb = balancer(&origin, |config| {
-        (config.connections, config.connections_a_client) = (1, Some(1));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (1, Some(1));
     });
     for _ in 0..10 {
         panic_on(&mut lb.connect(), &lb, PATH);
@@ -183,7 +186,10 @@ fn a_session_that_panics_in_its_close_gives_its_permit_back() {
         reply.ok("fine");
     });
     let lb = balancer(&origin, |config| {
-        (config.connections, config.connections_a_client) = (1, Some(1));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (1, Some(1));
     });
     for number in 1..=10 {
         let mut client = lb.connect();

@@ -1,4 +1,4 @@
-//! Places at backends: `--backend-max-connections` and the queue for them.
+//! Places at backends: `--backend-max-requests` and the queue for them.
 
 use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
 use lb_threads::error::Cause;
@@ -20,7 +20,7 @@ fn gated(gate: &Gate) -> Origin {
 }
 
 fn limited(origins: &[&Origin], limit: usize) -> Lb {
-    Lb::with(origins, |config| config.backend_connections = Some(limit))
+    Lb::with(origins, |config| config.settings.limits.max_requests_per_backend = Some(limit))
 }
 
 /// A client whose request waits for a place.
@@ -64,8 +64,8 @@ fn who_waits_too_long_is_told_that_the_backends_are_full() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(50);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(50);
     });
     let mut first = waiting(&lb, 1);
     origin.wait_for_requests(1);
@@ -100,8 +100,8 @@ fn who_came_first_is_served_first() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.workers = 1;
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.boot.workers = 1;
     });
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..10 {
@@ -157,8 +157,8 @@ fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
 fn a_refused_upload_gives_its_place_back_at_once() {
     let origin = Origin::answering("served");
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(500);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(500);
     });
     let mut bad = lb.connect();
     bad.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");

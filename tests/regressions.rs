@@ -43,7 +43,7 @@ fn pipelined_requests_that_fill_more_than_one_buffer_are_all_answered() {
     let answers = raw_exchange(lb.address(), format!("{requests}{last}"));
     assert_eq!(String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count(), 2001);
     assert_eq!(origin.count(), 2001);
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Drop for Sink {
 fn an_endless_download_leaves_the_others_their_turns() {
     let origin = origin(&Gate::new());
     for target in ["/endless", "/long"] {
-        let lb = balancer(&origin, |config| config.workers = 1);
+        let lb = balancer(&origin, |config| config.boot.workers = 1);
         while_reading(lb.address(), target, || {
             expect_a_fresh_answer_at_once(lb.address(), is_fast);
         });
@@ -230,8 +230,8 @@ fn an_endless_download_leaves_the_others_their_turns() {
 fn an_endless_upload_leaves_the_others_their_turns() {
     let sink = Sink::start();
     let mut config = config(&[sink.address]);
-    config.workers = 1;
-    config.health.checks = false;
+    config.boot.workers = 1;
+    config.settings.health.checks = false;
     let lb = Lb::start(config);
     let sent = AtomicU64::new(0);
     let mut stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
@@ -275,7 +275,7 @@ fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turn
     // greedy one's turn.
     let dead = Origin::named("dead");
     dead.stop();
-    let lb = Lb::with(&[&dead], |config| config.workers = 1);
+    let lb = Lb::with(&[&dead], |config| config.boot.workers = 1);
     let requests = "GET /greedy HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2_000);
     let stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
     let cloned = || stream.try_clone().expect("a socket can be cloned");

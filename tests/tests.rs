@@ -8,6 +8,7 @@ mod support_works;
 
 mod chaos;
 mod cli;
+mod docs;
 mod drain;
 mod failover;
 mod framing;
@@ -20,6 +21,7 @@ mod panics;
 mod queue;
 mod regressions;
 mod retry;
+mod settings;
 mod starvation;
 mod tidy;
 mod tunnel;

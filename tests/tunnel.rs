@@ -316,18 +316,18 @@ fn a_switch_to_something_else_than_was_asked_for_is_a_bad_answer() {
         let response = exchange(lb.address(), ASK);
         assert_eq!(
             (response.status, response.header("X-LB-Error")),
-            (502, Some("bad_answer")),
+            (502, Some("bad_response")),
             "{head:?}"
         );
         origin.wait_for_ending(0);
-        assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
+        assert_eq!(lb.totals().failed(Cause::BadResponse), 1);
     }
 }
 
 #[test]
 fn a_tunnel_that_is_silent_for_too_long_is_closed() {
     let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
-    let lb = Lb::with(&[&origin], |config| config.timeouts.tunnel = 500 * MS);
+    let lb = Lb::with(&[&origin], |config| config.settings.timeouts.tunnel = 500 * MS);
     let mut client = upgraded(&lb);
     let since = std::time::Instant::now();
     stays("it is open", 150 * MS, || client.is_open());
@@ -344,7 +344,7 @@ fn a_tunnel_that_is_silent_for_too_long_is_closed() {
 fn other_timeouts_do_not_end_a_tunnel() {
     let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
     let lb = Lb::with(&[&origin], |config| {
-        let timeouts = &mut config.timeouts;
+        let timeouts = &mut config.settings.timeouts;
         for timeout in [
             &mut timeouts.idle,
             &mut timeouts.head,
@@ -367,7 +367,7 @@ fn a_tunnels_backend_connection_serves_nobody_afterwards() {
         Script::steps([Step::ReadHead, Step::send(AGREE), Step::ReadToEnd, Step::Close]),
         Script::named("next"),
     ]));
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     let mut client = upgraded(&lb);
     client.shutdown_write();
     assert!(client.at_end());

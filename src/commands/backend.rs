@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The largest request head that is read.
 const HEAD_BYTES: usize = 64 * 1024;
 /// The most fields in a request head: what a balancer lets through, and what it adds.
-const HEAD_FIELDS: usize = 2 * config::HEAD_FIELDS;
+const HEAD_FIELDS: usize = 2 * config::MAX_HEAD_FIELDS;
 /// How long a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -180,7 +180,7 @@ impl Buffers {
     }
 }
 
-const _: () = assert!(CAPACITY >= 2 * config::REQUEST_HEAD_BYTES);
+const _: () = assert!(CAPACITY >= 2 * config::MAX_REQUEST_HEAD_BYTES);
 
 #[cfg(test)]
 mod tests {

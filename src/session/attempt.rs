@@ -95,7 +95,7 @@ impl Attempt {
                 cx.local.counters.backend_connects.add(1);
                 Ok(Opened::Connecting)
             }
-            Err(error) if net::is_shortage(&error) => {
+            Err(error) if net::is_resource_exhaustion(&error) => {
                 log::warn!("cannot open a connection to backend {}: {error}", backend.name);
                 Err(Cause::Overload.into())
             }

@@ -53,8 +53,8 @@ impl Closing {
         cx.local.buffers.lend(&mut client.output);
         let detail = if cause == Cause::NoBackend { cx.shared.cluster.outage() } else { None };
         let message = detail.map_or_else(
-            || cause.sentence().to_owned(),
-            |detail| format!("{}: {detail}", cause.sentence()),
+            || cause.description().to_owned(),
+            |detail| format!("{}: {detail}", cause.description()),
         );
         let ReplyOptions { request, keeps_open, .. } = options;
         let asked = Asked { is_head: request.is_head, accepts_json: request.accepts_json };
@@ -65,7 +65,7 @@ impl Closing {
             asked,
             options.fields(&cx.local.clock),
         );
-        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Refused };
+        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Rejected };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
@@ -81,7 +81,7 @@ impl Closing {
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
         reply::write(client.output.tail(), reply, request.is_head, options.fields(&cx.local.clock));
         let is_drained = cx.draining && request.is_persistent;
-        let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
+        let reason = if is_drained { Reason::Drained } else { Reason::ClosedAfterResponse };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
@@ -89,8 +89,8 @@ impl Closing {
     pub(super) fn linger(reason: Reason, client: &Client, cx: &mut Context<'_>) -> Self {
         client.stream.shutdown_write();
         cx.local.lingering.push_back(cx.session.token);
-        let until = cx.now + cx.shared.config.timeouts.linger_in_all;
-        let step = Step::Linger { bytes: config::LINGER_BYTES, until };
+        let until = cx.now + cx.shared.settings.timeouts.linger_total;
+        let step = Step::Linger { bytes: config::LINGER_MAX_BYTES, until };
         Self { step, reason, deadline: cx.deadline(Timeout::Linger) }
     }
 
@@ -131,7 +131,7 @@ impl Closing {
         let mut dropped = 0;
         let is_blocked = loop {
             client.input.clear();
-            if *bytes == 0 || dropped >= config::STEP_BYTES {
+            if *bytes == 0 || dropped >= config::MAX_STEP_BYTES {
                 break false;
             }
             match client.read(&mut cx.local.buffers) {
@@ -148,7 +148,7 @@ impl Closing {
         }
         // Over the limit it is not listened to any longer. A few lines of ours have reached it long
         // since; a long response needs the rest of the time.
-        if !is_blocked && client.sent <= config::BUFFERED_BYTES {
+        if !is_blocked && client.sent <= config::SOCKET_BUFFER_BYTES {
             return Closed::Over(self.reason);
         }
         // A client that still sends has more time, up to the limit.
@@ -158,4 +158,4 @@ impl Closing {
     }
 }
 
-const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);
+const _: () = assert!(config::LINGER_MAX_BYTES > config::MAX_REQUEST_HEAD_BYTES);

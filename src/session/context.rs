@@ -3,7 +3,7 @@
 
 use super::record::AccessRecord;
 use crate::clock::Clock;
-use crate::config::{Config, Deadline, Timeout};
+use crate::config::{Deadline, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
@@ -30,8 +30,8 @@ pub enum Verdict {
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// Settings.
-    pub config: Arc<Config>,
+    /// The settings of this step; another value may follow between two steps.
+    pub settings: Arc<Settings>,
     /// The backends to pick from.
     pub cluster: Arc<Cluster>,
     /// Where attempts are reported to.
@@ -47,11 +47,8 @@ pub struct Local {
     pub clock: Clock,
     /// Where sockets are registered.
     pub poller: Poller,
-    /// Unused buffers.
     pub buffers: Buffers,
-    /// Unused pipes.
     pub pipes: Pipes,
-    /// What has happened.
     pub counters: Arc<Counters>,
     /// Sessions that linger, oldest first; also some that have ended since.
     pub lingering: VecDeque<Token>,
@@ -109,7 +106,7 @@ pub struct Context<'w> {
 
 impl Context<'_> {
     pub(super) fn deadline(&self, timeout: Timeout) -> Deadline {
-        Deadline { timeout, at: self.now + self.shared.config.timeouts.of(timeout) }
+        Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
     }
 }
 

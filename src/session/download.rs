@@ -2,7 +2,7 @@
 //! supports it. Small pieces leave at once.
 
 use super::client::Client;
-use super::context::Local;
+use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
 use super::splice::Splice;
 use crate::config::{self, Deadline};
@@ -92,8 +92,8 @@ impl Download {
         self.reader.is_done()
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// While the request still comes, its progress is the exchange's.
@@ -154,7 +154,7 @@ impl Download {
                 // What was received must not wait for what was not.
                 continue;
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
             let backend =
@@ -207,7 +207,7 @@ impl Download {
             local.buffers.lend(&mut backend.input);
             backend.input.make_room();
             if backend.input.room() == 0 {
-                backend.input.grow_to(2 * config::TRAILER_BYTES + backend.input.len());
+                backend.input.grow_to(2 * config::MAX_TRAILER_BYTES + backend.input.len());
             }
             return backend.stream.read(&mut backend.input);
         };
@@ -239,7 +239,7 @@ impl Download {
         local: &mut Local,
     ) -> bool {
         let is_long =
-            self.reader.remaining().is_some_and(|remaining| remaining >= config::SPLICE_BYTES);
+            self.reader.remaining().is_some_and(|remaining| remaining >= config::MIN_SPLICE_BYTES);
         let is_possible =
             self.may_splice && client.stream.can_splice() && backend.stream.can_splice();
         if !is_long || !is_possible || !backend.input.is_empty() {
@@ -273,7 +273,7 @@ impl Download {
             if self.reader.is_done() {
                 break;
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
             let backend =

@@ -144,7 +144,7 @@ impl Exchange {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
             Uploaded::ShareUsed => Ok(Flow::ShareUsed),
             Uploaded::Blocked(_) | Uploaded::BackendGone => Ok(Flow::Wait(
-                self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?,
+                self.upload.deadline(cx).unless_passed(cx.now, Cause::RequestBodyTimeout)?,
             )),
         }
     }
@@ -289,9 +289,9 @@ impl Exchange {
         }
         let is_early = !self.upload.is_received();
         let reason = match (is_early, cx.draining && self.request.is_persistent) {
-            (true, _) => Reason::EarlyAnswer,
+            (true, _) => Reason::EarlyResponse,
             (false, true) => Reason::Drained,
-            (false, false) => Reason::AnsweredLast,
+            (false, false) => Reason::ClosedAfterResponse,
         };
         // Closing over unread bytes would send a reset, which may overtake the response. A client
         // that meant to go on may have sent its next request before it saw that the connection

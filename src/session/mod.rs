@@ -28,7 +28,7 @@ mod trace;
 mod tunnel;
 mod upload;
 
-pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
+pub use context::{Context, Local, Resources, Shared, Verdict};
 pub use record::AccessRecord;
 
 use crate::admission::Permit;

@@ -105,7 +105,7 @@ impl fmt::Display for AccessRecord<'_> {
         if let Some(first_byte) = facts.first_byte {
             write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
         }
-        if let Some(code) = facts.cause.map(Cause::word).or(self.reason.map(Reason::word)) {
+        if let Some(code) = facts.cause.map(Cause::code).or(self.reason.map(Reason::code)) {
             write!(f, " {code} in stage {}, backend {backend}", self.stage)?;
         }
         let total = self.ended.saturating_duration_since(facts.started);

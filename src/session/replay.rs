@@ -145,7 +145,8 @@ impl ReplayBuffer {
     /// the chunks are tiny.
     pub(super) fn replay_room(&self) -> usize {
         let kept = self.bytes.len() - self.body.min(self.bytes.len());
-        (config::REPLAY_BYTES + self.chunk_lines.min(config::REPLAY_BYTES)).saturating_sub(kept)
+        (config::MAX_REPLAY_BYTES + self.chunk_lines.min(config::MAX_REPLAY_BYTES))
+            .saturating_sub(kept)
     }
 
     /// The request will not be sent again.
@@ -192,7 +193,7 @@ mod tests {
         let mut replay = replay(b"head");
         replay.start_attempt(b"");
         for _ in 0..16 {
-            append_chunk(&mut replay, &[b'x'; config::REPLAY_BYTES / 16]);
+            append_chunk(&mut replay, &[b'x'; config::MAX_REPLAY_BYTES / 16]);
             replay.advance(1000);
         }
         assert!(replay.replay_room() == 0 && replay.is_replayable(), "full of body, and whole");
@@ -202,21 +203,21 @@ mod tests {
         while tiny.replay_room() > 0 {
             append_chunk(&mut tiny, b"x");
         }
-        assert!(tiny.bytes.len() < 2 * config::REPLAY_BYTES + 100, "but they are limited");
+        assert!(tiny.bytes.len() < 2 * config::MAX_REPLAY_BYTES + 100, "but they are limited");
     }
 
     #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
         let mut replay = replay(b"head");
         replay.start_attempt(b"");
-        assert_eq!(replay.make_room(), config::REPLAY_BYTES);
-        replay.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
+        assert_eq!(replay.make_room(), config::MAX_REPLAY_BYTES);
+        replay.tail().extend_from_slice(&vec![b'x'; config::MAX_REPLAY_BYTES]);
         assert_eq!(replay.make_room(), 0);
         assert!(replay.is_replayable(), "nothing was sent yet");
         replay.advance(1000);
         assert_eq!(replay.make_room(), 1000 - 4);
         assert!(!replay.is_replayable() && replay.was_written());
-        assert_eq!(replay.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+        assert_eq!(replay.unsent().len(), config::MAX_REPLAY_BYTES + 4 - 1000);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Request {
         };
         let info = ForwardingInfo {
             address: peer.ip(),
-            trusted: cx.shared.config.trusts(peer.ip()),
+            trusted: cx.shared.settings.trusts(peer.ip()),
             request_id: &request_id,
         };
         let mut upload = Upload::new(&head, length, cx);

@@ -87,8 +87,10 @@ impl ResponseReader {
     ) -> Result<Option<usize>, HeadError> {
         loop {
             match self.end.find(backend.input.unread()) {
-                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => return Ok(Some(length)),
-                Ok(None) if backend.input.len() < config::ANSWER_HEAD_BYTES => {}
+                Ok(Some(length)) if length <= config::MAX_RESPONSE_HEAD_BYTES => {
+                    return Ok(Some(length));
+                }
+                Ok(None) if backend.input.len() < config::MAX_RESPONSE_HEAD_BYTES => {}
                 _ => {
                     return Err(HeadError::Bad(
                         "its head is too large or has a line that does not end in CR LF",
@@ -100,7 +102,7 @@ impl ResponseReader {
             }
             buffers.lend(&mut backend.input);
             if backend.input.room() == 0 {
-                backend.input.grow_to(config::ANSWER_HEAD_BYTES);
+                backend.input.grow_to(config::MAX_RESPONSE_HEAD_BYTES);
             }
             let detail = match backend.stream.read(&mut backend.input) {
                 Ok(Read::Bytes(_)) => continue,
@@ -182,7 +184,7 @@ impl ResponseReader {
             101 => Err(HeadError::Bad("it switches to a protocol that nobody asked for")),
             _ if head.is_interim() => {
                 self.interims += 1;
-                let is_endless = self.interims > config::INTERIM_ANSWERS;
+                let is_endless = self.interims > config::MAX_INTERIM_RESPONSES;
                 if is_endless {
                     Err(HeadError::Bad("it sends 1xx without end"))
                 } else {
@@ -224,13 +226,15 @@ impl Response {
 
     /// The response behind this head; `is_sent` says that the backend has the whole request.
     pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
-        let timeouts = &cx.shared.config.timeouts;
-        let download = Download::new(head.body, client, Progress::new(cx.now, timeouts.body));
+        let download = Download::new(head.body, client, Progress::new(cx.now));
         Self {
             download,
             keeps_client: head.keeps_client,
             keeps_backend: is_sent && head.is_persistent,
-            backend_idle_timeout: idle_time(head.keep_alive, timeouts.backend_idle),
+            backend_idle_timeout: idle_time(
+                head.keep_alive,
+                cx.shared.settings.timeouts.backend_idle,
+            ),
             upload_is_over: false,
         }
     }
@@ -244,7 +248,7 @@ impl Response {
         cx: &mut Context<'_>,
     ) -> Result<Forwarding, Stop> {
         self.download.allow_splice(upload.is_sent());
-        if self.download.deadline().has_passed(cx.now) {
+        if self.download.deadline(cx).has_passed(cx.now) {
             client.stream.retry_write();
         }
         loop {
@@ -260,7 +264,7 @@ impl Response {
                     self.wait(Reason::SlowReader, (attempt, upload), client, cx)
                 }
                 Ok(Downloaded::Blocked(Blocked::OnBackend)) => {
-                    self.wait(Reason::AnswerTimeout, (attempt, upload), client, cx)
+                    self.wait(Reason::ResponseTimeout, (attempt, upload), client, cx)
                 }
                 Err(BodyError::Client(reason)) => Err(reason.into()),
                 Err(BodyError::Backend(detail)) => Err(self.truncate(&detail, attempt, client, cx)),
@@ -286,7 +290,7 @@ impl Response {
             }
             self.download.follow(upload.progress());
         }
-        Ok(Forwarding::Wait(self.download.deadline().unless_passed(cx.now, late)?))
+        Ok(Forwarding::Wait(self.download.deadline(cx).unless_passed(cx.now, late)?))
     }
 
     /// The body breaks off: what came is delivered, and the connection closes without the body's
@@ -300,7 +304,7 @@ impl Response {
     ) -> Stop {
         if self.download.take_back(client) {
             attempt.note_failure(Failed::BadResponse, detail, cx);
-            return Cause::BadAnswer.into();
+            return Cause::BadResponse.into();
         }
         attempt.close(cx);
         let _ = client.flush(&cx.local.counters);
@@ -309,7 +313,7 @@ impl Response {
             "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
             client.sent
         );
-        Reason::AnswerTruncated.into()
+        Reason::ResponseTruncated.into()
     }
 
     /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
@@ -327,9 +331,8 @@ impl Response {
 /// limits, or our own default.
 fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
-    announced.map_or(default, |announced| {
-        announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE)
-    })
+    announced
+        .map_or(default, |announced| announced.saturating_sub(margin).min(config::MAX_BACKEND_IDLE))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Moving a long body of known length through a pipe inside the kernel: no copy through our memory.
 //!
-//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::SPLICE_BYTES`] copying is
+//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::MIN_SPLICE_BYTES`] copying is
 //! cheaper.
 
 use super::client::Client;
@@ -31,7 +31,7 @@ impl Splice {
 
     /// Moves up to `limit` bytes from the backend into the pipe.
     pub(super) fn fill(&mut self, backend: &mut Stream, limit: u64) -> io::Result<Read> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(config::STEP_BYTES);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(config::MAX_STEP_BYTES);
         backend.splice_to(&mut self.pipe, limit)
     }
 

@@ -41,7 +41,7 @@ impl AttemptError {
 
     /// The head of the response is invalid or broke off.
     pub(super) fn bad_response(detail: &'static str) -> Self {
-        Self::new(Failed::BadResponse, Cause::BadAnswer, detail)
+        Self::new(Failed::BadResponse, Cause::BadResponse, detail)
     }
 }
 

@@ -82,7 +82,7 @@ impl Tunnel {
         if moved > 0 {
             self.deadline = cx.deadline(Timeout::Tunnel);
         }
-        if moved >= config::STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
+        if moved >= config::MAX_STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
     }
 
     fn wait(&self, cx: &Context<'_>) -> Result<Tunneled, Reason> {
@@ -122,7 +122,7 @@ fn copy_one_way(
         delivered += waiting - buffer.len();
         match flushed {
             Ok(true) if *ended => return (Direction::Ended, delivered),
-            Ok(true) if delivered < config::STEP_BYTES => {}
+            Ok(true) if delivered < config::MAX_STEP_BYTES => {}
             Ok(_) => return (Direction::Open, delivered),
             Err(_) => return (Direction::Broken, delivered),
         }

@@ -15,7 +15,7 @@ use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::request::RequestHead;
 use crate::wire::rewrite::{self, RequestEnd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A request on its way to a backend.
 #[derive(Debug)]
@@ -30,7 +30,6 @@ pub(super) struct Upload {
     /// Anything of it came, if only a part of a chunk's line.
     has_begun: bool,
     limit: u64,
-    timeout: Duration,
     progress: Progress,
     /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
     expects_continue: bool,
@@ -64,7 +63,6 @@ pub(super) enum FramingSupport {
 impl Upload {
     /// The body behind this head, which was so long when it came.
     pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
-        let timeout = cx.shared.config.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
@@ -74,9 +72,8 @@ impl Upload {
             framing: None,
             received: 0,
             has_begun: false,
-            limit: cx.shared.config.body_bytes.unwrap_or(u64::MAX),
-            timeout,
-            progress: Progress::new(cx.now, timeout),
+            limit: cx.shared.settings.limits.max_body_bytes.unwrap_or(u64::MAX),
+            progress: Progress::new(cx.now),
             expects_continue: head.expects_continue,
             continue_deadline: None,
         }
@@ -136,7 +133,7 @@ impl Upload {
     /// The body begins to move now: what came before, finding a backend for example, was not its
     /// fault.
     pub(super) fn start_clock(&mut self, now: Instant) {
-        self.progress = Progress::new(now, self.timeout);
+        self.progress = Progress::new(now);
     }
 
     /// Whether the client still waits for a 100.
@@ -168,8 +165,8 @@ impl Upload {
                     *self.continue_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
-            Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
-            Blocked::OnBackend => (self.deadline(), Cause::SendTimeout),
+            Blocked::OnClient => (self.deadline(cx), Cause::RequestBodyTimeout),
+            Blocked::OnBackend => (self.deadline(cx), Cause::SendTimeout),
         };
         deadline.unless_passed(cx.now, cause)
     }
@@ -178,8 +175,8 @@ impl Upload {
         self.progress
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// Whether the body is over the limit, or has been announced to be.
@@ -226,10 +223,11 @@ impl Upload {
         attempt: &Attempt,
         cx: &mut Context<'_>,
     ) -> Result<Uploaded, Stop> {
+        let is_late = self.deadline(cx).has_passed(cx.now);
         let Some(backend) = attempt.connection(cx.connections) else {
             return Ok(Uploaded::BackendGone);
         };
-        if self.deadline().has_passed(cx.now) {
+        if is_late {
             backend.stream.retry_write();
         }
         self.pump(client, &mut backend.stream, cx.local)
@@ -258,7 +256,7 @@ impl Upload {
             if self.is_received() {
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             if took && !client.input.is_empty() {
@@ -286,7 +284,7 @@ impl Upload {
                 self.framing = Some(RequestEnd::Length(self.received));
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             match self.read(client, local)? {
@@ -362,7 +360,7 @@ impl Upload {
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
-            if self.received > config::REPLAY_BYTES as u64 {
+            if self.received > config::MAX_REPLAY_BYTES as u64 {
                 return Err(Cause::LengthRequired);
             }
             if moved.consumed == 0 {

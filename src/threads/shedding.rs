@@ -34,12 +34,12 @@ pub struct Shedding<'l> {
 }
 
 impl<'l> Shedding<'l> {
-    /// Keeps at most `max_held` sockets, and not more than [`config::SHED`]. The counters belong to
+    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters belong to
     /// the calling thread.
     pub fn new(max_held: usize, counters: &'l Counters) -> Self {
         Self {
             held: VecDeque::new(),
-            max_held: max_held.min(config::SHED),
+            max_held: max_held.min(config::MAX_SHED),
             log: RateLimitedLog::default(),
             counters,
         }
@@ -48,7 +48,7 @@ impl<'l> Shedding<'l> {
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
     pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("rejected {count} connection(s) at once: {}", cause.sentence());
+            log::warn!("rejected {count} connection(s) at once: {}", cause.description());
         }
         self.counters.connections.add(1);
         self.counters.failed(cause);
@@ -58,7 +58,7 @@ impl<'l> Shedding<'l> {
         let asked = Asked { is_head: false, accepts_json: false };
         let fields = ResponseFields { connection: ConnectionLine::Close, date: &date, request_id };
         let mut response = Vec::new();
-        error_response::write(&mut response, cause, cause.sentence(), asked, fields);
+        error_response::write(&mut response, cause, cause.description(), asked, fields);
         // The buffer of a fresh socket has room for this; whether the client reads it is its own
         // affair.
         let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));

@@ -8,7 +8,7 @@ mod ending;
 
 use super::handle::{Handle, Inbox, Message};
 use crate::admission::{Admission, Permit, Permits};
-use crate::config::{self, Timeout};
+use crate::config::{self, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
@@ -54,6 +54,7 @@ impl Worker {
     pub fn new(
         shared: Shared,
         admission: Arc<Admission>,
+        max_pipes: usize,
         counters: Arc<Counters>,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
@@ -61,10 +62,9 @@ impl Worker {
         let (handle, inbox) =
             Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
-        let pipes = shared.config.pipes_a_worker;
         let mailbox = Mailbox::new(granting, poller.waker());
         let resources =
-            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(pipes), counters));
+            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(max_pipes), counters));
         let worker = Self {
             inbox,
             grants,
@@ -176,9 +176,19 @@ impl Worker {
         while let Some(message) = self.inbox.next() {
             match message {
                 Message::Connection { socket, permit } => self.add_session(socket, permit),
+                Message::Settings(settings) => self.apply(settings),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
+    }
+
+    /// Swaps the settings between two steps.
+    fn apply(&mut self, settings: Arc<Settings>) {
+        let shared = &mut self.resources.shared;
+        if shared.settings.timeouts != settings.timeouts {
+            self.timers.change_durations();
+        }
+        shared.settings = settings;
     }
 
     /// Steps the sessions whose queued requests have got a slot. One that is gone drops its slot,
@@ -215,7 +225,7 @@ impl Worker {
     fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
-        let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(timeout);
+        let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
         let token = self.sessions.insert(Session::new(socket, permit, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
@@ -251,7 +261,7 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(token, reason),
         }
-        if self.resources.local.lingering.len() > config::LINGERING {
+        if self.resources.local.lingering.len() > config::MAX_LINGERING {
             self.limit_lingering();
         }
     }
@@ -263,15 +273,15 @@ impl Worker {
         self.timers.clear(token);
         self.resources.local.counters.closed(reason);
         // A rejection was logged already, with more than this.
-        let level = if reason.is_error() && reason != Reason::Refused {
+        let level = if reason.is_error() && reason != Reason::Rejected {
             log::Level::Info
         } else {
             log::Level::Debug
         };
-        let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+        let (peer, stage, code) = (session.peer(), session.stage(), reason.code());
         let mut context = self.resources.context(token);
         let closed = catch_unwind(AssertUnwindSafe(|| {
-            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
+            log::log!(level, "{peer} closed in stage {stage}: {code}: {}", reason.description());
             session.close(reason, &mut context);
         }));
         if closed.is_err() {

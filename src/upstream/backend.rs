@@ -157,7 +157,7 @@ impl Backend {
 
     /// Whether so many connects are in progress that it may be dropping SYNs.
     pub(super) fn has_stalled_connects(&self) -> bool {
-        self.connecting() >= config::PENDING_CONNECTS
+        self.connecting() >= config::MAX_PENDING_CONNECTS
     }
 
     /// Whether all its responses so far were HTTP/1.0: it must not be sent chunks.

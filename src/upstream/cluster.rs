@@ -258,7 +258,7 @@ mod tests {
         };
         let mut config =
             Config { backends: (0..count).map(backend).collect(), ..Config::default() };
-        config.health.checks = checks;
+        config.settings.health.checks = checks;
         config
     }
 
@@ -356,7 +356,8 @@ mod tests {
 
     #[test]
     fn a_probe_is_not_taken_while_the_backend_is_full() {
-        let config = Config { backend_connections: Some(1), ..config(2, false) };
+        let mut config = config(2, false);
+        config.settings.limits.max_requests_per_backend = Some(1);
         let (pool, now) = (Registry::new(&config), Instant::now());
         let old_request = Slot::take(&backend(&pool, 0));
         eject(&pool, 0, now);
@@ -480,7 +481,7 @@ mod tests {
         let (pool, now) = (pool(2, false), Instant::now());
         let connecting = |id: usize| -> Vec<_> {
             let backend = backend(&pool, id);
-            (0..config::PENDING_CONNECTS).map(|_| Connecting::new(&backend)).collect()
+            (0..config::MAX_PENDING_CONNECTS).map(|_| Connecting::new(&backend)).collect()
         };
         let first = connecting(0);
         assert_eq!(picks(&pool, now), [1, 1, 1]);
@@ -539,7 +540,9 @@ mod tests {
     }
 
     fn limited(count: u16, checks: bool) -> Registry {
-        Registry::new(&Config { backend_connections: Some(1), ..config(count, checks) })
+        let mut config = config(count, checks);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        Registry::new(&config)
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl ConnectionPool {
     ) -> io::Result<Token> {
         let stream = match Stream::connect(backend.address) {
             // Idle connections hold what is missing.
-            Err(error) if net::is_shortage(&error) && !self.entries.is_empty() => {
+            Err(error) if net::is_resource_exhaustion(&error) && !self.entries.is_empty() => {
                 self.close_idle();
                 Stream::connect(backend.address)?
             }

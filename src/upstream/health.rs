@@ -222,6 +222,8 @@ impl Health {
     pub fn observe(&mut self, seen: Observation, is_last: bool, now: Instant) -> Change {
         let from = self.state();
         let streak = match seen {
+            // The checks were switched off while this one was in flight.
+            Observation::Check(_) if !self.rules.checks => 0,
             Observation::Check(result) => self.check(result, now),
             Observation::Attempt { outcome, started } => {
                 self.attempt(outcome, is_last, started, now)

@@ -95,7 +95,7 @@ impl PendingQueue {
     ) -> Option<Position> {
         let waiter = Waiter { session, mailbox: mailbox.clone(), tried: tried.into() };
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= config::QUEUE && earlier.is_none() {
+        if waiting.len() >= config::MAX_PENDING && earlier.is_none() {
             return None;
         }
         let position =
@@ -404,7 +404,7 @@ mod tests {
         let first = fixture.enqueue(0, &[]);
         fixture.queue.dismiss(first);
         assert_eq!(fixture.granted(), Some((0, None)));
-        for _ in 0..config::QUEUE {
+        for _ in 0..config::MAX_PENDING {
             assert!(fixture.enqueue_at(1, &[], None).is_some());
         }
         assert_eq!(fixture.enqueue_at(2, &[], None), None);

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::health::{Change, Observation, Outcome, Rules, State};
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -51,9 +51,7 @@ pub struct BackendStatus {
 impl Registry {
     /// A pool of the configured backends: all down until checked, or all up if there are no checks.
     pub fn new(config: &Config) -> Self {
-        let health = &config.health;
-        let rules = Rules { checks: health.checks, rise: health.rise, fall: health.fall };
-        let limit = config.backend_connections.unwrap_or(usize::MAX);
+        let (rules, limit) = (rules(&config.settings), limit(&config.settings));
         let queue = Arc::default();
         let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
         let specs: Vec<BackendSpec> = config.backends.iter().map(BackendSpec::from).collect();
@@ -156,20 +154,22 @@ impl Registry {
         });
     }
 
-    /// Applies other rules for checks and ejections from now on.
-    pub fn set_rules(&self, rules: Rules) {
+    /// Applies the rules for the observations to come, and the limit for new requests.
+    pub fn apply_settings(&self, settings: &Settings) {
         self.update(|pool| {
-            pool.set_rules(rules);
+            pool.set_rules(rules(settings));
+            pool.set_limit(limit(settings));
             Some(())
         });
     }
 
-    /// Limits the requests at each backend from now on, or no more.
-    pub fn set_limit(&self, limit: Option<usize>) {
-        self.update(|pool| {
-            pool.set_limit(limit.unwrap_or(usize::MAX));
-            Some(())
-        });
+    /// The limit for new requests alone.
+    #[cfg(test)]
+    pub(super) fn set_limit(&self, limit: Option<usize>) {
+        let mut settings = Settings::default();
+        settings.health.checks = false;
+        settings.limits.max_requests_per_backend = limit;
+        self.apply_settings(&settings);
     }
 
     /// All backends but removed ones.
@@ -220,6 +220,15 @@ fn log_administration(backend: Option<&Arc<Backend>>, what: &str) -> bool {
     backend.is_some()
 }
 
+fn rules(settings: &Settings) -> Rules {
+    let health = &settings.health;
+    Rules { checks: health.checks, rise: health.rise, fall: health.fall }
+}
+
+fn limit(settings: &Settings) -> usize {
+    settings.limits.max_requests_per_backend.unwrap_or(usize::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,7 +247,7 @@ mod tests {
     /// A pool of backends at these ports, without checks.
     fn pool(ports: &[u16]) -> Registry {
         let mut config = Config::default();
-        config.health.checks = false;
+        config.settings.health.checks = false;
         let pool = Registry::new(&config);
         pool.apply(&specs(ports));
         pool
@@ -389,12 +398,17 @@ mod tests {
     fn limits_and_rules_change_while_the_pool_serves() {
         let pool = pool(&[1]);
         let Picked::Backend(slot) = picked(&pool, &[]) else { panic!("it is up") };
-        pool.set_limit(Some(1));
+        let mut settings = Settings::default();
+        settings.health.checks = false;
+        settings.limits.max_requests_per_backend = Some(1);
+        pool.apply_settings(&settings);
         assert!(matches!(picked(&pool, &[]), Picked::AllFull));
-        pool.set_limit(None);
+        settings.limits.max_requests_per_backend = None;
+        pool.apply_settings(&settings);
         assert!(matches!(picked(&pool, &[]), Picked::Backend(_)));
         drop(slot);
-        pool.set_rules(Rules { checks: true, rise: 1, fall: 1 });
+        (settings.health.checks, settings.health.fall) = (true, 1);
+        pool.apply_settings(&settings);
         pool.add(&spec(2));
         assert_eq!(ports(&pool), [1], "a new one waits for its first check now");
         let seen = Observation::Check(CheckResult::Failed);

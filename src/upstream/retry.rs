@@ -126,7 +126,7 @@ impl Retries {
             // A move from a backend that was marked down comes on top: it has not failed.
             self.failed_backends += usize::from(!is_move);
             self.tried.push(backend);
-            if self.failed_backends >= config::ATTEMPTS {
+            if self.failed_backends >= config::MAX_ATTEMPTS {
                 return Next::GiveUp;
             }
         }
@@ -308,7 +308,7 @@ mod tests {
             Next::OtherBackend
         );
         assert_eq!(
-            retries.note(BackendId(2), failure(Failed::BadResponse), Cause::BadAnswer),
+            retries.note(BackendId(2), failure(Failed::BadResponse), Cause::BadResponse),
             Next::OtherBackend
         );
         assert_eq!(

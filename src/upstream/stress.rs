@@ -37,12 +37,10 @@ impl Pool {
             name: format!("b{id}"),
             address: ([127, 0, 0, 1], id + 1).into(),
         };
-        let mut config = Config {
-            backends: (0..BACKENDS as u16).map(backend).collect(),
-            backend_connections: Some(LIMIT),
-            ..Config::default()
-        };
-        config.health.checks = false;
+        let mut config =
+            Config { backends: (0..BACKENDS as u16).map(backend).collect(), ..Config::default() };
+        config.settings.health.checks = false;
+        config.settings.limits.max_requests_per_backend = Some(LIMIT);
         Self { registry: Registry::new(&config), at_backend: Default::default() }
     }
 

@@ -105,10 +105,12 @@ impl Decoder {
                 },
                 State::Trailers(end) => {
                     return match end.find(rest).map_err(|_| BadChunk)? {
-                        Some(length) if length <= config::TRAILER_BYTES => {
+                        Some(length) if length <= config::MAX_TRAILER_BYTES => {
                             Ok((done + length, Piece::End(&rest[..length - 2])))
                         }
-                        None if rest.len() < config::TRAILER_BYTES => Ok((done, Piece::NeedMore)),
+                        None if rest.len() < config::MAX_TRAILER_BYTES => {
+                            Ok((done, Piece::NeedMore))
+                        }
                         _ => Err(BadChunk),
                     };
                 }
@@ -130,13 +132,13 @@ fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
         } else {
             parse_size(line.trim_ascii_end()).is_none()
         };
-        if is_bad || line.len() > config::CHUNK_LINE_BYTES {
+        if is_bad || line.len() > config::MAX_CHUNK_LINE_BYTES {
             return Err(BadChunk);
         }
         return Ok(None);
     };
     let line = input[..line_feed].strip_suffix(b"\r").ok_or(BadChunk)?;
-    if line.len() > config::CHUNK_LINE_BYTES {
+    if line.len() > config::MAX_CHUNK_LINE_BYTES {
         return Err(BadChunk);
     }
     let size = parse_size(line).ok_or(BadChunk)?;
@@ -202,7 +204,7 @@ pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
 fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let mut section = trailers.to_vec();
     section.extend_from_slice(b"\r\n");
-    let mut room = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+    let mut room = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
     else {
         return Err(BadChunk);
@@ -338,7 +340,8 @@ mod tests {
 
     #[test]
     fn the_longest_size_line_is_taken_however_it_is_split() {
-        let body = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::CHUNK_LINE_BYTES - 2));
+        let body =
+            format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::MAX_CHUNK_LINE_BYTES - 2));
         for split in 0..body.len() {
             let pieces = [&body.as_bytes()[..split], &body.as_bytes()[split..]];
             assert_eq!(decode(&pieces).unwrap().0, b"hello", "split at {split}");
@@ -355,9 +358,9 @@ mod tests {
 
     #[test]
     fn an_endless_size_line_or_trailer_is_refused() {
-        let line = format!("5;{}", "x".repeat(config::CHUNK_LINE_BYTES));
+        let line = format!("5;{}", "x".repeat(config::MAX_CHUNK_LINE_BYTES));
         assert_eq!(decode(&[line.as_bytes()]), Err(BadChunk));
-        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(config::TRAILER_BYTES / 6 + 1));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(config::MAX_TRAILER_BYTES / 6 + 1));
         assert_eq!(decode(&[trailers.as_bytes()]), Err(BadChunk));
     }
 

@@ -29,16 +29,16 @@ pub fn write(
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
     let (kind, body) = if asked.accepts_json {
         let json =
-            serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+            serde_json::json!({ "status": status, "error": cause.code(), "message": message });
         ("application/json", format!("{json}\n"))
     } else {
         ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
     };
-    let word = ("X-LB-Error", cause.word());
+    let code = ("X-LB-Error", cause.code());
     let fields: &[(&str, &str)] = match status {
-        429 | 503 => &[word, ("Retry-After", RETRY_AFTER)],
-        405 => &[word, ("Allow", ALLOW)],
-        _ => &[word],
+        429 | 503 => &[code, ("Retry-After", RETRY_AFTER)],
+        405 => &[code, ("Allow", ALLOW)],
+        _ => &[code],
     };
     let reply = Reply { status, fields, content: Some((kind, &body)) };
     reply::write(out, reply, asked.is_head, added);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_405_lists_the_methods_that_are_served() {
-        let response = response(Cause::MethodRefused, "look there", PLAIN);
+        let response = response(Cause::MethodNotAllowed, "look there", PLAIN);
         assert!(response.contains("\r\nAllow: GET, HEAD,"));
     }
 }

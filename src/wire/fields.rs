@@ -11,15 +11,18 @@ pub type Field<'b> = httparse::Header<'b>;
 pub type FieldRoom<'b> = [MaybeUninit<Field<'b>>];
 
 /// Empty room for as many as a request may have; costs nothing.
-pub fn room<'b>() -> [MaybeUninit<Field<'b>>; config::HEAD_FIELDS] {
-    [const { MaybeUninit::uninit() }; config::HEAD_FIELDS]
+pub fn room<'b>() -> [MaybeUninit<Field<'b>>; config::MAX_HEAD_FIELDS] {
+    [const { MaybeUninit::uninit() }; config::MAX_HEAD_FIELDS]
 }
 
 /// Empty room for an answer that has more lines than fit into [`room`], up to a limit of its own;
 /// else none.
 pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
-    let fields =
-        if lines > config::HEAD_FIELDS { lines.min(config::ANSWER_HEAD_FIELDS) } else { 0 };
+    let fields = if lines > config::MAX_HEAD_FIELDS {
+        lines.min(config::MAX_RESPONSE_HEAD_FIELDS)
+    } else {
+        0
+    };
     std::iter::repeat_with(MaybeUninit::uninit).take(fields).collect()
 }
 
@@ -28,9 +31,9 @@ pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
 pub enum Name {
     /// Names the site.
     Host,
-    /// Framing.
+    /// The length of the body.
     ContentLength,
-    /// Framing.
+    /// The coding of the body: its framing, if it is `chunked`.
     TransferEncoding,
     /// Options of this connection and further fields that belong to it.
     Connection,

@@ -151,17 +151,17 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
 /// Whether the target in a request line that is not whole yet is too long already.
 pub fn has_too_long_target(line: &[u8]) -> bool {
     let target = line.split(|byte| *byte == b' ').nth(1);
-    line.len() > config::TARGET_BYTES
-        && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
+    line.len() > config::MAX_TARGET_BYTES
+        && target.is_none_or(|target| target.len() > config::MAX_TARGET_BYTES)
 }
 
 fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
     let (method, path) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
-    if path.len() > config::TARGET_BYTES {
+    if path.len() > config::MAX_TARGET_BYTES {
         return Err(Cause::TargetTooLong);
     }
     if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Cause::MethodRefused);
+        return Err(Cause::MethodNotAllowed);
     }
     let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
     Ok((method, target))
@@ -360,23 +360,26 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n",
                 Cause::LengthAndCoding,
             ),
-            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodNotAllowed),
             ("GET / HTTP/2.0\r\n folded\r\n\r\n", Cause::VersionUnknown),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
             ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\n", Cause::BadLength),
             ("GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n", Cause::ExpectationUnknown),
-            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
-            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
+            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
         ];
         for (head, cause) in rows {
             assert_eq!(judge(head), Err(*cause), "{head:?}");
         }
-        let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::TARGET_BYTES));
+        let long =
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::MAX_TARGET_BYTES));
         assert_eq!(judge(&long), Err(Cause::TargetTooLong));
-        let many =
-            format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+            "a: b\r\n".repeat(config::MAX_HEAD_FIELDS)
+        );
         assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
     }
 
@@ -398,7 +401,7 @@ mod tests {
             ("SSH-2.0-OpenSSH", Err(Cause::BadRequestLine)),
             ("EHLO mail", Err(Cause::BadRequestLine)),
             ("PRI * HTTP/2.0", Err(Cause::VersionUnknown)),
-            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodRefused)),
+            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodNotAllowed)),
             ("GET x HTTP/1.1", Err(Cause::BadTarget)),
             ("GET /\u{e9} HTTP/1.1", Err(Cause::BadTarget)),
         ];

@@ -32,7 +32,7 @@ pub struct ResponseHead<'h, 'b> {
 
 /// The answer is not valid HTTP/1.x, or frames its body in a way that could be read differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadAnswer;
+pub struct BadResponse;
 
 impl ResponseHead<'_, '_> {
     /// Whether a final answer is still to come.
@@ -62,7 +62,7 @@ pub fn parse<'h, 'b>(
     head: &'b [u8],
     room: &'h mut FieldRoom<'b>,
     to_head: bool,
-) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
+) -> Result<ResponseHead<'h, 'b>, BadResponse> {
     let mut parsed = httparse::Response::new(&mut []);
     let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut parsed,
@@ -70,16 +70,16 @@ pub fn parse<'h, 'b>(
         room,
     );
     if end != Ok(Status::Complete(head.len())) {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
     let version = Version::from_minor(parsed.version.unwrap_or_default());
     let status = parsed.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
     let facts = Facts::gather(parsed.headers)?;
     if facts.framing.chunked && version == Version::Http10 {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
     let body = match facts.framing {
         _ if to_head || status < 200 || matches!(status, 204 | 304) => Body::None,
@@ -112,15 +112,15 @@ struct Facts {
 }
 
 impl Facts {
-    fn gather(fields: &[Field<'_>]) -> Result<Self, BadAnswer> {
+    fn gather(fields: &[Field<'_>]) -> Result<Self, BadResponse> {
         let mut facts = Self::default();
         for field in fields {
             match Name::of(field.name) {
                 Name::ContentLength => {
-                    facts.framing.add_length(field.value).map_err(|_| BadAnswer)?;
+                    facts.framing.add_length(field.value).map_err(|_| BadResponse)?;
                 }
                 Name::TransferEncoding => {
-                    facts.framing.add_coding(field.value).map_err(|_| BadAnswer)?;
+                    facts.framing.add_coding(field.value).map_err(|_| BadResponse)?;
                 }
                 Name::Connection => facts.connection.add(field.value),
                 Name::KeepAlive => {
@@ -135,7 +135,7 @@ impl Facts {
                 _ => {}
             }
         }
-        facts.framing.check().map_err(|_| BadAnswer)?;
+        facts.framing.check().map_err(|_| BadResponse)?;
         Ok(facts)
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::wire::fields;
 
-    fn judge(head: &str) -> Result<(u16, Body), BadAnswer> {
+    fn judge(head: &str) -> Result<(u16, Body), BadResponse> {
         let mut room = fields::room();
         parse(head.as_bytes(), &mut room, false).map(|head| (head.status, head.body))
     }
@@ -194,7 +194,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
         ] {
-            assert_eq!(judge(head), Err(BadAnswer), "{head:?}");
+            assert_eq!(judge(head), Err(BadResponse), "{head:?}");
         }
     }
 

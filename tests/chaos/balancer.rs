@@ -58,7 +58,7 @@ impl Balancer {
             words.push("--no-health-checks".to_owned());
         }
         if rng.u8(..3) == 0 {
-            words.extend(["--backend-max-connections".to_owned(), rng.u32(6..40).to_string()]);
+            words.extend(["--backend-max-requests".to_owned(), rng.u32(6..40).to_string()]);
         }
         let flags = words.join(" ");
         words.extend(["--port".to_owned(), address.port().to_string()]);

@@ -13,9 +13,9 @@ fn hanging() -> Origin {
 fn requests_that_wait_for_a_backend_that_is_marked_down_go_to_another_if_they_may() {
     let (hangs, other) = (hanging(), Origin::named("other"));
     let lb = Lb::with(&[&hangs, &other], |config| {
-        config.workers = 1;
-        config.health.period = Duration::from_millis(200);
-        config.health.timeout = Duration::from_millis(200);
+        config.boot.workers = 1;
+        config.settings.health.period = Duration::from_millis(200);
+        config.settings.health.timeout = Some(Duration::from_millis(200));
     });
     lb.wait_for_up(2);
     let mut clients: Vec<Client> = (0..20).map(|_| lb.connect()).collect();
@@ -49,9 +49,9 @@ fn requests_that_wait_for_a_backend_that_is_marked_down_go_to_another_if_they_ma
 fn a_request_leaves_a_backend_that_was_marked_down_once_at_most() {
     let (one, two, three) = (hanging(), hanging(), hanging());
     let lb = Lb::with(&[&one, &two, &three], |config| {
-        config.workers = 1;
-        config.health.period = Duration::from_millis(200);
-        config.health.timeout = Duration::from_millis(200);
+        config.boot.workers = 1;
+        config.settings.health.period = Duration::from_millis(200);
+        config.settings.health.timeout = Some(Duration::from_millis(200));
     });
     lb.wait_for_up(3);
     let mut client = lb.connect();

@@ -95,8 +95,9 @@ fn three_backends_take_turns_whatever_connections_the_requests_come_on() {
 fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
     let [one, two, three] = named();
     // Checks are far apart: it is the requests that take the dead backend out.
-    let lb =
-        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb = Lb::with(&[&one, &two, &three], |config| {
+        config.settings.health.period = Duration::from_secs(10);
+    });
     lb.wait_for_up(3);
     let (sent, (again, out_after)) = under_load(lb.address(), "GET", || {
         until("all backends are busy", || {
@@ -131,8 +132,9 @@ fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
 #[test]
 fn posts_to_a_backend_that_is_killed_under_load_are_never_executed_twice() {
     let [one, two, three] = named();
-    let lb =
-        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb = Lb::with(&[&one, &two, &three], |config| {
+        config.settings.health.period = Duration::from_secs(10);
+    });
     lb.wait_for_up(3);
     let (sent, ()) = under_load(lb.address(), "POST", || {
         until("all backends are busy", || {
@@ -163,7 +165,7 @@ fn two_refused_connects_take_a_backend_out_at_once() {
     let origin = Origin::named("one");
     let lb = Lb::start({
         let mut config = config(&[refused_address(), origin.address()]);
-        config.health.checks = false;
+        config.settings.health.checks = false;
         config
     });
     assert_eq!(lb.up(), 2, "without checks all are up");
@@ -187,7 +189,7 @@ fn two_refused_connects_take_a_backend_out_at_once() {
 #[test]
 fn without_checks_a_trial_request_brings_a_backend_back() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
-    let lb = Lb::with(&[&one, &two], |config| config.health.checks = false);
+    let lb = Lb::with(&[&one, &two], |config| config.settings.health.checks = false);
     one.stop();
     let mut client = lb.connect();
     until("the dead backend is out", || {
@@ -216,7 +218,7 @@ fn without_checks_a_trial_request_brings_a_backend_back() {
 #[test]
 fn a_trial_is_one_request_and_its_answer_decides() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
-    let lb = Lb::with(&[&one, &two], |config| config.health.checks = false);
+    let lb = Lb::with(&[&one, &two], |config| config.settings.health.checks = false);
     one.stop();
     until("the dead backend is out", || {
         get(lb.address(), "/").expect_status(200);
@@ -243,7 +245,7 @@ fn a_trial_is_one_request_and_its_answer_decides() {
 #[test]
 fn without_checks_the_only_backend_is_tried_for_every_request() {
     let origin = Origin::named("one");
-    let lb = Lb::with(&[&origin], |config| config.health.checks = false);
+    let lb = Lb::with(&[&origin], |config| config.settings.health.checks = false);
     origin.stop();
     for _ in 0..10 {
         let response = get(lb.address(), "/");

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Keeps idle connections for longer than any test waits: what is closed was not closed for its
 /// age.
 fn over(origin: &Origin) -> Lb {
-    Lb::with(&[origin], |config| config.timeouts.backend_idle = Duration::from_secs(60))
+    Lb::with(&[origin], |config| config.settings.timeouts.backend_idle = Duration::from_secs(60))
 }
 
 /// Each of these answers becomes a 502; the client's connection lives on and the backend's does
@@ -27,11 +27,11 @@ fn refuses(answers: &[impl AsRef<[u8]>]) {
     for (number, answer) in answers.iter().enumerate() {
         let response = client.get(&format!("/{number}"));
         let found = (response.status, response.header("X-LB-Error"));
-        assert_eq!(found, (502, Some("bad_answer")), "{} gave {response:?}", escaped(answer));
+        assert_eq!(found, (502, Some("bad_response")), "{} gave {response:?}", escaped(answer));
         assert!(!response.says_close(), "the client did nothing wrong");
         origin.wait_for_ending(number);
         let totals = lb.totals();
-        assert_eq!(totals.failed(Cause::BadAnswer), number as u64 + 1, "{}", escaped(answer));
+        assert_eq!(totals.failed(Cause::BadResponse), number as u64 + 1, "{}", escaped(answer));
         assert_eq!(
             (totals.retries, totals.backend_reuses),
             (0, 0),
@@ -170,7 +170,7 @@ fn an_answer_that_ends_inside_its_head_is_refused() {
         let response = get(lb.address(), "/");
         assert_eq!(
             (response.status, response.header("X-LB-Error")),
-            (502, Some("bad_answer")),
+            (502, Some("bad_response")),
             "{cut:?}"
         );
         assert_eq!((origin.count(), lb.totals().retries), (1, 0));
@@ -185,14 +185,14 @@ fn interim_answers_without_end_are_refused() {
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let response = client.read_response();
-    assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_answer")));
+    assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_response")));
     assert!(
         (1..=40).contains(&response.interim.len()),
         "{} interim answers",
         response.interim.len()
     );
     origin.wait_for_ending(0);
-    assert_eq!(lb.totals().failed(Cause::BadAnswer), 1);
+    assert_eq!(lb.totals().failed(Cause::BadResponse), 1);
 
     let old = exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
     assert_eq!((old.status, old.interim.len()), (502, 0));
@@ -229,7 +229,7 @@ fn bad_chunks_are_never_passed_on_and_the_client_gets_an_error_if_it_has_seen_no
         let response = client.read_response();
         assert_eq!(
             (response.status, response.header("X-LB-Error")),
-            (502, Some("bad_answer")),
+            (502, Some("bad_response")),
             "{body:?} gave {response:?}"
         );
         origin.wait_for_ending(number);
@@ -254,5 +254,5 @@ fn a_bad_chunk_behind_a_good_one_that_was_delivered_breaks_the_answer_off() {
     assert_eq!(client.read_until("hello\r\n"), b"5\r\nhello\r\n");
     gate.open();
     assert_eq!(client.read_until_closed().0, b"", "no end that could be taken for the body's");
-    lb.wait_for_closed(lb_threads::reason::Reason::AnswerTruncated, 1);
+    lb.wait_for_closed(lb_threads::reason::Reason::ResponseTruncated, 1);
 }

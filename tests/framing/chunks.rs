@@ -31,7 +31,7 @@ fn refuses(bodies: &[impl AsRef<[u8]>]) {
         assert!(response.says_close() && client.at_end(), "{}", escaped(body));
         drop(client);
         scene.refusals.set(scene.refusals.get() + 1);
-        scene.lb.wait_for_closed(Reason::Refused, scene.refusals.get());
+        scene.lb.wait_for_closed(Reason::Rejected, scene.refusals.get());
     }
     until("the backend's connections are closed", || scene.origin.open_connections() == 0);
     assert!(

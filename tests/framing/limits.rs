@@ -76,7 +76,7 @@ fn the_limits_are_the_same_for_a_head_that_comes_in_pieces() {
 #[test]
 fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nhello world");
     let response = client.read_response();
@@ -89,13 +89,13 @@ fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it
     );
     assert_eq!(fits.text(), "helloworld");
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 }
 
 #[test]
 fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut client = lb.connect();
     client.send(format!("{head}5\r\nhello\r\n"));
@@ -115,7 +115,7 @@ fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
 #[test]
 fn a_chunk_that_is_announced_to_be_over_the_limit_is_not_waited_for() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let response = exchange(
         lb.address(),
         "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5000000\r\n",
@@ -128,8 +128,8 @@ fn empty_lines_before_a_request_are_skipped_up_to_a_limit() {
     let scene = Scene::new();
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     let with = |count: usize| format!("{}{request}", "\r\n".repeat(count));
-    scene.serves(&[with(1), with(config::LEADING_EMPTY_LINES), format!("{request}\r\n")]);
-    for count in [config::LEADING_EMPTY_LINES + 1, 50, 5_000] {
+    scene.serves(&[with(1), with(config::MAX_LEADING_EMPTY_LINES), format!("{request}\r\n")]);
+    for count in [config::MAX_LEADING_EMPTY_LINES + 1, 50, 5_000] {
         let response = exchange(scene.lb.address(), with(count));
         assert_eq!(response.status, 400, "{count} empty lines");
     }

@@ -35,11 +35,11 @@ impl Scene {
         Self { origin, lb, refusals: Cell::new(0) }
     }
 
-    /// Each of these requests is refused with this status and word, and no backend hears of it.
+    /// Each of these requests is refused with this status and code, and no backend hears of it.
     #[track_caller]
-    fn refuses(&self, status: u16, word: &str, requests: &[impl AsRef<[u8]>]) {
+    fn refuses(&self, status: u16, code: &str, requests: &[impl AsRef<[u8]>]) {
         for request in requests {
-            self.refuses_one(status, word, request.as_ref());
+            self.refuses_one(status, code, request.as_ref());
             assert_eq!(
                 self.lb.totals().backend_connects,
                 0,
@@ -57,40 +57,40 @@ impl Scene {
 
     /// Each of these field lines, in an otherwise good request, is refused.
     #[track_caller]
-    fn refuses_fields(&self, status: u16, word: &str, lines: &[&str]) {
+    fn refuses_fields(&self, status: u16, code: &str, lines: &[&str]) {
         let request = |line: &&str| {
             format!(
                 "POST / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
             )
         };
         let requests: Vec<String> = lines.iter().map(request).collect();
-        self.refuses(status, word, &requests);
+        self.refuses(status, code, &requests);
     }
 
     #[track_caller]
-    fn refuses_one(&self, status: u16, word: &str, request: &[u8]) {
+    fn refuses_one(&self, status: u16, code: &str, request: &[u8]) {
         let shown = escaped(request);
         let cause = *Cause::ALL
             .iter()
-            .find(|cause| cause.word() == word)
-            .expect("the word is in the table of causes");
+            .find(|cause| cause.code() == code)
+            .expect("the code is in the table of causes");
         let counted = self.lb.totals().failed(cause);
         let mut client = self.lb.connect();
         client.send(request);
         let response = client.read_response();
         let found = (response.status, response.header("X-LB-Error"));
-        assert_eq!(found, (status, Some(word)), "{shown} gave {response:?}");
+        assert_eq!(found, (status, Some(code)), "{shown} gave {response:?}");
         assert!(
             response.says_close() && response.header("Date").is_some(),
             "{shown} gave {response:?}"
         );
         assert_eq!(response.header("Server"), Some("lb-threads"));
-        assert!(response.text().contains(word), "{shown} gave {response:?}");
+        assert!(response.text().contains(code), "{shown} gave {response:?}");
         assert!(client.at_end(), "one refusal and nothing behind it for {shown}");
         drop(client);
         self.refusals.set(self.refusals.get() + 1);
-        self.lb.wait_for_closed(Reason::Refused, self.refusals.get());
-        assert_eq!(self.lb.totals().failed(cause), counted + 1, "{shown} is counted as {word}");
+        self.lb.wait_for_closed(Reason::Rejected, self.refusals.get());
+        assert_eq!(self.lb.totals().failed(cause), counted + 1, "{shown} is counted as {code}");
     }
 
     /// Each of these requests is served.

@@ -26,7 +26,7 @@ fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_re
     assert_eq!((refusal.status, refusal.header("X-LB-Error")), (400, Some("bad_field")));
     assert!(refusal.says_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     let targets: Vec<String> =
         origin.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/1", "/2"]);
@@ -83,7 +83,7 @@ fn the_refusal_is_not_lost_to_a_reset_when_the_client_goes_on_sending() {
         let answer = raw_exchange(scene.lb.address(), &request);
         assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{}", escaped(&answer));
     }
-    scene.lb.wait_for_closed(Reason::Refused, 3);
+    scene.lb.wait_for_closed(Reason::Rejected, 3);
 }
 
 #[test]
@@ -101,25 +101,27 @@ fn bytes_that_come_after_the_refusal_are_swallowed_for_a_while() {
     assert!(client.at_end(), "the sending side was shut, and no reset came");
     assert_eq!(scene.lb.totals().closed_in_all(), 0, "it lingers until the client ends");
     client.shutdown_write();
-    scene.lb.wait_for_closed(Reason::Refused, 1);
+    scene.lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(scene.origin.connections(), 0);
 }
 
 #[test]
 fn the_linger_ends_after_its_time_or_after_too_many_bytes() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_millis(100));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_millis(100));
     let mut silent = lb.connect();
     silent.send(BAD);
     assert_eq!(silent.read_response().status, 400);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut flood = lb.connect();
     flood.send(BAD);
     assert_eq!(flood.read_response().status, 400);
     until("the flood is cut", || flood.try_send(vec![b'x'; 32 * 1024]).is_err());
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(origin.connections(), 0);
 }
 
@@ -128,7 +130,8 @@ fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
     let body = "answer ".repeat(100_000);
     let answer = format!("HTTP/1.1 413 Too Much\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let origin = Origin::start([Step::ReadHead, Step::send(answer), Step::Hang]);
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n");
     // More than is dropped after an answer, and sent before any of the answer is read.
@@ -138,7 +141,7 @@ fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
     let response = client.read_response();
     assert!(response.text() == body, "{} bytes of {}", response.body.len(), body.len());
     client.reset();
-    lb.wait_for_closed(Reason::EarlyAnswer, 1);
+    lb.wait_for_closed(Reason::EarlyResponse, 1);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_first_line_of_something_else_is_answered_at_once_and_its_head_is_not_waited
         "version_unknown",
         &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"],
     );
-    Scene::new().refuses(405, "method_refused", &["CONNECT h:80 HTTP/1.1\r\n"]);
+    Scene::new().refuses(405, "method_not_allowed", &["CONNECT h:80 HTTP/1.1\r\n"]);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
     let scene = Scene::new();
     scene.refuses(
         405,
-        "method_refused",
+        "method_not_allowed",
         &lines(&[
             "CONNECT h:443 HTTP/1.1",
             "CONNECT / HTTP/1.1",
@@ -175,7 +175,7 @@ fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
     );
     scene.refuses(
         405,
-        "method_refused",
+        "method_not_allowed",
         &["TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"],
     );
     let response =

@@ -203,14 +203,14 @@ fn a_close_delimited_answer_becomes_chunks_and_the_client_stays_connected() {
 #[test]
 fn a_client_that_asks_for_a_close_gets_it() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for connection in ["close", "Close", "x, CLOSE", "keep-alive, close"] {
         let mut client = lb.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n{GET}"));
         let response = client.read_response();
         assert!(response.says_close() && client.at_end(), "{connection}");
     }
-    lb.wait_for_closed(Reason::AnsweredLast, 4);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 4);
     assert_eq!(
         (origin.count(), origin.connections()),
         (4, 1),

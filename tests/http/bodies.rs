@@ -182,7 +182,7 @@ fn many_large_answers_on_one_connection_are_counted_and_unchanged() {
     }
     assert_eq!((origin.connections(), lb.totals().requests, lb.totals().backend_reuses), (1, 9, 8));
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     // Heads included, and nothing twice.
     assert!(
         (bodies..bodies + 9 * 200).contains(&lb.totals().bytes_sent),

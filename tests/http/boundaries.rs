@@ -59,7 +59,7 @@ fn a_chunked_upload_whose_last_lines_meet_the_end_of_the_replay_buffer_does_not_
     let lb = Lb::over(&[&origin]);
     for left in [1, 2, 4, 5] {
         let before = origin.count();
-        let last = config::REPLAY_BYTES - 65 * 1_007 - left - 6;
+        let last = config::MAX_REPLAY_BYTES - 65 * 1_007 - left - 6;
         assert!((16..256).contains(&last), "its size has two digits");
         let mut client = lb.connect();
         client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -160,7 +160,7 @@ fn an_answer_in_very_many_tiny_chunks_passes() {
 
 #[test]
 fn trailers_of_an_answer_that_just_fit_pass() {
-    let trailer = "t".repeat(config::TRAILER_BYTES - "X-T: \r\n\r\n".len());
+    let trailer = "t".repeat(config::MAX_TRAILER_BYTES - "X-T: \r\n\r\n".len());
     for length in [1, 30_000, 32_760, 65_000] {
         let body = "x".repeat(length);
         let answer = format!(

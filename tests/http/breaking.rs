@@ -13,7 +13,7 @@ fn broken(bytes: impl AsRef<[u8]>, end: Step) -> (Response, Lb) {
     client.send(super::GET);
     let response = client.read_response();
     assert!(!client.is_open());
-    lb.wait_for_closed(Reason::AnswerTruncated, 1);
+    lb.wait_for_closed(Reason::ResponseTruncated, 1);
     wait_until_free(&lb);
     assert_eq!(
         (lb.totals().retries, origin.count()),
@@ -116,7 +116,7 @@ fn a_backend_that_dies_while_the_upload_comes_closes_the_client_behind_the_error
     );
     assert!(client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(
         (origin.count(), lb.totals().retries),
         (1, 0),

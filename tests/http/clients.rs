@@ -33,7 +33,7 @@ fn a_client_that_closes_its_sending_side_after_its_request_still_gets_the_answer
         );
         assert!(client.at_end());
     }
-    lb.wait_for_closed(Reason::ClientDone, 3);
+    lb.wait_for_closed(Reason::ClientClosed, 3);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_client_that_closes_its_sending_side_waits_for_a_slow_backend_and_a_large_an
     client.shutdown_write();
     let response = client.read_response();
     assert!(response.body == body && client.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_pipeline_before_a_closed_sending_side_is_served_to_its_end() {
         assert_eq!(client.read_response().text(), format!("/{number}"));
     }
     assert!(client.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_client_that_comes_and_goes_without_a_byte_is_no_error() {
     let mut half = lb.connect();
     half.shutdown_write();
     assert!(half.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 2);
+    lb.wait_for_closed(Reason::ClientClosed, 2);
     assert_eq!((lb.totals().requests, lb.totals().backend_connects), (0, 0));
 }
 
@@ -210,7 +210,7 @@ fn fifty_requests_in_one_write_are_answered_in_order_over_one_backend_connection
         assert_eq!(client.read_response().text(), format!("/{number}"));
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),

@@ -98,8 +98,9 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
             reply.answer(status, &[], "no");
             reply.step(&Step::Hang);
         }));
-        let lb =
-            Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
+        let lb = Lb::with(&[&origin], |config| {
+            config.settings.timeouts.backend_idle = Duration::from_secs(60);
+        });
         let mut client = lb.connect();
         client.send(EXPECTING);
         let response = client.read_response();
@@ -110,7 +111,7 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
         assert!(response.says_close(), "whether the body follows nobody can know");
         assert!(client.at_end());
         drop(client);
-        lb.wait_for_closed(Reason::EarlyAnswer, 1);
+        lb.wait_for_closed(Reason::EarlyResponse, 1);
         origin.wait_for_ending(0);
         assert!(origin.bytes_received()[0].ends_with(b"\r\n\r\n"), "{}", origin.story());
     }

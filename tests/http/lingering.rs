@@ -45,16 +45,16 @@ fn upload(lb: &Lb, pieces: usize, sent: Sent) -> Response {
 #[test]
 fn a_client_that_sends_fifty_megabytes_over_the_limit_before_it_reads_gets_the_413() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(1_000_000));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(1_000_000));
     lb.wait_for_up(1);
     for sent in [Sent::WithLength, Sent::InChunks] {
         assert_eq!(
             upload(&lb, 1_000, sent).header("X-LB-Error"),
-            Some(Cause::BodyTooLarge.word()),
+            Some(Cause::BodyTooLarge.code()),
             "{sent:?}"
         );
     }
-    lb.wait_for_closed(Reason::Refused, 2);
+    lb.wait_for_closed(Reason::Rejected, 2);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_client_that_sends_fifty_megabytes_before_it_reads_gets_the_early_response_o
                 "{sent:?}, {last:?}"
             );
         }
-        lb.wait_for_closed(Reason::EarlyAnswer, 2);
+        lb.wait_for_closed(Reason::EarlyResponse, 2);
     }
 }
 
@@ -100,43 +100,44 @@ fn rejected(lb: &Lb) -> Client {
 #[track_caller]
 fn balancer(change: impl FnOnce(&mut Config)) -> Lb {
     Lb::with(&[&Origin::answering("x")], |config| {
-        config.workers = 1;
+        config.boot.workers = 1;
         change(config);
     })
 }
 
 #[test]
 fn a_client_that_goes_on_sending_is_listened_to_and_one_that_stops_is_not() {
-    let lb = balancer(|config| config.timeouts.linger = Duration::from_secs(1));
+    let lb = balancer(|config| config.settings.timeouts.linger = Duration::from_secs(1));
     let mut client = rejected(&lb);
     stays("it lingers", Duration::from_secs(2), || client.try_send("x").is_ok());
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     until("it is closed", || client.try_send("x").is_err());
 }
 
 #[test]
 fn a_client_that_goes_on_sending_is_not_listened_to_for_ever() {
     let lb = balancer(|config| {
-        (config.timeouts.linger, config.timeouts.linger_in_all) =
+        (config.settings.timeouts.linger, config.settings.timeouts.linger_total) =
             (LONG, Duration::from_millis(200));
     });
     let mut client = rejected(&lb);
     until("it is closed", || client.try_send("x").is_err());
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 }
 
 #[test]
 fn of_too_many_lingering_connections_the_oldest_is_closed() {
-    let lb =
-        balancer(|config| (config.timeouts.linger, config.timeouts.linger_in_all) = (LONG, LONG));
-    let mut clients: Vec<Client> = (0..config::LINGERING).map(|_| rejected(&lb)).collect();
+    let lb = balancer(|config| {
+        (config.settings.timeouts.linger, config.settings.timeouts.linger_total) = (LONG, LONG);
+    });
+    let mut clients: Vec<Client> = (0..config::MAX_LINGERING).map(|_| rejected(&lb)).collect();
     // One that left counts no more.
     drop(clients.remove(7));
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     clients.push(rejected(&lb));
     clients.push(rejected(&lb));
-    lb.wait_for_closed(Reason::Refused, 2);
-    assert_eq!(lb.server().open_connections(), config::LINGERING);
+    lb.wait_for_closed(Reason::Rejected, 2);
+    assert_eq!(lb.server().open_connections(), config::MAX_LINGERING);
     until("the oldest is closed", || clients[0].try_send("x").is_err());
     for client in &mut clients[1..] {
         client.send("x");

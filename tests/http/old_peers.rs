@@ -50,7 +50,7 @@ fn a_client_of_http_1_0_is_closed_behind_its_answer() {
         ("HTTP/1.1", "x", true)
     );
     assert!(client.at_end());
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
         );
         client.read_body_to("GET", &mut response);
         assert!(response.body == body && !response.truncated);
-        lb.wait_for_closed(Reason::AnsweredLast, 1);
+        lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
     }
 }
 
@@ -132,7 +132,7 @@ fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
         client.send("GET / HTTP/1.0\r\n\r\n");
         let (bytes, end) = client.read_until_closed();
         assert_eq!(end, Next::Reset, "it looks whole: {}", escaped(&bytes));
-        lb.wait_for_closed(Reason::AnswerTruncated, 1);
+        lb.wait_for_closed(Reason::ResponseTruncated, 1);
     }
 }
 
@@ -143,7 +143,8 @@ fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0(
         let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length));
         reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
     });
-    let lb = Lb::with(&[&origin], |config| config.timeouts.body = Duration::from_millis(150));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.body = Duration::from_millis(150));
     let unread = |length: usize| {
         let mut client = lb.connect();
         client.send(format!("GET /{length} HTTP/1.0\r\n\r\n"));
@@ -203,7 +204,7 @@ fn a_client_that_did_not_wait_is_not_told_to_go_on_in_the_middle_of_its_body() {
 fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
     let old = old_origin();
     let mut config = config(&[old.address(), refused_address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     let lb = Lb::start(config);
     assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -217,8 +218,8 @@ fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
 fn an_empty_chunked_body_that_was_taken_in_keeps_its_length_at_the_next_backend() {
     let (old, new) = (old_origin(), Origin::named("new"));
     let mut config = config(&[old.address(), new.address()]);
-    config.health.checks = false;
-    config.workers = 1;
+    config.settings.health.checks = false;
+    config.boot.workers = 1;
     let lb = Lb::start(config);
     assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
     assert_eq!(get(lb.address(), "/").text(), "new");
@@ -286,7 +287,7 @@ fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
     assert_eq!((response.status, response.header("X-LB-Error")), (411, Some("length_required")));
     assert!(response.says_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(
         (lb.totals().failed(Cause::LengthRequired), origin.count()),
         (1, 1),

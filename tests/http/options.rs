@@ -84,7 +84,7 @@ fn an_http10_client_is_told_whether_its_connection_stays() {
     );
     let closed = client.exchange("OPTIONS / HTTP/1.0\r\nMax-Forwards: 0\r\n\r\n");
     assert_eq!((closed.status, closed.header("Connection")), (200, Some("close")));
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
     let closing = exchange(
         lb.address(),
         "OPTIONS / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nMax-Forwards: 0\r\n\r\n",
@@ -104,7 +104,7 @@ fn with_a_body_it_ends_the_connection_and_the_body_is_no_request() {
         assert_eq!((response.status, response.says_close()), (200, true));
         assert_eq!(client.read_to_end(), b"");
     }
-    lb.wait_for_closed(Reason::AnsweredLast, 2);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 2);
     assert_eq!(origin.count(), 0);
 }
 

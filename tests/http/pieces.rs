@@ -54,7 +54,7 @@ fn requests_that_drip_in_byte_by_byte_are_served() {
         assert_eq!(client.read_response().text(), body);
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]

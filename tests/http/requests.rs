@@ -110,7 +110,7 @@ fn what_a_stranger_says_about_the_client_is_replaced() {
 fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
     let origin = Origin::answering("x");
     let lb = Lb::with(&[&origin], |config| {
-        config.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")];
+        config.settings.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")];
     });
     let request = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\
                    X-Forwarded-Proto: https\r\n\
@@ -143,7 +143,7 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
 fn what_a_trusted_proxy_leaves_out_is_added() {
     let origin = Origin::answering("x");
     let lb = Lb::with(&[&origin], |config| {
-        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        config.settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     });
     exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For:\r\n\r\n")
         .expect_status(200);

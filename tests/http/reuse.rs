@@ -14,7 +14,7 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
         assert_eq!(client.get("/").text(), "x");
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
@@ -29,7 +29,7 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
 #[test]
 fn clients_share_the_idle_connections_of_their_worker() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for _ in 0..20 {
         assert_eq!(get(lb.address(), "/").text(), "x");
     }
@@ -48,7 +48,7 @@ fn of_two_idle_connections_the_newest_is_used() {
             reply.step(&Step::WaitFor(waited[number].clone()));
             reply.ok(request.connection.to_string());
         });
-        let lb = Lb::with(&[&origin], |config| config.workers = 1);
+        let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
         let mut clients = [lb.connect(), lb.connect()];
         for (number, client) in clients.iter_mut().enumerate() {
             client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
@@ -69,7 +69,7 @@ fn of_two_idle_connections_the_newest_is_used() {
 #[test]
 fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = 20 * MS);
+    let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = 20 * MS);
     let mut client = lb.connect();
     assert_eq!(client.get("/").text(), "x");
     assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
@@ -80,7 +80,7 @@ fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
 #[test]
 fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
     let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::ZERO);
+    let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..5 {
         assert_eq!(client.get("/").text(), "x");
@@ -104,7 +104,7 @@ fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
     assert_eq!(lb.totals().backend_reuses, 0, "a second of margin leaves nothing of one second");
 
     let long = Origin::raw(saying(60), After::Keep);
-    let lb = Lb::with(&[&long], |config| config.timeouts.backend_idle = Duration::ZERO);
+    let lb = Lb::with(&[&long], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..3 {
         assert_eq!(client.get("/").text(), "x");
@@ -119,8 +119,8 @@ fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
         Script::named("other"),
     ]));
     let lb = Lb::with(&[&origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = Duration::from_secs(60);
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
     });
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\npart");
@@ -152,7 +152,7 @@ fn many_clients_at_once_get_their_own_answers() {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().expect("each got its own"));
-    lb.wait_for_closed(Reason::ClientDone, 30);
+    lb.wait_for_closed(Reason::ClientClosed, 30);
     let totals = lb.totals();
     assert_eq!((totals.requests, totals.retries), (600, 0));
     assert_eq!(totals.backend_connects + totals.backend_reuses, 600);

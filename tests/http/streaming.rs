@@ -148,7 +148,7 @@ fn an_early_answer_is_passed_on_at_once_and_the_connection_closed() {
         );
         assert!(client.at_end());
     }
-    lb.wait_for_closed(Reason::EarlyAnswer, 2);
+    lb.wait_for_closed(Reason::EarlyResponse, 2);
     wait_until_free(&lb);
     assert_eq!(lb.totals().retries, 0);
 }
@@ -170,7 +170,7 @@ fn an_early_answer_is_not_lost_to_a_client_that_goes_on_sending() {
         client.send_in_pieces(second, [1; 10]);
         assert!(client.at_end(), "{length} bytes");
     }
-    lb.wait_for_closed(Reason::EarlyAnswer, 3);
+    lb.wait_for_closed(Reason::EarlyResponse, 3);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn an_upload_goes_on_while_an_early_answer_streams() {
     assert!(origin.only_request().body == body);
     assert!(client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 /// What a hundred exchanges in two pieces each may take: less than a hundred delayed

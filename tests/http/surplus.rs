@@ -11,8 +11,8 @@ const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 /// closed for its age.
 fn over(origin: &Origin) -> Lb {
     Lb::with(&[origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = Duration::from_secs(60);
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
     })
 }
 

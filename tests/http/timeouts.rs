@@ -25,8 +25,8 @@ pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Confi
             backend_idle: LONG,
             ..Timeouts::default()
         };
-        config.timeouts = far;
-        change(&mut config.timeouts);
+        config.settings.timeouts = far;
+        change(&mut config.settings.timeouts);
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn times_out(
     let response = client.read_response();
     assert_eq!(
         (response.status, response.header("X-LB-Error")),
-        (status, Some(cause.word())),
+        (status, Some(cause.code())),
         "{response:?}"
     );
     assert!((SHORT - MS..20 * SHORT).contains(&since.elapsed()), "after {:?}", since.elapsed());
@@ -60,7 +60,7 @@ fn a_client_too_slow_with_its_head_is_told_so() {
     let response = times_out(&lb, &mut client, since, 408, Cause::HeadTimeout);
     assert!(response.says_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(origin.connections(), 0);
 }
 
@@ -112,7 +112,7 @@ fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
         let response = times_out(&lb, &mut client, since, 408, Cause::RequestBodyTimeout);
         assert!(response.says_close() && client.at_end());
         drop(client);
-        lb.wait_for_closed(Reason::Refused, 1);
+        lb.wait_for_closed(Reason::Rejected, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
         assert!(!origin.only_request().complete);
@@ -226,7 +226,7 @@ fn a_backend_that_takes_nothing_of_the_upload_is_a_gateway_timeout() {
 fn a_connect_that_hangs_is_a_gateway_timeout() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|timeouts| timeouts.connect = SHORT)(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();
@@ -305,7 +305,7 @@ fn a_backend_that_stalls_inside_its_body_shows_as_a_truncation() {
             "{head:?}"
         );
         assert!(since.elapsed() >= SHORT - MS, "after {:?}", since.elapsed());
-        lb.wait_for_closed(Reason::AnswerTimeout, 1);
+        lb.wait_for_closed(Reason::ResponseTimeout, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
     }
@@ -346,7 +346,7 @@ fn a_slow_backend_does_not_make_a_slow_reader() {
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
     assert_eq!((response.body.len(), response.truncated), (300_000, true));
-    lb.wait_for_closed(Reason::AnswerTimeout, 1);
+    lb.wait_for_closed(Reason::ResponseTimeout, 1);
     assert_eq!(lb.totals().closed(Reason::SlowReader), 0);
 }
 
@@ -379,7 +379,7 @@ fn a_client_that_reads_slowly_but_steadily_gets_everything() {
 fn a_client_that_resets_while_a_connect_hangs_frees_its_place() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|_| {})(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();

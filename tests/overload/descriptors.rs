@@ -3,7 +3,7 @@
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Gate, Origin, Step, comes_true, get, ok, until};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,9 @@ fn balancer(descriptors: usize, origin: &Origin, words: &[&str]) -> Program {
 /// others are told 503.
 #[track_caller]
 fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
-    lb_threads::net::raise_file_limit();
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .expect("the soft limit can be raised to the hard one");
     let origin = Origin::answering("hello");
     let program = balancer(descriptors, &origin, &["--workers", "2"]);
     let address = program.address();

@@ -52,7 +52,7 @@ fn a_post_whose_response_has_a_bad_head_is_a_502_and_nobody_else_is_asked() {
         let first = origin("first", [vec![Step::ReadRequest, Step::send(said), Step::Close]]);
         let next = Origin::named("next");
         let lb = balancer(&[first.address(), next.address()]);
-        assert_failed(&exchange(lb.address(), request("POST", "/a", 5)), 502, "bad_answer");
+        assert_failed(&exchange(lb.address(), request("POST", "/a", 5)), 502, "bad_response");
         assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 0, 0), "{said:?}");
     }
 }
@@ -76,7 +76,7 @@ fn a_reused_connection_that_breaks_off_inside_a_head_is_not_tried_again_at_the_s
     let lb = balancer(&[first.address()]);
     let mut client = lb.connect();
     client.get("/1").expect_status(200);
-    assert_failed(&client.get("/2"), 502, "bad_answer");
+    assert_failed(&client.get("/2"), 502, "bad_response");
     assert_eq!(first.count(), 2);
 }
 
@@ -94,7 +94,7 @@ fn a_body_that_breaks_off_is_shown_as_such_and_nobody_else_is_asked() {
             "{response:?}"
         );
         assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 0, 0));
-        lb.wait_for_closed(lb_threads::reason::Reason::AnswerTruncated, 1);
+        lb.wait_for_closed(lb_threads::reason::Reason::ResponseTruncated, 1);
     }
 }
 

@@ -133,7 +133,7 @@ fn the_one_retry_after_a_dead_reused_connection_is_free() {
 #[test]
 fn a_failure_with_nowhere_else_to_go_costs_nothing() {
     let origins = [unreliable(), unreliable().health(Health::Status(503))];
-    let lb = Lb::with(&[&origins[0], &origins[1]], |config| config.workers = 1);
+    let lb = Lb::with(&[&origins[0], &origins[1]], |config| config.boot.workers = 1);
     lb.wait_for_up(1);
     let mut client = lb.connect();
     for _ in 0..120 {

@@ -42,7 +42,7 @@ fn a_connect_that_hangs_goes_on_to_the_next_backend_when_its_time_is_over() {
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
         let lb = balancer_with(&[black_hole.address(), next.address()], |config| {
-            config.timeouts.connect = timeout;
+            config.settings.timeouts.connect = timeout;
         });
         let start = Instant::now();
         assert_eq!(exchange(lb.address(), request(method, "/a", 5)).text(), "next", "{method}");
@@ -62,11 +62,11 @@ fn if_no_backend_can_be_connected_to_the_error_says_how_the_last_one_failed() {
     assert_eq!(lb.totals().retries, 1, "two attempts are one and one more");
     let black_hole = Blackhole::start();
     let lb = balancer_with(&[black_hole.address()], |config| {
-        config.timeouts.connect = Duration::from_millis(50);
+        config.settings.timeouts.connect = Duration::from_millis(50);
     });
     assert_failed(&get(lb.address(), "/"), 504, "connect_timeout");
     let lb = balancer_with(&[refused_address(), black_hole.address()], |config| {
-        config.timeouts.connect = Duration::from_millis(50);
+        config.settings.timeouts.connect = Duration::from_millis(50);
     });
     assert_failed(&get(lb.address(), "/"), 504, "connect_timeout");
 }
@@ -86,8 +86,9 @@ fn three_backends_are_tried_and_no_fourth() {
 fn connect_failures_are_free_however_many_there_are() {
     let alive = Origin::named("alive");
     // With a fall of 1,000 the dead backend stays, and keeps having its turn.
-    let lb =
-        balancer_with(&[refused_address(), alive.address()], |config| config.health.fall = 1_000);
+    let lb = balancer_with(&[refused_address(), alive.address()], |config| {
+        config.settings.health.fall = 1_000;
+    });
     let mut client = lb.connect();
     for _ in 0..300 {
         assert_eq!(client.get("/").text(), "alive");

@@ -126,7 +126,7 @@ fn check_a_cut_answer(world: &World, method: &str, answer: &[u8], cut: usize) {
     if goes_on {
         assert_eq!(response.text(), "next", "cut at {cut}: nothing was forwarded yet");
     } else if cut < head {
-        assert_failed(&response, 502, "bad_answer");
+        assert_failed(&response, 502, "bad_response");
     } else {
         assert!(response.status == 200 && response.truncated, "cut at {cut}: {response:?}");
         assert_eq!(response.body, answer[head..cut], "what came is passed on");

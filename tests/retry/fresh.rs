@@ -135,7 +135,7 @@ fn a_backend_that_does_not_answer_in_time_is_a_504_and_nobody_else_is_asked() {
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
         let lb = balancer_with(&[first.address(), next.address()], |config| {
-            config.timeouts.first_byte = timeout;
+            config.settings.timeouts.first_byte = timeout;
         });
         assert_failed(&exchange(lb.address(), request(method, "/a", 5)), 504, "first_byte_timeout");
         first.wait_for_requests(1);
@@ -159,7 +159,7 @@ fn all_attempts_share_one_deadline() {
     let next = Origin::start(Script::steps([Step::ReadRequest, Step::Hang]));
     let timeout = Duration::from_secs(2);
     let lb = balancer_with(&[first.address(), next.address()], |config| {
-        config.timeouts.first_byte = timeout;
+        config.settings.timeouts.first_byte = timeout;
     });
     let start = Instant::now();
     assert_failed(&get(lb.address(), "/"), 504, "first_byte_timeout");

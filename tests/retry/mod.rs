@@ -28,8 +28,8 @@ fn balancer(backends: &[SocketAddr]) -> Lb {
 #[track_caller]
 fn balancer_with(backends: &[SocketAddr], change: impl FnOnce(&mut Config)) -> Lb {
     let mut config = config(backends);
-    config.workers = 1;
-    config.health.checks = false;
+    config.boot.workers = 1;
+    config.settings.health.checks = false;
     change(&mut config);
     Lb::start(config)
 }

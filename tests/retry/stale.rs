@@ -40,7 +40,7 @@ fn no_get_is_lost_to_it() {
 #[test]
 fn no_get_of_many_clients_at_once_is_lost_to_it() {
     let origin = hasty();
-    let lb = Lb::with(&[&origin], |config| config.health.checks = false);
+    let lb = Lb::with(&[&origin], |config| config.settings.health.checks = false);
     std::thread::scope(|scope| {
         for _ in 0..10 {
             scope.spawn(|| assert_eq!(failures(&mut lb.connect(), "GET", 50), [0; 0]));

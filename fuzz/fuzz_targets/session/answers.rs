@@ -33,7 +33,7 @@ impl Answer {
         let mut room = fields::room();
         let answer = response::parse(head, &mut room, to_head).map_err(|_| "a bad head")?;
         assert_unambiguous(head);
-        let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+        let mut other = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
         assert!(
             httparse::Response::new(&mut other)
                 .parse(head)

@@ -122,7 +122,7 @@ impl Requests {
 
     fn next_head(&mut self) -> Result<Next, String> {
         let empty_lines = request::leading_empty_lines(&self.pending);
-        self.is_malformed |= empty_lines > config::LEADING_EMPTY_LINES;
+        self.is_malformed |= empty_lines > config::MAX_LEADING_EMPTY_LINES;
         self.pending.drain(..2 * empty_lines);
         let mut end = HeadEnd::default();
         let Some(length) = end.find(&self.pending).map_err(|cause| cause.to_string())? else {
@@ -141,7 +141,7 @@ impl Requests {
         let mut room = fields::room();
         let head = request::parse(&self.pending[..length], &mut room)
             .map_err(|cause| cause.to_string())?;
-        let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+        let mut other = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
         let agrees = httparse::Request::new(&mut other).parse(&self.pending[..length]);
         assert_eq!(
             agrees,

@@ -5,7 +5,9 @@ use crate::client::Client;
 use crate::origin::Origin;
 use crate::requests::{Request, Requests};
 use crate::script::{CLIENTS, Ending, Piece};
-use lb_threads::config::{BackendAddress, Config, HealthConfig, Timeouts};
+use lb_threads::config::{
+    BackendAddress, Boot, Config, HealthSettings, Limits, Settings, Timeouts,
+};
 use lb_threads::server::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
@@ -62,13 +64,18 @@ impl Stage {
         let backends =
             origin.addresses().map(|address| BackendAddress { name: address.to_string(), address });
         let server = Server::start(Config {
-            listen: vec![([127, 0, 0, 1], 0).into()],
+            boot: Boot {
+                listen: vec![([127, 0, 0, 1], 0).into()],
+                workers: 1,
+                ..Boot::default()
+            },
             backends: backends.into(),
-            workers: 1,
-            health: HealthConfig { checks: false, ..HealthConfig::default() },
-            timeouts: Timeouts { tunnel: short, linger: short, ..timeouts },
-            body_bytes: Some(100_000),
-            ..Config::default()
+            settings: Settings {
+                health: HealthSettings { checks: false, ..HealthSettings::default() },
+                timeouts: Timeouts { tunnel: short, linger: short, ..timeouts },
+                limits: Limits { max_body_bytes: Some(100_000), ..Limits::default() },
+                ..Settings::default()
+            },
         });
         let mut stage = Self {
             server: server.expect("a free port"),

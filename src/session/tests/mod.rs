@@ -39,14 +39,14 @@ impl Stage {
             |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
         let mut config =
             Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
-        config.health.checks = false;
+        config.settings.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
         let registry = Arc::new(Registry::new(&config));
         let shared = Shared {
             cluster: Arc::clone(registry.cluster()),
             registry,
-            config: Arc::new(config),
+            settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };
         let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());

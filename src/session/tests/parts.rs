@@ -98,7 +98,7 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
     ] {
         let mut stage = Stage::new(&[], false);
-        Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+        Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
         let (_theirs, mut client) = client(input);
         let (_peer, mut backend) = sink();
         let mut upload = upload(framing, &mut stage);
@@ -110,7 +110,7 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         );
     }
     let mut stage = Stage::new(&[], false);
-    Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+    Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
     assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
     assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
 }
@@ -180,7 +180,7 @@ fn download(
     } else {
         Some(origin)
     };
-    let progress = Progress::new(Instant::now(), PATIENCE);
+    let progress = Progress::new(Instant::now());
     let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
     let says = loop {
         let backend = attempt
@@ -231,7 +231,7 @@ fn a_download_forwards_each_framing_and_knows_its_end() {
 fn a_response_that_nobody_has_seen_can_be_taken_back() {
     let (_theirs, mut client) = client(b"");
     client.output.append(b"1xx");
-    let progress = Progress::new(Instant::now(), PATIENCE);
+    let progress = Progress::new(Instant::now());
     let start = BodyStart {
         body: Body::Chunked,
         delivery: Delivery::Chunked,
@@ -298,7 +298,8 @@ fn a_refused_connect_is_a_failed_attempt() {
 
 #[test]
 fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
-    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)]
+    for (length, is_replayable) in
+        [(config::MAX_REPLAY_BYTES, true), (config::MAX_REPLAY_BYTES + 1, false)]
     {
         let mut stage = Stage::new(&[], false);
         let (_theirs, mut client) = client(&vec![b'x'; length]);

@@ -28,7 +28,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     let mut stage = Stage::new(&[address], is_masked);
     let mut session = session(ours);
     let reason = stage.run(&mut session);
-    session.close(Reason::ClientDone, &mut stage.context());
+    session.close(Reason::ClientClosed, &mut stage.context());
     let received = served.join().unwrap().remove(0);
     Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
 }
@@ -52,7 +52,7 @@ fn bodies_of_every_framing_pass_both_ways() {
         assert_eq!(body_of(&scene.received), Some(&upload[..]), "masked: {is_masked}");
         assert_eq!(
             (body_of(&scene.response), scene.reason),
-            (Some(&b"hello"[..]), Reason::AnsweredLast)
+            (Some(&b"hello"[..]), Reason::ClosedAfterResponse)
         );
 
         let sent = request("PUT", "Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\n");
@@ -91,8 +91,8 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
         let mut stage = Stage::new(&[], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::Refused);
-        session.close(Reason::ClientDone, &mut stage.context());
+        assert_eq!(stage.run(&mut session), Reason::Rejected);
+        session.close(Reason::ClientClosed, &mut stage.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -110,8 +110,8 @@ fn a_failed_attempt_is_followed_by_another() {
     client.write(&request("GET", "", b""));
     let mut stage = Stage::new(&[one, two], false);
     let mut session = session(ours);
-    assert_eq!(stage.run(&mut session), Reason::AnsweredLast);
-    session.close(Reason::ClientDone, &mut stage.context());
+    assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
+    session.close(Reason::ClientClosed, &mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
     assert_eq!(stage.resources.local.counters.retries.get(), 1);
@@ -144,7 +144,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
             (0, 0),
             "{stage_name}"
         );
-        session.close(Reason::ClientDone, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         drop(backend.join().unwrap());
     }
 }
@@ -174,7 +174,7 @@ fn an_upgrade_becomes_a_tunnel() {
         let mut stage = Stage::new(&[address], is_masked);
         let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(Reason::ClientDone, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

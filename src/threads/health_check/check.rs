@@ -1,6 +1,6 @@
 //! One check: `GET /health` on a fresh connection, with one deadline for all of it.
 
-use crate::config::HealthConfig;
+use crate::config::HealthSettings;
 use crate::net;
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::health::CheckResult;
@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use ureq::config::Config;
 use ureq::http::{Response, Uri, Version};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -22,7 +23,9 @@ const BODY_BYTES: u64 = 64 * 1024;
 
 /// What a checker is to do.
 pub enum Job {
-    Check(Target),
+    /// Check this backend like this.
+    Check(Target, Arc<Checker>),
+    /// End the thread.
     End,
 }
 
@@ -50,8 +53,7 @@ pub struct Outcome {
     pub is_http10: bool,
 }
 
-/// What a checker thread needs.
-#[derive(Clone)]
+/// How a backend is checked.
 pub struct Checker {
     agent: Agent,
     path: String,
@@ -75,11 +77,24 @@ impl Resolver for NoLookup {
     }
 }
 
+/// A thread's whole life.
+pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
+    while let Ok(Job::Check(target, checker)) = todo.recv() {
+        // A checker that died would leave its backend unchecked for ever.
+        let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&target)));
+        let outcome = checked
+            .unwrap_or_else(|_| Outcome::new(&target, None, "the check panicked".to_owned()));
+        if results.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
 impl Checker {
     /// One fresh connection a check, nothing followed, nothing from the environment.
-    pub fn new(config: &HealthConfig) -> Self {
-        let settings = Agent::config_builder()
-            .timeout_global(Some(config.timeout))
+    pub fn new(health: &HealthSettings) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(health.check_timeout()))
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -91,21 +106,8 @@ impl Checker {
             .user_agent("lb-threads health check")
             .build();
         Self {
-            agent: Agent::with_parts(settings, DefaultConnector::default(), NoLookup),
-            path: config.path.clone(),
-        }
-    }
-
-    /// A thread's whole life.
-    pub fn run(&self, todo: &Receiver<Job>, results: &Sender<Outcome>) {
-        while let Ok(Job::Check(target)) = todo.recv() {
-            // A checker that died would leave its backend unchecked for ever.
-            let checked = catch_unwind(AssertUnwindSafe(|| self.check(&target)));
-            let outcome = checked
-                .unwrap_or_else(|_| Outcome::new(&target, None, "the check panicked".to_owned()));
-            if results.send(outcome).is_err() {
-                return;
-            }
+            agent: Agent::with_parts(config, DefaultConnector::default(), NoLookup),
+            path: health.path.clone(),
         }
     }
 
@@ -118,7 +120,7 @@ impl Checker {
                 let (result, detail) = self.evaluate(response);
                 Outcome { is_http10, ..Outcome::new(target, Some(result), detail) }
             }
-            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => {
+            Err(ureq::Error::Io(error)) if net::is_resource_exhaustion(&error) => {
                 Outcome::new(target, None, error.to_string())
             }
             Err(ureq::Error::Io(error)) => {

@@ -3,10 +3,11 @@
 //!
 //! The daemon owns this and does all the counting, so that nothing is shared but two channels.
 
-use super::check::{Checker, Job, Outcome, Target};
-use crate::config::HealthConfig;
+use super::check::{self, Checker, Job, Outcome, Target};
+use crate::config::HealthSettings;
 use crossbeam_channel::Sender;
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 /// The threads as the daemon sees them.
 pub struct Checkers {
     jobs: Sender<Job>,
+    /// How backends are checked from now on.
+    checker: Arc<Checker>,
     /// Starts one more.
     spawn: Spawn,
     count: usize,
@@ -37,25 +40,33 @@ type Spawn = Box<dyn FnMut(usize) -> io::Result<()> + Send>;
 impl Checkers {
     /// Starts the first one, which stays: it checks whatever the machine refuses later.
     pub fn start(
-        config: &HealthConfig,
+        health: &HealthSettings,
+        limit: usize,
         results: &Sender<Outcome>,
         now: Instant,
     ) -> io::Result<Self> {
         let (jobs, todo) = crossbeam_channel::unbounded();
-        let (checker, results) = (Checker::new(config), results.clone());
+        let results = results.clone();
         let spawn = move |number| {
-            let (checker, todo, results) = (checker.clone(), todo.clone(), results.clone());
+            let (todo, results) = (todo.clone(), results.clone());
             let thread =
                 thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
-            thread.spawn(move || checker.run(&todo, &results)).map(drop)
+            thread.spawn(move || check::run(&todo, &results)).map(drop)
         };
-        Self::with(jobs, Box::new(spawn), config.checkers, now)
+        Self::with(jobs, health, Box::new(spawn), limit, now)
     }
 
-    fn with(jobs: Sender<Job>, mut spawn: Spawn, limit: usize, now: Instant) -> io::Result<Self> {
+    fn with(
+        jobs: Sender<Job>,
+        health: &HealthSettings,
+        mut spawn: Spawn,
+        limit: usize,
+        now: Instant,
+    ) -> io::Result<Self> {
         spawn(0)?;
         Ok(Self {
             jobs,
+            checker: Arc::new(Checker::new(health)),
             spawn,
             count: 1,
             in_flight: 0,
@@ -66,12 +77,17 @@ impl Checkers {
         })
     }
 
+    /// Changes how backends are checked; checks in flight stay as they are.
+    pub fn apply(&mut self, health: &HealthSettings) {
+        self.checker = Arc::new(Checker::new(health));
+    }
+
     /// Has a backend checked, by a new thread if all are busy.
     pub fn check(&mut self, target: Target) {
         self.in_flight += 1;
         self.needed = self.needed.max(self.in_flight);
         // The checkers live as long as this sender.
-        let _ = self.jobs.send(Job::Check(target));
+        let _ = self.jobs.send(Job::Check(target, Arc::clone(&self.checker)));
         while self.count < self.in_flight.min(self.most) {
             match (self.spawn)(self.count) {
                 Ok(()) => self.count += 1,
@@ -133,7 +149,8 @@ mod tests {
         let spawn = move |number| {
             if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
-        (Checkers::with(jobs, Box::new(spawn), LIMIT, now).unwrap(), todo)
+        let health = HealthSettings::default();
+        (Checkers::with(jobs, &health, Box::new(spawn), LIMIT, now).unwrap(), todo)
     }
 
     #[test]

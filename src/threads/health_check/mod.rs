@@ -11,7 +11,7 @@ mod check;
 mod checkers;
 mod schedule;
 
-use crate::config::HealthConfig;
+use crate::config::HealthSettings;
 use crate::upstream::health::Observation;
 use crate::upstream::registry::Registry;
 use check::{Outcome, Target};
@@ -31,31 +31,49 @@ const FIRST_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 /// The running health checks; they end when this is dropped.
 #[derive(Debug)]
 pub struct HealthChecks {
-    _stop: Sender<()>,
+    settings: Sender<HealthSettings>,
+    first_is_up: Receiver<()>,
+    first_round_is_over: Receiver<()>,
 }
 
-/// Starts the threads and waits for the first round: until every backend was checked, but not long
-/// for the last ones if another can serve, and never longer than two seconds.
-pub fn start(registry: &Arc<Registry>, config: &HealthConfig) -> io::Result<HealthChecks> {
-    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-    let (results, outcomes) = crossbeam_channel::unbounded();
-    let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
-    let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
-    let daemon = Daemon {
-        additions: registry.additions(),
-        registry: Arc::clone(registry),
-        checkers: Checkers::start(config, &results, Instant::now())?,
-        outcomes,
-        schedule: Schedule::new(config.period),
-        first_up: Some(first_up),
-        first_round: Some(first_round),
-        rng: fastrand::Rng::new(),
-    };
-    thread::Builder::new().name("health".to_owned()).spawn(move || daemon.run(&stopped))?;
-    // Each ends by time, or because the daemon drops its end.
-    let _ = first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
-    let _ = first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
-    Ok(HealthChecks { _stop: stop })
+impl HealthChecks {
+    /// Starts the daemon and the first checker; `limit` is the most checks at once.
+    pub fn start(
+        registry: &Arc<Registry>,
+        health: &HealthSettings,
+        limit: usize,
+    ) -> io::Result<Self> {
+        let (settings, changes) = crossbeam_channel::unbounded();
+        let (results, outcomes) = crossbeam_channel::unbounded();
+        let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
+        let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
+        let daemon = Daemon {
+            additions: registry.additions(),
+            registry: Arc::clone(registry),
+            checkers: Checkers::start(health, limit, &results, Instant::now())?,
+            outcomes,
+            schedule: Schedule::new(health.period),
+            first_up: Some(first_up),
+            first_round: Some(first_round),
+            rng: fastrand::Rng::new(),
+        };
+        thread::Builder::new().name("health".to_owned()).spawn(move || daemon.run(&changes))?;
+        Ok(Self { settings, first_is_up, first_round_is_over })
+    }
+
+    /// Waits for the first round: until every backend was checked, but not long for the last ones
+    /// if another can serve, and never longer than two seconds.
+    pub fn wait_for_first_round(&self) {
+        // Each ends by time, or because the daemon drops its end.
+        let _ = self.first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
+        let _ = self.first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
+    }
+
+    /// Changes the settings for the checks to come. A shorter period brings the next one forward.
+    pub fn apply(&self, health: &HealthSettings) {
+        // Fails only if the daemon has ended.
+        let _ = self.settings.send(health.clone());
+    }
 }
 
 struct Daemon {
@@ -73,7 +91,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, changes: &Receiver<HealthSettings>) {
         loop {
             let now = Instant::now();
             self.schedule.follow(self.registry.statuses(), now);
@@ -93,7 +111,13 @@ impl Daemon {
                     Err(_) => return,
                 },
                 recv(self.additions) -> _ => {}
-                recv(stopped) -> _ => return,
+                recv(changes) -> health => match health {
+                    Ok(health) => {
+                        self.checkers.apply(&health);
+                        self.schedule.set_period(health.period);
+                    }
+                    Err(_) => return,
+                },
                 default(wait) => {}
             }
             while let Ok(outcome) = self.outcomes.try_recv() {

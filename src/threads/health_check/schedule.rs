@@ -41,6 +41,12 @@ impl Schedule {
         Self { period, entries: BTreeMap::new() }
     }
 
+    /// Changes the time between two checks: from the next one on if it is longer, at once if it is
+    /// shorter.
+    pub fn set_period(&mut self, period: Duration) {
+        self.period = period;
+    }
+
     /// Follows the registry: new backends are due at once, those that may change within a second.
     pub fn follow(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
         let any_serves = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
@@ -312,6 +318,22 @@ mod tests {
         scene.due();
         scene.schedule.ended(BackendId(0), false);
         assert_eq!(scene.wait(), SECOND);
+    }
+
+    #[test]
+    fn a_shorter_period_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+        let mut scene = Scene::new(PERIOD, 1);
+        scene.due();
+        scene.end(0, true);
+        scene.pass(2 * SECOND);
+        scene.schedule.set_period(SECOND);
+        assert_eq!(scene.due().len(), 1);
+        scene.end(0, true);
+        scene.schedule.set_period(PERIOD);
+        scene.pass(SECOND);
+        assert_eq!(scene.due().len(), 1);
+        scene.end(0, true);
+        assert!(scene.wait() >= PERIOD.mul_f64(0.9));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Worker {
         let mut aborted = 0;
         for token in self.sessions.tokens() {
             let is_busy = self.sessions.get_mut(token).is_some_and(|session| session.is_busy());
-            self.close(token, if is_busy { Reason::DrainCut } else { Reason::Drained });
+            self.close(token, if is_busy { Reason::DrainAborted } else { Reason::Drained });
             aborted += usize::from(is_busy);
         }
         aborted
@@ -42,7 +42,7 @@ impl Worker {
     /// read the response.
     pub(super) fn limit_lingering(&mut self) {
         self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
-        if self.resources.local.lingering.len() > config::LINGERING
+        if self.resources.local.lingering.len() > config::MAX_LINGERING
             && let Some(token) = self.resources.local.lingering.pop_front()
         {
             let context = self.resources.context(token);
