@@ -34,7 +34,7 @@ class Work:
     def title(self):
         size = {SMALL: "1 KiB", LARGE: "1 MiB"}[self.path]
         how = "a new connection for each request" if self.new_connections else "keep-alive"
-        return f"{size} answers, {self.connections} connection{'s' * (self.connections > 1)}, {how}"
+        return f"{size} responses, {self.connections} connection{'s' * (self.connections > 1)}, {how}"
 
 
 def processor_seconds(pids):

@@ -49,7 +49,7 @@ IDLE_FIGURES = (
     Figure("closed", "closed", "{:,}", compared=False, combine=sum),
 )
 
-# The ratios to the better peer that lb-threads is built to reach, by size of the answers and connections.
+# The ratios to the better peer that lb-threads is built to reach, by size of the responses and connections.
 LOAD_BARS = {
     (SMALL, 1): {"rate": 1.10, "cpu": 0.85, "p99": 1.0},
     (SMALL, 16): {"rate": 1.20, "cpu": 0.78, "p99": 0.8},

@@ -1,11 +1,11 @@
-//! Request heads: found, parsed, written anew and parsed again.
+//! Request heads: found, parsed, re-serialised and parsed again.
 //!
-//! Holds: a head's end is found in the same place however its bytes are split. What is accepted is
-//! accepted by httparse alone too, with the same words, and has no line end that could be read
-//! differently. What is written for a backend means the same, says nothing that belongs to the
-//! client's connection, and comes out unchanged when it is read and written once more.
+//! Holds: a head's end is found in the same place however its bytes are split. Accepted heads are
+//! accepted by httparse alone too, with the same parts, and has no line end that could be read
+//! differently. The head for a backend means the same, has no hop-by-hop field of the client, and
+//! does not change when it is parsed and serialised once more.
 //!
-//! Flags: 1 the client is trusted, 2 the backend speaks HTTP/1.0.
+//! Flags: 1 the client is trusted, 2 the backend supports only HTTP/1.0.
 
 #![no_main]
 
@@ -18,9 +18,9 @@ use lb_threads_fuzz::{Input, assert_unambiguous, find_head_end, passing};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Stands in for the Host of an HTTP/1.0 request without one.
+/// The Host of an HTTP/1.0 request without one.
 const BACKEND: &str = "backend:80";
-/// The length of a chunked body that was taken in for an HTTP/1.0 backend.
+/// The length of a chunked body that was buffered for an HTTP/1.0 backend.
 const COLLECTED: u64 = 5;
 /// The fields that writing a head can add.
 const ADDED: usize = 8;
@@ -29,11 +29,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(input) = Input::of(input) else { return };
     let bytes = &input.bytes[2 * request::leading_empty_lines(input.bytes)..];
     let found = find_head_end(bytes, [u8::MAX; 3]);
-    assert_eq!(
-        found,
-        find_head_end(bytes, input.cuts),
-        "where the head ends depends on how it was split"
-    );
+    assert_eq!(found, find_head_end(bytes, input.cuts), "the end of the head depends on the split");
     let Ok(Some(length)) = found else { return };
     let head = &bytes[..length];
     let mut room = fields::room();
@@ -52,7 +48,7 @@ fn assert_httparse_agrees(head: &[u8], request: &RequestHead<'_, '_>) {
     assert_eq!(
         other.parse(head),
         Ok(httparse::Status::Complete(head.len())),
-        "httparse refuses what we accept"
+        "httparse rejects an accepted head"
     );
     assert_eq!(other.method, Some(request.method));
     assert_eq!(other.version, Some(u8::from(request.version == Version::Http11)));
@@ -67,7 +63,7 @@ fn assert_written_means_the_same(request: &RequestHead<'_, '_>, flags: u8) {
     let written = written(request, trusted, end);
     assert_unambiguous(&written);
     let mut room = fields::room();
-    let again = request::parse(&written, &mut room).expect("what we write is what we accept");
+    let again = request::parse(&written, &mut room).expect("our own output is accepted");
     assert_eq!(again.version, Version::Http11);
     assert_eq!(again.method, request.method);
     let slash = if request.target.path.starts_with('?') { "/" } else { "" };
@@ -94,17 +90,17 @@ fn assert_written_means_the_same(request: &RequestHead<'_, '_>, flags: u8) {
         "a field was lost, changed or moved"
     );
     assert!(again.has_request_id);
-    // What is counted down changes each time.
+    // A decremented field changes each time.
     if !trusted && again.max_forwards.unwrap_or(0) == 0 {
         assert_is_fixpoint(&again);
     }
 }
 
-/// The first writing moves what we add behind everything else; from then on nothing moves.
+/// The first serialisation moves the added fields to the end; after it nothing moves.
 fn assert_is_fixpoint(request: &RequestHead<'_, '_>) {
     let mut room = fields::room();
     let second = written(request, false, request_end(request, 0));
-    let second_head = request::parse(&second, &mut room).expect("what we write is what we accept");
+    let second_head = request::parse(&second, &mut room).expect("our own output is accepted");
     assert_eq!(
         written(&second_head, false, request_end(&second_head, 0)),
         second,

@@ -1,21 +1,21 @@
-//! HTTP as it is served: what the client got, the exact bytes that the backend saw, and how each
-//! connection ended.
+//! HTTP end to end: the response at the client, the exact bytes at the backend, and the end of each
+//! connection.
 
-mod answers;
 mod bodies;
 mod boundaries;
-mod breaking;
 mod clients;
 mod interim;
-mod lingering;
+mod lingering_close;
 mod old_peers;
 mod options;
 mod pieces;
 mod requests;
+mod response_forwarding;
 mod reuse;
 mod streaming;
 mod surplus;
 mod timeouts;
+mod truncation;
 mod waiting_for_100;
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::support::*;
 const MS: Duration = Duration::from_millis(1);
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// Bytes in which no piece looks like another: a lost, doubled or misplaced one shows.
+/// Bytes without a repeated piece: a lost, doubled or moved one shows.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(length as u64).fill(&mut bytes);
@@ -49,10 +49,10 @@ fn post_chunked(body: &[u8], sizes: &[usize]) -> Vec<u8> {
 fn in_chunks(body: &[u8], sizes: &[usize]) -> Vec<u8> {
     let (mut rest, mut pieces, mut sizes) = (body, Vec::new(), sizes.iter().cycle());
     while !rest.is_empty() {
-        let (piece, behind) =
+        let (piece, remaining) =
             rest.split_at((*sizes.next().expect("there are sizes")).min(rest.len()));
         pieces.push(piece);
-        rest = behind;
+        rest = remaining;
     }
     chunked(pieces)
 }

@@ -301,6 +301,44 @@ mod tests {
         assert_eq!(scene.wait(), SECOND);
     }
 
+    /// The time from a failure at the worst moment, just after a passed check, to the end of the
+    /// second failed check, each of which takes `check`.
+    fn time_to_two_failures(check: Duration) -> Duration {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        let start = scene.now;
+        for in_transition in [true, false] {
+            while !scene.due().contains(&1) {
+                scene.pass(scene.wait());
+            }
+            scene.pass(check);
+            scene.standings[1].in_transition = in_transition;
+            scene.end(1, in_transition);
+        }
+        scene.now - start
+    }
+
+    #[test]
+    fn a_dead_backend_fails_two_checks_within_a_period_and_a_second() {
+        let took = time_to_two_failures(Duration::ZERO);
+        assert!(took > PERIOD.mul_f64(0.9) && took <= PERIOD + SECOND, "{took:?}");
+    }
+
+    #[test]
+    fn a_hanging_backend_fails_two_checks_within_a_period_a_second_and_two_timeouts() {
+        let took = time_to_two_failures(2 * SECOND);
+        assert!(took > PERIOD && took <= PERIOD + SECOND + 2 * (2 * SECOND), "{took:?}");
+    }
+
+    #[test]
+    fn without_backends_the_first_round_is_over_at_once() {
+        let mut scene = Scene::new(PERIOD, 0);
+        scene.due();
+        assert!(scene.schedule.is_first_round_over());
+    }
+
     #[test]
     fn a_check_without_a_result_is_repeated_within_a_second() {
         let mut scene = Scene::new(PERIOD, 1);
