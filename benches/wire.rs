@@ -4,7 +4,10 @@
 use divan::{Bencher, black_box};
 use lb_threads::wire::chunked::{self, Decoder, Piece};
 use lb_threads::wire::head_end::HeadEnd;
-use lb_threads::wire::rewrite::{self, ClientFacts, ConnectionLine, Delivery, RequestEnd};
+use lb_threads::wire::request_id::RequestId;
+use lb_threads::wire::rewrite::{
+    self, ConnectionLine, Delivery, ForwardingInfo, RequestEnd, ResponseFields,
+};
 use lb_threads::wire::{fields, request, response};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,8 +25,11 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Fri, 20 Nov 
 Content-Length: 1024\r\nLast-Modified: Fri, 20 Nov 2026 11:00:00 GMT\r\nConnection: keep-alive\r\nETag: \"69aaaaaa-400\"\r\n\
 Accept-Ranges: bytes\r\n\r\n";
 
-const CLIENT: ClientFacts =
-    ClientFacts { address: IpAddr::V4(Ipv4Addr::LOCALHOST), trusted: false, request_id: 7 };
+const CLIENT: ForwardingInfo<'_> = ForwardingInfo {
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    trusted: false,
+    request_id: &RequestId::Generated([b'7'; 32]),
+};
 
 fn main() {
     divan::main();
@@ -66,13 +72,12 @@ fn rewrite_a_response(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         out.clear();
-        rewrite::response(
-            &mut out,
-            black_box(&head),
-            Delivery::Plain,
-            ConnectionLine::Silent,
-            "today",
-        );
+        let fields = ResponseFields {
+            connection: ConnectionLine::Silent,
+            date: "today",
+            request_id: CLIENT.request_id,
+        };
+        rewrite::response(&mut out, black_box(&head), Delivery::Plain, fields);
         out.len()
     });
 }

@@ -12,7 +12,8 @@
 use lb_threads::config;
 use lb_threads::wire::fields::{self, ConnectionOptions, Name};
 use lb_threads::wire::request::{self, RequestHead};
-use lb_threads::wire::rewrite::{self, ClientFacts, RequestEnd};
+use lb_threads::wire::request_id::RequestId;
+use lb_threads::wire::rewrite::{self, ForwardingInfo, RequestEnd};
 use lb_threads::wire::{Body, Version};
 use lb_threads_fuzz::{Input, assert_unambiguous, find_head_end, passing};
 use libfuzzer_sys::fuzz_target;
@@ -89,7 +90,7 @@ fn assert_written_means_the_same(request: &RequestHead<'_, '_>, flags: u8) {
         passing(again.fields).starts_with(&passing(request.fields)),
         "a field was lost, changed or moved"
     );
-    assert!(again.has_request_id);
+    assert!(again.request_id.is_some());
     // A decremented field changes each time.
     if !trusted && again.max_forwards.unwrap_or(0) == 0 {
         assert_is_fixpoint(&again);
@@ -119,7 +120,11 @@ fn request_end(request: &RequestHead<'_, '_>, flags: u8) -> RequestEnd {
 fn written(request: &RequestHead<'_, '_>, trusted: bool, end: RequestEnd) -> Vec<u8> {
     let mut out = Vec::new();
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    rewrite::request(&mut out, request, ClientFacts { address, trusted, request_id: 7 });
+    rewrite::request(
+        &mut out,
+        request,
+        ForwardingInfo { address, trusted, request_id: &RequestId::generate(7) },
+    );
     rewrite::request_end(&mut out, request.host.is_none().then_some(BACKEND), end);
     out
 }

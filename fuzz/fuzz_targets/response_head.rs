@@ -11,8 +11,9 @@
 
 use lb_threads::config;
 use lb_threads::wire::fields::{self, ConnectionOptions, Name};
+use lb_threads::wire::request_id::RequestId;
 use lb_threads::wire::response::{self, ResponseHead};
-use lb_threads::wire::rewrite::{self, ConnectionLine, Delivery};
+use lb_threads::wire::rewrite::{self, ConnectionLine, Delivery, ResponseFields};
 use lb_threads::wire::{Body, Version};
 use lb_threads_fuzz::{Input, assert_unambiguous, find_head_end, passing};
 use libfuzzer_sys::fuzz_target;
@@ -106,6 +107,9 @@ fn connection_line(status: u16, flags: u8) -> (ConnectionLine, ConnectionOptions
 
 fn written(head: &ResponseHead<'_, '_>, delivery: Delivery, line: ConnectionLine) -> Vec<u8> {
     let mut out = Vec::new();
-    rewrite::response(&mut out, head, delivery, line, "Fri, 20 Nov 2026 00:00:00 GMT");
+    let date = "Fri, 20 Nov 2026 00:00:00 GMT";
+    let request_id = &RequestId::Generated([b'7'; 32]);
+    let fields = ResponseFields { connection: line, date, request_id };
+    rewrite::response(&mut out, head, delivery, fields);
     out
 }

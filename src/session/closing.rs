@@ -2,14 +2,13 @@
 
 use super::client::Client;
 use super::context::Context;
-use super::request::Request;
+use super::request::ReplyOptions;
 use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
-use crate::wire::own_answer;
-use crate::wire::reply::{self, ALLOW, Manner, Reply};
-use crate::wire::rewrite::ConnectionLine;
+use crate::wire::error_response::{self, Asked};
+use crate::wire::reply::{self, ALLOW, Reply};
 use std::time::Instant;
 
 /// A response of ours on its way, or the lingering close behind the last response.
@@ -47,8 +46,7 @@ impl Closing {
     /// Writes an error response.
     pub(super) fn reject(
         cause: Cause,
-        request: &Request,
-        keeps_open: bool,
+        options: ReplyOptions<'_>,
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Self {
@@ -59,8 +57,15 @@ impl Closing {
             || cause.sentence().to_owned(),
             |detail| format!("{}: {detail}", cause.sentence()),
         );
-        let manner = manner(request, keeps_open, cx);
-        own_answer::write(client.output.tail(), cause, &message, request.accepts_json, manner);
+        let ReplyOptions { request, keeps_open, .. } = options;
+        let asked = Asked { is_head: request.is_head, accepts_json: request.accepts_json };
+        error_response::write(
+            client.output.tail(),
+            cause,
+            &message,
+            asked,
+            options.fields(&cx.local.clock),
+        );
         let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
@@ -68,14 +73,14 @@ impl Closing {
     /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110
     /// section 7.6.2).
     pub(super) fn respond_as_last(
-        request: &Request,
-        keeps_open: bool,
+        options: ReplyOptions<'_>,
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Self {
         cx.local.buffers.lend(&mut client.output);
+        let ReplyOptions { request, keeps_open, .. } = options;
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
-        reply::write(client.output.tail(), reply, manner(request, keeps_open, cx));
+        reply::write(client.output.tail(), reply, request.is_head, options.fields(&cx.local.clock));
         let is_drained = cx.draining && request.is_persistent;
         let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
@@ -152,11 +157,6 @@ impl Closing {
         self.deadline.at = at.min(*until);
         Closed::Wait(self.deadline)
     }
-}
-
-fn manner<'c>(request: &Request, keeps_open: bool, cx: &'c Context<'_>) -> Manner<'c> {
-    let connection = ConnectionLine::behind_response(keeps_open, request.version);
-    Manner { to_head: request.is_head, connection, date: cx.local.clock.date() }
 }
 
 const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);

@@ -1,6 +1,7 @@
 //! What passes between a session and its worker: what the session is lent for a step, and the verdict
 //! that it returns.
 
+use super::record::AccessRecord;
 use crate::clock::Clock;
 use crate::config::{Config, Deadline, Timeout};
 use crate::metrics::Counters;
@@ -67,6 +68,11 @@ impl Local {
             lingering: VecDeque::new(),
             rng: fastrand::Rng::new(),
         }
+    }
+
+    /// Takes in an exchange that is over.
+    pub(super) fn record(&self, record: &AccessRecord<'_>) {
+        log::info!("{record}");
     }
 }
 

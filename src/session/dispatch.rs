@@ -206,9 +206,14 @@ impl Dispatcher {
         self.attempt.expect(IN_ATTEMPT)
     }
 
-    /// The backend that has served or failed the request last, for the log.
-    pub(super) fn backend_name(&self) -> &str {
-        self.attempt.as_ref().map_or("-", |attempt| attempt.backend().name.as_str())
+    /// The backend that has served or failed the request last, for its record.
+    pub(super) fn backend(&self) -> Option<&Backend> {
+        self.attempt.as_ref().map(|attempt| &**attempt.backend())
+    }
+
+    /// How many attempts were made.
+    pub(super) fn attempts(&self) -> u32 {
+        self.retries.attempts()
     }
 
     /// Gives the memory of an empty buffer back: what waits holds as little as it can.

@@ -8,12 +8,11 @@ use super::client::Client;
 use super::closing::Closing;
 use super::context::Context;
 use super::dispatch::{Dispatcher, Outgoing};
-use super::download::{BodyError, Downloaded};
 use super::flow::{Flow, State, Step};
 use super::progress::Blocked;
-use super::record::Record;
-use super::request::Request;
-use super::response::{Forwarded, HeadError, Kind, Response, ResponseReader};
+use super::record::{AccessRecord, Facts};
+use super::request::{ReplyOptions, Request};
+use super::response::{Forwarded, Forwarding, HeadError, Kind, Response, ResponseReader};
 use super::stop::{AttemptError, Stop};
 use super::tunnel::Tunnel;
 use super::upload::{Upload, Uploaded};
@@ -22,6 +21,7 @@ use crate::error::{Cause, Side};
 use crate::reason::Reason;
 use crate::upstream::retry::Failed;
 use crate::wire::Version;
+use std::time::Instant;
 
 const HAS_RESPONSE: &str = "a response is forwarded once its head has come";
 
@@ -29,8 +29,10 @@ const HAS_RESPONSE: &str = "a response is forwarded once its head has come";
 #[derive(Debug)]
 pub(super) struct Exchange {
     state: State,
+    /// When it entered this state.
+    entered: Instant,
     request: Request,
-    record: Record,
+    facts: Facts,
     upload: Upload,
     dispatcher: Dispatcher,
     reader: ResponseReader,
@@ -43,11 +45,12 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// A request that is to be served.
-    pub(super) fn new(request: Request, upload: Upload, record: Record) -> Self {
+    pub(super) fn new(request: Request, upload: Upload, facts: Facts) -> Self {
         Self {
             state: State::Admit,
+            entered: facts.started,
             request,
-            record,
+            facts,
             upload,
             dispatcher: Dispatcher::default(),
             reader: ResponseReader::default(),
@@ -83,7 +86,13 @@ impl Exchange {
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
-        self.state = state;
+        let spent = cx.now.saturating_duration_since(self.entered);
+        match self.state {
+            State::Queued => self.facts.queued += spent,
+            State::Connecting => self.facts.connecting += spent,
+            _ => {}
+        }
+        (self.state, self.entered) = (state, cx.now);
         if state == State::SendRequest {
             self.reader = ResponseReader::default();
         }
@@ -94,17 +103,12 @@ impl Exchange {
 
     /// Decides once whether the request is to be served at all.
     fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        if let Some(cause) = client.over_limit {
-            return Err(cause.into());
+        match client.over_limit {
+            Some(cause) => Err(cause.into()),
+            None if self.upload.is_too_large() => Err(Cause::BodyTooLarge.into()),
+            None if self.request.is_last => Ok(self.respond_as_last(client, cx)),
+            None => Ok(Flow::Goto(State::Dispatch)),
         }
-        if self.upload.is_too_large() {
-            return Err(Cause::BodyTooLarge.into());
-        }
-        Ok(if self.request.is_last {
-            self.respond_as_last(client, cx)
-        } else {
-            Flow::Goto(State::Dispatch)
-        })
     }
 
     /// Chooses a backend: the one whose turn it is among those that were not tried.
@@ -113,15 +117,11 @@ impl Exchange {
         Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
     }
 
-    /// Responds to what must not be forwarded.
+    /// Responds to a request that must not be forwarded.
     fn respond_as_last(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        let keeps_open = self.upload.is_received() && self.request.is_persistent && !cx.draining;
-        let closing = Closing::respond_as_last(&self.request, keeps_open, client, cx);
-        // If that fails, the next write will say so.
-        let _ = client.flush(&cx.local.counters);
-        self.record.note_response(200, cx.now);
-        self.log(client, cx);
-        Flow::Closing(closing)
+        self.facts.note_response(200, cx.now);
+        let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
+        Flow::Closing(Closing::respond_as_last(self.reply_options(keeps_open), client, cx))
     }
 
     /// Takes a call from the queue: a slot came free. False if this exchange does not wait for one.
@@ -156,7 +156,7 @@ impl Exchange {
 
     /// Sends head and body, decoded and framed anew.
     fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        let uploaded = self.pump_upload(client, cx)?;
+        let uploaded = self.upload.send(client, self.dispatcher.attempt(), cx)?;
         if matches!(uploaded, Uploaded::All | Uploaded::BackendGone) {
             return Ok(Flow::Goto(State::AwaitResponse));
         }
@@ -174,18 +174,6 @@ impl Exchange {
         }
         client.flush(&cx.local.counters)?;
         Ok(Flow::Wait(self.upload.wait(blocked, cx)?))
-    }
-
-    fn pump_upload(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Uploaded, Stop> {
-        let is_late = self.upload.deadline().has_passed(cx.now);
-        let attempt = self.dispatcher.attempt();
-        let Some(backend) = attempt.connection(cx.connections) else {
-            return Ok(Uploaded::BackendGone);
-        };
-        if is_late {
-            backend.stream.retry_write();
-        }
-        self.upload.pump(client, &mut backend.stream, cx.local)
     }
 
     /// The request is sent. A request that is stranded goes to another backend; for all others the
@@ -222,44 +210,42 @@ impl Exchange {
         self.upload.is_replayable() && !self.is_forwarded
     }
 
-    /// Reads what the backend says up to the end of its final head; none if that is still to come.
+    /// Reads what the backend sends up to the end of its final head; none if that is still to come.
     fn read_response_head(
         &mut self,
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<Option<Flow>, Stop> {
         loop {
-            let attempt = self.dispatcher.attempt();
-            let Some(backend) = attempt.connection(cx.connections) else {
+            let Some(backend) = self.dispatcher.attempt().connection(cx.connections) else {
                 return Ok(None);
             };
-            let read = self.reader.read(backend, &mut cx.local.buffers);
-            let Some(length) = read.map_err(|error| self.head_error(error))? else {
+            let options = ReplyOptions {
+                request: &self.request,
+                request_id: &self.facts.request_id,
+                keeps_open: self.may_keep_client(self.upload.is_sent(), cx.draining),
+            };
+            let read = self.reader.read((backend, client), options, cx.local);
+            let Some(head) = read.map_err(|error| self.head_error(error))? else {
                 return Ok(None);
             };
-            let may_keep = self.request.is_persistent && self.upload.is_sent() && !cx.draining;
-            let forwarded =
-                self.reader.forward(length, (backend, client), (&self.request, may_keep), cx.local);
-            let head = forwarded.map_err(|error| self.head_error(error))?;
             if head.kind == Kind::Interim {
                 self.note_interim(client, cx)?;
                 continue;
             }
-            self.record.note_response(head.status, cx.now);
+            self.facts.note_response(head.status, cx.now);
             self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
-            return Ok(Some(if head.kind == Kind::Final {
-                self.begin_response(&head, client, cx)
-            } else {
-                Flow::Upgraded
-            }));
+            let is_final = head.kind == Kind::Final;
+            return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
         }
     }
 
     fn head_error(&self, error: HeadError) -> AttemptError {
-        let attempt = self.dispatcher.attempt();
         match error {
             HeadError::Bad(detail) => AttemptError::bad_response(detail),
-            HeadError::Closed(detail) => attempt.closed(self.upload.was_written(), detail),
+            HeadError::Closed(detail) => {
+                self.dispatcher.attempt().closed(self.upload.was_written(), detail)
+            }
         }
     }
 
@@ -272,8 +258,8 @@ impl Exchange {
         client.flush(&cx.local.counters).map(drop)
     }
 
-    /// The head of the final response stands in the client's output: its body follows.
-    fn begin_response(&mut self, head: &Forwarded, client: &Client, cx: &mut Context<'_>) -> Flow {
+    /// The head of the final response is in the client's output: its body follows.
+    fn begin(&mut self, head: &Forwarded, client: &Client, cx: &mut Context<'_>) -> Flow {
         let is_sent = self.upload.is_sent();
         if is_sent {
             self.upload.release();
@@ -286,76 +272,15 @@ impl Exchange {
     fn forward_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         let response = self.response.as_mut().expect(HAS_RESPONSE);
         let attempt = self.dispatcher.attempt_mut();
-        response.download.allow_splice(self.upload.is_sent());
-        if response.download.deadline().has_passed(cx.now) {
-            client.stream.retry_write();
-        }
-        loop {
-            let backend = attempt.connection(cx.connections);
-            return match response.download.pump(client, backend, cx.local) {
-                Ok(Downloaded::Received) => {
-                    response.release_backend(attempt, cx);
-                    continue;
-                }
-                Ok(Downloaded::All) => Ok(self.finish(client, cx)),
-                Ok(Downloaded::ShareUsed) => Ok(Flow::ShareUsed),
-                Ok(Downloaded::Blocked(blocked)) => self.wait_for_response(blocked, client, cx),
-                Err(BodyError::Client(reason)) => Err(reason.into()),
-                Err(BodyError::Backend(detail)) => Err(self.truncate_response(&detail, client, cx)),
-            };
-        }
-    }
-
-    /// Nothing of the response moves just now. While it comes early, the rest of the request is
-    /// still forwarded.
-    fn wait_for_response(
-        &mut self,
-        blocked: Blocked,
-        client: &mut Client,
-        cx: &mut Context<'_>,
-    ) -> Step {
-        let may_send = !self.upload.is_sent() && !self.response_mut().is_request_over();
-        if may_send {
-            match self.pump_upload(client, cx) {
-                Ok(Uploaded::Blocked(_)) => {}
-                Ok(Uploaded::ShareUsed) => return Ok(Flow::ShareUsed),
-                // Whatever is wrong with the request now: its response is on the way.
-                _ => self.response_mut().upload_is_over = true,
-            }
-            let progress = self.upload.progress();
-            self.response_mut().download.follow(progress);
-        }
-        let late =
-            if blocked == Blocked::OnClient { Reason::SlowReader } else { Reason::AnswerTimeout };
-        Ok(Flow::Wait(self.response_mut().download.deadline().unless_passed(cx.now, late)?))
-    }
-
-    /// The body breaks off: what came is delivered, and the connection closes without the body's
-    /// proper end. If the client has seen nothing of the response yet, it gets an error in its
-    /// place.
-    fn truncate_response(
-        &mut self,
-        detail: &str,
-        client: &mut Client,
-        cx: &mut Context<'_>,
-    ) -> Stop {
-        if self.response_mut().download.take_back(client) {
-            self.dispatcher.attempt_mut().note_failure(Failed::BadResponse, detail, cx);
-            return Cause::BadAnswer.into();
-        }
-        self.dispatcher.attempt_mut().close(cx);
-        let _ = client.flush(&cx.local.counters);
-        let (peer, backend) = (client.peer, self.dispatcher.backend_name());
-        log::info!(
-            "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
-            client.sent
-        );
-        Reason::AnswerTruncated.into()
+        Ok(match response.forward(attempt, &mut self.upload, client, cx)? {
+            Forwarding::All => self.finish(client, cx),
+            Forwarding::ShareUsed => Flow::ShareUsed,
+            Forwarding::Wait(deadline) => Flow::Wait(deadline),
+        })
     }
 
     /// The last byte of the response is sent.
     fn finish(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        self.log(client, cx);
         let response = self.response_mut();
         let is_usable = response.download.leave_client(client, &mut cx.local.pipes);
         if response.keeps_client && is_usable {
@@ -403,17 +328,22 @@ impl Exchange {
     /// order and is complete.
     fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         cx.local.counters.failed(cause);
-        self.record.log_rejection(
-            client,
-            cause,
-            self.state.stage(),
-            self.dispatcher.backend_name(),
-        );
+        self.facts.note_rejection(cause);
         self.release(cx);
         let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
-        let is_complete = self.upload.is_received() && self.request.is_persistent;
-        let keeps_open = is_in_order && is_complete && !cx.draining;
-        Flow::Closing(Closing::reject(cause, &self.request, keeps_open, client, cx))
+        let keeps_open =
+            is_in_order && self.may_keep_client(self.upload.is_received(), cx.draining);
+        Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
+    }
+
+    /// Whether the client's connection may stay open behind a response; `is_over` says that nothing
+    /// of the request is left to come.
+    fn may_keep_client(&self, is_over: bool, draining: bool) -> bool {
+        is_over && self.request.is_persistent && !draining
+    }
+
+    fn reply_options(&self, keeps_open: bool) -> ReplyOptions<'_> {
+        ReplyOptions { request: &self.request, request_id: &self.facts.request_id, keeps_open }
     }
 
     /// What the exchange is doing, for the log.
@@ -429,9 +359,18 @@ impl Exchange {
             .is_some_and(|response| response.download.looks_whole_but_is_not(client))
     }
 
-    /// Logs the exchange, unless that was done.
-    pub(super) fn log(&mut self, client: &Client, cx: &Context<'_>) {
-        self.record.log(client, self.dispatcher.backend_name(), self.state.stage(), cx.now);
+    /// Makes the record of the exchange, which is over; `reason` is why the connection is as well.
+    pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &Context<'_>) {
+        self.facts.bytes_in += self.upload.received();
+        cx.local.record(&AccessRecord {
+            facts: &self.facts,
+            stage: self.state.stage(),
+            reason: reason.filter(|reason| reason.is_error()),
+            backend: self.dispatcher.backend(),
+            attempts: self.dispatcher.attempts(),
+            bytes_out: client.sent + client.output.len() as u64,
+            ended: cx.now,
+        });
     }
 
     /// Gives everything back that is not the client's, whatever the exchange is doing.
@@ -444,7 +383,7 @@ impl Exchange {
 
     /// The connection of the attempt, for the protocol that follows.
     pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
-        Tunnel::new(self.dispatcher.into_attempt(), self.record, cx)
+        Tunnel::new(self.dispatcher.into_attempt(), self.facts, cx)
     }
 
     fn response_mut(&mut self) -> &mut Response {

@@ -30,16 +30,19 @@ mod tunnel;
 mod upload;
 
 pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
+pub use record::AccessRecord;
 
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
+use crate::wire::request_id::RequestId;
 use client::Client;
 use closing::{Closed, Closing};
 use exchange::Exchange;
 use flow::Flow;
 use head::{Head, HeadReader};
-use request::Request;
+use record::Facts;
+use request::{ReplyOptions, Request};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 use stop::Stop;
@@ -204,12 +207,12 @@ impl Session {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
             Ok(Head::Whole(length)) => {
                 match Request::accept(&mut self.client, reader, length, cx) {
-                    Ok((request, upload, record)) => {
+                    Ok((request, upload, facts)) => {
                         self.client.sent = 0;
                         let is_served = u64::from(self.client.over_limit.is_none());
                         cx.local.counters.requests.add(is_served);
                         return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
-                            request, upload, record,
+                            request, upload, facts,
                         ))));
                     }
                     Err(cause) => cause,
@@ -227,10 +230,22 @@ impl Session {
     /// What came is no valid head.
     fn reject_head(&mut self, cause: Cause, cx: &mut Context<'_>) -> Next {
         cx.local.counters.failed(cause);
-        record::log_rejection(&self.client, cause, "-", ("head", "-"));
-        let request = Request::rejected(self.client.input.unread());
         self.client.sent = 0;
-        let closing = Closing::reject(cause, &request, false, &mut self.client, cx);
+        let request_id = RequestId::generate(cx.local.rng.u128(..));
+        let mut facts = Facts::new(self.client.peer, request_id, cx.now);
+        facts.note_rejection(cause);
+        let request = &Request::rejected(self.client.input.unread());
+        let options = ReplyOptions { request, request_id: &facts.request_id, keeps_open: false };
+        let closing = Closing::reject(cause, options, &mut self.client, cx);
+        cx.local.record(&AccessRecord {
+            facts: &facts,
+            stage: "head",
+            reason: None,
+            backend: None,
+            attempts: 0,
+            bytes_out: self.client.output.len() as u64,
+            ended: cx.now,
+        });
         Next::Phase(Phase::Closing(Box::new(closing)))
     }
 
@@ -239,7 +254,11 @@ impl Session {
         let Phase::Exchange(exchange) = &mut self.phase else {
             unreachable!("a request is served in its phase");
         };
-        match exchange.step(&mut self.client, cx) {
+        let flow = exchange.step(&mut self.client, cx);
+        if matches!(flow, Flow::Done | Flow::Closing(_)) {
+            exchange.record(None, &self.client, cx);
+        }
+        match flow {
             Flow::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
             Flow::ShareUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
@@ -268,17 +287,17 @@ impl Session {
         }
     }
 
-    /// Gives back what the session holds. To be called once, when it is over for whatever reason.
-    pub fn close(mut self, cx: &mut Context<'_>) {
+    /// Gives back what the session holds. To be called once, when it is over, for this reason.
+    pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                exchange.log(&self.client, cx);
+                exchange.record(Some(reason), &self.client, cx);
                 exchange.release(cx);
             }
-            Phase::Tunnel(tunnel) => tunnel.close(&self.client, cx),
+            Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();

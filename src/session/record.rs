@@ -1,73 +1,193 @@
-//! What the log says about an exchange, once.
+//! The record of an exchange: what happened, as the access log has it and statistics will read it.
+//!
+//! [`Facts`] are gathered while the exchange runs. When it is over, one [`AccessRecord`] is made and
+//! handed to [`Local::record`](super::Local::record), which is the only reader's way in.
 
-use super::client::Client;
 use crate::error::Cause;
+use crate::reason::Reason;
+use crate::upstream::backend::Backend;
+use crate::wire::request_id::RequestId;
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The facts of one exchange for its line in the log.
+/// What is known of an exchange while it runs.
 #[derive(Debug)]
-pub(super) struct Record {
-    /// What was asked for, if the log wants it and has not had it yet.
-    label: Option<Box<str>>,
-    started: Instant,
-    /// The status of the response, ours or the backend's; 0 before there is one.
-    status: u16,
-    /// How long after the request's head the response's came.
-    first_byte: Duration,
+pub struct Facts {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The value of `X-Request-Id`.
+    pub request_id: RequestId,
+    /// Method and target without the query, if the log wants them and the head was valid.
+    pub request: Option<Box<str>>,
+    /// When the request's head was whole.
+    pub started: Instant,
+    /// Bytes received: the head, and the body without its chunks' lines.
+    pub bytes_in: u64,
+    /// The status code of the final response, the backend's or ours.
+    pub status: Option<u16>,
+    /// Why the request was rejected.
+    pub cause: Option<Cause>,
+    /// From the request's head to the backend's final head.
+    pub first_byte: Option<Duration>,
+    /// The time in the queue for a slot.
+    pub queued: Duration,
+    /// The time in which connections were opened.
+    pub connecting: Duration,
 }
 
-impl Record {
-    /// `label` is what was asked for, like method and target; made only if the log wants it.
-    pub(super) fn new(label: impl FnOnce() -> String, now: Instant) -> Self {
-        let label = log::log_enabled!(log::Level::Info).then(|| label().into_boxed_str());
-        Self { label, started: now, status: 0, first_byte: Duration::ZERO }
-    }
-
-    /// Notes the head of the response.
-    pub(super) fn note_response(&mut self, status: u16, now: Instant) {
-        self.status = status;
-        self.first_byte = now.saturating_duration_since(self.started);
-    }
-
-    /// Logs who asked for what, who served it and how long it took.
-    pub(super) fn log(&mut self, client: &Client, backend: &str, stage: &str, now: Instant) {
-        let Some(label) = self.label.take() else {
-            return;
-        };
-        let peer = client.peer;
-        if self.status == 0 {
-            log::info!("{peer} \"{label}\" not answered, in stage {stage}, backend {backend}");
-            return;
+impl Facts {
+    /// Nothing has happened yet, but that the head was read.
+    pub(super) fn new(client: SocketAddr, request_id: RequestId, now: Instant) -> Self {
+        Self {
+            client,
+            request_id,
+            request: None,
+            started: now,
+            bytes_in: 0,
+            status: None,
+            cause: None,
+            first_byte: None,
+            queued: Duration::ZERO,
+            connecting: Duration::ZERO,
         }
-        log::info!(
-            "{peer} \"{label}\" {} from {backend} in {:.1} ms, done in {:.1} ms, {} bytes",
-            self.status,
-            self.first_byte.as_secs_f64() * 1000.0,
-            now.saturating_duration_since(self.started).as_secs_f64() * 1000.0,
-            client.sent,
+    }
+
+    /// The same for a valid head of so many bytes; `request` is its method and target, made only if
+    /// the log wants it.
+    pub(super) fn with_head(self, bytes: usize, request: impl FnOnce() -> String) -> Self {
+        let is_wanted = log::log_enabled!(log::Level::Info);
+        let request = is_wanted.then(|| request().into_boxed_str());
+        Self { request, bytes_in: bytes as u64, ..self }
+    }
+
+    /// The final head of the response has come.
+    pub(super) fn note_response(&mut self, status: u16, now: Instant) {
+        self.status = Some(status);
+        self.first_byte = Some(now.saturating_duration_since(self.started));
+    }
+
+    /// The request is rejected.
+    pub(super) fn note_rejection(&mut self, cause: Cause) {
+        (self.status, self.cause, self.first_byte) = (Some(cause.status()), Some(cause), None);
+    }
+}
+
+/// One exchange that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessRecord<'r> {
+    /// What was gathered on the way.
+    pub facts: &'r Facts,
+    /// The stage in which it ended.
+    pub stage: &'static str,
+    /// Why the client's connection ended inside the exchange, if it did.
+    pub reason: Option<Reason>,
+    /// The backend of the last attempt.
+    pub backend: Option<&'r Backend>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// Bytes sent to the client, heads included; of an error response, those that are to be sent.
+    pub bytes_out: u64,
+    /// When it was over.
+    pub ended: Instant,
+}
+
+/// The line in the log.
+impl fmt::Display for AccessRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = self.facts;
+        write!(f, "{} \"{}\" ", facts.client, facts.request.as_deref().unwrap_or("-"))?;
+        match facts.status {
+            Some(status) => write!(f, "{status}")?,
+            None => f.write_str("-")?,
+        }
+        let backend = self.backend.map_or("-", |backend| backend.name.as_str());
+        if let Some(first_byte) = facts.first_byte {
+            write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
+        }
+        if let Some(code) = facts.cause.map(Cause::word).or(self.reason.map(Reason::word)) {
+            write!(f, " {code} in stage {}, backend {backend}", self.stage)?;
+        }
+        let total = self.ended.saturating_duration_since(facts.started);
+        write!(f, ", done in {:.1} ms", milliseconds(total))?;
+        if !facts.queued.is_zero() {
+            write!(f, ", queued {:.1} ms", milliseconds(facts.queued))?;
+        }
+        if self.attempts > 1 {
+            write!(f, ", {} attempts", self.attempts)?;
+        }
+        write!(f, ", {} bytes, id {}", self.bytes_out, facts.request_id)
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The line of an exchange of 2 ms with the backend `b:80` that ended in this stage.
+    fn line(stage: &'static str, change: impl FnOnce(&mut Facts, &mut AccessRecord<'_>)) -> String {
+        let started = Instant::now();
+        let client = ([192, 0, 2, 1], 5000).into();
+        let mut facts = Facts::new(client, RequestId::Received("abc".into()), started);
+        facts.request = Some("GET /".into());
+        let backend = Backend::new(0, "b:80".to_owned(), ([127, 0, 0, 1], 80).into());
+        let gathered = Facts::new(client, RequestId::Received("abc".into()), started);
+        let mut record = AccessRecord {
+            facts: &gathered,
+            stage,
+            reason: None,
+            backend: Some(&backend),
+            attempts: 1,
+            bytes_out: 300,
+            ended: started + 2 * MS,
+        };
+        change(&mut facts, &mut record);
+        AccessRecord { facts: &facts, ..record }.to_string()
+    }
+
+    #[test]
+    fn a_served_request_is_logged_with_its_backend_and_its_times() {
+        let served = |facts: &mut Facts, _: &mut AccessRecord<'_>| {
+            facts.note_response(200, facts.started + MS);
+        };
+        assert_eq!(
+            line("response body", served),
+            "192.0.2.1:5000 \"GET /\" 200 from b:80 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
+        );
+        let retried = |facts: &mut Facts, record: &mut AccessRecord<'_>| {
+            served(facts, record);
+            (facts.queued, record.attempts) = (MS, 2);
+        };
+        assert_eq!(
+            line("response body", retried),
+            "192.0.2.1:5000 \"GET /\" 200 from b:80 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
+             2 attempts, 300 bytes, id abc"
         );
     }
 
-    /// Logs that the request is rejected, in place of the line that it would have had.
-    pub(super) fn log_rejection(
-        &mut self,
-        client: &Client,
-        cause: Cause,
-        stage: &str,
-        backend: &str,
-    ) {
-        let label = self.label.take();
-        log_rejection(client, cause, label.as_deref().unwrap_or("-"), (stage, backend));
+    #[test]
+    fn a_failure_is_logged_with_its_code_and_its_stage() {
+        let rejected = |facts: &mut Facts, _: &mut AccessRecord<'_>| {
+            facts.note_rejection(Cause::ConnectTimeout);
+        };
+        assert_eq!(
+            line("connect", rejected),
+            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b:80, \
+             done in 2.0 ms, 300 bytes, id abc"
+        );
+        let aborted = |_: &mut Facts, record: &mut AccessRecord<'_>| {
+            (record.reason, record.backend) = (Some(Reason::ClientReset), None);
+        };
+        assert_eq!(
+            line("queue", aborted),
+            "192.0.2.1:5000 \"GET /\" - client_reset in stage queue, backend -, done in 2.0 ms, \
+             300 bytes, id abc"
+        );
     }
-}
-
-/// Logs that a request is rejected; `label` is its method and target, as far as they are known.
-pub(super) fn log_rejection(
-    client: &Client,
-    cause: Cause,
-    label: &str,
-    (stage, backend): (&str, &str),
-) {
-    let (peer, status) = (client.peer, cause.status());
-    log::info!("{peer} \"{label}\" {status} {cause} (in stage {stage}, backend {backend})");
 }

@@ -4,12 +4,14 @@
 use super::client::Client;
 use super::context::Context;
 use super::head::HeadReader;
-use super::record::Record;
+use super::record::Facts;
 use super::trace;
 use super::upload::Upload;
+use crate::clock::Clock;
 use crate::error::Cause;
 use crate::wire::request::{self, RequestHead};
-use crate::wire::rewrite::{self, ClientFacts};
+use crate::wire::request_id::RequestId;
+use crate::wire::rewrite::{self, ConnectionLine, ForwardingInfo, ResponseFields};
 use crate::wire::{Body, Version, fields};
 
 /// What later stages need to know about the request's head.
@@ -61,7 +63,7 @@ impl Request {
         reader: &HeadReader,
         length: usize,
         cx: &mut Context<'_>,
-    ) -> Result<(Self, Upload, Record), Cause> {
+    ) -> Result<(Self, Upload, Facts), Cause> {
         let line = reader.first_line(client.input.unread()).len();
         request::lower_minor_version(&mut client.input.unread_mut()[..line]);
         let (bytes, following) = client.input.unread().split_at(length);
@@ -76,20 +78,43 @@ impl Request {
             if parsed.is_ok() { following } else { b"" },
         );
         let head = parsed?;
-        let facts = ClientFacts {
+        let request_id = match head.request_id {
+            Some(id) => RequestId::Received(id.into()),
+            None => RequestId::generate(cx.local.rng.u128(..)),
+        };
+        let info = ForwardingInfo {
             address: client.peer.ip(),
             trusted: cx.shared.config.trusts(client.peer.ip()),
-            request_id: cx.local.rng.u128(..),
+            request_id: &request_id,
         };
         let mut upload = Upload::new(&head, length, cx);
-        rewrite::request(upload.head_mut(), &head, facts);
+        rewrite::request(upload.head_mut(), &head, info);
         upload.end_common_head();
-        let (request, record) = (
-            Self::new(&head),
-            Record::new(|| format!("{} {}", head.method, head.target.path), cx.now),
-        );
+        let request = Self::new(&head);
+        let facts = Facts::new(client.peer, request_id, cx.now)
+            .with_head(length, || format!("{} {}", head.method, head.target.path));
         client.input.consume(length);
         cx.local.buffers.reclaim(&mut client.input);
-        Ok((request, upload, record))
+        Ok((request, upload, facts))
+    }
+}
+
+/// What a response is shaped by besides its content, be it a backend's or ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyOptions<'e> {
+    pub(super) request: &'e Request,
+    pub(super) request_id: &'e RequestId,
+    /// Whether the client's connection may stay open.
+    pub(super) keeps_open: bool,
+}
+
+impl<'e> ReplyOptions<'e> {
+    /// The fields to add to a final response.
+    pub(super) fn fields(self, clock: &'e Clock) -> ResponseFields<'e> {
+        ResponseFields {
+            connection: ConnectionLine::behind_response(self.keeps_open, self.request.version),
+            date: clock.date(),
+            request_id: self.request_id,
+        }
     }
 }

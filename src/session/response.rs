@@ -4,13 +4,18 @@
 use super::attempt::Attempt;
 use super::client::Client;
 use super::context::{Context, Local};
-use super::download::{BodyStart, Download};
-use super::progress::Progress;
-use super::request::Request;
+use super::download::{BodyError, BodyStart, Download, Downloaded};
+use super::progress::{Blocked, Progress};
+use super::request::{ReplyOptions, Request};
+use super::stop::Stop;
 use super::trace;
-use crate::config;
+use super::upload::{Upload, Uploaded};
+use crate::config::{self, Deadline};
+use crate::error::Cause;
 use crate::net::{Buffers, Read};
+use crate::reason::Reason;
 use crate::upstream::connection_pool::Connection;
+use crate::upstream::retry::Failed;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::response::{self, ResponseHead};
 use crate::wire::rewrite::{self, ConnectionLine, Delivery};
@@ -61,8 +66,21 @@ pub(super) enum Kind {
 }
 
 impl ResponseReader {
-    /// Reads until a head is whole, and returns its length; none if more is to come.
+    /// Reads the next head and writes it to the client's output; none if it is not whole yet.
     pub(super) fn read(
+        &mut self,
+        (backend, client): (&mut Connection, &mut Client),
+        options: ReplyOptions<'_>,
+        local: &mut Local,
+    ) -> Result<Option<Forwarded>, HeadError> {
+        match self.find_end(backend, &mut local.buffers)? {
+            Some(length) => self.forward(length, (backend, client), options, local).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads until a head is whole, and returns its length; none if more is to come.
+    fn find_end(
         &mut self,
         backend: &mut Connection,
         buffers: &mut Buffers,
@@ -101,13 +119,14 @@ impl ResponseReader {
 
     /// Judges a whole head and writes it to the client's output. The client's connection stays open
     /// behind it if `may_keep` and the body has an end of its own.
-    pub(super) fn forward(
+    fn forward(
         &mut self,
         length: usize,
         (backend, client): (&mut Connection, &mut Client),
-        (request, may_keep): (&Request, bool),
+        options: ReplyOptions<'_>,
         local: &mut Local,
     ) -> Result<Forwarded, HeadError> {
+        let request = options.request;
         local.buffers.lend(&mut client.output);
         response::lower_minor_version(backend.input.unread_mut());
         let (bytes, following) = backend.input.unread().split_at(length);
@@ -130,16 +149,18 @@ impl ResponseReader {
         } else {
             Delivery::Plain
         };
-        let keeps_client = may_keep && delivery != Delivery::UntilClose;
-        let line = match kind {
-            Kind::Upgrade => ConnectionLine::WebSocket,
-            Kind::Interim => ConnectionLine::Silent,
-            Kind::Final => ConnectionLine::behind_response(keeps_client, request.version),
-        };
+        let keeps_client = options.keeps_open && delivery != Delivery::UntilClose;
+        let options = ReplyOptions { keeps_open: keeps_client, ..options };
+        let mut fields = options.fields(&local.clock);
+        match kind {
+            Kind::Upgrade => fields.connection = ConnectionLine::WebSocket,
+            Kind::Interim => fields.connection = ConnectionLine::Silent,
+            Kind::Final => {}
+        }
         let starts_at = client.output.len();
         // HTTP/1.0 has no 1xx.
         if kind != Kind::Interim || request.version == Version::Http11 {
-            rewrite::response(client.output.tail(), &head, delivery, line, local.clock.date());
+            rewrite::response(client.output.tail(), &head, delivery, fields);
         }
         let forwarded = Forwarded {
             kind,
@@ -181,12 +202,23 @@ pub(super) struct Response {
     keeps_backend: bool,
     backend_idle_timeout: Duration,
     /// The backend does not take the rest of the request: it is not tried any more.
-    pub(super) upload_is_over: bool,
+    upload_is_over: bool,
+}
+
+/// How far a response came in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarding {
+    /// The client has everything.
+    All,
+    /// The step's share is used.
+    ShareUsed,
+    /// Nothing moves just now.
+    Wait(Deadline),
 }
 
 impl Response {
     /// Whether the rest of the request is not sent any more.
-    pub(super) fn is_request_over(&self) -> bool {
+    fn is_request_over(&self) -> bool {
         self.upload_is_over || self.download.is_received()
     }
 
@@ -203,8 +235,85 @@ impl Response {
         }
     }
 
+    /// Forwards the body, for as long as both sides go along.
+    pub(super) fn forward(
+        &mut self,
+        attempt: &mut Attempt,
+        upload: &mut Upload,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<Forwarding, Stop> {
+        self.download.allow_splice(upload.is_sent());
+        if self.download.deadline().has_passed(cx.now) {
+            client.stream.retry_write();
+        }
+        loop {
+            let backend = attempt.connection(cx.connections);
+            return match self.download.pump(client, backend, cx.local) {
+                Ok(Downloaded::Received) => {
+                    self.release_backend(attempt, cx);
+                    continue;
+                }
+                Ok(Downloaded::All) => Ok(Forwarding::All),
+                Ok(Downloaded::ShareUsed) => Ok(Forwarding::ShareUsed),
+                Ok(Downloaded::Blocked(Blocked::OnClient)) => {
+                    self.wait(Reason::SlowReader, (attempt, upload), client, cx)
+                }
+                Ok(Downloaded::Blocked(Blocked::OnBackend)) => {
+                    self.wait(Reason::AnswerTimeout, (attempt, upload), client, cx)
+                }
+                Err(BodyError::Client(reason)) => Err(reason.into()),
+                Err(BodyError::Backend(detail)) => Err(self.truncate(&detail, attempt, client, cx)),
+            };
+        }
+    }
+
+    /// Nothing of the response moves just now; `late` is why the connection ends if that lasts too
+    /// long. While the response comes early, the rest of the request is still forwarded.
+    fn wait(
+        &mut self,
+        late: Reason,
+        (attempt, upload): (&Attempt, &mut Upload),
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Result<Forwarding, Stop> {
+        if !upload.is_sent() && !self.is_request_over() {
+            match upload.send(client, attempt, cx) {
+                Ok(Uploaded::Blocked(_)) => {}
+                Ok(Uploaded::ShareUsed) => return Ok(Forwarding::ShareUsed),
+                // Whatever is wrong with the request now: its response is on the way.
+                _ => self.upload_is_over = true,
+            }
+            self.download.follow(upload.progress());
+        }
+        Ok(Forwarding::Wait(self.download.deadline().unless_passed(cx.now, late)?))
+    }
+
+    /// The body breaks off: what came is delivered, and the connection closes without the body's
+    /// proper end. A client that was sent nothing of the response yet gets an error in its place.
+    fn truncate(
+        &self,
+        detail: &str,
+        attempt: &mut Attempt,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+    ) -> Stop {
+        if self.download.take_back(client) {
+            attempt.note_failure(Failed::BadResponse, detail, cx);
+            return Cause::BadAnswer.into();
+        }
+        attempt.close(cx);
+        let _ = client.flush(&cx.local.counters);
+        let (peer, backend) = (client.peer, &attempt.backend().name);
+        log::info!(
+            "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
+            client.sent
+        );
+        Reason::AnswerTruncated.into()
+    }
+
     /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
-    pub(super) fn release_backend(&self, attempt: &mut Attempt, cx: &mut Context<'_>) {
+    fn release_backend(&self, attempt: &mut Attempt, cx: &mut Context<'_>) {
         let backend = attempt.connection(cx.connections);
         let is_clean = backend.is_some_and(|backend| {
             self.download.leave_backend(backend) && backend.input.is_empty()

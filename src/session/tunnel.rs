@@ -3,7 +3,7 @@
 use super::attempt::Attempt;
 use super::client::Client;
 use super::context::Context;
-use super::record::Record;
+use super::record::{AccessRecord, Facts};
 use crate::config::{self, Deadline, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
@@ -12,7 +12,7 @@ use crate::reason::Reason;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     attempt: Attempt,
-    record: Record,
+    facts: Facts,
     /// The sides that have closed their sending side.
     client_ended: bool,
     backend_ended: bool,
@@ -41,10 +41,10 @@ enum Direction {
 impl Tunnel {
     /// A tunnel over the connection of this attempt. What was received on either side already is
     /// delivered first.
-    pub(super) fn new(attempt: Attempt, record: Record, cx: &Context<'_>) -> Self {
+    pub(super) fn new(attempt: Attempt, facts: Facts, cx: &Context<'_>) -> Self {
         Self {
             attempt,
-            record,
+            facts,
             client_ended: false,
             backend_ended: false,
             deadline: cx.deadline(Timeout::Tunnel),
@@ -77,6 +77,7 @@ impl Tunnel {
             (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
             _ => {}
         }
+        self.facts.bytes_in += sent_up as u64;
         let moved = sent_up.max(sent_down);
         if moved > 0 {
             self.deadline = cx.deadline(Timeout::Tunnel);
@@ -91,10 +92,18 @@ impl Tunnel {
         Ok(Tunneled::Wait(self.deadline))
     }
 
-    /// The tunnel is over, for whatever reason.
-    pub(super) fn close(mut self, client: &Client, cx: &mut Context<'_>) {
+    /// The tunnel is over.
+    pub(super) fn close(mut self, reason: Reason, client: &Client, cx: &mut Context<'_>) {
         self.attempt.close(cx);
-        self.record.log(client, &self.attempt.backend().name, "tunnel", cx.now);
+        cx.local.record(&AccessRecord {
+            facts: &self.facts,
+            stage: "tunnel",
+            reason: Some(reason).filter(|reason| reason.is_error()),
+            backend: Some(self.attempt.backend()),
+            attempts: 1,
+            bytes_out: client.sent,
+            ended: cx.now,
+        });
     }
 }
 

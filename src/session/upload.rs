@@ -1,6 +1,7 @@
 //! The request on its way to the backend: its head, and its body decoded strictly and framed as
 //! that backend supports it.
 
+use super::attempt::Attempt;
 use super::client::Client;
 use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
@@ -94,6 +95,11 @@ impl Upload {
     /// Whether the whole body was received.
     pub(super) fn is_received(&self) -> bool {
         self.reader.is_done()
+    }
+
+    /// Bytes of body that were received.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Whether the backend has all of the request.
@@ -213,7 +219,23 @@ impl Upload {
         self.replay.start_attempt(&end);
     }
 
-    /// Sends what there is of the request, for as long as both sides go along.
+    /// Sends what there is of the request on the connection of this attempt.
+    pub(super) fn send(
+        &mut self,
+        client: &mut Client,
+        attempt: &Attempt,
+        cx: &mut Context<'_>,
+    ) -> Result<Uploaded, Stop> {
+        let Some(backend) = attempt.connection(cx.connections) else {
+            return Ok(Uploaded::BackendGone);
+        };
+        if self.deadline().has_passed(cx.now) {
+            backend.stream.retry_write();
+        }
+        self.pump(client, &mut backend.stream, cx.local)
+    }
+
+    /// The same for any stream, for as long as both sides go along.
     pub(super) fn pump(
         &mut self,
         client: &mut Client,

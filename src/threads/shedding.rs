@@ -10,9 +10,9 @@ use crate::config;
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::reason::Reason;
-use crate::wire::own_answer;
-use crate::wire::reply::Manner;
-use crate::wire::rewrite::ConnectionLine;
+use crate::wire::error_response::{self, Asked};
+use crate::wire::request_id::RequestId;
+use crate::wire::rewrite::{ConnectionLine, ResponseFields};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -42,9 +42,11 @@ impl Shedding {
         counters.failed(cause);
         counters.closed(Reason::Overload);
         let date = httpdate::fmt_http_date(SystemTime::now());
-        let manner = Manner { to_head: false, connection: ConnectionLine::Close, date: &date };
+        let request_id = &RequestId::generate(fastrand::u128(..));
+        let asked = Asked { is_head: false, accepts_json: false };
+        let fields = ResponseFields { connection: ConnectionLine::Close, date: &date, request_id };
         let mut response = Vec::new();
-        own_answer::write(&mut response, cause, cause.sentence(), false, manner);
+        error_response::write(&mut response, cause, cause.sentence(), asked, fields);
         // A fresh socket has room for this; whether the client reads it is its own affair.
         let told = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
         if told.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {

@@ -285,7 +285,7 @@ impl Worker {
         let mut context = self.resources.context(token);
         let closed = catch_unwind(AssertUnwindSafe(|| {
             log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
-            session.close(&mut context);
+            session.close(reason, &mut context);
         }));
         if closed.is_err() {
             log::error!("{peer} could not be closed properly: a bug in the balancer");

@@ -90,6 +90,7 @@ pub struct Retries {
     /// The next attempt is a retry of one that failed like this.
     retry_of: Option<Failed>,
     was_moved: bool,
+    attempts: u32,
 }
 
 impl Retries {
@@ -134,8 +135,14 @@ impl Retries {
         next
     }
 
+    /// How many attempts were made.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     /// Takes note that an attempt begins; what failure it follows, if it is a retry.
     pub fn begin_attempt(&mut self) -> Option<Failed> {
+        self.attempts += 1;
         self.retry_of.take()
     }
 }

@@ -6,12 +6,13 @@
 
 pub mod body;
 pub mod chunked;
+pub mod error_response;
 pub mod fields;
 pub mod framing;
 pub mod head_end;
-pub mod own_answer;
 pub mod reply;
 pub mod request;
+pub mod request_id;
 pub mod response;
 pub mod rewrite;
 pub mod target;

@@ -1,6 +1,6 @@
 //! Responses that are made here, as bytes: what they have in common, whatever they say.
 
-use super::rewrite::{self, ConnectionLine};
+use super::rewrite::{self, ResponseFields};
 use crate::error;
 use std::io::Write;
 
@@ -18,33 +18,23 @@ pub struct Reply<'a> {
     pub content: Option<(&'a str, &'a str)>,
 }
 
-/// What shapes a response, besides what it says.
-#[derive(Clone, Copy, Debug)]
-pub struct Manner<'a> {
-    /// It responds to a HEAD request: the body is announced, and left out.
-    pub to_head: bool,
-    /// What it says about the client's connection.
-    pub connection: ConnectionLine,
-    /// The value of `Date`.
-    pub date: &'a str,
-}
-
-/// Writes the whole response.
-pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, manner: Manner<'_>) {
+/// Writes the whole response. To a HEAD request the content is announced and left out.
+pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, to_head: bool, fields: ResponseFields<'_>) {
     rewrite::status_line(out, reply.status, error::phrase(reply.status));
-    rewrite::field(out, "Date", manner.date.as_bytes());
+    rewrite::field(out, "Date", fields.date.as_bytes());
     rewrite::field(out, "Server", b"lb-threads");
     for (name, value) in reply.fields {
         rewrite::field(out, name, value.as_bytes());
     }
+    rewrite::field(out, "X-Request-Id", fields.request_id.as_bytes());
     if let Some((kind, _)) = reply.content {
         rewrite::field(out, "Content-Type", kind.as_bytes());
     }
     let body = reply.content.map_or("", |(_, body)| body);
     write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
-    rewrite::connection_line(out, manner.connection);
+    rewrite::connection_line(out, fields.connection);
     out.extend_from_slice(b"\r\n");
-    if !manner.to_head {
+    if !to_head {
         out.extend_from_slice(body.as_bytes());
     }
 }
@@ -52,20 +42,21 @@ pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, manner: Manner<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::request_id::RequestId;
+    use crate::wire::rewrite::ConnectionLine;
 
     #[test]
-    fn a_response_without_content_says_so() {
-        let mut out = Vec::new();
+    fn a_response_without_content_has_a_length_of_0() {
+        let request_id = &RequestId::Received("mine".into());
+        let fields =
+            ResponseFields { connection: ConnectionLine::Silent, date: "today", request_id };
         let reply = Reply { status: 200, fields: &[("Allow", "GET")], content: None };
-        write(
-            &mut out,
-            reply,
-            Manner { to_head: false, connection: ConnectionLine::Silent, date: "today" },
-        );
-        let text = String::from_utf8(out).unwrap();
+        let mut out = Vec::new();
+        write(&mut out, reply, false, fields);
         assert_eq!(
-            text,
-            "HTTP/1.1 200 OK\r\nDate: today\r\nServer: lb-threads\r\nAllow: GET\r\nContent-Length: 0\r\n\r\n"
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 OK\r\nDate: today\r\nServer: lb-threads\r\nAllow: GET\r\n\
+             X-Request-Id: mine\r\nContent-Length: 0\r\n\r\n"
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::fields::{self, ConnectionOptions, Field, FieldRoom, Name};
 use super::framing::{BadFraming, Framing};
 use super::target::{self, Target};
-use super::{Body, Version};
+use super::{Body, Version, request_id};
 use crate::config;
 use crate::error::Cause;
 use httparse::Status;
@@ -32,8 +32,8 @@ pub struct RequestHead<'h, 'b> {
     pub websocket: bool,
     /// Whether the client takes JSON.
     pub accepts_json: bool,
-    /// Whether the client brought an `X-Request-Id` that says something.
-    pub has_request_id: bool,
+    /// The client's `X-Request-Id`, if it has sent a valid one; of several the first.
+    pub request_id: Option<&'b str>,
     /// How many times an OPTIONS request may still be forwarded, if it says so. With other methods
     /// the field means nothing here.
     pub max_forwards: Option<u64>,
@@ -111,7 +111,7 @@ pub fn parse<'h, 'b>(
             && body != Body::None,
         websocket: upgrades && version == Version::Http11 && method == "GET" && body == Body::None,
         accepts_json: facts.accepts_json,
-        has_request_id: facts.has_request_id,
+        request_id: facts.request_id,
         max_forwards,
     })
 }
@@ -177,7 +177,7 @@ struct Facts<'b> {
     unknown_expectation: bool,
     asks_for_websocket: bool,
     accepts_json: bool,
-    has_request_id: bool,
+    request_id: Option<&'b str>,
 }
 
 impl<'b> Facts<'b> {
@@ -204,7 +204,9 @@ impl<'b> Facts<'b> {
                         protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 }
                 Name::Accept => facts.accepts_json |= fields::list(field.value).any(is_json),
-                Name::RequestId => facts.has_request_id |= !field.value.is_empty(),
+                Name::RequestId => {
+                    facts.request_id = facts.request_id.or(request_id::valid(field.value));
+                }
                 _ => {}
             }
         }

@@ -5,20 +5,21 @@
 
 use super::fields::{self, Field, Name};
 use super::request::RequestHead;
+use super::request_id::RequestId;
 use super::response::ResponseHead;
 use super::{Body, Version};
 use std::io::Write;
 use std::net::IpAddr;
 
-/// What the balancer adds about the client.
+/// What the balancer adds to a request about its client.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientFacts {
+pub struct ForwardingInfo<'a> {
     /// The peer's address.
     pub address: IpAddr,
-    /// Whether what the peer says about the client before it is believed.
+    /// Whether the peer is a trusted proxy: its own forwarding fields are kept.
     pub trusted: bool,
-    /// The identifier for a request that came without one.
-    pub request_id: u128,
+    /// The identifier of the request: the client's, or a generated one.
+    pub request_id: &'a RequestId,
 }
 
 /// How the end of a request's head is written for one backend.
@@ -53,7 +54,7 @@ pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Writes a request's head for any backend, without its end: [`request_end`] adds what depends on
 /// the backend.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
+pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ForwardingInfo<'_>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     if head.target.path.starts_with('?') {
@@ -77,10 +78,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFact
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
     }
     forwarded_fields(out, head, client);
-    if !head.has_request_id {
-        out.extend_from_slice(b"X-Request-Id: ");
-        out.extend_from_slice(&hexadecimal(client.request_id));
-        out.extend_from_slice(b"\r\n");
+    if head.request_id.is_none() {
+        field(out, "X-Request-Id", client.request_id.as_bytes());
     }
 }
 
@@ -91,17 +90,6 @@ fn canonical(name: Name, value: &[u8]) -> &[u8] {
     }
     let zeros = value.iter().take_while(|digit| **digit == b'0').count();
     &value[zeros.min(value.len() - 1)..]
-}
-
-/// 32 digits. Twice as fast as the formatting machinery, on a path that every request takes (`cargo
-/// bench`: rewrite_a_request).
-fn hexadecimal(number: u128) -> [u8; 32] {
-    let bytes = number.to_be_bytes();
-    std::array::from_fn(|place| {
-        let byte = bytes[place / 2];
-        let digit = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
-        b"0123456789abcdef"[usize::from(digit)]
-    })
 }
 
 fn passes_to_backend(
@@ -121,7 +109,10 @@ fn passes_to_backend(
         // Appended to, behind the others.
         Name::ForwardedFor => false,
         Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
-        Name::RequestId => !received.value.is_empty(),
+        // One of several, and only if it is valid.
+        Name::RequestId => {
+            head.request_id.is_some_and(|id| std::ptr::eq(id.as_bytes(), received.value))
+        }
         Name::Expect => head.expects_continue,
         _ => true,
     };
@@ -132,7 +123,7 @@ fn passes_to_backend(
 
 /// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set
 /// unless a trusted peer did.
-fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ClientFacts) {
+fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ForwardingInfo<'_>) {
     let named = |wanted: Name| {
         head.fields.iter().filter(move |field| client.trusted && Name::of(field.name) == wanted)
     };
@@ -215,14 +206,25 @@ impl ConnectionLine {
     }
 }
 
-/// Writes an answer's head for the client.
+/// What the balancer adds to a response, be it a backend's or its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseFields<'a> {
+    /// What the response says about the client's connection.
+    pub connection: ConnectionLine,
+    /// The value of `Date`, where a backend has sent none.
+    pub date: &'a str,
+    /// The value of `X-Request-Id`, in every final response.
+    pub request_id: &'a RequestId,
+}
+
+/// Writes a response's head for the client.
 pub fn response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_, '_>,
     delivery: Delivery,
-    connection: ConnectionLine,
-    date: &str,
+    fields: ResponseFields<'_>,
 ) {
+    let connection = fields.connection;
     status_line(out, head.status, head.reason);
     let mut offers_upgrade = false;
     for received in head.fields {
@@ -233,7 +235,10 @@ pub fn response(
         }
     }
     if !head.has_date && !head.is_interim() {
-        field(out, "Date", date.as_bytes());
+        field(out, "Date", fields.date.as_bytes());
+    }
+    if !head.is_interim() || head.status == 101 {
+        field(out, "X-Request-Id", fields.request_id.as_bytes());
     }
     if delivery == Delivery::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -280,6 +285,8 @@ fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Nam
         | Name::Upgrade
         | Name::HopByHop
         | Name::TransferEncoding => false,
+        // The response has the request's, as the log does.
+        Name::RequestId => false,
         // RFC 9110 section 8.6: none in 1xx and 204.
         Name::ContentLength => !head.is_interim() && head.status != 204,
         _ => true,
@@ -295,13 +302,13 @@ mod tests {
     use crate::wire::{request, response};
     use std::net::Ipv4Addr;
 
-    const CLIENT: ClientFacts = ClientFacts {
+    const CLIENT: ForwardingInfo<'_> = ForwardingInfo {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         trusted: false,
-        request_id: 0xabc,
+        request_id: &RequestId::Generated([b'7'; 32]),
     };
 
-    fn rewritten(head: &str, client: ClientFacts) -> String {
+    fn rewritten(head: &str, client: ForwardingInfo<'_>) -> String {
         let mut room = fields::room();
         let head = request::parse(head.as_bytes(), &mut room).unwrap();
         let mut out = Vec::new();
@@ -313,7 +320,9 @@ mod tests {
         let mut room = fields::room();
         let head = response::parse(head.as_bytes(), &mut room, false).unwrap();
         let mut out = Vec::new();
-        response(&mut out, &head, delivery, line, "today");
+        let fields =
+            ResponseFields { connection: line, date: "today", request_id: CLIENT.request_id };
+        response(&mut out, &head, delivery, fields);
         String::from_utf8(out).unwrap()
     }
 
@@ -333,7 +342,7 @@ mod tests {
         assert_eq!(
             out,
             "GET /p HTTP/1.1\r\nHost: h\r\nB: 1\r\na: 2\r\nB: 3\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
-             X-Forwarded-Host: h\r\nX-Request-Id: 00000000000000000000000000000abc\r\n"
+             X-Forwarded-Host: h\r\nX-Request-Id: 77777777777777777777777777777777\r\n"
         );
     }
 
@@ -372,12 +381,29 @@ mod tests {
     #[test]
     fn what_a_trusted_peer_says_is_kept_and_appended_to() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: o\r\n\r\n";
-        let out = rewritten(head, ClientFacts { trusted: true, ..CLIENT });
+        let out = rewritten(head, ForwardingInfo { trusted: true, ..CLIENT });
         assert!(out.contains("X-Forwarded-For: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Proto: https\r\n") && !out.contains("Proto: http\r\n"));
         assert!(
             out.contains("X-Forwarded-Host: o\r\n") && !out.contains("X-Forwarded-Host: h\r\n")
         );
+    }
+
+    #[test]
+    fn a_request_has_one_valid_identifier() {
+        let ids = |lines: &str| {
+            let out = rewritten(&format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"), CLIENT);
+            let ids = out.lines().filter_map(|line| line.strip_prefix("X-Request-Id: "));
+            ids.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let ours = "77777777777777777777777777777777";
+        let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
+        assert_eq!(ids(""), [ours]);
+        assert_eq!(ids(&format!("X-Request-Id: {longest}\r\n")), [longest.as_str()]);
+        for bad in ["", "a b", "\u{e9}", too_long.as_str()] {
+            assert_eq!(ids(&format!("X-Request-Id: {bad}\r\n")), [ours], "{bad:?}");
+        }
+        assert_eq!(ids("X-Request-Id: a b\r\nX-Request-Id: c\r\nX-Request-Id: d\r\n"), ["c"]);
     }
 
     #[test]
@@ -413,7 +439,8 @@ mod tests {
         let out = answered(head, Delivery::Chunked, ConnectionLine::Silent);
         assert_eq!(
             out,
-            "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\
+             X-Request-Id: 77777777777777777777777777777777\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
     }
 
@@ -424,7 +451,27 @@ mod tests {
             Delivery::Plain,
             ConnectionLine::Close,
         );
-        assert_eq!(out, "HTTP/1.1 204 No Content\r\nDate: today\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            out,
+            "HTTP/1.1 204 No Content\r\nDate: today\r\n\
+             X-Request-Id: 77777777777777777777777777777777\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_response_has_the_identifier_of_its_request_and_no_other() {
+        let count = |head: &str, line| {
+            let out = answered(head, Delivery::Plain, line);
+            assert!(!out.contains("theirs"), "{out}");
+            out.matches("X-Request-Id: 7777").count()
+        };
+        let theirs = "X-Request-Id: theirs\r\n\r\n";
+        let silent = ConnectionLine::Silent;
+        assert_eq!(count(&format!("HTTP/1.1 200 OK\r\n{theirs}"), silent), 1);
+        assert_eq!(count(&format!("HTTP/1.1 103 Early Hints\r\n{theirs}"), silent), 0);
+        let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                         Upgrade: websocket\r\n\r\n";
+        assert_eq!(count(switching, ConnectionLine::WebSocket), 1);
     }
 
     #[test]

@@ -44,8 +44,8 @@ fn an_http_1_0_client_gets_no_interim_responses() {
         After::Keep,
     );
     let lb = Lb::over(&[&origin]);
-    let raw = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
-    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let raw = raw_exchange(lb.address(), "GET / HTTP/1.0\r\nX-Request-Id: i\r\n\r\n");
+    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\nConnection: close\r\n\r\nok";
     assert_eq!(String::from_utf8_lossy(&raw), expected);
 }
 

@@ -9,6 +9,7 @@ mod lingering_close;
 mod old_peers;
 mod options;
 mod pieces;
+mod request_ids;
 mod requests;
 mod response_forwarding;
 mod reuse;
@@ -24,6 +25,15 @@ use crate::support::*;
 
 const MS: Duration = Duration::from_millis(1);
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+/// With an identifier, which the response has as well: its head can be compared as a whole.
+const IDENTIFIED: &str = "GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: i\r\n\r\n";
+
+/// The response to [`IDENTIFIED`] with this target.
+#[track_caller]
+fn get_identified(client: &mut Client, target: &str) -> Response {
+    client.send(IDENTIFIED.replacen('/', target, 1));
+    client.read_response()
+}
 
 /// Bytes without a repeated piece: a lost, doubled or moved one shows.
 fn noise(length: usize) -> Vec<u8> {

@@ -96,11 +96,11 @@ fn chunked_and_close_delimited_responses_reach_an_http_1_0_client_close_delimite
         let origin = Origin::raw(raw, After::Close);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
-        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\nX-Request-Id: i\r\n\r\n");
         let mut response = client.read_head();
         assert_eq!(
             String::from_utf8_lossy(&response.raw_head),
-            "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: close\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: d\r\nX-Request-Id: i\r\nConnection: close\r\n\r\n"
         );
         client.read_body_to("GET", &mut response);
         assert!(response.body == body && !response.truncated);

@@ -1,6 +1,6 @@
 //! The meaning of a message does not depend on its packets.
 
-use super::MS;
+use super::{MS, get_identified};
 use crate::support::*;
 use lb_threads::reason::Reason;
 use std::iter::repeat;
@@ -136,9 +136,9 @@ fn a_response_means_the_same_wherever_it_is_split() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for (number, raw) in RESPONSES.iter().enumerate() {
-        let whole = client.get(&format!("/{number}/{}", raw.len()));
+        let whole = get_identified(&mut client, &format!("/{number}/{}", raw.len()));
         for split in 0..raw.len() {
-            let response = client.get(&format!("/{number}/{split}"));
+            let response = get_identified(&mut client, &format!("/{number}/{split}"));
             assert_eq!(
                 String::from_utf8_lossy(&response.raw_head),
                 String::from_utf8_lossy(&whole.raw_head),

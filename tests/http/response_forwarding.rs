@@ -1,6 +1,6 @@
 //! Responses at the client: re-serialised heads, and bodies only where the framing allows one.
 
-use super::{GET, lines};
+use super::{GET, IDENTIFIED, get_identified, lines};
 use crate::support::*;
 use lb_threads::reason::Reason;
 
@@ -9,7 +9,7 @@ use lb_threads::reason::Reason;
 fn forwarded(raw: &str) -> String {
     let origin = Origin::raw(raw, After::Close);
     let lb = Lb::over(&[&origin]);
-    String::from_utf8(exchange(lb.address(), GET).raw_head).expect("it is text")
+    String::from_utf8(exchange(lb.address(), IDENTIFIED).raw_head).expect("it is text")
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn fields_keep_their_order_their_case_and_their_repetitions() {
     assert_eq!(
         head,
         "HTTP/1.1 299 Quite Fine, (really)\r\nSet-Cookie: a=1\r\nDATE: yesterday\r\nx-b: 2\r\nSet-Cookie: c=3\r\nserver: mine\r\n\
-         set-cookie: d=4\r\nContent-Length: 2\r\nX-Empty: \r\n\r\n"
+         set-cookie: d=4\r\nContent-Length: 2\r\nX-Empty: \r\nX-Request-Id: i\r\n\r\n"
     );
 }
 
@@ -33,7 +33,10 @@ fn hop_by_hop_fields_of_the_backend_are_removed() {
          Upgrade: h2c\r\nProxy-Authenticate: Basic\r\nconnection: x-also\r\nX-ALSO: 2\r\nX-Yours: 3\r\nDate: d\r\n\
          Content-Length: 2\r\n\r\nok",
     );
-    assert_eq!(head, "HTTP/1.1 200 OK\r\nX-Yours: 3\r\nDate: d\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(
+        head,
+        "HTTP/1.1 200 OK\r\nX-Yours: 3\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\n\r\n"
+    );
 }
 
 #[test]
@@ -60,14 +63,19 @@ fn a_426_keeps_its_upgrade_field() {
             ("HTTP/1.0\r\nConnection: keep-alive", "Connection: keep-alive, Upgrade\r\n"),
         ];
         for (version, connection) in clients {
-            let head = exchange(lb.address(), format!("GET / {version}\r\n\r\n")).raw_head;
-            let expected = format!("HTTP/1.1 426 Upgrade Required\r\n{kept}{rest}{connection}\r\n");
+            let head =
+                exchange(lb.address(), format!("GET / {version}\r\nX-Request-Id: i\r\n\r\n"))
+                    .raw_head;
+            let expected = format!(
+                "HTTP/1.1 426 Upgrade Required\r\n{kept}{rest}X-Request-Id: i\r\n{connection}\r\n"
+            );
             assert_eq!(String::from_utf8_lossy(&head), expected, "{received} for {version}");
         }
     }
     let head = forwarded("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(
-        head, "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\n",
+        head,
+        "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\n\r\n",
         "nothing is made up"
     );
 }
@@ -91,7 +99,7 @@ fn connection_options_cannot_remove_the_framing_of_a_response() {
 fn a_response_without_a_date_gets_one() {
     let head = forwarded("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let lines = lines(head.as_bytes());
-    assert_eq!(lines.len(), 2, "{head}");
+    assert_eq!(lines.len(), 3, "{head}");
     assert!(lines[1].starts_with("Date: ") && lines[1].ends_with(" GMT"), "{head}");
 }
 
@@ -154,16 +162,17 @@ fn responses_without_a_body_end_with_their_head() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for (target, head) in [
-        ("/204", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
-        ("/204-length", "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
+        ("/204", "HTTP/1.1 204 No Content\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
+        ("/204-length", "HTTP/1.1 204 No Content\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
         (
             "/304",
-            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nDate: d\r\nContent-Length: 1000\r\nETag: \"x\"\r\n\
+             X-Request-Id: i\r\n\r\n",
         ),
-        ("/304-chunked", "HTTP/1.1 304 Not Modified\r\nDate: d\r\n\r\n"),
-        ("/empty", "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n"),
+        ("/304-chunked", "HTTP/1.1 304 Not Modified\r\nDate: d\r\nX-Request-Id: i\r\n\r\n"),
+        ("/empty", "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\nX-Request-Id: i\r\n\r\n"),
     ] {
-        let response = client.get(target);
+        let response = get_identified(&mut client, target);
         assert_eq!(String::from_utf8_lossy(&response.raw_head), head, "{target}");
         assert_eq!(
             client.get("/after").text(),
@@ -180,10 +189,10 @@ fn a_close_delimited_response_is_chunked_and_the_client_stays_connected() {
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
-        let response = client.get("/");
+        let response = get_identified(&mut client, "/");
         assert_eq!(
             String::from_utf8_lossy(&response.raw_head),
-            "HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: d\r\nX-Request-Id: i\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
         assert_eq!((response.text().as_str(), response.truncated), ("to the end", false));
     }

@@ -22,7 +22,8 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
     assert!(comes_true(condition), "timed out after {TEST_TIMEOUT:?} waiting until {what}");
 }
 
-/// Waits until `attempt` gives a value, and panics with `what` if it does not within [`TEST_TIMEOUT`].
+/// Waits until `attempt` gives a value, and panics with `what` if it does not within
+/// [`TEST_TIMEOUT`].
 #[track_caller]
 pub fn until_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut value = None;

@@ -1,4 +1,5 @@
-//! The upgrade handshake: requests that are not forwarded as upgrades, and responses that reject one.
+//! The upgrade handshake: requests that are not forwarded as upgrades, and responses that reject
+//! one.
 
 use super::{ASK, agreeing};
 use crate::support::*;

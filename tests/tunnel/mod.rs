@@ -49,7 +49,7 @@ fn an_upgrade_is_forwarded_with_its_fields_and_then_bytes_flow_both_ways() {
     assert_eq!(
         String::from_utf8_lossy(&response.raw_head),
         "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
-         Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+         X-Request-Id: i\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
     assert_eq!(
         String::from_utf8_lossy(&origin.only_request().raw_head),

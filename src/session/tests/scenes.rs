@@ -29,7 +29,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     let peer = ours.peer_addr().unwrap();
     let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
     let reason = stage.run(&mut session);
-    session.close(&mut stage.context());
+    session.close(Reason::ClientDone, &mut stage.context());
     let received = served.join().unwrap().remove(0);
     Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
 }
@@ -94,7 +94,7 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         let peer = ours.peer_addr().unwrap();
         let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
         assert_eq!(stage.run(&mut session), Reason::Refused);
-        session.close(&mut stage.context());
+        session.close(Reason::ClientDone, &mut stage.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -114,7 +114,7 @@ fn a_failed_attempt_is_followed_by_another() {
     let peer = ours.peer_addr().unwrap();
     let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
     assert_eq!(stage.run(&mut session), Reason::AnsweredLast);
-    session.close(&mut stage.context());
+    session.close(Reason::ClientDone, &mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
     assert_eq!(stage.resources.local.counters.retries.get(), 1);
@@ -148,7 +148,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
             (0, 0),
             "{stage_name}"
         );
-        session.close(&mut stage.context());
+        session.close(Reason::ClientDone, &mut stage.context());
         drop(backend.join().unwrap());
     }
 }
@@ -179,7 +179,7 @@ fn an_upgrade_becomes_a_tunnel() {
         let peer = ours.peer_addr().unwrap();
         let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(&mut stage.context());
+        session.close(Reason::ClientDone, &mut stage.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::session::attempt::{Attempt, Reuse};
-use crate::session::record::Record;
+use crate::session::record::Facts;
 use crate::upstream::cluster::Picked;
 
 /// A client's connection that is forwarded as it is.
@@ -47,7 +47,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Record::new(|| "tcp".to_owned(), cx.now),
+                            Facts::new(self.client.peer, RequestId::generate(1), cx.now),
                             cx,
                         )),
                     }
@@ -89,7 +89,7 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
             TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
-        tunnel.close(&session.client, &mut stage.context());
+        tunnel.close(Reason::TunnelDone, &session.client, &mut stage.context());
         assert!(stage.resources.connections.is_empty(), "nothing is left of it");
         assert!(
             client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(),

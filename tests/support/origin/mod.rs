@@ -4,8 +4,8 @@
 //! The vocabulary of scripts is in `origin/script.rs`, their execution in `origin/connection.rs`,
 //! the record in `origin/record.rs`. Here is the origin as a test holds it: started, asked,
 //! stopped. An [`Origin`] owns its threads. Stopping or dropping it closes every socket, which
-//! wakes them all, and waits for them, never longer than [`TEST_TIMEOUT`]. A closure of a script that
-//! panics fails the test there.
+//! wakes them all, and waits for them, never longer than [`TEST_TIMEOUT`]. A closure of a script
+//! that panics fails the test there.
 
 mod connection;
 mod record;

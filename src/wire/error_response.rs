@@ -1,0 +1,98 @@
+//! Error responses, as bytes: the reply to a request that cannot be served.
+//!
+//! A session and a listener that sheds load reject in the same words.
+
+use super::reply::{self, ALLOW, Reply};
+use super::rewrite::ResponseFields;
+use crate::error::{self, Cause};
+
+/// When a client may come back after a 429 or 503, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// What the client has asked for, as far as it shapes an error response.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// A HEAD request: the content is announced and left out.
+    pub is_head: bool,
+    /// The client accepts JSON.
+    pub accepts_json: bool,
+}
+
+/// Writes the whole response. `message` says what happened and what to look at.
+pub fn write(
+    out: &mut Vec<u8>,
+    cause: Cause,
+    message: &str,
+    asked: Asked,
+    added: ResponseFields<'_>,
+) {
+    let (status, phrase) = (cause.status(), error::phrase(cause.status()));
+    let (kind, body) = if asked.accepts_json {
+        let json =
+            serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+        ("application/json", format!("{json}\n"))
+    } else {
+        ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
+    };
+    let word = ("X-LB-Error", cause.word());
+    let fields: &[(&str, &str)] = match status {
+        429 | 503 => &[word, ("Retry-After", RETRY_AFTER)],
+        405 => &[word, ("Allow", ALLOW)],
+        _ => &[word],
+    };
+    let reply = Reply { status, fields, content: Some((kind, &body)) };
+    reply::write(out, reply, asked.is_head, added);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::request_id::RequestId;
+    use crate::wire::rewrite::ConnectionLine;
+
+    const PLAIN: Asked = Asked { is_head: false, accepts_json: false };
+
+    fn response(cause: Cause, message: &str, asked: Asked) -> String {
+        let request_id = &RequestId::Generated([b'7'; 32]);
+        let added = ResponseFields { connection: ConnectionLine::Close, date: "today", request_id };
+        let mut out = Vec::new();
+        write(&mut out, cause, message, asked, added);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_error_response_has_a_code_a_description_and_the_request_id() {
+        assert_eq!(
+            response(Cause::Overload, "look there", PLAIN),
+            "HTTP/1.1 503 Service Unavailable\r\nDate: today\r\nServer: lb-threads\r\n\
+             X-LB-Error: overload\r\nRetry-After: 1\r\n\
+             X-Request-Id: 77777777777777777777777777777777\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\
+             Connection: close\r\n\r\n503 Service Unavailable\noverload: look there\n"
+        );
+    }
+
+    #[test]
+    fn a_response_to_head_announces_the_body_that_it_leaves_out() {
+        let whole = response(Cause::BadHost, "look there", PLAIN);
+        let head = response(Cause::BadHost, "look there", Asked { is_head: true, ..PLAIN });
+        assert!(head.ends_with("\r\n\r\n") && whole.starts_with(&head) && whole.len() > head.len());
+    }
+
+    #[test]
+    fn json_is_escaped_whatever_the_message_holds() {
+        let asked = Asked { accepts_json: true, ..PLAIN };
+        let text = response(Cause::NoBackend, "\"quoted\"\n", asked);
+        let body: serde_json::Value =
+            serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
+        assert_eq!(
+            (&body["error"], &body["message"], &body["status"]),
+            (&"no_backend".into(), &"\"quoted\"\n".into(), &503.into())
+        );
+    }
+
+    #[test]
+    fn a_405_lists_the_methods_that_are_served() {
+        let response = response(Cause::MethodRefused, "look there", PLAIN);
+        assert!(response.contains("\r\nAllow: GET, HEAD,"));
+    }
+}
