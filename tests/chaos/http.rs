@@ -155,7 +155,7 @@ enum State {
 }
 
 impl Body {
-    const LONGEST_LINE: usize = 64;
+    const MAX_LINE: usize = 64;
 
     /// Reads the input and passes its content, with its offset, to `check`. Returns whether the
     /// body is complete.
@@ -181,7 +181,7 @@ impl Body {
                     self.at += count;
                     (count, self.state.after_content(left - count))
                 }
-                State::ChunkLine => match line(bytes, Self::LONGEST_LINE)? {
+                State::ChunkLine => match line(bytes, Self::MAX_LINE)? {
                     None => return Ok(false),
                     Some(line) => {
                         let size =
@@ -193,7 +193,7 @@ impl Body {
                         )
                     }
                 },
-                State::ChunkEnd | State::LastLine => match line(bytes, Self::LONGEST_LINE)? {
+                State::ChunkEnd | State::LastLine => match line(bytes, Self::MAX_LINE)? {
                     None => return Ok(false),
                     Some("") => (
                         2,

@@ -203,7 +203,7 @@ pub struct Pattern {
 
 impl Pattern {
     const BLOCK: usize = 4096;
-    const LARGEST_CHUNK: usize = 40_000;
+    const MAX_CHUNK: usize = 40_000;
 
     /// The request.
     pub fn of_request(plan: &Plan) -> Self {
@@ -225,7 +225,7 @@ impl Pattern {
         let mut at = 0;
         while at < size {
             // Sizes that differ, without a generator: any cut is right.
-            let chunk = (size - at).min(1 + (self.base as usize ^ at) % Self::LARGEST_CHUNK);
+            let chunk = (size - at).min(1 + (self.base as usize ^ at) % Self::MAX_CHUNK);
             write!(out, "{chunk:x}\r\n").expect("a vector takes every write");
             self.append_range(out, at, chunk);
             out.extend_from_slice(b"\r\n");

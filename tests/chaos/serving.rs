@@ -248,7 +248,7 @@ impl Server {
             Shape::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
             Shape::ToEnd => String::new(),
         };
-        write!(self.out, "HTTP/1.1 {status} Said\r\nX-Key: {key}\r\n{framing}{connection}\r\n")
+        write!(self.out, "HTTP/1.1 {status} Scripted\r\nX-Key: {key}\r\n{framing}{connection}\r\n")
             .expect("a vector takes every write");
         self.out.len()
     }

@@ -105,7 +105,7 @@ fn a_chunked_body_is_rejected_when_it_passes_the_limit() {
     assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
     assert!(client.at_end());
     origin.wait_for_ending(0);
-    assert!(!origin.only_request().complete, "the backend sees a request that breaks off");
+    assert!(!origin.only_request().complete, "the backend sees a truncated request");
     assert_eq!(
         exchange(lb.address(), format!("{head}a\r\nhelloworld\r\n0\r\n\r\n")).text(),
         "helloworld"

@@ -91,12 +91,12 @@ fn an_expired_connection_is_not_reused_even_before_it_is_closed() {
 
 #[test]
 fn the_keep_alive_field_of_a_backend_overrides_the_default() {
-    let saying = |seconds: u32| {
+    let announcing = |seconds: u32| {
         format!(
             "HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=9\r\nContent-Length: 1\r\n\r\nx"
         )
     };
-    let short = Origin::raw(saying(1), After::Keep);
+    let short = Origin::raw(announcing(1), After::Keep);
     let lb = Lb::over(&[&short]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -104,7 +104,7 @@ fn the_keep_alive_field_of_a_backend_overrides_the_default() {
     }
     assert_eq!(lb.totals().backend_reuses, 0, "a second of margin leaves nothing of one second");
 
-    let long = Origin::raw(saying(60), After::Keep);
+    let long = Origin::raw(announcing(60), After::Keep);
     let lb = Lb::with(&[&long], |config| config.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..3 {

@@ -90,7 +90,7 @@ fn connections_far_over_the_limit_are_shed_without_a_trace() {
     assert_eq!(
         (totals.connections, totals.closed_in_all()),
         (104, 104),
-        "each has a reason, those turned away as well"
+        "each has a reason, the shed ones as well"
     );
     assert!(
         totals.closed(Reason::Overload) >= 80 && totals.failed(Cause::Overload) >= 80,

@@ -19,8 +19,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lb-threads");
 /// A running program and its output so far.
 pub struct Program {
     child: Child,
-    stdout: Said,
-    stderr: Said,
+    stdout: Output,
+    stderr: Output,
 }
 
 /// How a program has ended.
@@ -80,8 +80,8 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stdout = Said::by(child.stdout.take());
-        let stderr = Said::by(child.stderr.take());
+        let stdout = Output::by(child.stdout.take());
+        let stderr = Output::by(child.stderr.take());
         Self { child, stdout, stderr }
     }
 
@@ -93,8 +93,8 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stdout = Said::by(child.stdout.take());
-        Self { child, stdout, stderr: Said::default() }
+        let stdout = Output::by(child.stdout.take());
+        Self { child, stdout, stderr: Output::default() }
     }
 
     /// Starts a command whose outputs are closed at the other end, as those of a terminal that is
@@ -107,7 +107,7 @@ impl Program {
             .spawn()
             .expect("the program starts");
         drop((child.stdout.take(), child.stderr.take()));
-        Self { child, stdout: Said::default(), stderr: Said::default() }
+        Self { child, stdout: Output::default(), stderr: Output::default() }
     }
 
     /// Starts the balancer on a free port, in front of these backends.
@@ -245,12 +245,12 @@ impl Drop for Program {
 
 /// The output of a pipe, read by a thread until its end.
 #[derive(Default)]
-struct Said {
+struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Said {
+impl Output {
     fn by(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let (sink, mut pipe) = (Arc::clone(&text), pipe.expect("the output is a pipe"));

@@ -11,8 +11,8 @@ use std::mem;
 pub type Field = (String, String);
 
 /// A head or a chunk line longer than this is a mistake, not a message.
-const LONGEST_HEAD: usize = 1024 * 1024;
-const LONGEST_LINE: usize = 64 * 1024;
+const MAX_HEAD: usize = 1024 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 
 /// The value of the first field of this name, in any case.
 pub(super) fn first_named<'a>(fields: &'a [Field], name: &str) -> Option<&'a str> {
@@ -47,7 +47,7 @@ impl Head {
     /// Takes a whole head off the front of `inbox`, or nothing if its end has not come yet.
     pub(super) fn take(inbox: &mut Vec<u8>) -> Result<Option<Self>, String> {
         let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else {
-            if inbox.len() > LONGEST_HEAD {
+            if inbox.len() > MAX_HEAD {
                 return Err(format!("no end of the head in {} bytes", inbox.len()));
             }
             return Ok(None);
@@ -243,7 +243,7 @@ impl BodyReader {
 /// The line at the front, without its CRLF, or `None` if it is not whole yet.
 fn complete_line(bytes: &[u8]) -> Result<Option<&str>, String> {
     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
-        if bytes.len() > LONGEST_LINE {
+        if bytes.len() > MAX_LINE {
             return Err(format!("no end of the line in {} bytes", bytes.len()));
         }
         return Ok(None);

@@ -1,6 +1,7 @@
 //! The style guide as a test: layers, circles, file sizes, parameters, module docs, words.
 
 mod imports;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -101,9 +101,9 @@ impl Client {
         let (mut rest, mut responded, mut forwarded) = (&self.received[..], 0, Vec::new());
         loop {
             let request = asked.all.get(responded);
-            let is_refusal_of_head = request.is_none() && asked.pending.starts_with(b"HEAD ");
+            let is_rejection_of_head = request.is_none() && asked.pending.starts_with(b"HEAD ");
             let to_head =
-                is_refusal_of_head || request.is_some_and(|request| request.method == "HEAD");
+                is_rejection_of_head || request.is_some_and(|request| request.method == "HEAD");
             let Some(response) = Response::take(&mut rest, to_head).expect("a valid response")
             else {
                 return forwarded;
@@ -124,7 +124,7 @@ impl Client {
             assert!(responded <= asked.all.len() + 1, "more responses than requests");
             // Whether a rejected head counts as HEAD depends on how much of it had come.
             assert!(
-                !response.closes || rest.is_empty() || is_refusal_of_head,
+                !response.closes || rest.is_empty() || is_rejection_of_head,
                 "bytes follow the last response"
             );
             if response.is_own {
@@ -135,7 +135,7 @@ impl Client {
             } else {
                 forwarded.push(response);
             }
-            if is_refusal_of_head {
+            if is_rejection_of_head {
                 return forwarded;
             }
         }

@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
 
 fn run(stage: &mut Stage, script: Script) {
     let before = stage.server.totals();
-    let said = responses::said(&script.responses, origin::PLAIN);
+    let scripted = responses::scripted(&script.responses, origin::PLAIN);
     stage.origin.play(script.responses);
     let sends = script.clients.into_iter().filter(|pieces| !pieces.is_empty());
     let mut clients: Vec<Client> =
@@ -59,14 +59,15 @@ fn run(stage: &mut Stage, script: Script) {
     for request in seen.iter().filter(|request| request.whole) {
         assert!(whole.contains(&request.words()), "no client sent {request:?}");
     }
-    let judged = clients.iter().zip(&asked).flat_map(|(client, asked)| client.check(asked));
-    let forwarded: Vec<Response> = judged.collect();
+    let checked = clients.iter().zip(&asked).flat_map(|(client, asked)| client.check(asked));
+    let forwarded: Vec<Response> = checked.collect();
     assert!(forwarded.len() <= seen.len(), "more responses of the origin than requests");
-    if let Some(said) = said.filter(|_| all.iter().all(|request| request.method != "HEAD")) {
+    if let Some(scripted) = scripted.filter(|_| all.iter().all(|request| request.method != "HEAD"))
+    {
         for response in forwarded.into_iter().filter(|response| !response.ends_by_close) {
             let (status, body) = (response.status, response.body);
             assert!(
-                body.is_none_or(|body| said.contains(&(status, body))),
+                body.is_none_or(|body| scripted.contains(&(status, body))),
                 "the origin did not send this {status}"
             );
         }

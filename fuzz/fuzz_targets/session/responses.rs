@@ -82,16 +82,16 @@ fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
 
 /// Statuses and bodies of all responses in the origin's script. None if it has more than one
 /// response to a request, or a malformed one: the outcome is undefined then.
-pub fn said(script: &[script::Response], plain: &[u8]) -> Option<HashSet<(u16, Vec<u8>)>> {
-    let mut said = HashSet::new();
+pub fn scripted(script: &[script::Response], plain: &[u8]) -> Option<HashSet<(u16, Vec<u8>)>> {
+    let mut scripted = HashSet::new();
     for bytes in script.iter().map(|response| response.pieces.concat()).chain([plain.to_vec()]) {
         let mut rest = &bytes[..];
         while let Some(response) = Response::take(&mut rest, false).ok()? {
             if response.status == 101 || !response.is_interim() && !rest.is_empty() {
                 return None;
             }
-            said.extend(response.body.map(|body| (response.status, body)));
+            scripted.extend(response.body.map(|body| (response.status, body)));
         }
     }
-    Some(said)
+    Some(scripted)
 }
