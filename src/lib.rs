@@ -2,17 +2,19 @@
 //! no async runtime.
 //!
 //! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower
-//! ones: `clock config error metrics reason` → `net`, `wire` → `upstream` → `session` → `threads` →
-//! `server` → `cli`, `commands`.
+//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
+//! `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod error;
+pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reason;

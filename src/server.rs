@@ -2,11 +2,11 @@
 //!
 //! Owns the threads and ends them. Runs on the thread that calls it.
 
+use crate::admission::{Admission, Limits};
 use crate::config::{self, Config};
 use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::session::Shared;
-use crate::threads::client_limit::ClientLimit;
 use crate::threads::handle::Handle;
 use crate::threads::health_check::{self, HealthChecks};
 use crate::threads::listener::{Listener, ListenerCounters};
@@ -105,9 +105,9 @@ pub struct Server {
     cluster: Arc<Cluster>,
     addresses: Vec<SocketAddr>,
     stop: Option<Sender<()>>,
-    client_limit: Option<Arc<ClientLimit>>,
+    admission: Arc<Admission>,
     listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
-    workers: Vec<(Handle, Option<JoinHandle<usize>>)>,
+    workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
     _health: Option<HealthChecks>,
 }
 
@@ -119,12 +119,17 @@ impl Server {
         let (sockets, addresses) = open_listeners(&config)?;
         refuse_loops(&config, &addresses)?;
         let cluster = Arc::new(Cluster::new(&config));
+        let admission = Arc::new(Admission::new(Limits {
+            max_connections: config.connections,
+            max_connections_per_client: config.connections_a_client,
+            max_graceful_rejections: config.rejections,
+        }));
         let mut server = Self {
             config,
             cluster,
             addresses,
             stop: None,
-            client_limit: None,
+            admission,
             listeners: Vec::new(),
             workers: Vec::new(),
             _health: None,
@@ -143,8 +148,6 @@ impl Server {
     }
 
     fn start_workers(&mut self) -> io::Result<()> {
-        self.client_limit =
-            self.config.connections_a_client.map(|limit| Arc::new(ClientLimit::new(limit)));
         let counters: Vec<Arc<Counters>> =
             (0..self.config.workers).map(|_| Arc::default()).collect();
         let shared = Shared {
@@ -154,11 +157,11 @@ impl Server {
         };
         for (number, counters) in counters.into_iter().enumerate() {
             let (worker, handle) =
-                Worker::new(shared.clone(), self.client_limit.clone(), counters)?;
+                Worker::new(shared.clone(), Arc::clone(&self.admission), counters)?;
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || worker.run())?;
-            self.workers.push((handle, Some(thread)));
+            self.workers.push((Arc::new(handle), Some(thread)));
         }
         Ok(())
     }
@@ -171,9 +174,8 @@ impl Server {
         for (number, socket) in sockets.into_iter().enumerate() {
             let listener = Arc::new(Listener {
                 socket,
-                workers: self.workers.iter().map(|(handle, _)| handle.clone()).collect(),
+                workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
                 config: Arc::clone(&self.config),
-                client_limit: self.client_limit.clone(),
                 stop: stopped.clone(),
                 counters: ListenerCounters::default(),
             });
@@ -201,9 +203,9 @@ impl Server {
     /// All workers' and listeners' counters, summed.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(workers.chain(
-            self.listeners.iter().flat_map(|(listener, _)| listener.counters.turned_away_in_all()),
-        ))
+        Totals::sum(
+            workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.shed())),
+        )
     }
 
     /// Failed accepts so far.
@@ -214,9 +216,9 @@ impl Server {
             .sum()
     }
 
-    /// Client connections open now.
+    /// Client connections open now, those on their way to a worker included.
     pub fn open_connections(&self) -> usize {
-        self.workers.iter().map(|(handle, _)| handle.sessions()).sum()
+        self.admission.open()
     }
 
     /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if

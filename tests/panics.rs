@@ -157,3 +157,43 @@ fn a_panic_on_one_connection_leaves_a_request_in_flight_alone() {
     assert_eq!(slow.read_response().text(), "fine");
     slow.get("/again").expect_status(200);
 }
+
+#[test]
+fn a_session_that_panics_in_a_step_gives_its_permit_back() {
+    let origin = Origin::named("one");
+    let lb = balancer(&origin, |config| {
+        (config.connections, config.connections_a_client) = (1, Some(1));
+    });
+    for _ in 0..10 {
+        panic_on(&mut lb.connect(), &lb, PATH);
+        until("its permit is back", || lb.server().open_connections() == 0);
+    }
+    assert_eq!(get(lb.address(), "/").text(), "one");
+}
+
+#[test]
+fn a_session_that_panics_in_its_close_gives_its_permit_back() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let origin = Origin::serve(move |request, reply| {
+        if request.target == PATH {
+            waits.wait();
+        }
+        reply.ok("fine");
+    });
+    let lb = balancer(&origin, |config| {
+        (config.connections, config.connections_a_client) = (1, Some(1));
+    });
+    for number in 1..=10 {
+        let mut client = lb.connect();
+        client.send(format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        origin.wait_for_requests(number);
+        // The close logs the exchange that it is truncated, and panics there.
+        client.reset();
+        lb.wait_for_closed(Reason::ClientReset, number as u64);
+        until("its permit is back", || lb.server().open_connections() == 0);
+    }
+    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(get(lb.address(), "/").text(), "fine");
+    gate.open();
+}

@@ -1,5 +1,4 @@
-//! Connection slots at backends: `--backend-max-connections` and the queue for them; and the limit
-//! of connections per client address.
+//! Connection slots at backends: `--backend-max-connections` and the queue for them.
 
 use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
 use lb_threads::error::Cause;
@@ -167,38 +166,4 @@ fn a_rejected_upload_releases_its_slot_at_once() {
     bad.send("oops\r\n");
     assert_eq!(bad.read_response().status, 400);
     assert_eq!(get(lb.address(), "/").text(), "served", "during the lingering close");
-}
-
-#[test]
-fn connections_of_one_client_address_are_limited() {
-    let origin = Origin::responding("served");
-    let lb = Lb::with(&[&origin], |config| config.connections_a_client = Some(2));
-    let mut clients = [lb.connect(), lb.connect()];
-    for client in &mut clients {
-        assert_eq!(client.get("/").text(), "served");
-    }
-    let rejected = lb.connect().get("/");
-    assert_eq!((rejected.status, rejected.header("X-LB-Error")), (429, Some("client_limit")));
-    let mut elsewhere = Client::connect_from([127, 0, 0, 2].into(), lb.address());
-    assert_eq!(elsewhere.get("/").text(), "served", "another address has its own limit");
-    drop(clients);
-    until("they are gone", || lb.server().open_connections() == 1);
-    assert_eq!(lb.connect().get("/").text(), "served");
-}
-
-#[test]
-fn connections_over_a_clients_limit_do_not_count_towards_the_common_limit() {
-    let origin = Origin::responding("served");
-    let lb = Lb::with(&[&origin], |config| {
-        (config.connections, config.connections_a_client) = (5, Some(2));
-    });
-    let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
-    for client in &mut crowd[2..] {
-        assert_eq!(client.read_response().status, 429, "without a request, because it sends none");
-    }
-    let mut crowd_again: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
-    let mut elsewhere = Client::connect_from([127, 0, 0, 2].into(), lb.address());
-    assert_eq!(elsewhere.get("/").text(), "served");
-    assert_eq!(crowd_again[9].read_response().status, 429);
-    assert_eq!(crowd[0].get("/").text(), "served", "and those within it notice nothing");
 }

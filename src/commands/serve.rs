@@ -2,9 +2,9 @@
 
 use crate::cli::ServeArgs;
 use crate::config::Config;
+use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::server::{Drained, Server};
-use crate::threads::log_writer::{self, LogWriter};
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -145,7 +145,7 @@ fn stop_signals() -> io::Result<Receiver<Stop>> {
 
 /// Starts the log; without it the program serves on, silently.
 pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
-    log_writer::install(level).ok()
+    logging::install(level).ok()
 }
 
 /// Says on stderr why the program ends: one line, and the last one.

@@ -13,89 +13,117 @@ const KEPT: usize = 64;
 /// it.
 const LARGEST_KEPT: usize = 2 * CAPACITY;
 
-/// Bytes that were received or are to be sent: appended at the end, consumed at the start.
+/// Bytes that were received or are to be sent: appended at the end, consumed at the start. Without
+/// memory it is one pointer: an idle connection has two of these.
 #[derive(Debug, Default)]
-pub struct Buffer {
+pub struct Buffer(Option<Box<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
     bytes: Vec<u8>,
+    /// Everything before this was consumed.
     start: usize,
 }
 
 impl Buffer {
     /// A buffer with the pool's usual capacity, which is not touched before it is used.
     fn pooled() -> Self {
-        Self { bytes: Vec::with_capacity(CAPACITY), start: 0 }
+        Self(Some(Box::new(Memory { bytes: Vec::with_capacity(CAPACITY), start: 0 })))
     }
 
     /// The bytes that were not consumed yet.
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        self.0.as_ref().map_or(&[], |memory| &memory.bytes[memory.start..])
     }
 
     /// The same, to be changed in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        self.0.as_mut().map_or(&mut [], |memory| &mut memory.bytes[memory.start..])
     }
 
     /// How many bytes were not consumed yet.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.unread().len()
     }
 
     /// Whether everything was consumed.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.unread().is_empty()
     }
 
     /// Drops bytes from the start.
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.len());
-        self.start += count;
-        if self.start == self.bytes.len() {
-            self.clear();
+        if let Some(memory) = &mut self.0 {
+            memory.start += count;
+            if memory.start == memory.bytes.len() {
+                memory.clear();
+            }
         }
     }
 
     /// Drops bytes from the end.
     pub fn truncate_by(&mut self, count: usize) {
         debug_assert!(count <= self.len());
-        self.bytes.truncate(self.bytes.len() - count);
+        if let Some(memory) = &mut self.0 {
+            memory.bytes.truncate(memory.bytes.len() - count);
+        }
     }
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
+        if let Some(memory) = &mut self.0 {
+            memory.clear();
+        }
     }
 
     /// Adds bytes at the end, growing if need be.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.tail().extend_from_slice(bytes);
     }
 
     /// The end of the buffer as a vector to append to; what stands in it must stay.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.0.get_or_insert_default().bytes
     }
 
     /// How many bytes fit without growing.
     pub fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        self.0.as_ref().map_or(0, |memory| memory.room())
     }
 
     /// Moves the unread bytes to the front if little room is left behind them.
     pub fn make_room(&mut self) {
-        if self.start > 0 && self.room() < CAPACITY / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        if let Some(memory) = &mut self.0
+            && memory.start > 0
+            && memory.room() < CAPACITY / 2
+        {
+            memory.compact();
         }
     }
 
     /// Makes sure that at least `limit` unread bytes can stand in the buffer at once: for a large
     /// head.
     pub fn grow_to(&mut self, limit: usize) {
+        let memory = self.0.get_or_insert_default();
+        memory.compact();
+        memory.bytes.reserve(limit.saturating_sub(memory.bytes.len()));
+    }
+}
+
+impl Memory {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    fn compact(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;
-        self.bytes.reserve(limit.saturating_sub(self.bytes.len()));
     }
 }
 
@@ -128,7 +156,7 @@ impl Buffers {
 
     /// Lends memory to a buffer that has none.
     pub fn lend(&mut self, buffer: &mut Buffer) {
-        if buffer.bytes.capacity() == 0 {
+        if buffer.0.is_none() {
             *buffer = self.take();
         }
     }
@@ -144,7 +172,8 @@ impl Buffers {
     /// Takes a buffer back, whatever is in it. One that grew too large, or that is too much, is
     /// freed.
     pub fn give(&mut self, mut buffer: Buffer) {
-        if (CAPACITY..=LARGEST_KEPT).contains(&buffer.bytes.capacity()) && self.free.len() < KEPT {
+        let capacity = buffer.0.as_ref().map_or(0, |memory| memory.bytes.capacity());
+        if (CAPACITY..=LARGEST_KEPT).contains(&capacity) && self.free.len() < KEPT {
             buffer.clear();
             self.free.push(buffer);
         }

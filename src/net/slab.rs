@@ -12,6 +12,15 @@ impl Token {
     /// Generations wrap here, so that a token and the kind of its socket fit into an event's 64 bits.
     const GENERATIONS: u32 = 1 << 30;
 
+    /// A token as it was given by [`Slab::insert`].
+    pub(super) fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// The entry alone, for tables that run beside the slab.
     pub fn index(self) -> u32 {
         self.index
@@ -28,50 +37,92 @@ impl Token {
     }
 }
 
-/// A growing table of entries. An entry that becomes free is the next to be taken.
+/// Entries in one page. A table grows by whole pages, so that no entry is ever moved: growing costs
+/// the same with ten thousand connections as with ten, and leaves no holes in memory.
+const PAGE: usize = 256;
+
+/// A growing table. An entry that becomes free is the next to be taken.
 #[derive(Debug)]
 pub struct Slab<T> {
-    entries: Vec<Entry<T>>,
+    pages: Vec<Vec<Entry<T>>>,
     free: Vec<u32>,
+    /// Entries so far, free ones included.
+    count: u32,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     generation: u32,
+    /// Here, because it takes no room beside the generation.
+    is_marked: bool,
     occupant: Option<T>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
+        Self { pages: Vec::new(), free: Vec::new(), count: 0 }
     }
 }
 
 impl<T> Slab<T> {
     /// Takes an entry and returns the token of its occupant.
     pub fn insert(&mut self, occupant: T) -> Token {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, occupant: None });
-            u32::try_from(self.entries.len() - 1).expect("fewer sockets than 2^32")
-        });
-        let entry = &mut self.entries[index as usize];
+        let index = self.free.pop().unwrap_or_else(|| self.grow());
+        let entry = self.entry(index).expect("a free entry exists");
         entry.occupant = Some(occupant);
         Token { index, generation: entry.generation }
     }
 
+    fn grow(&mut self) -> u32 {
+        let index = self.count;
+        if (index as usize).is_multiple_of(PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        self.pages[index as usize / PAGE].push(Entry {
+            generation: 0,
+            is_marked: false,
+            occupant: None,
+        });
+        self.count = index.checked_add(1).expect("fewer sockets than 2^32");
+        index
+    }
+
+    fn entry(&mut self, index: u32) -> Option<&mut Entry<T>> {
+        self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)
+    }
+
     /// The occupant, unless it has left.
     pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
-        let entry = self.entries.get_mut(token.index as usize)?;
+        let entry = self.entry(token.index)?;
         if entry.generation == token.generation { entry.occupant.as_mut() } else { None }
+    }
+
+    /// Marks the occupant, unless it has left; whether it was not marked yet. A mark means what its
+    /// owner wants; it ends with the occupant.
+    pub fn mark(&mut self, token: Token) -> Option<(&mut T, bool)> {
+        let entry = self.entry(token.index)?;
+        if entry.generation != token.generation {
+            return None;
+        }
+        let occupant = entry.occupant.as_mut()?;
+        Some((occupant, !std::mem::replace(&mut entry.is_marked, true)))
+    }
+
+    /// Takes the mark away; false if there is none, or the occupant has left.
+    pub fn unmark(&mut self, token: Token) -> bool {
+        self.entry(token.index).is_some_and(|entry| {
+            entry.generation == token.generation && std::mem::take(&mut entry.is_marked)
+        })
     }
 
     /// Frees the occupant's entry. Its token names nothing from now on.
     pub fn remove(&mut self, token: Token) -> Option<T> {
-        let entry = self.entries.get_mut(token.index as usize)?;
+        let entry = self.entry(token.index)?;
         if entry.generation != token.generation {
             return None;
         }
         let occupant = entry.occupant.take()?;
+        entry.is_marked = false;
         entry.generation = (entry.generation + 1) % Token::GENERATIONS;
         self.free.push(token.index);
         Some(occupant)
@@ -79,7 +130,7 @@ impl<T> Slab<T> {
 
     /// How many occupants there are.
     pub fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.count as usize - self.free.len()
     }
 
     /// Whether there is no occupant.
@@ -89,11 +140,9 @@ impl<T> Slab<T> {
 
     /// The tokens of all occupants, for rare walks over everything.
     pub fn tokens(&self) -> Vec<Token> {
-        let occupants =
-            self.entries.iter().enumerate().filter(|(_, entry)| entry.occupant.is_some());
-        occupants
-            .map(|(index, entry)| Token { index: index as u32, generation: entry.generation })
-            .collect()
+        let entries = self.pages.iter().flatten().zip(0..);
+        let occupied = entries.filter(|(entry, _)| entry.occupant.is_some());
+        occupied.map(|(entry, index)| Token::new(index, entry.generation)).collect()
     }
 }
 
@@ -102,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_an_earlier_occupant_names_nobody() {
+    fn a_token_of_an_earlier_occupant_names_nothing() {
         let mut slab = Slab::default();
         let first = slab.insert("first");
         assert_eq!(slab.remove(first), Some("first"));
@@ -115,7 +164,36 @@ mod tests {
     }
 
     #[test]
-    fn a_key_survives_its_way_through_an_event() {
+    fn a_table_grows_page_by_page() {
+        let mut slab = Slab::default();
+        let tokens: Vec<Token> = (0..2 * PAGE + 1).map(|number| slab.insert(number)).collect();
+        assert_eq!((slab.len(), slab.tokens()), (2 * PAGE + 1, tokens.clone()));
+        for (mut number, token) in tokens.iter().enumerate() {
+            assert_eq!(slab.get_mut(*token), Some(&mut number));
+        }
+        assert_eq!((slab.remove(tokens[PAGE]), slab.len()), (Some(PAGE), 2 * PAGE));
+        assert_eq!(slab.insert(7).index(), tokens[PAGE].index(), "the free entry comes first");
+    }
+
+    #[test]
+    fn a_mark_is_set_once_and_ends_with_its_occupant() {
+        let mut slab = Slab::default();
+        let first = slab.insert("first");
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
+        assert_eq!(slab.mark(first), Some((&mut "first", false)));
+        assert!(slab.unmark(first) && !slab.unmark(first));
+        assert_eq!(slab.mark(first), Some((&mut "first", true)));
+        slab.remove(first);
+        assert_eq!(slab.mark(first), None);
+        assert!(!slab.unmark(first), "it names nothing any more");
+        let second = slab.insert("second");
+        assert!(!slab.unmark(first) && !slab.unmark(second), "a new occupant has no mark");
+        assert_eq!(slab.mark(second), Some((&mut "second", true)));
+        assert!(!slab.unmark(first) && slab.unmark(second));
+    }
+
+    #[test]
+    fn a_token_survives_its_way_through_an_event() {
         let token = Token { index: 7, generation: Token::GENERATIONS - 1 };
         assert_eq!(Token::from_bits(token.to_bits()), token);
     }

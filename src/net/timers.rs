@@ -10,12 +10,19 @@ use std::time::Instant;
 
 const NONE: u32 = u32::MAX;
 
+/// One entry per session; the session's index is the entry's. An idle connection has one, so it is
+/// kept small.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    armed: Option<(Token, Deadline)>,
+    at: Instant,
+    /// The list that the entry is in, if it is armed.
+    timeout: Option<Timeout>,
+    generation: u32,
     prev: u32,
     next: u32,
 }
+
+const _: () = assert!(size_of::<Entry>() <= 32);
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -40,22 +47,26 @@ impl Timers {
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
+        let Deadline { at, timeout } = deadline;
         if self.entries.len() <= index as usize {
-            self.entries.resize(index as usize + 1, Entry { armed: None, prev: NONE, next: NONE });
+            let unarmed = Entry { at, timeout: None, generation: 0, prev: NONE, next: NONE };
+            self.entries.resize(index as usize + 1, unarmed);
         }
-        if self.entries[index as usize].armed == Some((token, deadline)) {
+        let entry = self.entry(index);
+        if (entry.timeout, entry.at, entry.generation) == (Some(timeout), at, token.generation()) {
             return;
         }
         self.unlink(index);
         // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
         // few must look further ahead.
-        let list = self.lists[deadline.timeout as usize];
+        let list = self.lists[timeout as usize];
         let mut prev = list.last;
-        while prev != NONE && self.at(prev) > deadline.at {
-            prev = self.entries[prev as usize].prev;
+        while prev != NONE && self.entry(prev).at > at {
+            prev = self.entry(prev).prev;
         }
-        let next = if prev == NONE { list.first } else { self.entries[prev as usize].next };
-        self.entries[index as usize] = Entry { armed: Some((token, deadline)), prev, next };
+        let next = if prev == NONE { list.first } else { self.entry(prev).next };
+        let (timeout, generation) = (Some(timeout), token.generation());
+        self.entries[index as usize] = Entry { at, timeout, generation, prev, next };
         self.join(deadline.timeout, prev, index);
         self.join(deadline.timeout, index, next);
     }
@@ -70,27 +81,26 @@ impl Timers {
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
         let mut fronts = self.lists.iter().map(|list| list.first).filter(|first| *first != NONE);
-        let index = fronts.find(|first| self.at(*first) <= now)?;
-        let (token, _) = self.entries[index as usize].armed?;
+        let index = fronts.find(|first| self.entry(*first).at <= now)?;
         self.unlink(index);
-        Some(token)
+        Some(Token::new(index, self.entry(index).generation))
     }
 
     /// When the next deadline passes.
     pub fn next(&self) -> Option<Instant> {
-        self.lists.iter().filter(|list| list.first != NONE).map(|list| self.at(list.first)).min()
+        let armed = self.lists.iter().filter(|list| list.first != NONE);
+        armed.map(|list| self.entry(list.first).at).min()
     }
 
-    fn at(&self, index: u32) -> Instant {
-        let (_, deadline) = self.entries[index as usize].armed.expect("what is linked is armed");
-        deadline.at
+    fn entry(&self, index: u32) -> &Entry {
+        &self.entries[index as usize]
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { armed, prev, next } = self.entries[index as usize];
-        if let Some((_, deadline)) = armed {
-            self.entries[index as usize].armed = None;
-            self.join(deadline.timeout, prev, next);
+        let Entry { timeout, prev, next, .. } = *self.entry(index);
+        if let Some(timeout) = timeout {
+            self.entries[index as usize].timeout = None;
+            self.join(timeout, prev, next);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The client's side of a session: its socket, what it has sent and what it is to be sent.
 
+use crate::admission::Permit;
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffer, Buffers, Read, Stream};
@@ -9,10 +10,10 @@ use std::net::{SocketAddr, TcpStream};
 /// A client connection with its bytes.
 #[derive(Debug)]
 pub(super) struct Client {
+    /// Before the socket, and so given back before its close: a client that sees the end of this
+    /// connection may open another one.
+    permit: Permit,
     pub(super) stream: Stream,
-    pub(super) peer: SocketAddr,
-    /// Why it is not to be served, if it is over a limit.
-    pub(super) over_limit: Option<Cause>,
     /// Received and not used yet: pipelined requests simply stay here.
     pub(super) input: Buffer,
     /// To be sent.
@@ -22,16 +23,24 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, over_limit: Option<Cause>) -> Self {
-        let stream = Stream::accepted(socket);
+    pub(super) fn new(socket: TcpStream, permit: Permit) -> Self {
         Self {
-            stream,
-            peer,
-            over_limit,
+            permit,
+            stream: Stream::accepted(socket),
             input: Buffer::default(),
             output: Buffer::default(),
             sent: 0,
         }
+    }
+
+    /// The client's end of the connection.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.permit.peer()
+    }
+
+    /// Why the connection is to be rejected, if it is over a limit.
+    pub(super) fn rejection(&self) -> Option<Cause> {
+        self.permit.rejection()
     }
 
     /// Reads more, into memory that is lent when something is there.

@@ -66,7 +66,7 @@ impl Closing {
             asked,
             options.fields(&cx.local.clock),
         );
-        let reason = if client.over_limit.is_some() { Reason::Overload } else { Reason::Refused };
+        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Refused };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 

@@ -123,7 +123,7 @@ impl Dispatcher {
         let name = &slot.backend().name;
         upload.start_attempt((!request.has_host).then_some(name.as_str()));
         if log::log_enabled!(log::Level::Debug) {
-            trace::head(client.peer, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
+            trace::head(client, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
         }
         // What may not be sent again, or not from its start, must not be lost to a connection that
         // the backend has closed.
@@ -160,7 +160,7 @@ impl Dispatcher {
         let next = self.retries.note(backend.id, failure, error.cause);
         log::debug!(
             "{} attempt at backend {} failed: {}; {next:?}",
-            outgoing.client.peer,
+            outgoing.client.peer(),
             backend.name,
             error.detail
         );

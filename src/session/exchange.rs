@@ -86,10 +86,10 @@ impl Exchange {
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
-        let spent = cx.now.saturating_duration_since(self.entered);
+        let spent = || cx.now.saturating_duration_since(self.entered);
         match self.state {
-            State::Queued => self.facts.queued += spent,
-            State::Connecting => self.facts.connecting += spent,
+            State::Queued => self.facts.queued += spent(),
+            State::Connecting => self.facts.connecting += spent(),
             _ => {}
         }
         (self.state, self.entered) = (state, cx.now);
@@ -103,7 +103,7 @@ impl Exchange {
 
     /// Decides once whether the request is to be served at all.
     fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
-        match client.over_limit {
+        match client.rejection() {
             Some(cause) => Err(cause.into()),
             None if self.upload.is_too_large() => Err(Cause::BodyTooLarge.into()),
             None if self.request.is_last => Ok(self.respond_as_last(client, cx)),
@@ -330,7 +330,7 @@ impl Exchange {
         cx.local.counters.failed(cause);
         self.facts.note_rejection(cause);
         self.release(cx);
-        let is_in_order = cause.side() != Side::Client && client.over_limit.is_none();
+        let is_in_order = cause.side() != Side::Client && client.rejection().is_none();
         let keeps_open =
             is_in_order && self.may_keep_client(self.upload.is_received(), cx.draining);
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))

@@ -75,7 +75,7 @@ impl HeadReader {
         client: &mut Client,
         cx: &Context<'_>,
     ) -> Result<Option<Deadline>, Stop> {
-        let (timeout, late) = match (client.over_limit, cx.draining) {
+        let (timeout, late) = match (client.rejection(), cx.draining) {
             (Some(cause), _) => (Timeout::Rejection, Stop::Reject(cause)),
             (None, true) => (Timeout::Grace, Stop::Close(Reason::Drained)),
             (None, false) => (Timeout::Idle, Stop::Close(Reason::IdleTimeout)),
@@ -84,7 +84,8 @@ impl HeadReader {
             self.until = self.until.min(cx.deadline(Timeout::Grace).at);
         }
         let deadline = Deadline { timeout, at: self.until };
-        if deadline.has_passed(cx.now) && client.over_limit.is_none() && !client.stream.is_quiet() {
+        if deadline.has_passed(cx.now) && client.rejection().is_none() && !client.stream.is_quiet()
+        {
             return Ok(None);
         }
         deadline.unless_passed(cx.now, late).map(Some)
@@ -92,11 +93,11 @@ impl HeadReader {
 
     /// A part of the head has come.
     fn wait_for_more(&mut self, client: &Client, cx: &Context<'_>) -> Result<Head, Stop> {
-        let timeout = if client.over_limit.is_some() { Timeout::Rejection } else { Timeout::Head };
+        let timeout = if client.rejection().is_some() { Timeout::Rejection } else { Timeout::Head };
         if !std::mem::replace(&mut self.has_begun, true) {
             self.until = cx.deadline(timeout).at;
         }
-        let late = client.over_limit.unwrap_or(Cause::HeadTimeout);
+        let late = client.rejection().unwrap_or(Cause::HeadTimeout);
         Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(cx.now, late)?))
     }
 

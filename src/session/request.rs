@@ -64,6 +64,7 @@ impl Request {
         length: usize,
         cx: &mut Context<'_>,
     ) -> Result<(Self, Upload, Facts), Cause> {
+        let peer = client.peer();
         let line = reader.first_line(client.input.unread()).len();
         request::lower_minor_version(&mut client.input.unread_mut()[..line]);
         let (bytes, following) = client.input.unread().split_at(length);
@@ -71,7 +72,7 @@ impl Request {
         let parsed = request::parse(bytes, &mut storage);
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
         trace::head(
-            client.peer,
+            client,
             "→ received",
             bytes,
             body,
@@ -83,15 +84,15 @@ impl Request {
             None => RequestId::generate(cx.local.rng.u128(..)),
         };
         let info = ForwardingInfo {
-            address: client.peer.ip(),
-            trusted: cx.shared.config.trusts(client.peer.ip()),
+            address: peer.ip(),
+            trusted: cx.shared.config.trusts(peer.ip()),
             request_id: &request_id,
         };
         let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, info);
         upload.end_common_head();
         let request = Self::new(&head);
-        let facts = Facts::new(client.peer, request_id, cx.now)
+        let facts = Facts::new(peer, request_id, cx.now)
             .with_head(length, || format!("{} {}", head.method, head.target.path));
         client.input.consume(length);
         cx.local.buffers.reclaim(&mut client.input);

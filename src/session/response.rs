@@ -136,7 +136,7 @@ impl ResponseReader {
             if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
         let parsed = response::parse(bytes, storage, request.is_head);
         trace::head(
-            client.peer,
+            client,
             "← received",
             bytes,
             parsed.as_ref().map_or(Body::None, |head| head.body),
@@ -304,7 +304,7 @@ impl Response {
         }
         attempt.close(cx);
         let _ = client.flush(&cx.local.counters);
-        let (peer, backend) = (client.peer, &attempt.backend().name);
+        let (peer, backend) = (client.peer(), &attempt.backend().name);
         log::info!(
             "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
             client.sent

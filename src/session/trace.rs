@@ -1,8 +1,8 @@
 //! What `LOGLEVEL=DEBUG` shows: heads and the first bytes of bodies, escaped, secrets masked.
 
+use super::client::Client;
 use crate::wire::Body;
 use std::fmt;
-use std::net::SocketAddr;
 
 /// How much of a body is shown.
 const BODY_BYTES: usize = 256;
@@ -11,9 +11,9 @@ const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "se
 
 /// Logs a head, and what of its body stands behind it, if anybody listens. What else stands there
 /// may be another head, with its secrets.
-pub(super) fn head(client: SocketAddr, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
+pub(super) fn head(client: &Client, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        log::debug!("{client} {direction}\n{}{}", Head(head), Start(body.part_of(behind)));
+        log::debug!("{} {direction}\n{}{}", client.peer(), Head(head), Start(body.part_of(behind)));
     }
 }
 

@@ -1,50 +1,56 @@
-//! How other threads reach a worker: messages into its inbox, and the counts that the listener goes
-//! by.
+//! How other threads reach a worker: messages into its inbox, and its load.
+//!
+//! Used by listeners, to choose a worker and to dispatch connections to it, and by the thread that
+//! stops the balancer. Must never wait for a worker that serves.
 
+use crate::admission::{Permit, Permits};
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::Waker;
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What other threads tell a worker.
+/// What a worker receives from other threads.
 #[derive(Debug)]
 pub enum Message {
-    /// A client connection, now the worker's.
-    Socket {
+    /// A client connection, which the worker owns from now on.
+    Connection {
         /// The socket.
         socket: TcpStream,
-        /// Its other end.
-        peer: SocketAddr,
-        /// Why it is not to be served, if it is one too many.
-        refusal: Option<Cause>,
+        /// The right to be open, and the peer.
+        permit: Permit,
     },
-    /// Finish what is in flight, and cut what is left at this moment, if there is one.
+    /// Finish what is in flight, and abort what is left at this moment, if there is one.
     Drain(Option<Instant>),
 }
 
-/// How other threads reach a worker.
-#[derive(Clone, Debug)]
+/// The other threads' end of a worker.
+#[derive(Debug)]
 pub struct Handle {
-    pub(super) inbox: Sender<Message>,
-    pub(super) waker: Arc<Waker>,
-    pub(super) sessions: Arc<AtomicUsize>,
-    pub(super) served: Arc<AtomicUsize>,
-    pub(super) counters: Arc<Counters>,
+    inbox: Sender<Message>,
+    waker: Arc<Waker>,
+    permits: Permits,
+    counters: Arc<Counters>,
 }
 
 impl Handle {
-    /// Client connections that the worker has, those on their way to it included.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
+    /// The handle of a worker that sleeps in the poller of `waker`, and its inbox, which holds
+    /// at most `capacity` messages.
+    pub fn new(
+        capacity: usize,
+        permits: Permits,
+        waker: Arc<Waker>,
+        counters: Arc<Counters>,
+    ) -> (Self, Inbox) {
+        let (inbox, receiver) = crossbeam_channel::bounded(capacity);
+        (Self { inbox, waker, permits, counters }, Inbox(receiver))
     }
 
-    /// Those of them that are served; the others are only there to be refused.
-    pub fn served(&self) -> usize {
-        self.served.load(Ordering::Relaxed)
+    /// Client connections that the worker has, those in its inbox included.
+    pub fn load(&self) -> usize {
+        self.permits.count()
     }
 
     /// The worker's counters.
@@ -52,36 +58,60 @@ impl Handle {
         &self.counters
     }
 
-    /// Hands a socket over. A full inbox gives it back.
-    pub fn hand(
+    /// See [`Permits::admit`].
+    pub fn admit(&self, peer: SocketAddr) -> Result<Permit, Cause> {
+        self.permits.admit(peer)
+    }
+
+    /// Dispatches a connection to the worker. A full inbox, or that of a worker that has ended,
+    /// gives it back.
+    pub fn dispatch(
         &self,
         socket: TcpStream,
-        peer: SocketAddr,
-        refusal: Option<Cause>,
-    ) -> Result<(), TcpStream> {
-        let is_served = usize::from(refusal.is_none());
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(is_served, Ordering::Relaxed);
-        match self.inbox.try_send(Message::Socket { socket, peer, refusal }) {
+        mut permit: Permit,
+    ) -> Result<(), (TcpStream, Permit)> {
+        permit.move_to(&self.permits);
+        match self.inbox.try_send(Message::Connection { socket, permit }) {
             Ok(()) => {
                 self.waker.wake();
                 Ok(())
             }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                self.sessions.fetch_sub(1, Ordering::Relaxed);
-                self.served.fetch_sub(is_served, Ordering::Relaxed);
-                match message {
-                    Message::Socket { socket, .. } => Err(socket),
-                    Message::Drain(_) => unreachable!("the message was a socket"),
-                }
-            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => match message
+            {
+                Message::Connection { socket, permit } => Err((socket, permit)),
+                Message::Drain(_) => unreachable!("the message was a connection"),
+            },
         }
     }
 
-    /// Tells the worker to finish, by `deadline` if there is one.
+    /// Lets the worker finish what is in flight, by `deadline` if there is one.
     pub fn drain(&self, deadline: Option<Instant>) {
-        // Fails only if the worker has ended, which is what is wanted.
+        // Fails only if the worker has ended already.
         let _ = self.inbox.send(Message::Drain(deadline));
         self.waker.wake();
+    }
+}
+
+/// The worker's end of its inbox.
+#[derive(Debug)]
+pub struct Inbox(Receiver<Message>);
+
+impl Inbox {
+    /// The next message, if there is one. Never waits.
+    pub fn next(&self) -> Option<Message> {
+        self.0.try_recv().ok()
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for Inbox {
+    /// A bounded channel keeps its messages while a sender lives: the connections in the inbox of a
+    /// worker that has ended would stay open.
+    fn drop(&mut self) {
+        while self.next().is_some() {}
     }
 }

@@ -1,9 +1,8 @@
-//! The threads: who accepts, who serves, who checks, who writes the log.
+//! The threads: listeners, workers and health checks, and the handles by which they reach each
+//! other.
 
-pub mod client_limit;
 pub mod handle;
 pub mod health_check;
 pub mod listener;
-pub mod log_writer;
 pub mod shedding;
 pub mod worker;

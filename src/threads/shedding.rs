@@ -1,13 +1,14 @@
-//! Load shedding: connections that the listener rejects by itself, because the workers hold as many
-//! rejected ones as they may.
+//! Load shedding: connections that a listener rejects by itself, because workers hold as many
+//! rejected ones as they may, or their inboxes are full.
 //!
-//! Runs on the listener's thread, owns the sockets that it rejected last, and must never wait. A
-//! client is told at once, asked or not. Its socket is kept for a moment, closed for sending: a
-//! request that comes a little later would meet a closed socket, and the reset that it then gets
-//! may overtake the response.
+//! Runs on the listener's thread, owns the sockets that were shed last, and must never wait. The
+//! response is sent at once, before any request. The socket is kept for a moment, closed for
+//! sending: a request that comes a little later would meet a closed socket, and the reset that
+//! follows may overtake the response.
 
 use crate::config;
 use crate::error::Cause;
+use crate::logging::RateLimitedLog;
 use crate::metrics::Counters;
 use crate::reason::Reason;
 use crate::wire::error_response::{self, Asked};
@@ -18,59 +19,71 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a rejected socket is kept, unless its descriptor is needed for the next one.
-pub const KEPT_FOR: Duration = Duration::from_secs(1);
-/// What is read of the client's bytes before the close, in pieces of 4 KiB.
-const PIECES: usize = 16;
+/// How long a shed socket is kept, unless its descriptor is needed for the next one.
+pub const HOLD_TIME: Duration = Duration::from_secs(1);
+/// How many pieces of 4 KiB of the client's bytes are read before the close.
+const MAX_PIECES: usize = 16;
 
-/// The connections that were rejected last, oldest first.
+/// The connections that one listener has shed last, oldest first.
 #[derive(Debug)]
-pub struct Shedding {
-    kept: VecDeque<(Instant, TcpStream)>,
-    room: usize,
+pub struct Shedding<'l> {
+    held: VecDeque<(Instant, TcpStream)>,
+    max_held: usize,
+    log: RateLimitedLog,
+    counters: &'l Counters,
 }
 
-impl Shedding {
-    /// Keeps at most `room` sockets, and not more than [`config::SHED`].
-    pub fn new(room: usize) -> Self {
-        Self { kept: VecDeque::new(), room: room.min(config::SHED) }
+impl<'l> Shedding<'l> {
+    /// Keeps at most `max_held` sockets, and not more than [`config::SHED`]. The counters belong to
+    /// the calling thread.
+    pub fn new(max_held: usize, counters: &'l Counters) -> Self {
+        Self {
+            held: VecDeque::new(),
+            max_held: max_held.min(config::SHED),
+            log: RateLimitedLog::default(),
+            counters,
+        }
     }
 
-    /// Tells the client, as far as that works without waiting, and closes soon.
-    pub fn reject(&mut self, mut socket: TcpStream, cause: Cause, counters: &Counters) {
-        counters.connections.add(1);
-        counters.failed(cause);
-        counters.closed(Reason::Overload);
+    /// Rejects a connection, as far as that works without waiting, and closes it soon.
+    pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
+        if let Some(count) = self.log.count(Instant::now()) {
+            log::warn!("rejected {count} connection(s) at once: {}", cause.sentence());
+        }
+        self.counters.connections.add(1);
+        self.counters.failed(cause);
+        self.counters.closed(Reason::Overload);
         let date = httpdate::fmt_http_date(SystemTime::now());
         let request_id = &RequestId::generate(fastrand::u128(..));
         let asked = Asked { is_head: false, accepts_json: false };
         let fields = ResponseFields { connection: ConnectionLine::Close, date: &date, request_id };
         let mut response = Vec::new();
         error_response::write(&mut response, cause, cause.sentence(), asked, fields);
-        // A fresh socket has room for this; whether the client reads it is its own affair.
-        let told = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
-        if told.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {
+        // The buffer of a fresh socket has room for this; whether the client reads it is its own
+        // affair.
+        let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
+        if sent.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {
             return;
         }
-        self.kept.push_back((Instant::now(), socket));
-        if self.kept.len() > self.room {
+        self.held.push_back((Instant::now(), socket));
+        if self.held.len() > self.max_held {
             self.close_oldest();
         }
     }
 
-    /// Closes those whose time has passed; whether any are left.
+    /// Closes the sockets whose time has passed; whether any are left.
     pub fn close_expired(&mut self) -> bool {
-        while self.kept.front().is_some_and(|(since, _)| since.elapsed() >= KEPT_FOR) {
+        while self.held.front().is_some_and(|(since, _)| since.elapsed() >= HOLD_TIME) {
             self.close_oldest();
         }
-        !self.kept.is_empty()
+        !self.held.is_empty()
     }
 
-    /// What the client has sent is read first: closing over it would send a reset.
+    /// The client's bytes are read first: closing over them would send a reset.
     fn close_oldest(&mut self) {
-        if let Some((_, mut socket)) = self.kept.pop_front() {
+        if let Some((_, mut socket)) = self.held.pop_front() {
             let mut piece = [0; 4096];
-            let _ = (0..PIECES).all(|_| matches!(socket.read(&mut piece), Ok(1..)));
+            let _ = (0..MAX_PIECES).all(|_| matches!(socket.read(&mut piece), Ok(1..)));
         }
     }
 }

@@ -6,10 +6,9 @@
 
 mod ending;
 
-use super::client_limit::ClientLimit;
-use super::handle::{Handle, Message};
+use super::handle::{Handle, Inbox, Message};
+use crate::admission::{Admission, Permit, Permits};
 use crate::config::{self, Timeout};
-use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
@@ -18,10 +17,9 @@ use crate::upstream::queue::Caller;
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Sockets and messages that may wait for one worker.
@@ -36,12 +34,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The thread's state.
 #[derive(Debug)]
 pub struct Worker {
-    inbox: Receiver<Message>,
+    inbox: Inbox,
     /// Sessions that waited for a slot at a backend and are called.
     calls: Receiver<Token>,
-    client_limit: Option<Arc<ClientLimit>>,
-    session_count: Arc<AtomicUsize>,
-    served_count: Arc<AtomicUsize>,
+    /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
     resources: Resources,
@@ -57,19 +53,13 @@ impl Worker {
     /// A worker and the handle to it.
     pub fn new(
         shared: Shared,
-        client_limit: Option<Arc<ClientLimit>>,
+        admission: Arc<Admission>,
         counters: Arc<Counters>,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
-        let (sender, inbox) = crossbeam_channel::bounded(INBOX);
         let (calling, calls) = crossbeam_channel::unbounded();
-        let handle = Handle {
-            inbox: sender,
-            waker: poller.waker(),
-            sessions: Arc::default(),
-            served: Arc::default(),
-            counters: Arc::clone(&counters),
-        };
+        let (handle, inbox) =
+            Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
         let pipes = shared.config.pipes_a_worker;
         let caller = Caller::new(calling, poller.waker());
@@ -78,9 +68,6 @@ impl Worker {
         let worker = Self {
             inbox,
             calls,
-            client_limit,
-            session_count: Arc::clone(&handle.sessions),
-            served_count: Arc::clone(&handle.served),
             sessions: Slab::default(),
             timers: Timers::default(),
             sweep_at: resources.now() + SWEEP_INTERVAL,
@@ -92,8 +79,7 @@ impl Worker {
         Ok((worker, handle))
     }
 
-    /// Serves until it is told to drain and everything has ended. Returns how many connections had
-    /// to be cut.
+    /// Serves until a drain is over. Returns how many connections had to be aborted.
     pub fn run(mut self) -> usize {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<Token> = Vec::new();
@@ -102,8 +88,8 @@ impl Worker {
             // client's request is read is then in the same batch of events as the request, or was
             // seen earlier.
             self.take_messages(&mut ready);
-            if let Some(cut) = self.drained() {
-                return cut;
+            if let Some(aborted) = self.drained() {
+                return aborted;
             }
             let (timeout, inbox, calls) =
                 (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
@@ -125,11 +111,10 @@ impl Worker {
             self.note_events(&events, &mut ready);
             // Before the steps: a slot that has come free in time must not be lost to the clock.
             self.take_calls();
-            let in_line = self.run_queue.len().min(RUN_QUEUE_BATCH);
-            ready.extend(self.run_queue.drain(..in_line));
+            let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
+            ready.extend(self.run_queue.drain(..batch));
             for token in ready.drain(..) {
-                if let Some(session) = self.sessions.get_mut(token) {
-                    session.leave_line();
+                if self.sessions.unmark(token) {
                     self.step(token);
                 }
             }
@@ -167,24 +152,30 @@ impl Worker {
                 }
                 Source::Waker => None,
             };
-            let Some((token, session)) =
-                concerned.and_then(|token| Some((token, self.sessions.get_mut(token)?)))
+            let Some((token, (session, is_new))) =
+                concerned.and_then(|token| Some((token, self.sessions.mark(token)?)))
             else {
                 continue;
             };
             if event.source == Source::Client(token) {
                 session.note(*event);
             }
-            if session.stand_in_line() {
+            if is_new {
                 ready.push(token);
             }
         }
     }
 
+    /// Marks a session as scheduled; false if it is so already, or has ended: it is scheduled once,
+    /// however many events it has.
+    fn schedule(&mut self, token: Token) -> bool {
+        self.sessions.mark(token).is_some_and(|(_, is_new)| is_new)
+    }
+
     fn take_messages(&mut self, ready: &mut Vec<Token>) {
-        while let Ok(message) = self.inbox.try_recv() {
+        while let Some(message) = self.inbox.next() {
             match message {
-                Message::Socket { socket, peer, refusal } => self.admit(socket, peer, refusal),
+                Message::Connection { socket, permit } => self.add_session(socket, permit),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
@@ -217,17 +208,17 @@ impl Worker {
         }
     }
 
-    /// Takes a connection over. Its first event comes at once, because it can be written to.
-    fn admit(&mut self, socket: TcpStream, peer: SocketAddr, refusal: Option<Cause>) {
+    /// Takes a connection over. Its first event comes at once, because the socket is writable.
+    fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
-        let patience = if refusal.is_some() { Timeout::Rejection } else { Timeout::Idle };
-        let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(patience);
-        let token = self.sessions.insert(Session::new(socket, peer, refusal, idle_until));
+        let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
+        let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(timeout);
+        let token = self.sessions.insert(Session::new(socket, permit, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
             self.resources.local.poller.register(session.stream(), Source::Client(token))
         {
-            log::warn!("cannot watch the connection of {peer}: {error}");
+            log::warn!("cannot watch the connection of {}: {error}", session.peer());
             self.close(token, Reason::Overload);
         }
     }
@@ -251,7 +242,7 @@ impl Worker {
             }
             Verdict::Again => {
                 self.timers.clear(token);
-                if self.sessions.get_mut(token).is_some_and(Session::stand_in_line) {
+                if self.schedule(token) {
                     self.run_queue.push_back(token);
                 }
             }
@@ -268,14 +259,7 @@ impl Worker {
         };
         self.timers.clear(token);
         self.resources.local.counters.closed(reason);
-        self.session_count.fetch_sub(1, Ordering::Relaxed);
-        if !session.is_refused() {
-            self.served_count.fetch_sub(1, Ordering::Relaxed);
-            if let Some(limit) = &self.client_limit {
-                limit.leave(session.peer().ip());
-            }
-        }
-        // A rejection has said more than this already.
+        // A rejection was logged already, with more than this.
         let level = if reason.is_error() && reason != Reason::Refused {
             log::Level::Info
         } else {

@@ -26,7 +26,7 @@ pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, to_head: bool, fields: Respons
     for (name, value) in reply.fields {
         rewrite::field(out, name, value.as_bytes());
     }
-    rewrite::field(out, "X-Request-Id", fields.request_id.as_bytes());
+    rewrite::request_id(out, fields.request_id);
     if let Some((kind, _)) = reply.content {
         rewrite::field(out, "Content-Type", kind.as_bytes());
     }

@@ -1,6 +1,7 @@
 //! Too much of everything: connections beyond the limit, no descriptors left, garbage by the
 //! thousand.
 
+mod admission;
 mod descriptors;
 
 use crate::support::program::Program;

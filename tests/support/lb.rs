@@ -100,8 +100,12 @@ impl Lb {
         }
     }
 
-    /// Waits until a drain has ended.
+    /// Waits until a drain has ended. No permit is left then, however the connections ended.
+    #[track_caller]
     pub fn wait_for_end(mut self) -> Drained {
-        self.server.take().expect("it runs").wait()
+        let mut server = self.server.take().expect("it runs");
+        let drained = server.wait();
+        assert_eq!(server.open_connections(), 0, "a stopped balancer holds no permit");
+        drained
     }
 }

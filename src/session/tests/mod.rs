@@ -8,6 +8,7 @@ mod scenes;
 mod tcp;
 
 use super::*;
+use crate::admission::{Admission, Limits, Permits};
 use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
@@ -160,6 +161,19 @@ pub(super) fn pair() -> (TcpStream, TcpStream) {
     let (listener, address) = listen();
     let client = TcpStream::connect(address).unwrap();
     (client, listener.accept().unwrap().0)
+}
+
+/// A permit for the connection of this socket, to be served.
+pub(super) fn permit(socket: &TcpStream) -> Permit {
+    let limits =
+        Limits { max_connections: 1, max_connections_per_client: None, max_graceful_rejections: 0 };
+    Permits::new(Arc::new(Admission::new(limits))).admit(socket.peer_addr().unwrap()).unwrap()
+}
+
+/// A session with this socket.
+pub(super) fn session(socket: TcpStream) -> Session {
+    let permit = permit(&socket);
+    Session::new(socket, permit, Instant::now() + PATIENCE)
 }
 
 /// Writes and reads on a blocking socket, masked or not.

@@ -15,8 +15,8 @@ use crate::wire::{Body, fields, request};
 /// A client whose socket nobody writes to, with these bytes received already.
 fn client(input: &[u8]) -> (TcpStream, Client) {
     let (theirs, ours) = pair();
-    let peer = ours.peer_addr().unwrap();
-    let mut client = Client::new(ours, peer, None);
+    let permit = permit(&ours);
+    let mut client = Client::new(ours, permit);
     client.input.append(input);
     (theirs, client)
 }

@@ -26,8 +26,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
         response
     });
     let mut stage = Stage::new(&[address], is_masked);
-    let peer = ours.peer_addr().unwrap();
-    let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+    let mut session = session(ours);
     let reason = stage.run(&mut session);
     session.close(Reason::ClientDone, &mut stage.context());
     let received = served.join().unwrap().remove(0);
@@ -91,8 +90,7 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         client.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n");
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
         let mut stage = Stage::new(&[], is_masked);
-        let peer = ours.peer_addr().unwrap();
-        let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+        let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::Refused);
         session.close(Reason::ClientDone, &mut stage.context());
         let response = client.read_until(|_| false);
@@ -111,8 +109,7 @@ fn a_failed_attempt_is_followed_by_another() {
     let mut client = Peer { socket, is_masked: false };
     client.write(&request("GET", "", b""));
     let mut stage = Stage::new(&[one, two], false);
-    let peer = ours.peer_addr().unwrap();
-    let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+    let mut session = session(ours);
     assert_eq!(stage.run(&mut session), Reason::AnsweredLast);
     session.close(Reason::ClientDone, &mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
@@ -137,8 +134,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
         let mut client = Peer { socket, is_masked: false };
         client.write(&request("GET", "", b""));
         let mut stage = Stage::new(&[address], false);
-        let peer = ours.peer_addr().unwrap();
-        let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+        let mut session = session(ours);
         stage.run_until(&mut session, |session| {
             session.stage() == stage_name && session.client.sent as usize >= length.min(40)
         });
@@ -176,8 +172,7 @@ fn an_upgrade_becomes_a_tunnel() {
             [head, peer.read_until(|_| false)].concat()
         });
         let mut stage = Stage::new(&[address], is_masked);
-        let peer = ours.peer_addr().unwrap();
-        let mut session = Session::new(ours, peer, None, Instant::now() + PATIENCE);
+        let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         session.close(Reason::ClientDone, &mut stage.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");

@@ -47,7 +47,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Facts::new(self.client.peer, RequestId::generate(1), cx.now),
+                            Facts::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
                         )),
                     }
@@ -84,9 +84,9 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
             [greeting, peer.read_until(|_| false)].concat()
         });
         let mut stage = Stage::new(&[address], is_masked);
-        let peer = ours.peer_addr().unwrap();
+        let permit = permit(&ours);
         let mut session =
-            TcpSession { client: Client::new(ours, peer, None), phase: TcpPhase::Dispatch };
+            TcpSession { client: Client::new(ours, permit), phase: TcpPhase::Dispatch };
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
         tunnel.close(Reason::TunnelDone, &session.client, &mut stage.context());

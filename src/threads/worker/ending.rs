@@ -1,45 +1,45 @@
-//! What a worker ends by itself: everything when the balancer stops, and the oldest of too many
-//! that linger.
+//! What a worker ends by itself: all sessions when the balancer stops, and the oldest of too many
+//! lingering ones. Runs on the worker's thread.
 
 use super::Worker;
 use crate::config;
 use crate::net::Token;
 use crate::reason::Reason;
-use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
-    /// What is idle has a moment for a request on its way; what is in flight may take until the
+    /// An idle session has a moment for a request on its way; a busy one may take until the
     /// deadline, if there is one.
     pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<Token>) {
         (self.resources.draining, self.drain_until) = (true, until);
         self.resources.connections.close_idle();
         let mut tokens = self.sessions.tokens();
-        tokens.retain(|token| self.sessions.get_mut(*token).is_some_and(Session::stand_in_line));
+        tokens.retain(|token| self.schedule(*token));
         ready.extend(tokens);
     }
 
-    /// How many connections had to be cut, once the drain is over.
+    /// How many connections had to be aborted, once the drain is over.
     pub(super) fn drained(&mut self) -> Option<usize> {
         if self.resources.draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
         }
-        (self.resources.now() >= self.drain_until?).then(|| self.cut())
+        (self.resources.now() >= self.drain_until?).then(|| self.abort_all())
     }
 
-    /// Closes what is left. Only what is in flight counts as cut: nobody misses an idle connection.
-    fn cut(&mut self) -> usize {
-        let mut cut = 0;
+    /// Closes what is left; how many of it were busy: the end of an idle connection costs no
+    /// response.
+    fn abort_all(&mut self) -> usize {
+        let mut aborted = 0;
         for token in self.sessions.tokens() {
             let is_busy = self.sessions.get_mut(token).is_some_and(|session| session.is_busy());
             self.close(token, if is_busy { Reason::DrainCut } else { Reason::Drained });
-            cut += usize::from(is_busy);
+            aborted += usize::from(is_busy);
         }
-        cut
+        aborted
     }
 
-    /// Ends the oldest of those that linger if they are too many: it has had the most time to read
-    /// its response.
+    /// Ends the oldest lingering session if there are too many: its client has had the most time to
+    /// read the response.
     pub(super) fn limit_lingering(&mut self) {
         self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
         if self.resources.local.lingering.len() > config::LINGERING

@@ -1,30 +1,30 @@
-//! The log: written by a thread of its own behind a bounded buffer.
+//! The log thread: writes the lines of all others, behind a bounded buffer.
 //!
-//! A terminal or pipe that nobody reads blocks that thread and no other; lines that find the buffer
-//! full are dropped and counted, and the count is logged when there is room again.
+//! A terminal or pipe that is not read blocks this thread and no other: a line that finds the
+//! buffer full is dropped and counted, and the count is written when there is room again. Owns the
+//! sink; must never hold up a thread that logs.
 
 use crossbeam_channel::{Receiver, Sender};
-use log::LevelFilter;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that may wait to be written.
+/// The capacity of the buffer, in lines.
 const BUFFER: usize = 8192;
 /// How long the end of the program waits for the last lines.
-const PATIENCE: Duration = Duration::from_millis(500);
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Line {
     Text(Vec<u8>),
-    /// Answered when everything before it is written.
+    /// Confirmed when everything before it is written.
     Flush(Sender<()>),
-    /// The last line: nothing is written behind it. Answered when it is written.
+    /// The last line: nothing is written after it. Confirmed when it is written.
     Last(String, Sender<()>),
 }
 
-/// The way to the log thread.
+/// The sending side of the log thread's buffer.
 #[derive(Clone)]
 pub struct LogWriter {
     lines: Sender<Line>,
@@ -34,7 +34,7 @@ pub struct LogWriter {
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogWriter")
-            .field("waiting", &self.lines.len())
+            .field("pending", &self.lines.len())
             .field("dropped", &self.dropped())
             .finish()
     }
@@ -43,12 +43,12 @@ impl std::fmt::Debug for LogWriter {
 impl LogWriter {
     /// Starts the thread, which writes to `sink`.
     pub fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, waiting) = crossbeam_channel::bounded(BUFFER);
+        let (lines, pending) = crossbeam_channel::bounded(BUFFER);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Self { lines, dropped: Arc::clone(&dropped) };
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(sink, &waiting, &dropped))?;
+            .spawn(move || write_lines(sink, &pending, &dropped))?;
         Ok(writer)
     }
 
@@ -57,21 +57,20 @@ impl LogWriter {
         self.dropped.load(Relaxed)
     }
 
-    /// Waits until the lines so far are written, but not for a sink that takes nothing.
+    /// Waits until the lines so far are written, but not for a sink that accepts nothing.
     pub fn flush_for_exit(&self) {
         self.send_and_wait(Line::Flush);
     }
 
-    /// Writes what the program ends with, as it is: behind all lines so far, and with none behind
-    /// it.
+    /// Writes the program's last line, as it is: after all lines so far, and with none after it.
     pub fn end_with(&self, line: &str) {
         self.send_and_wait(|done| Line::Last(line.to_owned(), done));
     }
 
     fn send_and_wait(&self, line: impl FnOnce(Sender<()>) -> Line) {
         let (done, is_done) = crossbeam_channel::bounded(1);
-        if self.lines.send_timeout(line(done), PATIENCE).is_ok() {
-            let _ = is_done.recv_timeout(PATIENCE);
+        if self.lines.send_timeout(line(done), EXIT_TIMEOUT).is_ok() {
+            let _ = is_done.recv_timeout(EXIT_TIMEOUT);
         }
     }
 }
@@ -89,11 +88,11 @@ impl Write for LogWriter {
     }
 }
 
-fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
+fn write_lines(sink: impl Write, pending: &Receiver<Line>, dropped: &AtomicU64) {
     let mut sink = io::BufWriter::new(sink);
-    while let Ok(line) = waiting.recv() {
-        // A sink that fails, because the terminal is gone for example, must not end the program:
-        // the line is lost.
+    while let Ok(line) = pending.recv() {
+        // A sink that fails, a closed terminal for example, must not end the program: the line is
+        // lost.
         match line {
             Line::Text(text) => {
                 let _ = sink.write_all(&text);
@@ -103,21 +102,21 @@ fn write_lines(sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) 
                 let _ = done.try_send(());
             }
             Line::Last(line, done) => {
-                report_loss(&mut sink, dropped);
+                report_dropped(&mut sink, dropped);
                 let _ = writeln!(sink, "{line}");
                 let _ = sink.flush();
                 let _ = done.try_send(());
                 return;
             }
         }
-        if waiting.is_empty() {
-            report_loss(&mut sink, dropped);
+        if pending.is_empty() {
+            report_dropped(&mut sink, dropped);
             let _ = sink.flush();
         }
     }
 }
 
-fn report_loss(sink: &mut impl Write, dropped: &AtomicU64) {
+fn report_dropped(sink: &mut impl Write, dropped: &AtomicU64) {
     let lost = dropped.swap(0, Relaxed);
     if lost > 0 {
         let _ =
@@ -125,30 +124,12 @@ fn report_loss(sink: &mut impl Write, dropped: &AtomicU64) {
     }
 }
 
-/// Sends the program's log to stderr through a log thread. The libraries' own lines are capped at
-/// WARN.
-pub fn install(level: LevelFilter) -> io::Result<LogWriter> {
-    let writer = LogWriter::start(io::stderr())?;
-    let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let style =
-        if is_coloured { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
-    env_logger::Builder::new()
-        .filter_level(level.min(LevelFilter::Warn))
-        .filter_module("lb_threads", level)
-        .format_target(false)
-        .format_timestamp_millis()
-        .write_style(style)
-        .target(env_logger::Target::Pipe(Box::new(writer.clone())))
-        .init();
-    Ok(writer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use parking_lot::{Condvar, Mutex};
 
-    /// A sink that takes nothing until it is opened.
+    /// A sink that accepts nothing until it is opened.
     #[derive(Clone, Default)]
     struct Stuck(Arc<(Mutex<Option<Vec<u8>>>, Condvar)>);
 
@@ -177,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_is_not_read_stalls_nobody_and_the_loss_is_told() {
+    fn a_sink_that_is_not_read_stalls_no_writer_and_the_loss_is_reported() {
         let sink = Stuck::default();
         let mut writer = LogWriter::start(sink.clone()).unwrap();
         for number in 0..3 * BUFFER {
@@ -188,15 +169,15 @@ mod tests {
         writer.flush_for_exit();
         writer.flush_for_exit();
         assert!(sink.text().starts_with("line 0\nline 1\n"));
-        assert!(sink.text().contains("log line(s) were dropped"), "the loss is told");
+        assert!(sink.text().contains("log line(s) were dropped"), "the loss is reported");
     }
 
     #[test]
-    fn nothing_stands_behind_the_last_line() {
+    fn nothing_is_written_after_the_last_line() {
         let sink = Stuck::default();
         let mut writer = LogWriter::start(sink.clone()).unwrap();
         let (mut before, mut after) = (writer.clone(), writer.clone());
-        writer.write_all(b"taken by the thread, which is stuck with it\n").unwrap();
+        writer.write_all(b"received by the thread, which is stuck with it\n").unwrap();
         for _ in 0..2 * BUFFER {
             before.write_all(b"before\n").unwrap();
         }
