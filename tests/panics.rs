@@ -188,7 +188,7 @@ fn a_session_that_panics_in_its_close_gives_its_permit_back() {
         let mut client = lb.connect();
         client.send(format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n"));
         origin.wait_for_requests(number);
-        // The close logs the exchange that it is truncated, and panics there.
+        // The close logs the unfinished exchange, and panics there.
         client.reset();
         lb.wait_for_closed(Reason::ClientReset, number as u64);
         until("its permit is back", || lb.server().open_connections() == 0);
