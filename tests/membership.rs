@@ -91,7 +91,7 @@ fn a_draining_backend_finishes_its_request_and_gets_no_other_until_it_is_resumed
 }
 
 #[test]
-fn the_only_backend_that_drains_leaves_an_outage_that_says_so() {
+fn the_drain_of_the_only_backend_is_the_reason_of_the_outage() {
     let origin = Origin::named("one");
     let lb = Lb::over(&[&origin]);
     registry(&lb).drain(id(&lb, &origin));
@@ -135,7 +135,7 @@ fn a_removed_backend_is_checked_no_more() {
 }
 
 #[test]
-fn a_backend_that_is_removed_and_added_again_starts_anew_while_its_old_requests_finish() {
+fn a_backend_that_is_removed_and_added_again_is_new_while_its_old_requests_finish() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::over(&[&origin]);
@@ -213,7 +213,7 @@ fn a_queued_request_is_served_when_the_limit_is_raised() {
 
 #[test]
 fn requests_are_served_without_an_error_while_membership_changes() {
-    let origins: Vec<Origin> = (0..4).map(|_| Origin::answering("served")).collect();
+    let origins: Vec<Origin> = (0..4).map(|_| Origin::responding("served")).collect();
     let lb = Lb::over(&[&origins[0]]);
     let specs: Vec<BackendSpec> = origins.iter().map(spec).collect();
     let mut clients: Vec<Client> = (0..8).map(|_| lb.connect()).collect();

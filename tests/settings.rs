@@ -43,7 +43,7 @@ fn waiting(lb: &Lb, requests: u64) -> Client {
 
 #[test]
 fn an_idle_connection_keeps_its_deadline_and_waits_with_the_new_timeout_next() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = balancer(&origin, |_| {});
     let mut old = lb.connect();
     assert_eq!(old.get("/").text(), "x");
@@ -60,7 +60,7 @@ fn an_idle_connection_keeps_its_deadline_and_waits_with_the_new_timeout_next() {
 
 #[test]
 fn a_longer_timeout_holds_from_the_next_wait_on_too() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = balancer(&origin, |config| config.settings.timeouts.idle = SHORT);
     let mut old = lb.connect();
     assert_eq!(old.get("/").text(), "x");
@@ -74,7 +74,7 @@ fn a_longer_timeout_holds_from_the_next_wait_on_too() {
 
 #[test]
 fn a_body_timeout_changes_when_the_body_makes_progress() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = balancer(&origin, |_| {});
     let begin = |client: &mut Client| {
         let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n";
@@ -132,7 +132,7 @@ fn a_higher_limit_of_requests_sends_queued_requests_at_once() {
 
 #[test]
 fn a_limit_of_connections_changes_for_new_ones_and_open_ones_stay() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = balancer(&origin, |config| config.settings.limits.max_connections = 1);
     let mut first = lb.connect();
     assert_eq!(first.get("/").status, 200);
@@ -171,7 +171,7 @@ fn a_limit_of_body_bytes_and_trusted_proxies_change_for_the_next_request() {
 
 #[test]
 fn a_shorter_health_period_brings_the_next_check_forward() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.settings.health.period = LONG);
     lb.wait_for_up(1);
     let checks = origin.health_checks();

@@ -4,7 +4,7 @@
 //! conditions (`support`).
 
 mod support;
-mod support_works;
+mod support_tests;
 
 mod chaos;
 mod cli;

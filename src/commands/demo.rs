@@ -33,7 +33,7 @@ impl Drop for Backend {
     }
 }
 
-/// Starts everything, says what runs where, and ends all of it on Ctrl-C.
+/// Starts everything, prints the addresses, and ends all of it on Ctrl-C.
 pub fn run(args: &DemoArgs) -> ExitCode {
     let log = serve::start_log(args.log_level);
     let mut listen = match net::resolve(&args.host, args.port) {
@@ -75,7 +75,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     exit_code
 }
 
-/// Starts one backend and waits until it says where it listens.
+/// Starts one backend and waits until it prints its address.
 fn start(name: &'static str) -> io::Result<Backend> {
     let mut process = Command::new(std::env::current_exe()?)
         .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
@@ -95,7 +95,7 @@ fn start(name: &'static str) -> io::Result<Backend> {
             let _ = process.kill();
             let _ = process.wait();
             Err(io::Error::other(format!(
-                "backend {name} said `{}` instead of its address",
+                "backend {name} printed `{}` instead of its address",
                 line.trim()
             )))
         }
@@ -114,9 +114,7 @@ fn introduce(server: &Server, backends: &[Backend]) {
     }
     for address in server.addresses() {
         println!("    balancer       http://{address}\n");
-        println!(
-            "  Try:   curl http://{address}/          again and again: another backend answers each time"
-        );
+        println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
     }
     if let [first, ..] = backends {
         println!(

@@ -1,4 +1,4 @@
-//! The main job: balance until a signal says stop, then drain.
+//! The main job: balance until a signal, then drain.
 
 use crate::cli::ServeArgs;
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     exit_code
 }
 
-/// Serves until told to stop. `ready` is called once the balancer listens.
+/// Serves until it is stopped. `ready` is called once the balancer listens.
 pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
     // Before anything else that a signal should end properly.
     let signals = match stop_signals() {
@@ -148,7 +148,7 @@ pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     logging::install(level).ok()
 }
 
-/// Says on stderr why the program ends: one line, and the last one.
+/// Prints the error to stderr: one line, and the last one.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
     let line = format!("lb-threads: {message}");
     match log {

@@ -2,8 +2,8 @@
 //!
 //! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking
 //! mode and every call that could block is made with `MSG_DONTWAIT`; the two exceptions are a
-//! connect in progress and splicing. What starts and stops the balancer (listening, limits of the
-//! machine) is here as well, and runs on the main thread.
+//! connect in progress and splicing. The parts for start and stop (listening, limits of the
+//! machine) are here as well, and run on the main thread.
 
 mod buffer;
 mod listen;

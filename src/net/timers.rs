@@ -134,7 +134,7 @@ impl Timers {
         }
     }
 
-    /// Makes two entries neighbours; none stands for an end of the list.
+    /// Links two entries; none is an end of the list.
     fn join(&mut self, (timeout, epoch): (Timeout, u8), prev: u32, next: u32) {
         let list = &mut self.lists[usize::from(epoch)][timeout as usize];
         match prev {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn they_expire_when_they_are_due_whatever_their_class() {
+    fn entries_of_every_class_expire_when_they_are_due() {
         let (tokens, start, mut timers) = (tokens(3), Instant::now(), Timers::default());
         timers.set(tokens[0], deadline(start, Timeout::Idle, 75));
         timers.set(tokens[1], deadline(start, Timeout::Head, 10));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_due_earlier_than_the_last_is_put_in_its_place() {
+    fn an_entry_due_earlier_than_the_last_is_inserted_in_order() {
         let (tokens, start, mut timers) = (tokens(3), Instant::now(), Timers::default());
         for (token, seconds) in tokens.iter().zip([5, 9, 7]) {
             timers.set(*token, deadline(start, Timeout::FirstByte, seconds));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn any_sequence_keeps_the_lists_whole() {
+    fn any_sequence_keeps_the_lists_consistent() {
         let (tokens, start, mut timers) = (tokens(20), Instant::now(), Timers::default());
         let mut rng = fastrand::Rng::with_seed(7);
         let mut expected = vec![None; tokens.len()];

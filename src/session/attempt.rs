@@ -1,4 +1,4 @@
-//! One attempt at one backend: a slot there and a connection to it. Knows no HTTP.
+//! One attempt at one backend: a slot there and a connection to it. Independent of HTTP.
 
 use super::context::Context;
 use super::stop::{AttemptError, Stop};
@@ -9,7 +9,7 @@ use crate::net::Token;
 use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
 use crate::upstream::health::{Observation, Outcome};
-use crate::upstream::retry::Failed;
+use crate::upstream::retry::FailureKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ pub(super) struct Attempt {
 pub(super) enum Reuse {
     /// None: one has just died.
     Never,
-    /// Those that are seen to be open once more: the request may not be sent twice.
+    /// The connections that are checked once more before use: the request may not be sent twice.
     Verified,
     /// Any.
     Any,
@@ -114,7 +114,7 @@ impl Attempt {
                 Ok(None)
             }
             Ok(false) if self.connect_deadline.has_passed(cx.now) => Err(AttemptError::new(
-                Failed::Connect,
+                FailureKind::Connect,
                 Cause::ConnectTimeout,
                 "the connect timed out",
             )
@@ -124,11 +124,14 @@ impl Attempt {
         }
     }
 
-    /// The failure of a connection that ended before a byte of a response; `written` says whether a
-    /// byte of the request went out.
+    /// The failure of a connection that ended before a byte of a response; `written`: whether a
+    /// byte of the request was sent.
     pub(super) fn closed(&self, written: bool, detail: String) -> AttemptError {
-        let failed =
-            if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+        let failed = if self.is_reused {
+            FailureKind::Reused { written }
+        } else {
+            FailureKind::Fresh { written }
+        };
         AttemptError::new(failed, Cause::BackendClosed, detail)
     }
 
@@ -140,19 +143,19 @@ impl Attempt {
 
     /// Records how the attempt has failed, as far as that says something about the
     /// backend's health.
-    pub(super) fn note_failure(&self, failed: Failed, detail: &str, cx: &mut Context<'_>) {
+    pub(super) fn note_failure(&self, failed: FailureKind, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
         let outcome = match failed {
-            Failed::Connect | Failed::Fresh { written: false } => Outcome::ConnectFailed,
-            Failed::Fresh { written: true } => Outcome::SendFailed,
-            Failed::BadResponse => {
-                log::info!("bad answer from backend {}: {detail}", backend.name);
+            FailureKind::Connect | FailureKind::Fresh { written: false } => Outcome::ConnectFailed,
+            FailureKind::Fresh { written: true } => Outcome::SendFailed,
+            FailureKind::BadResponse => {
+                log::info!("bad response from backend {}: {detail}", backend.name);
                 Outcome::SendFailed
             }
             // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => return self.note_stale(cx),
-            // It is judged already.
-            Failed::MarkedDown => return,
+            FailureKind::Reused { .. } => return self.note_stale(cx),
+            // Its health is recorded already.
+            FailureKind::MarkedDown => return,
         };
         let seen = Observation::Attempt { outcome, started: self.started };
         cx.shared.registry.observe(backend.id, seen, detail, cx.now);
@@ -177,7 +180,7 @@ impl Attempt {
             && let Some(token) = self.connection.take()
         {
             if let Some(connection) = cx.connections.get(token) {
-                cx.local.buffers.reclaim(&mut connection.input);
+                cx.local.buffers.recycle(&mut connection.input);
             }
             cx.connections.check_in(token, keep_for, cx.now);
         }
@@ -189,7 +192,7 @@ impl Attempt {
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.connecting = None;
         if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {
-            cx.local.buffers.give(input);
+            cx.local.buffers.put(input);
         }
     }
 

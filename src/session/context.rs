@@ -1,5 +1,5 @@
-//! What passes between a session and its worker: what the session is lent for a step, and the verdict
-//! that it returns.
+//! The interface between a session and its worker: the context of a step, and the verdict that it
+//! returns.
 
 use super::record::AccessRecord;
 use crate::clock::Clock;
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a session wants of its worker after a step.
+/// A session's request to its worker after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Step again when a socket is ready, or when the deadline has passed.
@@ -27,7 +27,7 @@ pub enum Verdict {
     Close(Reason),
 }
 
-/// What all workers share.
+/// The state that all workers share.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// The settings of this step; another value may follow between two steps.
@@ -36,14 +36,14 @@ pub struct Shared {
     pub cluster: Arc<Cluster>,
     /// Where attempts are reported to.
     pub registry: Arc<Registry>,
-    /// What may be sent again.
+    /// The retry budget.
     pub budget: Arc<Budget>,
 }
 
-/// What one worker owns and lends to one session after the other.
+/// One worker's own state, used by one session after the other.
 #[derive(Debug)]
 pub struct Local {
-    /// The time of this turn of the worker's loop.
+    /// The time of this iteration of the worker's loop.
     pub clock: Clock,
     /// Where sockets are registered.
     pub poller: Poller,
@@ -85,22 +85,22 @@ pub struct SessionRef<'w> {
     pub mailbox: &'w Mailbox,
 }
 
-/// What a session is lent for one step.
+/// The context of one step of a session.
 #[derive(Debug)]
 pub struct Context<'w> {
-    /// The time of this turn of the worker's loop.
+    /// The time of this iteration of the worker's loop.
     pub now: Instant,
     /// Whether the balancer is stopping: responses announce a close, idle connections end after a
     /// moment.
     pub draining: bool,
     /// The session itself.
     pub session: SessionRef<'w>,
-    /// What all workers share.
+    /// The state that all workers share.
     pub shared: &'w Shared,
     /// The worker's connections to backends. Apart from `local`, because a part often needs one of
     /// them and a buffer at the same time.
     pub connections: &'w mut ConnectionPool,
-    /// What else the worker owns.
+    /// The worker's further state.
     pub local: &'w mut Local,
 }
 
@@ -110,7 +110,7 @@ impl Context<'_> {
     }
 }
 
-/// What contexts are made from: everything that a worker lends.
+/// The source of contexts: the state of a worker.
 #[derive(Debug)]
 pub struct Resources {
     /// See [`Context::shared`].
@@ -131,7 +131,7 @@ impl Resources {
         Self { shared, mailbox, connections: ConnectionPool::default(), local, draining: false }
     }
 
-    /// What the session with this token is lent.
+    /// The context of the session with this token.
     pub fn context(&mut self, token: Token) -> Context<'_> {
         Context {
             now: self.local.clock.now(),
@@ -143,7 +143,7 @@ impl Resources {
         }
     }
 
-    /// The time of this turn of the worker's loop.
+    /// The time of this iteration of the worker's loop.
     pub fn now(&self) -> Instant {
         self.local.clock.now()
     }

@@ -14,7 +14,7 @@ use crate::error::Cause;
 use crate::upstream::backend::{Backend, Slot};
 use crate::upstream::cluster::{Picked, Wanted};
 use crate::upstream::queue::{Grant, Position};
-use crate::upstream::retry::{self, Failed, Failure, Next, Retries};
+use crate::upstream::retry::{self, Failure, FailureKind, Next, Retries};
 use crate::wire::Body;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(super) struct Dispatcher {
     retries: Retries,
     queued: Queued,
-    /// The backend whose turn it was when the body began to be buffered.
+    /// The backend that was picked when the body began to be buffered.
     buffering_for: Option<Arc<Backend>>,
     attempt: Option<Attempt>,
 }
@@ -39,7 +39,7 @@ struct Queued {
     granted: Option<Slot>,
 }
 
-/// What is to be sent to a backend.
+/// The request for a backend.
 pub(super) struct Outgoing<'e> {
     pub(super) client: &'e Client,
     pub(super) request: &'e Request,
@@ -70,8 +70,8 @@ impl Dispatcher {
                 FramingSupport::Ready => {
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
-                // The slot is not held meanwhile: a slow client would block it. But it is still
-                // that backend's turn.
+                // The slot is not held meanwhile: a slow client would block it. But the pick of
+                // that backend stands.
                 FramingSupport::AfterBuffering => {
                     self.buffering_for = Some(Arc::clone(slot.backend()));
                     return Ok(State::BufferBody);
@@ -143,10 +143,9 @@ impl Dispatcher {
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         let Outgoing { client, request, upload } = outgoing;
-        // Paid here, where there is a backend to send it to: only what is really sent again draws
-        // on the budget.
+        // Withdrawn here, where there is a backend for it: only a real retry costs budget.
         if let Some(failed) = self.retries.begin_attempt() {
-            if retry::draws_on_budget(failed) && !cx.shared.budget.spend(cx.now) {
+            if retry::costs_budget(failed) && !cx.shared.budget.withdraw(cx.now) {
                 return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
             }
             cx.local.counters.retries.add(1);
@@ -156,7 +155,7 @@ impl Dispatcher {
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
         }
-        // What may not be sent again, or not from its start, must not be lost to a connection that
+        // A request that is not retryable, or not replayable, must not be lost to a connection that
         // the backend has closed.
         let is_risky = !request.is_idempotent || !upload.is_received();
         let reuse = if reuse == Reuse::Any && is_risky { Reuse::Verified } else { reuse };
@@ -166,8 +165,8 @@ impl Dispatcher {
         }
     }
 
-    /// An attempt has failed before a byte of its response was forwarded: the retry contract says
-    /// what follows.
+    /// An attempt has failed before a byte of its response was forwarded: applies the retry
+    /// contract.
     pub(super) fn next_attempt(
         &mut self,
         error: &AttemptError,
@@ -180,7 +179,7 @@ impl Dispatcher {
         attempt.note_failure(failed, &error.detail, cx);
         attempt.close(cx);
         let backend = Arc::clone(attempt.backend());
-        if failed == Failed::Connect {
+        if failed == FailureKind::Connect {
             outgoing.upload.reopen_framing();
         }
         let failure = Failure {
@@ -242,12 +241,12 @@ impl Dispatcher {
         self.retries.attempts()
     }
 
-    /// Gives the memory of an empty buffer back: what waits holds as little as it can.
-    pub(super) fn reclaim(&self, cx: &mut Context<'_>) {
+    /// Returns the memory of an empty buffer: a waiting request holds as little as possible.
+    pub(super) fn recycle(&self, cx: &mut Context<'_>) {
         if let Some(backend) =
             self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections))
         {
-            cx.local.buffers.reclaim(&mut backend.input);
+            cx.local.buffers.recycle(&mut backend.input);
         }
     }
 

@@ -67,9 +67,9 @@ impl HeadReader {
         }
     }
 
-    /// Nothing has come. A connection over a limit that says nothing is told unasked. When the
-    /// balancer stops, an idle connection is not closed at once: a request may be on its way. None
-    /// if something has come meanwhile.
+    /// Nothing has come. A silent connection over a limit gets its rejection without a request.
+    /// When the balancer stops, an idle connection is not closed at once: a request may be on its
+    /// way. None if bytes have come meanwhile.
     fn wait_idle(
         &mut self,
         client: &mut Client,
@@ -84,7 +84,9 @@ impl HeadReader {
             self.until = self.until.min(cx.deadline(Timeout::Grace).at);
         }
         let deadline = Deadline { timeout, at: self.until };
-        if deadline.has_passed(cx.now) && client.rejection().is_none() && !client.stream.is_quiet()
+        if deadline.has_passed(cx.now)
+            && client.rejection().is_none()
+            && !client.stream.is_idle_and_open()
         {
             return Ok(None);
         }
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_found_behind_empty_lines_however_it_is_split() {
+    fn a_head_is_found_after_empty_lines_however_it_is_split() {
         for split in 0..HEAD.len() {
             assert_eq!(
                 find(&[&HEAD[..split], &HEAD[split..]]),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_a_head_is_rejected_before_it_is_whole() {
+    fn bytes_that_cannot_become_a_head_are_rejected_early() {
         let long_target = format!("GET /{}", "a".repeat(config::MAX_TARGET_BYTES));
         let long_head =
             format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(config::MAX_REQUEST_HEAD_BYTES));

@@ -3,7 +3,7 @@
 use crate::config::{Deadline, Timeout};
 use std::time::{Duration, Instant};
 
-/// Who is not ready.
+/// The side that is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
     /// The client sends or takes nothing more.
@@ -26,8 +26,8 @@ impl Progress {
         Self { moved: 0, since: now, deadline: None }
     }
 
-    /// Records bytes that moved. The deadline is put off once `enough` have: one that any byte puts
-    /// off lets a drip live for ever.
+    /// Records bytes that moved. The deadline is extended once `enough` have: if every byte
+    /// extended it, a slow sender could stay for ever.
     pub(super) fn note(&mut self, bytes: usize, enough: u64, now: Instant) {
         self.moved += bytes as u64;
         if self.moved >= enough {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drip_does_not_put_the_deadline_off() {
+    fn single_bytes_do_not_extend_the_deadline() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut progress = Progress::new(start);
         for tick in 0..29 {

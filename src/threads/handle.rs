@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a worker receives from other threads.
+/// A message to a worker from another thread.
 #[derive(Debug)]
 pub enum Message {
     /// A client connection, which the worker owns from now on.

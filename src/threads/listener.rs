@@ -1,10 +1,10 @@
 //! A listener: the thread that accepts connections and dispatches each to the least loaded worker.
 //!
 //! Blocks in `accept` and, when the machine has run out of something, in a short pause that
-//! stopping ends at once. Owns the listening socket; [`Admission`](crate::admission::Admission) decides which connection is over
-//! a limit, and [`Shedding`] rejects those that no worker takes. Must never end because an accept
-//! has failed, and never handle a request. Only [`Listener::stop`] runs on the thread that stops
-//! the balancer: it empties the backlog.
+//! stopping ends at once. Owns the listening socket; [`Admission`](crate::admission::Admission)
+//! decides which connection is over a limit, and [`Shedding`] rejects those that no worker takes.
+//! Must never end because an accept has failed, and never handle a request. Only [`Listener::stop`]
+//! runs on the thread that stops the balancer: it empties the backlog.
 
 use super::handle::Handle;
 use super::shedding::{self, Shedding};
@@ -25,7 +25,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
 
-/// What a listener counts.
+/// The counters of a listener.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     /// Failed accepts.
@@ -53,7 +53,7 @@ pub struct Listener {
     pub max_held: usize,
     /// Closed when the listener is to stop.
     pub stop: Receiver<()>,
-    /// What it counts.
+    /// Its counters.
     pub counters: ListenerCounters,
 }
 

@@ -13,7 +13,7 @@ use crate::metrics::Counters;
 use crate::reason::Reason;
 use crate::wire::error_response::{self, Asked};
 use crate::wire::request_id::RequestId;
-use crate::wire::rewrite::{ConnectionLine, ResponseFields};
+use crate::wire::rewrite::{ConnectionHeader, ResponseFields};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -34,8 +34,8 @@ pub struct Shedding<'l> {
 }
 
 impl<'l> Shedding<'l> {
-    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters belong to
-    /// the calling thread.
+    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters
+    /// belong to the calling thread.
     pub fn new(max_held: usize, counters: &'l Counters) -> Self {
         Self {
             held: VecDeque::new(),
@@ -56,7 +56,8 @@ impl<'l> Shedding<'l> {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let request_id = &RequestId::generate(fastrand::u128(..));
         let asked = Asked { is_head: false, accepts_json: false };
-        let fields = ResponseFields { connection: ConnectionLine::Close, date: &date, request_id };
+        let fields =
+            ResponseFields { connection: ConnectionHeader::Close, date: &date, request_id };
         let mut response = Vec::new();
         error_response::write(&mut response, cause, cause.description(), asked, fields);
         // The buffer of a fresh socket has room for this; whether the client reads it is its own

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
 /// How many sessions that moved their share already get another turn before events are looked at:
-/// with many large bodies on the way, small answers do not wait for all of them.
+/// with many large bodies on the way, small responses do not wait for all of them.
 const RUN_QUEUE_BATCH: usize = 8;
 /// How often idle backend connections are looked through for expired ones, and idle buffers for
 /// those to free.
@@ -203,8 +203,8 @@ impl Worker {
         }
     }
 
-    /// Follows a change of the backends: steps the sessions whose backend was marked down while they
-    /// wait for its first byte.
+    /// Follows a change of the backends: steps the sessions whose backend was marked down while
+    /// they wait for its first byte.
     fn move_stranded(&mut self) {
         let generation = self.resources.shared.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {

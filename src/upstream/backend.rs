@@ -246,8 +246,8 @@ impl fmt::Display for BackendId {
     }
 }
 
-/// The right to one request at a backend. Released or dropped, however the request ended, it goes to
-/// the first request that waits for it; if there is none, the backend's count goes down.
+/// The right to one request at a backend. Released or dropped, however the request ended, it goes
+/// to the first request that waits for it; if there is none, the backend's count goes down.
 #[derive(Debug)]
 pub struct Slot {
     backend: Arc<Backend>,

@@ -126,7 +126,7 @@ impl ConnectionPool {
                 self.make_room(backend.id);
                 return None;
             }
-            if verify && !connection.stream.is_quiet() {
+            if verify && !connection.stream.is_idle_and_open() {
                 connection.note_closed(now);
                 self.entries.remove(token);
                 continue;
@@ -161,7 +161,7 @@ impl ConnectionPool {
         connection.life.served = connection.life.served.saturating_add(1);
         connection.keep_for = keep_for;
         if connection.stream.is_broken()
-            || connection.stream.is_readable() && !connection.stream.is_quiet()
+            || connection.stream.is_readable() && !connection.stream.is_idle_and_open()
         {
             connection.note_closed(now);
             self.entries.remove(token);
@@ -367,7 +367,7 @@ mod tests {
         // Read to its last byte and no further: that nothing follows is still to be seen.
         let mut buffer = Buffers::default().take();
         let all_but_the_response = buffer.room() - b"response".len();
-        buffer.tail().resize(all_but_the_response, 0);
+        buffer.as_vec_mut().resize(all_but_the_response, 0);
         fixture.connections.get(token).unwrap().stream.read(&mut buffer).unwrap();
         assert!(fixture.connections.get(token).unwrap().stream.is_readable());
         fixture.connections.check_in(token, SECOND, now);

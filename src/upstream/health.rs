@@ -96,7 +96,7 @@ impl State {
     }
 
     /// Its name.
-    pub fn word(self) -> &'static str {
+    pub fn code(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Up => "up",
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_from_behind_a_closed_port_asks_for_a_check_soon() {
+    fn a_response_after_a_closed_port_schedules_a_check_soon() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             health.check(CheckResult::Unreachable, now);

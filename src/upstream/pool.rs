@@ -171,7 +171,7 @@ impl Pool {
         {
             backend.set_probe_at(until);
         }
-        if change.from.word() != change.to.word() {
+        if change.from.code() != change.to.code() {
             *since = now;
             detail.clone_into(last_detail);
         }

@@ -386,10 +386,10 @@ mod tests {
         let check = |port, result, detail| {
             pool.observe(id(&pool, port), Observation::Check(result), detail, now);
         };
-        check(1, CheckResult::Failed, "GET /health answered 500");
-        check(2, CheckResult::Failed, "GET /health answered 500");
+        check(1, CheckResult::Failed, "GET /health returned 500");
+        check(2, CheckResult::Failed, "GET /health returned 500");
         pool.drain(id(&pool, 3));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("GET /health answered 500; draining"));
+        assert_eq!(pool.cluster().outage().as_deref(), Some("GET /health returned 500; draining"));
         check(2, CheckResult::Passed, "passed");
         assert_eq!(pool.cluster().outage(), None);
     }

@@ -101,8 +101,8 @@ impl Reuse {
         }
     }
 
-    /// Records an end. A restart ends many connections at once: those that were open at the last end
-    /// belong to it, and do not count again.
+    /// Records an end. A restart ends many connections at once: those that were open at the last
+    /// end belong to it, and do not count again.
     fn record_end(&self, life: &Life, age: Duration, now: Instant) -> bool {
         let (now, last) = (self.clock(now), self.ended_at.load(Relaxed));
         if self.clock(life.opened) < last

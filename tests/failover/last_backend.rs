@@ -74,7 +74,7 @@ fn a_backend_that_came_back_before_its_check_serves_when_the_last_one_dies() {
 }
 
 #[test]
-fn without_checks_a_request_is_spent_on_one_probe_at_most() {
+fn without_checks_a_request_is_used_for_one_probe_at_most() {
     let alive = Origin::named("alive");
     let dead: Vec<SocketAddr> = (0..6).map(|_| refused_address()).collect();
     let lb = Lb::start({

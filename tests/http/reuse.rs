@@ -1,4 +1,5 @@
-//! Kept connections on both sides: which is used, how long it is kept, and when it is not.
+//! Kept connections on both sides: which one is reused, for how long it is kept, and when it is
+//! closed.
 
 use super::MS;
 use crate::support::*;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 #[test]
 fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..100 {
@@ -28,7 +29,7 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
 
 #[test]
 fn clients_share_the_idle_connections_of_their_worker() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for _ in 0..20 {
         assert_eq!(get(lb.address(), "/").text(), "x");
@@ -67,8 +68,8 @@ fn of_two_idle_connections_the_newest_is_used() {
 }
 
 #[test]
-fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
-    let origin = Origin::answering("x");
+fn an_idle_backend_connection_is_closed_at_its_timeout() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = 20 * MS);
     let mut client = lb.connect();
     assert_eq!(client.get("/").text(), "x");
@@ -78,8 +79,8 @@ fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
 }
 
 #[test]
-fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
-    let origin = Origin::answering("x");
+fn an_expired_connection_is_not_reused_even_before_it_is_closed() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..5 {
@@ -89,13 +90,13 @@ fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
 }
 
 #[test]
-fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
-    let saying = |seconds: u32| {
+fn the_keep_alive_field_of_a_backend_overrides_the_default() {
+    let announcing = |seconds: u32| {
         format!(
             "HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=9\r\nContent-Length: 1\r\n\r\nx"
         )
     };
-    let short = Origin::raw(saying(1), After::Keep);
+    let short = Origin::raw(announcing(1), After::Keep);
     let lb = Lb::over(&[&short]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -103,7 +104,7 @@ fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
     }
     assert_eq!(lb.totals().backend_reuses, 0, "a second of margin leaves nothing of one second");
 
-    let long = Origin::raw(saying(60), After::Keep);
+    let long = Origin::raw(announcing(60), After::Keep);
     let lb = Lb::with(&[&long], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -113,7 +114,7 @@ fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
 }
 
 #[test]
-fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
+fn the_backend_connection_of_an_upload_with_an_early_response_is_not_reused() {
     let origin = Origin::start(Script::sequence([
         Script::steps([Step::ReadHead, Step::send(ok("early")), Step::Hang]),
         Script::named("other"),
@@ -131,7 +132,7 @@ fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
 }
 
 #[test]
-fn many_clients_at_once_get_their_own_answers() {
+fn many_clients_at_once_get_their_own_responses() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let address = lb.address();

@@ -14,7 +14,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[test]
 fn connections_of_one_client_address_are_limited() {
-    let origin = Origin::answering("served");
+    let origin = Origin::responding("served");
     let lb =
         Lb::with(&[&origin], |config| config.settings.limits.max_connections_per_client = Some(2));
     let mut clients = [lb.connect(), lb.connect()];
@@ -32,7 +32,7 @@ fn connections_of_one_client_address_are_limited() {
 
 #[test]
 fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
-    let origin = Origin::answering("served");
+    let origin = Origin::responding("served");
     let lb = Lb::with(&[&origin], |config| {
         (
             config.settings.limits.max_connections,
@@ -41,7 +41,7 @@ fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
     });
     let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     for client in &mut crowd[2..] {
-        assert_eq!(client.read_response().status, 429, "unasked, because it says nothing");
+        assert_eq!(client.read_response().status, 429, "without a request, because it sends none");
     }
     let mut crowd_again: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     let mut elsewhere = Client::connect_from(ELSEWHERE, lb.address());

@@ -10,7 +10,7 @@ use lb_threads::server::{Drained, Server};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A running balancer. Stops when dropped, cutting what is open.
+/// A running balancer. Stops when dropped, aborting open connections.
 pub struct Lb {
     server: Option<Server>,
     address: SocketAddr,
@@ -58,7 +58,7 @@ impl Lb {
         Self::start(config)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -106,7 +106,7 @@ impl Lb {
         });
     }
 
-    /// Stops accepting; what is in flight has this long.
+    /// Stops accepting; requests in flight have this long to finish.
     pub fn begin_drain(&mut self, timeout: Duration) {
         if let Some(server) = &mut self.server {
             server.begin_drain(Some(timeout));

@@ -1,8 +1,8 @@
-//! A TCP session made of the same parts: what balancing connections takes, without a line of HTTP.
+//! A TCP session made of the same parts, without a line of HTTP.
 
 use super::*;
 use crate::session::attempt::{Attempt, Reuse};
-use crate::session::record::Facts;
+use crate::session::record::ExchangeData;
 use crate::upstream::cluster::{Picked, Wanted};
 
 /// A client's connection that is forwarded as it is.
@@ -50,7 +50,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Facts::new(self.client.peer(), RequestId::generate(1), cx.now),
+                            ExchangeData::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
                         )),
                     }
@@ -75,8 +75,8 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
         let backend = thread::spawn(move || {
             let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
             peer.write(b"220 ready\r\n");
-            let said = peer.read_until(|_| false);
-            peer.write(&said);
+            let sent_bytes = peer.read_until(|_| false);
+            peer.write(&sent_bytes);
         });
         let (socket, ours) = pair();
         let client = thread::spawn(move || {

@@ -146,7 +146,7 @@ impl Checker {
             (404, _) => (CheckResult::Failed, ": add that file, or use --health-path /".to_owned()),
             _ => (CheckResult::Failed, String::new()),
         };
-        (result, format!("GET {path} answered {status}{addition}"))
+        (result, format!("GET {path} returned {status}{addition}"))
     }
 }
 

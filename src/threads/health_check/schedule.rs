@@ -30,8 +30,8 @@ struct Entry {
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// It has gone down since its last check began. That may have been a hiccup: the next check comes
-    /// soon.
+    /// It has gone down since its last check began. That may have been a hiccup: the next check
+    /// comes soon.
     has_fallen: bool,
 }
 
@@ -307,6 +307,44 @@ mod tests {
         assert_eq!(scene.due(), [1], "its last check was three seconds ago");
         scene.end(1, true);
         assert_eq!(scene.wait(), SECOND);
+    }
+
+    /// The time from a failure at the worst moment, just after a passed check, to the end of the
+    /// second failed check, each of which takes `check`.
+    fn time_to_two_failures(check: Duration) -> Duration {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        let start = scene.now;
+        for in_transition in [true, false] {
+            while !scene.due().contains(&1) {
+                scene.pass(scene.wait());
+            }
+            scene.pass(check);
+            scene.statuses[1].in_transition = in_transition;
+            scene.end(1, in_transition);
+        }
+        scene.now - start
+    }
+
+    #[test]
+    fn a_dead_backend_fails_two_checks_within_a_period_and_a_second() {
+        let took = time_to_two_failures(Duration::ZERO);
+        assert!(took > PERIOD.mul_f64(0.9) && took <= PERIOD + SECOND, "{took:?}");
+    }
+
+    #[test]
+    fn a_hanging_backend_fails_two_checks_within_a_period_a_second_and_two_timeouts() {
+        let took = time_to_two_failures(2 * SECOND);
+        assert!(took > PERIOD && took <= PERIOD + SECOND + 2 * (2 * SECOND), "{took:?}");
+    }
+
+    #[test]
+    fn without_backends_the_first_round_is_over_at_once() {
+        let mut scene = Scene::new(PERIOD, 0);
+        scene.due();
+        assert!(scene.schedule.is_first_round_over());
     }
 
     #[test]

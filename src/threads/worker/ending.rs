@@ -1,5 +1,5 @@
-//! What a worker ends by itself: all sessions when the balancer stops, and the oldest of too many
-//! lingering ones. Runs on the worker's thread.
+//! Sessions that a worker ends by itself: all sessions when the balancer stops, and the oldest of
+//! too many lingering ones. Runs on the worker's thread.
 
 use super::Worker;
 use crate::config;
@@ -47,7 +47,7 @@ impl Worker {
         {
             let context = self.resources.context(token);
             if let Some(session) = self.sessions.get_mut(token) {
-                session.cut_linger_short(&context);
+                session.shorten_linger(&context);
             }
             self.step(token);
         }

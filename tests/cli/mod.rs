@@ -1,5 +1,4 @@
-//! The command line as people meet it: what is wrong is one line that helps, and what is right does
-//! what it says.
+//! The command line: an error is one helpful line, and a valid one does as documented.
 
 mod demo;
 mod python;
@@ -9,13 +8,12 @@ use crate::support::program::{self, Ended, Program};
 use crate::support::{Origin, refused_address};
 use std::net::{TcpListener, UdpSocket};
 
-/// The one line that says why it ended. The lines of the log around it start with a time in
-/// brackets.
+/// The one line with the error. The lines of the log around it start with a time in brackets.
 #[track_caller]
 fn complaint(ended: &Ended) -> String {
     let (complaints, others): (Vec<&str>, Vec<&str>) =
         ended.stderr.lines().partition(|line| line.starts_with("lb-threads: "));
-    assert_eq!(complaints.len(), 1, "one line that says why: {ended:?}");
+    assert_eq!(complaints.len(), 1, "one line with the error: {ended:?}");
     assert!(
         others.iter().all(|line| line.starts_with('[')),
         "nothing else but log lines: {ended:?}"
@@ -24,12 +22,12 @@ fn complaint(ended: &Ended) -> String {
         !ended.stderr.contains("panicked") && !ended.stderr.contains("RUST_BACKTRACE"),
         "no panic: {ended:?}"
     );
-    assert_eq!(ended.stdout, "", "standard output is for what was asked for");
+    assert_eq!(ended.stdout, "", "standard output is for results");
     complaints[0].to_owned()
 }
 
 #[test]
-fn a_command_line_that_means_nothing_is_refused_in_one_line_with_exit_code_two() {
+fn an_invalid_command_line_is_rejected_in_one_line_with_exit_code_two() {
     let rows: &[(&[&str], &str)] = &[
         (&["abc"], "`abc` is not a duration"),
         (&["10", "20"], "20"),
@@ -56,28 +54,28 @@ fn a_command_line_that_means_nothing_is_refused_in_one_line_with_exit_code_two()
         (&["demo", "--port", "x"], "--port"),
         (&["backend", "--failure-rate", "2"], "from 0 to 1"),
     ];
-    for (words, said) in rows {
+    for (words, expected) in rows {
         let ended = program::run(*words);
         assert_eq!(ended.code, Some(2), "{words:?}: {ended:?}");
         let complaint = complaint(&ended);
-        assert!(complaint.contains(said), "{words:?}: {complaint}");
+        assert!(complaint.contains(expected), "{words:?}: {complaint}");
     }
 }
 
 #[test]
-fn an_environment_that_means_nothing_is_refused_in_one_line_with_exit_code_two() {
+fn an_invalid_environment_is_rejected_in_one_line_with_exit_code_two() {
     let rows = [
         ("BACKEND_SERVERS", "127.0.0.1:1,nonsense", "nonsense"),
         ("PORT", "abc", "abc"),
         ("LOGLEVEL", "LOUD", "LOUD"),
     ];
-    for (name, value, said) in rows {
+    for (name, value, expected) in rows {
         let mut command = program::command(["10"]);
         command.env(name, value);
         let ended = Program::start(command).wait_for_end();
         assert_eq!(ended.code, Some(2), "{name}={value}: {ended:?}");
         let complaint = complaint(&ended);
-        assert!(complaint.contains(said), "{name}={value}: {complaint}");
+        assert!(complaint.contains(expected), "{name}={value}: {complaint}");
     }
 }
 
@@ -100,7 +98,7 @@ fn a_port_that_is_in_use_is_named_with_exit_code_one() {
         );
         assert!(
             complaint.contains("in use") && complaint.contains("--port"),
-            "it says what to do: {complaint}"
+            "it names the remedy: {complaint}"
         );
     }
     let ended = program::run(["--port", &port, "-b", &backend, "--log-level", "off"]);
@@ -131,22 +129,22 @@ fn an_error_at_the_start_is_the_last_line() {
 }
 
 #[test]
-fn what_cannot_be_started_is_told_in_one_line_with_exit_code_one() {
+fn an_error_at_the_start_is_reported_in_one_line_with_exit_code_one() {
     let rows: [(&[&str], &str); 3] = [
         (&["--host", "no-such-host.invalid", "--port", "0"], "no-such-host.invalid"),
         (&["--port", "0", "-b", "no-such-host.invalid:80"], "no-such-host.invalid"),
         (&["--host", "192.0.2.1", "--port", "0"], "--host"),
     ];
-    for (words, said) in rows {
+    for (words, expected) in rows {
         let ended = program::run(words);
         assert_eq!(ended.code, Some(1), "{words:?}: {ended:?}");
         let complaint = complaint(&ended);
-        assert!(complaint.contains(said), "{words:?}: {complaint}");
+        assert!(complaint.contains(expected), "{words:?}: {complaint}");
     }
 }
 
 #[test]
-fn a_backend_that_is_the_balancer_itself_is_refused_however_it_is_written() {
+fn the_balancers_own_address_is_rejected_as_a_backend_in_every_spelling() {
     let mut rows = vec![
         ("127.0.0.1", "127.0.0.1".to_owned()),
         ("127.0.0.1", "localhost".to_owned()),
@@ -182,9 +180,9 @@ fn a_backend_that_is_the_balancer_itself_is_refused_however_it_is_written() {
 
 #[test]
 fn a_period_below_a_second_is_raised_with_a_warning() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let balancer = Program::balancer(&[origin.address()], &["0.2"]);
-    balancer.until_it_says("listening on");
+    balancer.until_logged("listening on");
     let log = balancer.log();
     let warning = log
         .lines()
@@ -231,7 +229,7 @@ fn help_shows_every_default_and_examples() {
 }
 
 #[test]
-fn every_example_of_the_help_is_a_command_line_that_is_understood() {
+fn every_example_in_the_help_is_accepted() {
     let help = program::run(["--help"]).stdout;
     let (_, examples) = help.split_once("Examples:").expect("there are examples");
     let lines: Vec<&str> =
@@ -240,7 +238,7 @@ fn every_example_of_the_help_is_a_command_line_that_is_understood() {
     for line in lines {
         let example = line.split("  ").next().unwrap_or(line);
         let words = example.split(' ').skip_while(|word| *word != "lb-threads").skip(1);
-        // With `--help` behind it the words are read, and nothing is started.
+        // With `--help` at the end the arguments are parsed, and nothing is started.
         let ended = program::run(words.chain(["--help"]));
         assert_eq!(ended.code, Some(0), "{example}: {}", ended.stderr);
     }

@@ -1,10 +1,10 @@
-//! Rows three and four: a response has begun. While no byte of it was forwarded, an idempotent
-//! request goes on to the next backend; behind that byte nobody else is asked, whatever happens.
+//! Rows three and four: a response has begun. Before its first forwarded byte an idempotent request
+//! goes to the next backend; after that byte there is no retry.
 
-use super::{answers_once_then, assert_failed, balancer, origin, request};
+use super::{assert_failed, balancer, origin, request, responds_once_then};
 use crate::support::{Origin, Step, exchange, get};
 
-/// Heads that break off or are not HTTP/1.1.
+/// Heads that are incomplete or not HTTP/1.1.
 const BAD_HEADS: [&str; 8] = [
     "H",
     "HTTP/1.1 200",
@@ -17,11 +17,11 @@ const BAD_HEADS: [&str; 8] = [
 ];
 
 #[test]
-fn an_idempotent_request_whose_response_has_a_bad_head_goes_on_to_the_next_backend() {
+fn an_idempotent_request_with_a_bad_response_head_goes_to_the_next_backend() {
     for method in ["GET", "HEAD", "PUT"] {
-        for said in BAD_HEADS {
+        for head in BAD_HEADS {
             for end in [Step::Reset, Step::Close] {
-                let first = origin("first", [vec![Step::ReadRequest, Step::send(said), end]]);
+                let first = origin("first", [vec![Step::ReadRequest, Step::send(head), end]]);
                 let next = Origin::named("next");
                 let lb = balancer(&[first.address(), next.address()]);
                 let sent = request(method, "/a", 5);
@@ -29,12 +29,12 @@ fn an_idempotent_request_whose_response_has_a_bad_head_goes_on_to_the_next_backe
                 assert_eq!(
                     (response.status, response.header("X-Origin")),
                     (200, Some("next")),
-                    "{method} {said:?}"
+                    "{method} {head:?}"
                 );
                 assert_eq!(
                     (first.count(), next.count(), lb.totals().retries),
                     (1, 1, 1),
-                    "{method} {said:?}"
+                    "{method} {head:?}"
                 );
                 assert_eq!(
                     next.only_request().body,
@@ -47,18 +47,18 @@ fn an_idempotent_request_whose_response_has_a_bad_head_goes_on_to_the_next_backe
 }
 
 #[test]
-fn a_post_whose_response_has_a_bad_head_is_a_502_and_nobody_else_is_asked() {
-    for said in BAD_HEADS {
-        let first = origin("first", [vec![Step::ReadRequest, Step::send(said), Step::Close]]);
+fn a_post_with_a_bad_response_head_gets_502_without_a_retry() {
+    for head in BAD_HEADS {
+        let first = origin("first", [vec![Step::ReadRequest, Step::send(head), Step::Close]]);
         let next = Origin::named("next");
         let lb = balancer(&[first.address(), next.address()]);
         assert_failed(&exchange(lb.address(), request("POST", "/a", 5)), 502, "bad_response");
-        assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 0, 0), "{said:?}");
+        assert_eq!((first.count(), next.count(), lb.totals().retries), (1, 0, 0), "{head:?}");
     }
 }
 
 #[test]
-fn bad_heads_draw_on_the_budget_and_count_as_failures_of_their_backend() {
+fn bad_heads_cost_budget_and_count_as_failures_of_their_backend() {
     let bad = Origin::start([Step::ReadRequest, Step::send("garbage\r\n\r\n"), Step::Close]);
     let next = Origin::named("next");
     let lb = balancer(&[bad.address(), next.address()]);
@@ -70,9 +70,9 @@ fn bad_heads_draw_on_the_budget_and_count_as_failures_of_their_backend() {
 }
 
 #[test]
-fn a_reused_connection_that_breaks_off_inside_a_head_is_not_tried_again_at_the_same_backend() {
+fn a_reused_connection_closed_inside_a_head_is_not_retried_at_the_same_backend() {
     let then = [Step::ReadRequest, Step::send("HTTP/1.1 2"), Step::Reset];
-    let first = origin("first", [answers_once_then("first", then)]);
+    let first = origin("first", [responds_once_then("first", then)]);
     let lb = balancer(&[first.address()]);
     let mut client = lb.connect();
     client.get("/1").expect_status(200);
@@ -81,11 +81,11 @@ fn a_reused_connection_that_breaks_off_inside_a_head_is_not_tried_again_at_the_s
 }
 
 #[test]
-fn a_body_that_breaks_off_is_shown_as_such_and_nobody_else_is_asked() {
+fn a_truncated_body_is_forwarded_as_truncated_without_a_retry() {
     let heads = ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"];
     for head in heads {
-        let answer = format!("HTTP/1.1 200 OK\r\n{head}");
-        let first = origin("first", [vec![Step::ReadRequest, Step::send(answer), Step::Close]]);
+        let raw = format!("HTTP/1.1 200 OK\r\n{head}");
+        let first = origin("first", [vec![Step::ReadRequest, Step::send(raw), Step::Close]]);
         let next = Origin::named("next");
         let lb = balancer(&[first.address(), next.address()]);
         let response = get(lb.address(), "/");
@@ -99,7 +99,7 @@ fn a_body_that_breaks_off_is_shown_as_such_and_nobody_else_is_asked() {
 }
 
 #[test]
-fn a_1xx_that_was_passed_on_counts_as_an_answer_byte() {
+fn a_forwarded_1xx_counts_as_a_response_byte() {
     let hints = Step::send("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n");
     let first = origin("first", [vec![Step::ReadRequest, hints, Step::Reset]]);
     let next = Origin::named("next");

@@ -1,11 +1,11 @@
-//! A scripted backend on 127.0.0.1: raw bytes, a thread a connection, and a record of all that
-//! came.
+//! A scripted backend on 127.0.0.1: raw bytes, one thread per connection, and a record of all that
+//! was received.
 //!
-//! The vocabulary of scripts is in `origin/script.rs`, its acting in `origin/connection.rs`, what
-//! is recorded in `origin/record.rs`. Here is the origin as a test holds it: started, asked,
+//! The vocabulary of scripts is in `origin/script.rs`, their execution in `origin/connection.rs`,
+//! the record in `origin/record.rs`. Here is the origin as a test holds it: started, asked,
 //! stopped. An [`Origin`] owns its threads. Stopping or dropping it closes every socket, which
-//! wakes them all, and waits for them, never longer than [`PATIENCE`]. A closure of a script that
-//! panics fails the test there.
+//! wakes them all, and waits for them, never longer than [`TEST_TIMEOUT`]. A closure of a script
+//! that panics fails the test there.
 
 mod connection;
 mod record;
@@ -27,9 +27,9 @@ pub use self::record::{Ending, Received};
 pub use self::reply::Reply;
 pub use self::script::{After, Health, Script, Step};
 use super::address::Reservation;
-use super::wait::{Gate, PATIENCE, comes_true, until_some};
+use super::wait::{Gate, TEST_TIMEOUT, comes_true, until_some};
 
-/// A backend that does what its script says.
+/// A backend that runs its script.
 pub struct Origin {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -48,7 +48,7 @@ impl Origin {
         Self::listen(Reservation::any(), script.into())
     }
 
-    /// Starts on this very address: comes back where another origin has stopped.
+    /// Starts on this very address: takes the address of an origin that has stopped.
     #[track_caller]
     pub fn start_on(address: SocketAddr, script: impl Into<Script>) -> Self {
         let reservation = until_some("the address is free", || Reservation::of(address).ok());
@@ -61,10 +61,10 @@ impl Origin {
         Self::start(Script::serve(handler))
     }
 
-    /// See [`Script::answering`].
+    /// See [`Script::responding`].
     #[track_caller]
-    pub fn answering(body: impl AsRef<[u8]>) -> Self {
-        Self::start(Script::answering(body))
+    pub fn responding(body: impl AsRef<[u8]>) -> Self {
+        Self::start(Script::responding(body))
     }
 
     /// See [`Script::named`].
@@ -85,25 +85,24 @@ impl Origin {
         Self::start(Script::raw(bytes, after))
     }
 
-    /// The same origin with another health, from before anyone knows its address.
+    /// The same origin with another health, set before any check can reach it.
     #[must_use]
     pub fn health(self, health: Health) -> Self {
         self.set_health(health);
         self
     }
 
-    /// Changes the answer to health checks from the next one on.
+    /// Changes the response to health checks from the next one on.
     pub fn set_health(&self, health: Health) {
         *lock(&self.shared.health) = health;
     }
 
-    /// Where it listens, or listened before it was stopped.
+    /// The address on which it listens, or listened before it was stopped.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops listening, so that connects are refused, and closes all connections. What was recorded
-    /// stays.
+    /// Stops listening, so that connects are refused, and closes all connections. The record stays.
     #[track_caller]
     pub fn stop(&self) {
         let stopped = self.end();
@@ -124,7 +123,7 @@ impl Origin {
         Self { address, shared, listener: Mutex::new(Some(listener)), _reservation: reservation }
     }
 
-    /// Ends everything and says whether it ended in time.
+    /// Ends all threads and returns whether they ended in time.
     fn end(&self) -> bool {
         self.shared.stopping.open();
         if let Some(listener) = lock(&self.listener).take() {
@@ -132,13 +131,13 @@ impl Origin {
             let _ = rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both);
         }
         comes_true(|| {
-            self.shared.cut();
+            self.shared.shut_down();
             self.shared.threads.load(Ordering::Acquire) == 0
         })
     }
 }
 
-/// What an origin has seen.
+/// The record of an origin.
 impl Origin {
     /// All requests but health checks, in the order in which their heads came.
     pub fn requests(&self) -> Vec<Received> {
@@ -162,7 +161,7 @@ impl Origin {
     #[track_caller]
     pub fn wait_for_requests(&self, count: usize) -> Vec<Received> {
         if !comes_true(|| self.count() >= count) {
-            panic!("no {count} requests in {PATIENCE:?}: {}", self.story());
+            panic!("no {count} requests in {TEST_TIMEOUT:?}: {}", self.story());
         }
         self.requests()
     }
@@ -198,7 +197,7 @@ impl Origin {
         self.shared.ledger().ending(connection)
     }
 
-    /// Waits until a counted connection has ended, and says how.
+    /// Waits until a counted connection has ended, and returns how.
     #[track_caller]
     pub fn wait_for_ending(&self, connection: usize) -> Ending {
         if !comes_true(|| self.ending(connection).is_some()) {
@@ -228,7 +227,8 @@ impl Drop for Origin {
     }
 }
 
-/// What the threads of an origin share. Each lock is a leaf and is held for a moment only.
+/// The state that the threads of an origin share. Each lock is a leaf and is held for a moment
+/// only.
 #[derive(Default)]
 struct Shared {
     ledger: Mutex<Ledger>,
@@ -249,7 +249,7 @@ impl Shared {
     }
 
     /// Wakes all threads that read or write.
-    fn cut(&self) {
+    fn shut_down(&self) {
         for stream in lock(&self.streams).values() {
             // Fails only if the peer has already reset the connection, which wakes as well.
             let _ = stream.shutdown(Shutdown::Both);

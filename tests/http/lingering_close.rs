@@ -37,14 +37,14 @@ fn upload(lb: &Lb, pieces: usize, sent: Sent) -> Response {
         client.send(&piece);
     }
     let response = client.read_response();
-    // A short body may have been sent on in whole before the backend's response came.
-    assert!(!response.says_close() || client.at_end(), "{response:?}");
+    // A short body may have been forwarded completely before the backend's response came.
+    assert!(!response.announces_close() || client.at_end(), "{response:?}");
     response
 }
 
 #[test]
-fn a_client_that_sends_fifty_megabytes_over_the_limit_before_it_reads_gets_the_413() {
-    let origin = Origin::answering("x");
+fn a_client_that_sends_fifty_megabytes_over_the_limit_before_reading_gets_the_413() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(1_000_000));
     lb.wait_for_up(1);
     for sent in [Sent::WithLength, Sent::InChunks] {
@@ -58,7 +58,7 @@ fn a_client_that_sends_fifty_megabytes_over_the_limit_before_it_reads_gets_the_4
 }
 
 #[test]
-fn a_client_that_sends_fifty_megabytes_before_it_reads_gets_the_early_response_of_a_backend() {
+fn a_client_that_sends_fifty_megabytes_before_reading_gets_the_early_response_of_a_backend() {
     for last in [Step::Close, Step::Hang] {
         let origin = Origin::start([Step::ReadHead, Step::send(TOO_LARGE), last.clone()]);
         let lb = Lb::over(&[&origin]);
@@ -99,14 +99,14 @@ fn rejected(lb: &Lb) -> Client {
 
 #[track_caller]
 fn balancer(change: impl FnOnce(&mut Config)) -> Lb {
-    Lb::with(&[&Origin::answering("x")], |config| {
+    Lb::with(&[&Origin::responding("x")], |config| {
         config.boot.workers = 1;
         change(config);
     })
 }
 
 #[test]
-fn a_client_that_goes_on_sending_is_listened_to_and_one_that_stops_is_not() {
+fn a_lingering_close_lasts_while_the_client_sends_and_ends_when_it_stops() {
     let lb = balancer(|config| config.settings.timeouts.linger = Duration::from_secs(1));
     let mut client = rejected(&lb);
     stays("it lingers", Duration::from_secs(2), || client.try_send("x").is_ok());
@@ -115,7 +115,7 @@ fn a_client_that_goes_on_sending_is_listened_to_and_one_that_stops_is_not() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_is_not_listened_to_for_ever() {
+fn a_lingering_close_ends_even_if_the_client_never_stops_sending() {
     let lb = balancer(|config| {
         (config.settings.timeouts.linger, config.settings.timeouts.linger_total) =
             (LONG, Duration::from_millis(200));
@@ -131,7 +131,7 @@ fn of_too_many_lingering_connections_the_oldest_is_closed() {
         (config.settings.timeouts.linger, config.settings.timeouts.linger_total) = (LONG, LONG);
     });
     let mut clients: Vec<Client> = (0..config::MAX_LINGERING).map(|_| rejected(&lb)).collect();
-    // One that left counts no more.
+    // A client that has left no longer counts.
     drop(clients.remove(7));
     lb.wait_for_closed(Reason::Rejected, 1);
     clients.push(rejected(&lb));

@@ -1,11 +1,11 @@
-//! Backends that die in the middle: a truncation is shown as one, never as a clean end.
+//! Backends that die inside a body: the client sees a truncation, never a clean end.
 
 use super::{noise, wait_until_free};
 use crate::support::*;
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 
-/// What the client gets of an answer that breaks off, and the balancer that it came through.
+/// The client's view of a truncated response, and the balancer that forwarded it.
 fn broken(bytes: impl AsRef<[u8]>, end: Step) -> (Response, Lb) {
     let origin = Origin::start([Step::ReadRequest, Step::send(bytes), Step::Pause(super::MS), end]);
     let lb = Lb::over(&[&origin]);
@@ -15,16 +15,12 @@ fn broken(bytes: impl AsRef<[u8]>, end: Step) -> (Response, Lb) {
     assert!(!client.is_open());
     lb.wait_for_closed(Reason::ResponseTruncated, 1);
     wait_until_free(&lb);
-    assert_eq!(
-        (lb.totals().retries, origin.count()),
-        (0, 1),
-        "an answer byte was seen: never again"
-    );
+    assert_eq!((lb.totals().retries, origin.count()), (0, 1), "a response byte was seen: no retry");
     (response, lb)
 }
 
 #[test]
-fn a_body_with_a_length_that_ends_too_early_is_truncated() {
+fn a_body_shorter_than_its_content_length_is_truncated() {
     for end in [Step::Close, Step::Reset, Step::ShutdownWrite] {
         let (response, _) = broken("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", end);
         assert_eq!(
@@ -35,7 +31,7 @@ fn a_body_with_a_length_that_ends_too_early_is_truncated() {
 }
 
 #[test]
-fn a_body_with_a_length_and_nothing_of_it_is_truncated() {
+fn an_empty_body_with_a_content_length_is_truncated() {
     let (response, _) = broken("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", Step::Close);
     assert_eq!((response.status, response.body.len(), response.truncated), (200, 0, true));
 }
@@ -70,7 +66,7 @@ fn a_reset_in_a_close_delimited_body_is_not_its_end() {
 }
 
 #[test]
-fn a_large_body_that_ends_too_early_is_delivered_as_far_as_it_came() {
+fn a_large_truncated_body_is_forwarded_as_far_as_it_was_received() {
     let body = noise(900_000);
     for fields in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let sent = match fields.starts_with('C') {
@@ -88,14 +84,14 @@ fn a_large_body_that_ends_too_early_is_delivered_as_far_as_it_came() {
 }
 
 #[test]
-fn a_backend_that_closes_without_an_answer_is_a_bad_gateway_and_the_client_stays() {
+fn a_backend_that_closes_without_a_response_is_a_502_and_the_client_stays_open() {
     let origin = Origin::start([Step::ReadRequest, Step::Close]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi");
     let response = client.read_response();
     assert_eq!(
-        (response.status, response.header("X-LB-Error"), response.says_close()),
+        (response.status, response.header("X-LB-Error"), response.announces_close()),
         (502, Some("backend_closed"), false)
     );
     assert_eq!(client.get("/").status, 502);
@@ -104,14 +100,14 @@ fn a_backend_that_closes_without_an_answer_is_a_bad_gateway_and_the_client_stays
 }
 
 #[test]
-fn a_backend_that_dies_while_the_upload_comes_closes_the_client_behind_the_error() {
+fn a_backend_that_dies_during_the_upload_closes_the_client_after_the_error() {
     let origin = Origin::start([Step::ReadHead, Step::ReadBytes(1_000), Step::Reset]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send(&super::post(&noise(100_000))[..60_000]);
     let response = client.read_response();
     assert_eq!(
-        (response.status, response.header("X-LB-Error"), response.says_close()),
+        (response.status, response.header("X-LB-Error"), response.announces_close()),
         (502, Some("backend_closed"), true)
     );
     assert!(client.at_end());

@@ -1,4 +1,4 @@
-//! What an origin can be told to do, and that it stops when it is told to.
+//! The abilities of an origin, and that it stops when it is stopped.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,8 +10,8 @@ use super::{GET, MS, panic_of};
 use crate::support::*;
 
 #[test]
-fn health_checks_are_answered_but_not_counted_or_recorded() {
-    let origin = Origin::answering("x");
+fn health_checks_get_a_response_and_are_not_counted_or_recorded() {
+    let origin = Origin::responding("x");
     let check = || {
         exchange(origin.address(), "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     };
@@ -25,7 +25,8 @@ fn health_checks_are_answered_but_not_counted_or_recorded() {
         (3, 0, 0, 3)
     );
 
-    // One connection for both kinds: recorded is only what is no check, piece by piece or in one.
+    // One connection for both kinds: only bytes other than checks are recorded, in pieces or in
+    // one.
     origin.set_health(Health::Healthy);
     let mut client = Client::connect(origin.address());
     client.send_in_pieces("GET /health HTTP/1.1\r\n\r\nGET /healthy HTTP/1.1\r\n\r\n", [3, 7, 9]);
@@ -45,9 +46,9 @@ fn health_checks_are_answered_but_not_counted_or_recorded() {
     let mut client = Client::connect(origin.address());
     client.send("GET /health HTTP/1.1\r\n\r\n");
     until("the check is seen", || origin.health_checks() == 7);
-    stays("the check is unanswered", 20 * MS, || client.is_open());
+    stays("the check gets no response", 20 * MS, || client.is_open());
 
-    let scripted = Origin::answering("x").health(Health::Scripted);
+    let scripted = Origin::responding("x").health(Health::Scripted);
     let client = Client::connect(scripted.address());
     until("the connection counts without a byte", || scripted.connections() == 1);
     drop(client);
@@ -110,11 +111,11 @@ fn steps_read_bytes_ends_and_bodies() {
 }
 
 #[test]
-fn a_body_that_is_cut_is_recorded_as_far_as_it_came() {
+fn a_truncated_body_is_recorded_as_far_as_it_was_received() {
     let origin = Origin::start([Step::ReadRequest]);
     let mut client = Client::connect(origin.address());
     client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n5\r\nfg");
-    until("what came is recorded", || {
+    until("the input is recorded", || {
         origin.requests().first().is_some_and(|request| request.body == b"abcdefg")
     });
     drop(client);
@@ -151,7 +152,7 @@ fn a_sequence_gives_each_connection_its_script() {
 }
 
 #[test]
-fn a_closure_is_free_to_do_anything() {
+fn a_closure_can_do_anything() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let origin = Origin::start(Script::serve_heads(move |request, reply| {
@@ -166,7 +167,7 @@ fn a_closure_is_free_to_do_anything() {
             }
             _ => {
                 let body = reply.read_body().text();
-                reply.answer(201, &[("X-Body", &body)], "made");
+                reply.respond(201, &[("X-Body", &body)], "made");
             }
         }
     }));
@@ -184,14 +185,14 @@ fn a_closure_is_free_to_do_anything() {
 }
 
 #[test]
-fn an_origin_that_talks_first_is_not_kept_waiting() {
+fn an_origin_that_sends_first_is_not_kept_waiting() {
     let origin = Origin::start([Step::send("220 hello\r\n"), Step::ReadToEnd, Step::Close]);
     let mut client = Client::connect(origin.address());
     assert_eq!(client.read_until("\r\n"), b"220 hello\r\n");
     client.shutdown_write();
     assert!(client.at_end());
 
-    // Behind a gate: a reset at the accept may overtake the end of the connect, which then fails.
+    // After a gate: a reset at the accept may overtake the end of the connect, which then fails.
     let gate = Gate::new();
     let origin = Origin::start([Step::WaitFor(gate.clone()), Step::Reset]).health(Health::Scripted);
     let mut client = Client::connect(origin.address());
@@ -205,7 +206,7 @@ fn an_origin_that_talks_first_is_not_kept_waiting() {
 }
 
 #[test]
-fn a_stopped_origin_refuses_and_comes_back_on_its_port() {
+fn a_stopped_origin_refuses_connects_and_comes_back_on_its_port() {
     let origin = Origin::named("one");
     let address = origin.address();
     let mut idle = Client::connect(address);
@@ -238,8 +239,8 @@ fn an_origin_that_is_busy_in_any_way_stops_at_once() {
     let big = vec![b'x'; 50_000_000];
     let scripts: Vec<Vec<Step>> = vec![
         vec![Step::ReadHead, Step::WaitFor(shut)],
-        vec![Step::ReadHead, Step::Pause(PATIENCE)],
-        vec![Step::ReadHead, Step::send_slowly("ab", 1, PATIENCE)],
+        vec![Step::ReadHead, Step::Pause(TEST_TIMEOUT)],
+        vec![Step::ReadHead, Step::send_slowly("ab", 1, TEST_TIMEOUT)],
         vec![Step::ReadHead, Step::Send(big)],
         vec![Step::ReadHead, Step::Hang],
         vec![Step::ReadHead, Step::Stall],

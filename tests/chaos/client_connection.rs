@@ -9,27 +9,27 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Nobody waits longer than this for a byte: longer than every timeout of the balancer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait for a byte: longer than every timeout of the balancer.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to the balancer.
-pub struct Link {
+pub struct Connection {
     stream: TcpStream,
     inbox: Inbox,
 }
 
-/// What came for a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub enum Reply {
     /// The whole and right response of a backend.
-    Right { status: u16, says_close: bool },
+    Right { status: u16, announces_close: bool },
     /// An error of the balancer's own.
-    OwnError { code: String, says_close: bool },
+    OwnError { code: String, announces_close: bool },
     /// Some bytes of a response, then the end of the connection.
     Cut,
     /// The connection ended without a byte.
     Nothing(&'static str),
-    /// What must not come.
+    /// An invalid response.
     Wrong(String),
     /// Neither bytes nor an end.
     Hang,
@@ -40,23 +40,23 @@ pub enum Reply {
 pub enum Idle {
     Open,
     Ended,
-    /// Bytes came that nobody asked for.
+    /// Unrequested bytes came.
     Talks,
 }
 
-/// What a head says, besides its body's framing.
+/// The content of a head, besides its body's framing.
 struct Heading {
     status: u16,
-    says_close: bool,
+    announces_close: bool,
     own_error: Option<String>,
 }
 
-impl Link {
+impl Connection {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address, TEST_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
+        stream.set_write_timeout(Some(TEST_TIMEOUT))?;
         Ok(Self { stream, inbox: Inbox::default() })
     }
 
@@ -65,7 +65,7 @@ impl Link {
         self.stream.write_all(bytes)
     }
 
-    /// Looks at a connection on which nothing is asked.
+    /// Checks a connection without a request.
     pub fn look(&self) -> Idle {
         let mut byte = [0];
         match rustix::net::recv(&self.stream, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)
@@ -98,7 +98,7 @@ impl Link {
     pub fn read_response(&mut self, plan: &Plan) -> Reply {
         let reply = self.try_response(plan).unwrap_or_else(|reply| reply);
         if matches!(reply, Reply::Wrong(_)) {
-            // What follows it means nothing.
+            // The rest means nothing.
             self.inbox = Inbox::default();
         }
         reply
@@ -112,7 +112,7 @@ impl Link {
             }
         };
         let head = Head::parse(&self.inbox.bytes()[..head_len]).map_err(Reply::Wrong)?;
-        let heading = judge_head(&head, plan).map_err(Reply::Wrong)?;
+        let heading = check_head(&head, plan).map_err(Reply::Wrong)?;
         let body = head.body().map_err(Reply::Wrong)?;
         self.inbox.consume(head_len);
         let (is_own, pattern) = (heading.own_error.is_some(), Pattern::of_response(plan));
@@ -132,14 +132,14 @@ impl Link {
                 )));
             }
         }
-        let Heading { status, says_close, own_error } = heading;
-        Ok(own_error.map_or(Reply::Right { status, says_close }, |code| Reply::OwnError {
+        let Heading { status, announces_close, own_error } = heading;
+        Ok(own_error.map_or(Reply::Right { status, announces_close }, |code| Reply::OwnError {
             code,
-            says_close,
+            announces_close,
         }))
     }
 
-    /// Speaks through the tunnel of an upgrade, hears the echo, and closes it.
+    /// Sends through the tunnel of an upgrade, reads the echo, and closes it.
     pub fn talk(&mut self, plan: &Plan) -> Result<(), Reply> {
         const ROUNDS: usize = 3;
         let mut words = Vec::new();
@@ -153,7 +153,7 @@ impl Link {
                     .map_err(|end| if matches!(end, Reply::Hang) { end } else { Reply::Cut })?;
             }
             if self.inbox.bytes() != piece {
-                return Err(Reply::Wrong("an echo of what was not said".to_owned()));
+                return Err(Reply::Wrong("an echo of bytes that were not sent".to_owned()));
             }
             self.inbox.consume(piece.len());
         }
@@ -162,11 +162,11 @@ impl Link {
         match self.receive() {
             Err(Reply::Nothing(_)) => Ok(()),
             Err(end) => Err(end),
-            Ok(()) => Err(Reply::Wrong("more came through a tunnel than was said".to_owned())),
+            Ok(()) => Err(Reply::Wrong("more came through a tunnel than was sent".to_owned())),
         }
     }
 
-    /// Receives at least a byte; what ends the connection is what became of the response.
+    /// Receives at least a byte; the end of the connection is the outcome of the response.
     fn receive(&mut self) -> Result<(), Reply> {
         let has_begun = !self.inbox.is_empty();
         let stream = &mut self.stream;
@@ -184,7 +184,7 @@ impl Link {
 
 /// Whether this head is a backend's response to this very request, or an error of the balancer's
 /// own.
-fn judge_head(head: &Head<'_>, plan: &Plan) -> Result<Heading, String> {
+fn check_head(head: &Head<'_>, plan: &Plan) -> Result<Heading, String> {
     let status = head
         .start_line
         .strip_prefix("HTTP/1.1 ")
@@ -207,5 +207,5 @@ fn judge_head(head: &Head<'_>, plan: &Plan) -> Result<Heading, String> {
             head.start_line
         ));
     }
-    Ok(Heading { status, says_close: head.says_close(), own_error })
+    Ok(Heading { status, announces_close: head.announces_close(), own_error })
 }

@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// A balancer that serves four connections at once.
+/// A balancer with a limit of four connections.
 #[track_caller]
 fn for_four(origin: &Origin) -> Lb {
     let lb = Lb::with(&[origin], |config| config.settings.limits.max_connections = 4);
@@ -33,8 +33,8 @@ fn four_clients(lb: &Lb) -> Vec<Client> {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_told_so_and_closed() {
-    let origin = Origin::answering("hello");
+fn connections_over_the_limit_get_503_and_close() {
+    let origin = Origin::responding("hello");
     let lb = for_four(&origin);
     let mut clients = four_clients(&lb);
     for number in 1..=3 {
@@ -45,7 +45,7 @@ fn connections_beyond_the_limit_are_told_so_and_closed() {
         assert!(
             response.header("Date").is_some() && response.header("Server") == Some("lb-threads")
         );
-        assert!(response.says_close() && extra.at_end(), "{response:?}");
+        assert!(response.announces_close() && extra.at_end(), "{response:?}");
         drop(extra);
         lb.wait_for_closed(Reason::Overload, number);
     }
@@ -56,12 +56,12 @@ fn connections_beyond_the_limit_are_told_so_and_closed() {
 }
 
 #[test]
-fn when_connections_close_others_are_served_again() {
-    let origin = Origin::answering("hello");
+fn after_a_close_new_connections_are_served_again() {
+    let origin = Origin::responding("hello");
     let lb = for_four(&origin);
     let mut clients = four_clients(&lb);
     get(lb.address(), "/").expect_status(503);
-    until("the one that was refused is gone", || lb.server().open_connections() == 4);
+    until("the rejected connection is gone", || lb.server().open_connections() == 4);
     clients.truncate(3);
     until("one is gone", || lb.server().open_connections() == 3);
     let mut new = lb.connect();
@@ -70,18 +70,18 @@ fn when_connections_close_others_are_served_again() {
 }
 
 #[test]
-fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them() {
-    let origin = Origin::answering("hello");
+fn connections_far_over_the_limit_are_shed_without_a_trace() {
+    let origin = Origin::responding("hello");
     let lb = Lb::with(&[&origin], |config| {
         (config.settings.limits.max_connections, config.boot.max_graceful_rejections) = (4, 20);
     });
     lb.wait_for_up(1);
     let clients = four_clients(&lb);
-    // 20 more wait for their requests; those beyond them are told at once, unasked.
+    // 20 more wait for their requests; further ones get 503 at once, without a request.
     let mut extra: Vec<Client> = (0..100).map(|_| lb.connect()).collect();
     let last = extra.last_mut().expect("there are many").read_head();
     assert_eq!(
-        (last.status, last.header("X-LB-Error"), last.says_close()),
+        (last.status, last.header("X-LB-Error"), last.announces_close()),
         (503, Some("overload"), true)
     );
     assert!(last.header("Date").is_some() && last.header("Retry-After").is_some(), "{last:?}");
@@ -93,7 +93,7 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
     assert_eq!(
         (totals.connections, totals.closed_in_all()),
         (104, 104),
-        "each has a reason, those turned away as well"
+        "each has a reason, the shed ones as well"
     );
     assert!(
         totals.closed(Reason::Overload) >= 80 && totals.failed(Cause::Overload) >= 80,
@@ -104,7 +104,7 @@ fn connections_far_beyond_the_limit_are_turned_away_and_nothing_is_left_of_them(
 
 #[test]
 fn a_request_that_comes_after_its_rejection_meets_no_reset_for_a_moment() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let lb = Lb::with(&[&origin], |config| {
         (config.settings.limits.max_connections, config.boot.max_graceful_rejections) = (1, 1);
     });
@@ -113,25 +113,25 @@ fn a_request_that_comes_after_its_rejection_meets_no_reset_for_a_moment() {
     served.get("/").expect_status(200);
     let held = lb.connect();
     until("both are known", || lb.server().open_connections() == 2);
-    let mut told = lb.connect();
+    let mut rejected = lb.connect();
     lb.wait_for_closed(Reason::Overload, 1);
-    assert_eq!(told.get("/").status, 503, "at once, before it asked");
-    assert!(told.at_end());
-    stays("no reset comes", Duration::from_millis(200), || told.try_send("x").is_ok());
-    until("it is closed, though nobody else comes", || told.try_send("x").is_err());
+    assert_eq!(rejected.get("/").status, 503, "at once, before it asked");
+    assert!(rejected.at_end());
+    stays("no reset comes", Duration::from_millis(200), || rejected.try_send("x").is_ok());
+    until("it is closed, though no other connection comes", || rejected.try_send("x").is_err());
     drop(held);
     assert_eq!(served.get("/").text(), "hello");
 }
 
 #[test]
-fn a_connection_beyond_the_limit_that_says_nothing_is_told_soon() {
-    let origin = Origin::answering("hello");
+fn a_silent_connection_over_the_limit_gets_503_soon() {
+    let origin = Origin::responding("hello");
     let lb = for_four(&origin);
     let _clients = four_clients(&lb);
     let mut silent = lb.connect();
     let response = silent.read_response();
     assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("overload")));
-    assert!(response.says_close() && silent.at_end());
+    assert!(response.announces_close() && silent.at_end());
     drop(silent);
     lb.wait_for_closed(Reason::Overload, 1);
 }
@@ -150,7 +150,7 @@ fn send_garbage(address: SocketAddr, connections: u64, seed: u64) {
                 .for_each(drop),
             _ => {}
         }
-        // The balancer may close first: then it has seen enough.
+        // The balancer may close first.
         let _ = stream.write_all(&bytes);
         match rng.u8(0..3) {
             0 => {}
@@ -177,8 +177,8 @@ fn two_thousand_garbage_connections(address: SocketAddr) {
 }
 
 #[test]
-fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
-    let origin = Origin::answering("hello");
+fn two_thousand_short_connections_of_garbage_leave_no_session() {
+    let origin = Origin::responding("hello");
     let lb = Lb::over(&[&origin]);
     lb.wait_for_up(1);
     two_thousand_garbage_connections(lb.address());
@@ -191,14 +191,14 @@ fn two_thousand_short_connections_of_garbage_leave_nothing_behind() {
         "each has ended, for one reason"
     );
     assert_eq!(totals.closed(Reason::Panicked), 0);
-    assert!(totals.closed(Reason::Rejected) > 100, "much of it was refused");
+    assert!(totals.closed(Reason::Rejected) > 100, "much of it was rejected");
     assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!((lb.up(), get(lb.address(), "/").status), (1, 200));
 }
 
 #[test]
 fn two_thousand_short_connections_of_garbage_leave_no_descriptor_open() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let program =
         Program::balancer(&[origin.address()], &["--no-health-checks", "--log-level", "info"]);
     let address = program.address();

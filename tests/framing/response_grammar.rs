@@ -1,22 +1,21 @@
-//! Answers of backends, judged as strictly as requests: what could be read in two ways is a 502 and
-//! never passed on.
+//! Responses of backends, validated as strictly as requests: an ambiguous one is a 502 and never
+//! forwarded.
 
 use crate::support::*;
 use lb_threads::error::Cause;
 use std::time::Duration;
 
-/// Keeps idle connections for longer than any test waits: what is closed was not closed for its
-/// age.
+/// Keeps idle connections for longer than any test waits: a closed one was not closed for its age.
 fn over(origin: &Origin) -> Lb {
     Lb::with(&[origin], |config| config.settings.timeouts.backend_idle = Duration::from_secs(60))
 }
 
-/// Each of these answers becomes a 502; the client's connection lives on and the backend's does
+/// Each of these responses becomes a 502; the client's connection stays open and the backend's does
 /// not.
 #[track_caller]
-fn refuses(answers: &[impl AsRef<[u8]>]) {
-    let answers: Vec<Vec<u8>> = answers.iter().map(|answer| answer.as_ref().to_vec()).collect();
-    let scripts = answers.clone();
+fn rejects(responses: &[impl AsRef<[u8]>]) {
+    let responses: Vec<Vec<u8>> = responses.iter().map(|raw| raw.as_ref().to_vec()).collect();
+    let scripts = responses.clone();
     let origin = Origin::serve(move |request, reply| {
         let number: usize = request.target.trim_start_matches('/').parse().expect("a number");
         reply.send(&scripts[number]);
@@ -24,26 +23,26 @@ fn refuses(answers: &[impl AsRef<[u8]>]) {
     });
     let lb = over(&origin);
     let mut client = lb.connect();
-    for (number, answer) in answers.iter().enumerate() {
+    for (number, raw) in responses.iter().enumerate() {
         let response = client.get(&format!("/{number}"));
         let found = (response.status, response.header("X-LB-Error"));
-        assert_eq!(found, (502, Some("bad_response")), "{} gave {response:?}", escaped(answer));
-        assert!(!response.says_close(), "the client did nothing wrong");
+        assert_eq!(found, (502, Some("bad_response")), "{} gave {response:?}", escaped(raw));
+        assert!(!response.announces_close(), "the client did nothing wrong");
         origin.wait_for_ending(number);
         let totals = lb.totals();
-        assert_eq!(totals.failed(Cause::BadResponse), number as u64 + 1, "{}", escaped(answer));
+        assert_eq!(totals.failed(Cause::BadResponse), number as u64 + 1, "{}", escaped(raw));
         assert_eq!(
             (totals.retries, totals.backend_reuses),
             (0, 0),
-            "any answer byte was seen: never again"
+            "a response byte was seen: no retry"
         );
     }
-    assert_eq!(origin.count(), answers.len());
+    assert_eq!(origin.count(), responses.len());
 }
 
 #[test]
-fn an_answer_frames_its_body_in_one_way() {
-    refuses(&[
+fn a_response_frames_its_body_in_one_way() {
+    rejects(&[
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
@@ -65,7 +64,7 @@ fn an_answer_frames_its_body_in_one_way() {
 
 #[test]
 fn a_status_line_is_spelled_exactly() {
-    refuses(&[
+    rejects(&[
         "HTTP/1.1 2x0 OK\r\n\r\n",
         "HTTP/1.1 20 OK\r\n\r\n",
         "HTTP/1.1 2000 OK\r\n\r\n",
@@ -90,8 +89,8 @@ fn a_status_line_is_spelled_exactly() {
 }
 
 #[test]
-fn the_lines_of_an_answer_are_in_order() {
-    refuses(&[
+fn the_lines_of_a_response_head_are_in_order() {
+    rejects(&[
         "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
@@ -110,8 +109,8 @@ fn the_lines_of_an_answer_are_in_order() {
 }
 
 #[test]
-fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
-    refuses(&[
+fn an_unrequested_101_is_rejected() {
+    rejects(&[
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -119,16 +118,16 @@ fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
 }
 
 #[test]
-fn the_head_of_an_answer_has_limits() {
+fn a_response_head_has_limits() {
     let fields = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "a: b\r\n".repeat(4096));
     let large =
         format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "a".repeat(65 * 1024));
     let without_end = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(65 * 1024));
-    refuses(&[fields, large, without_end]);
+    rejects(&[fields, large, without_end]);
 }
 
 #[test]
-fn a_head_of_an_answer_that_just_fits_passes() {
+fn a_response_head_at_its_limit_is_forwarded() {
     let (start, end) = ("HTTP/1.1 200 OK\r\nX-Pad: ", "\r\nContent-Length: 2\r\n\r\n");
     let origin = Origin::serve(move |request, reply| {
         let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
@@ -157,7 +156,7 @@ fn a_head_of_an_answer_that_just_fits_passes() {
 }
 
 #[test]
-fn an_answer_that_ends_inside_its_head_is_refused() {
+fn a_response_that_ends_inside_its_head_is_rejected() {
     for cut in [
         "H",
         "HTTP/1.1 200 OK",
@@ -178,7 +177,7 @@ fn an_answer_that_ends_inside_its_head_is_refused() {
 }
 
 #[test]
-fn interim_answers_without_end_are_refused() {
+fn endless_interim_responses_are_rejected() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n";
     let origin = Origin::start([Step::ReadRequest, Step::send(hints.repeat(200)), Step::Hang]);
     let lb = over(&origin);
@@ -188,7 +187,7 @@ fn interim_answers_without_end_are_refused() {
     assert_eq!((response.status, response.header("X-LB-Error")), (502, Some("bad_response")));
     assert!(
         (1..=40).contains(&response.interim.len()),
-        "{} interim answers",
+        "{} interim responses",
         response.interim.len()
     );
     origin.wait_for_ending(0);
@@ -199,7 +198,7 @@ fn interim_answers_without_end_are_refused() {
 }
 
 #[test]
-fn bad_chunks_are_never_passed_on_and_the_client_gets_an_error_if_it_has_seen_nothing_yet() {
+fn bad_chunks_are_never_forwarded_and_before_the_head_the_client_gets_an_error() {
     let bodies = [
         "5\r\nhello\r\n+5\r\nevil!\r\n0\r\n\r\n",
         "5\r\nhello\r\n0x5\r\nevil!\r\n0\r\n\r\n",
@@ -238,7 +237,7 @@ fn bad_chunks_are_never_passed_on_and_the_client_gets_an_error_if_it_has_seen_no
 }
 
 #[test]
-fn a_bad_chunk_behind_a_good_one_that_was_delivered_breaks_the_answer_off() {
+fn a_bad_chunk_after_a_forwarded_one_truncates_the_response() {
     let gate = Gate::new();
     let opened = gate.clone();
     let origin = Origin::serve(move |_, reply| {

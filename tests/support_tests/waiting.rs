@@ -1,4 +1,4 @@
-//! Waits that end in vain, addresses at which nobody answers, and the words of a failure.
+//! Waits that time out, addresses without a server, and the messages of failures.
 
 use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
@@ -7,9 +7,9 @@ use super::{MS, panic_of};
 use crate::support::*;
 
 #[test]
-#[ignore = "takes the whole patience"]
-fn a_failed_wait_tells_the_story() {
-    let origin = Origin::answering("x");
+#[ignore = "takes a whole timeout"]
+fn a_failed_wait_shows_the_recorded_history() {
+    let origin = Origin::responding("x");
     get(origin.address(), "/seen");
     origin.wait_for_ending(0);
     let message = panic_of(|| drop(origin.wait_for_requests(2)));
@@ -22,32 +22,35 @@ fn a_failed_wait_tells_the_story() {
 }
 
 #[test]
-#[ignore = "takes the whole patience"]
+#[ignore = "takes a whole timeout"]
 fn until_panics_with_what_was_waited_for() {
     let began = Instant::now();
-    assert_eq!(panic_of(|| until("pigs fly", || false)), "waited 10s in vain until pigs fly");
-    assert!(began.elapsed() >= PATIENCE);
+    assert_eq!(
+        panic_of(|| until("pigs fly", || false)),
+        "timed out after 10s waiting until pigs fly"
+    );
+    assert!(began.elapsed() >= TEST_TIMEOUT);
     assert_eq!(until_some("a number", || Some(1)), 1);
-    assert!(panic_of(|| stays("one is two", MS, || 1 == 2)).contains("stay true that one is two"));
+    assert!(panic_of(|| stays("one is two", MS, || 1 == 2)).contains("stay true: one is two"));
 }
 
 #[test]
-#[ignore = "takes the whole patience"]
-fn a_silent_peer_ends_the_patience_of_the_client() {
+#[ignore = "takes a whole timeout"]
+fn a_silent_peer_times_the_client_out() {
     let origin = Origin::start([Step::Hang]);
     let mut client = Client::connect(origin.address());
     client.send("x");
     let began = Instant::now();
     let message = panic_of(|| drop(client.comes_next()));
     assert!(message.contains("nothing in 10s"), "{message}");
-    assert!(began.elapsed() < PATIENCE + PATIENCE / 5);
+    assert!(began.elapsed() < TEST_TIMEOUT + TEST_TIMEOUT / 5);
 }
 
 #[test]
-fn a_refused_address_refuses_for_ever() {
+fn a_refused_address_refuses_every_connect() {
     let address = refused_address();
     for _ in 0..1000 {
-        let error = TcpStream::connect(address).expect_err("nobody listens");
+        let error = TcpStream::connect(address).expect_err("no socket listens");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     }
     assert_ne!(refused_address(), address);
@@ -64,7 +67,7 @@ fn a_black_hole_lets_connects_hang() {
 
 #[test]
 fn a_client_can_come_from_any_loopback_address() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let local: IpAddr = "127.0.0.77".parse().expect("it works");
     let mut client = Client::connect_from(local, origin.address());
     assert_eq!(client.local_address().ip(), local);

@@ -1,20 +1,20 @@
-//! Answers as the client sees them: heads written anew, and bodies only where there may be one.
+//! Responses at the client: re-serialised heads, and bodies only where the framing allows one.
 
 use super::{GET, IDENTIFIED, get_identified, lines};
 use crate::support::*;
 use lb_threads::reason::Reason;
 
-/// The head that the client gets for this answer, as text.
+/// The head that the client gets for this response, as text.
 #[track_caller]
-fn passed_on(answer: &str) -> String {
-    let origin = Origin::raw(answer, After::Close);
+fn forwarded(raw: &str) -> String {
+    let origin = Origin::raw(raw, After::Close);
     let lb = Lb::over(&[&origin]);
     String::from_utf8(exchange(lb.address(), IDENTIFIED).raw_head).expect("it is text")
 }
 
 #[test]
 fn fields_keep_their_order_their_case_and_their_repetitions() {
-    let head = passed_on(
+    let head = forwarded(
         "HTTP/1.1 299 Quite Fine, (really)\r\nSet-Cookie: a=1\r\nDATE: yesterday\r\nx-b:  2 \r\nSet-Cookie: c=3\r\n\
          server: mine\r\n\
          set-cookie: d=4\r\nContent-Length: 2\r\nX-Empty:\r\n\r\nok",
@@ -27,8 +27,8 @@ fn fields_keep_their_order_their_case_and_their_repetitions() {
 }
 
 #[test]
-fn what_belongs_to_the_backends_connection_stays_behind() {
-    let head = passed_on(
+fn hop_by_hop_fields_of_the_backend_are_removed() {
+    let head = forwarded(
         "HTTP/1.1 200 OK\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: close\r\n\
          Upgrade: h2c\r\nProxy-Authenticate: Basic\r\nconnection: x-also\r\nX-ALSO: 2\r\nX-Yours: 3\r\nDate: d\r\n\
          Content-Length: 2\r\n\r\nok",
@@ -40,7 +40,7 @@ fn what_belongs_to_the_backends_connection_stays_behind() {
 }
 
 #[test]
-fn a_426_says_to_what_the_client_must_upgrade() {
+fn a_426_keeps_its_upgrade_field() {
     let rows = [
         ("Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n", "Upgrade: TLS/1.0, HTTP/1.1\r\n"),
         ("Upgrade: a/1\r\nUpgrade: b\r\n", "Upgrade: a/1\r\nUpgrade: b\r\n"),
@@ -72,7 +72,7 @@ fn a_426_says_to_what_the_client_must_upgrade() {
             assert_eq!(String::from_utf8_lossy(&head), expected, "{received} for {version}");
         }
     }
-    let head = passed_on("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
+    let head = forwarded("HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(
         head,
         "HTTP/1.1 426 Upgrade Required\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\n\r\n",
@@ -81,7 +81,7 @@ fn a_426_says_to_what_the_client_must_upgrade() {
 }
 
 #[test]
-fn connection_cannot_name_away_the_framing_of_an_answer() {
+fn connection_options_cannot_remove_the_framing_of_a_response() {
     let origin = Origin::raw(
         "HTTP/1.1 200 OK\r\nConnection: content-length, date\r\nDate: d\r\nContent-Length: 2\r\n\r\nok",
         After::Keep,
@@ -96,27 +96,27 @@ fn connection_cannot_name_away_the_framing_of_an_answer() {
 }
 
 #[test]
-fn an_answer_without_a_date_gets_one() {
-    let head = passed_on("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+fn a_response_without_a_date_gets_one() {
+    let head = forwarded("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let lines = lines(head.as_bytes());
     assert_eq!(lines.len(), 3, "{head}");
     assert!(lines[1].starts_with("Date: ") && lines[1].ends_with(" GMT"), "{head}");
 }
 
 #[test]
-fn a_status_line_needs_no_reason() {
+fn a_status_line_needs_no_reason_phrase() {
     assert!(
-        passed_on("HTTP/1.1 200 \r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
+        forwarded("HTTP/1.1 200 \r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
             .starts_with("HTTP/1.1 200 \r\n")
     );
     assert!(
-        passed_on("HTTP/1.0 404 Not\tfound\r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
+        forwarded("HTTP/1.0 404 Not\tfound\r\nDate: d\r\nContent-Length: 2\r\n\r\nok")
             .starts_with("HTTP/1.1 404 Not\tfound\r\n")
     );
 }
 
 #[test]
-fn the_answer_to_head_keeps_its_length_and_has_no_body() {
+fn the_response_to_head_keeps_its_length_and_has_no_body() {
     let origin = Origin::serve(|request, reply| match request.target.as_str() {
         "/sized" => reply.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"),
         "/chunked" => reply.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -129,21 +129,21 @@ fn the_answer_to_head_keeps_its_length_and_has_no_body() {
         client.send(format!("HEAD {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
         let response = client.read_response_to("HEAD");
         assert_eq!(
-            (response.status, response.header("Content-Length"), response.says_close()),
+            (response.status, response.header("Content-Length"), response.announces_close()),
             (200, length, false),
             "{target}"
         );
         assert_eq!(
             client.get("/after").text(),
             "after",
-            "the connection is in step behind {target}"
+            "the connection is in sync after {target}"
         );
     }
     assert_eq!((origin.connections(), origin.count()), (1, 6), "and so is the backend's");
 }
 
 #[test]
-fn answers_without_a_body_end_with_their_head() {
+fn responses_without_a_body_end_with_their_head() {
     let origin = Origin::serve(|request, reply| match request.target.as_str() {
         "/204" => reply.send("HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n"),
         "/204-length" => {
@@ -177,14 +177,14 @@ fn answers_without_a_body_end_with_their_head() {
         assert_eq!(
             client.get("/after").text(),
             "after",
-            "the connection is in step behind {target}"
+            "the connection is in sync after {target}"
         );
     }
     assert_eq!((origin.connections(), lb.totals().backend_connects), (1, 1));
 }
 
 #[test]
-fn a_close_delimited_answer_becomes_chunks_and_the_client_stays_connected() {
+fn a_close_delimited_response_is_chunked_and_the_client_stays_connected() {
     let origin = Origin::raw("HTTP/1.1 200 OK\r\nDate: d\r\n\r\nto the end", After::Close);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -201,30 +201,30 @@ fn a_close_delimited_answer_becomes_chunks_and_the_client_stays_connected() {
 }
 
 #[test]
-fn a_client_that_asks_for_a_close_gets_it() {
-    let origin = Origin::answering("x");
+fn connection_close_from_the_client_is_honoured() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for connection in ["close", "Close", "x, CLOSE", "keep-alive, close"] {
         let mut client = lb.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n{GET}"));
         let response = client.read_response();
-        assert!(response.says_close() && client.at_end(), "{connection}");
+        assert!(response.announces_close() && client.at_end(), "{connection}");
     }
     lb.wait_for_closed(Reason::ClosedAfterResponse, 4);
     assert_eq!(
         (origin.count(), origin.connections()),
         (4, 1),
-        "nothing behind the last request is served; the backend's lives on"
+        "no request after the last one is served; the backend connection stays open"
     );
 }
 
 #[test]
-fn a_word_that_only_contains_close_closes_nothing() {
-    let origin = Origin::answering("x");
+fn a_connection_option_that_only_contains_close_closes_nothing() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: x-close, closed\r\n\r\n");
-    assert!(!client.read_response().says_close());
+    assert!(!client.read_response().announces_close());
     assert_eq!(client.get("/").text(), "x");
 }
 
@@ -238,7 +238,7 @@ fn a_backend_that_closes_its_connection_does_not_close_the_clients() {
     let mut client = lb.connect();
     for _ in 0..3 {
         let response = client.get("/");
-        assert_eq!((response.text().as_str(), response.says_close()), ("ok", false));
+        assert_eq!((response.text().as_str(), response.announces_close()), ("ok", false));
     }
     assert_eq!((origin.connections(), lb.totals().backend_reuses, lb.totals().retries), (3, 0, 0));
 }

@@ -1,5 +1,5 @@
-//! What passes between the client and an origin: requests, answers, bodies, and how connections
-//! end.
+//! The bytes between the client and an origin: requests, responses, bodies, and the ends of
+//! connections.
 
 use std::thread;
 
@@ -7,8 +7,8 @@ use super::{GET, MS, panic_of};
 use crate::support::*;
 
 #[test]
-fn an_answering_origin_answers_and_records() {
-    let origin = Origin::answering("hello");
+fn a_responding_origin_responds_and_records() {
+    let origin = Origin::responding("hello");
     let mut client = Client::connect(origin.address());
     let response =
         client.exchange("GET /a?b HTTP/1.1\r\nHost: x\r\nX-Two: 1\r\nx-two:  2 \r\n\r\n");
@@ -34,10 +34,10 @@ fn an_answering_origin_answers_and_records() {
 }
 
 #[test]
-fn get_closes_behind_its_answer_and_head_has_no_body() {
+fn get_closes_after_its_response_and_head_has_no_body() {
     let origin = Origin::named("one");
     let response = get(origin.address(), "/");
-    assert!(response.says_close());
+    assert!(response.announces_close());
     assert_eq!((response.text().as_str(), response.header("x-origin")), ("one", Some("one")));
     assert_eq!(origin.wait_for_ending(0), Ending::Closed);
     let mut client = Client::connect(origin.address());
@@ -90,7 +90,7 @@ fn large_bodies_pass_both_ways_at_once() {
 }
 
 #[test]
-fn expect_continue_is_answered_with_an_interim_response() {
+fn expect_continue_gets_an_interim_response() {
     let origin = Origin::echo();
     let mut client = Client::connect(origin.address());
     client.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -110,7 +110,7 @@ fn expect_continue_is_answered_with_an_interim_response() {
 }
 
 #[test]
-fn raw_answers_end_as_their_framing_says() {
+fn raw_responses_end_by_their_framing() {
     let close_delimited = Origin::raw("HTTP/1.0 200 OK\r\n\r\nto the end", After::Close);
     let response = exchange(close_delimited.address(), GET);
     assert_eq!(
@@ -132,8 +132,8 @@ fn raw_answers_end_as_their_framing_says() {
 }
 
 #[test]
-fn what_no_correct_peer_sends_fails_the_test_and_shows_the_bytes() {
-    for (answer, complaint) in [
+fn malformed_responses_fail_the_test_and_show_the_bytes() {
+    for (raw, complaint) in [
         ("HTTP/1.1 2x0 OK\r\n\r\n", "not a status line"),
         ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "not a field name"),
         ("HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", "a control character"),
@@ -152,7 +152,7 @@ fn what_no_correct_peer_sends_fails_the_test_and_shows_the_bytes() {
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
-            "behind a chunk's data",
+            "after a chunk's data",
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
@@ -160,17 +160,17 @@ fn what_no_correct_peer_sends_fails_the_test_and_shows_the_bytes() {
         ),
         ("HTTP/1.1 200 OK\r\nCont", "End instead of a response's head"),
     ] {
-        let origin = Origin::raw(answer, After::Close);
+        let origin = Origin::raw(raw, After::Close);
         let message = panic_of(|| drop(exchange(origin.address(), GET)));
         assert!(
             message.contains(complaint) && message.contains("HTTP/1.1 2"),
-            "{answer:?} gave {message:?}"
+            "{raw:?} gave {message:?}"
         );
     }
 }
 
 #[test]
-fn the_client_tells_a_reset_from_an_orderly_end() {
+fn the_client_distinguishes_a_reset_from_an_orderly_end() {
     let origin = Origin::start([Step::ReadHead, Step::Reset]);
     let mut client = Client::connect(origin.address());
     client.send(GET);
@@ -188,15 +188,15 @@ fn the_client_tells_a_reset_from_an_orderly_end() {
 
     let origin = Origin::start([Step::ReadHead, Step::Close]);
     let mut client = Client::connect(origin.address());
-    client.send(format!("{GET}and what nobody reads"));
+    client.send(format!("{GET}and unread bytes"));
     assert!(client.at_end());
     assert!(client.try_response().is_none());
     assert_eq!(origin.wait_for_ending(0), Ending::Closed);
-    assert_eq!(origin.bytes_received()[0].len(), GET.len() + 21);
+    assert_eq!(origin.bytes_received()[0].len(), GET.len() + "and unread bytes".len());
 }
 
 #[test]
-fn a_reset_that_the_sender_is_told_of_is_not_lost() {
+fn a_reset_reported_to_the_sending_thread_is_not_lost() {
     let origin = Origin::start([Step::ReadHead, Step::Pause(20 * MS), Step::Reset]);
     let mut request = b"POST / HTTP/1.1\r\nContent-Length: 90000000\r\n\r\n".to_vec();
     request.resize(90_000_000, b'x');
@@ -210,8 +210,8 @@ fn the_origin_sees_how_its_peer_ends() {
     let mut client = Client::connect(origin.address());
     client.send(GET);
     origin.wait_for_requests(1);
-    client.send("swallowed");
-    until("the bytes came", || origin.bytes_received()[0].ends_with(b"swallowed"));
+    client.send("discarded");
+    until("the bytes came", || origin.bytes_received()[0].ends_with(b"discarded"));
     client.reset();
     assert_eq!(origin.wait_for_ending(0), Ending::PeerReset);
     let mut client = Client::connect(origin.address());

@@ -1,9 +1,9 @@
-//! Upgrades to WebSocket: the handshake, then bytes both ways, whatever they mean, until both ends
-//! have closed.
+//! Upgrades to WebSocket: the handshake, then opaque bytes both ways until both ends have closed.
+
+mod handshake;
 
 use std::time::Duration;
 
-use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 
 use crate::support::*;
@@ -14,13 +14,13 @@ const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n
                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const MS: Duration = Duration::from_millis(1);
 
-/// Agrees to the upgrade and then does this.
+/// Accepts the upgrade and then runs these steps.
 fn agreeing(then: impl IntoIterator<Item = Step>) -> Origin {
     let steps = [Step::ReadHead, Step::send(AGREE)].into_iter().chain(then);
     Origin::start(steps.collect::<Vec<_>>())
 }
 
-/// Asks for the upgrade and gets it.
+/// Requests the upgrade and gets it.
 #[track_caller]
 fn upgraded(lb: &Lb) -> Client {
     let mut client = lb.connect();
@@ -34,7 +34,7 @@ fn in_flight(lb: &Lb) -> usize {
 }
 
 #[test]
-fn an_upgrade_passes_with_its_fields_and_then_bytes_flow_both_ways() {
+fn an_upgrade_is_forwarded_with_its_fields_and_then_bytes_flow_both_ways() {
     let origin = agreeing([
         Step::ReadBytes(4),
         Step::send(b"\x81\x02hi"),
@@ -72,7 +72,7 @@ fn an_upgrade_passes_with_its_fields_and_then_bytes_flow_both_ways() {
 }
 
 #[test]
-fn bytes_right_behind_the_request_are_not_lost() {
+fn bytes_pipelined_after_the_request_are_not_lost() {
     let origin = agreeing([Step::ReadBytes(5), Step::send("got it"), Step::Hang]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -83,7 +83,7 @@ fn bytes_right_behind_the_request_are_not_lost() {
 }
 
 #[test]
-fn bytes_right_behind_the_answer_are_not_lost() {
+fn bytes_directly_after_the_101_are_not_lost() {
     let origin = Origin::start([Step::ReadHead, Step::send(format!("{AGREE}hello")), Step::Hang]);
     let lb = Lb::over(&[&origin]);
     let mut client = upgraded(&lb);
@@ -91,7 +91,7 @@ fn bytes_right_behind_the_answer_are_not_lost() {
 }
 
 #[test]
-fn an_answer_that_drips_in_before_the_switch_is_no_harm() {
+fn a_101_received_byte_by_byte_is_accepted() {
     let origin = Origin::start([
         Step::ReadHead,
         Step::send_slowly(format!("{AGREE}hello"), 1, MS / 4),
@@ -105,7 +105,7 @@ fn an_answer_that_drips_in_before_the_switch_is_no_harm() {
 }
 
 #[test]
-fn a_hint_before_the_switch_is_passed_on() {
+fn early_hints_before_the_101_are_forwarded() {
     let origin = Origin::start([
         Step::ReadHead,
         Step::send(format!("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n{AGREE}")),
@@ -119,7 +119,7 @@ fn a_hint_before_the_switch_is_passed_on() {
 }
 
 #[test]
-fn a_client_that_closes_its_side_still_reads_what_the_backend_sends() {
+fn a_half_closed_client_still_receives() {
     let origin = agreeing([Step::ReadToEnd, Step::send("all of it"), Step::Close]);
     let lb = Lb::over(&[&origin]);
     let mut client = upgraded(&lb);
@@ -132,7 +132,7 @@ fn a_client_that_closes_its_side_still_reads_what_the_backend_sends() {
 }
 
 #[test]
-fn a_backend_that_closes_its_side_still_reads_what_the_client_sends() {
+fn a_half_closed_backend_still_receives() {
     let origin = agreeing([Step::send("that is all"), Step::ShutdownWrite, Step::Hang]);
     let lb = Lb::over(&[&origin]);
     let mut client = upgraded(&lb);
@@ -149,19 +149,19 @@ fn a_backend_that_closes_its_side_still_reads_what_the_client_sends() {
 }
 
 #[test]
-fn a_client_that_closes_its_side_with_the_request_is_tunnelled_all_the_same() {
-    let origin = agreeing([Step::ReadToEnd, Step::send("answer"), Step::Close]);
+fn a_client_half_closed_with_its_request_is_still_tunnelled() {
+    let origin = agreeing([Step::ReadToEnd, Step::send("reply"), Step::Close]);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send(format!("{ASK}all I have"));
     client.shutdown_write();
     client.read_head().expect_status(101);
-    assert_eq!(client.read_to_end(), b"answer");
+    assert_eq!(client.read_to_end(), b"reply");
     lb.wait_for_closed(Reason::TunnelDone, 1);
 }
 
 #[test]
-fn megabytes_pass_both_ways_at_once() {
+fn megabytes_pass_in_both_directions_at_once() {
     let up: Vec<u8> = (0..3_000_000_u32)
         .flat_map(|number| (number.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[..1].to_vec())
         .collect();
@@ -176,9 +176,9 @@ fn megabytes_pass_both_ways_at_once() {
         reply.step(&Step::Close);
     }));
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(lb.address(), [ASK.as_bytes(), &up].concat());
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
-    assert!(answer[head..] == down, "{} bytes came down", answer.len() - head);
+    let raw = raw_exchange(lb.address(), [ASK.as_bytes(), &up].concat());
+    let head = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+    assert!(raw[head..] == down, "{} bytes came down", raw.len() - head);
     let received = &origin.bytes_received()[0];
     assert!(received.ends_with(&up), "{} bytes went up", received.len());
 }
@@ -220,112 +220,7 @@ fn a_reset_on_either_side_ends_both() {
 }
 
 #[test]
-fn a_refused_upgrade_is_an_ordinary_answer() {
-    let origin = Origin::serve(|request, reply| match request.target.as_str() {
-        "/chat" => reply.answer(400, &[("Sec-WebSocket-Version", "99")], "not now"),
-        _ => reply.ok("plain"),
-    });
-    let lb = Lb::over(&[&origin]);
-    let mut client = lb.connect();
-    for _ in 0..2 {
-        client.send(ASK);
-        let response = client.read_response();
-        assert_eq!(
-            (response.status, response.text().as_str(), response.says_close()),
-            (400, "not now", false)
-        );
-        assert_eq!(client.get("/").text(), "plain");
-    }
-    client.send(ASK.replace("/chat", "/other"));
-    assert_eq!(client.read_response().expect_status(200).text(), "plain");
-    assert_eq!((origin.connections(), origin.count()), (1, 5));
-    assert!(origin.requests()[1].header("Upgrade").is_none());
-}
-
-#[test]
-fn an_upgrade_to_anything_else_is_not_passed_on() {
-    let origin = Origin::answering("plain");
-    let lb = Lb::over(&[&origin]);
-    let mut client = lb.connect();
-    for fields in [
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
-        "Connection: upgrade\r\nUpgrade: TLS/1.2\r\n",
-        "Connection: upgrade\r\nUpgrade: websocketx\r\n",
-        // Named on one side only: it is no request to switch.
-        "Upgrade: websocket\r\n",
-        "Connection: upgrade\r\n",
-    ] {
-        client.send(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
-        assert_eq!(client.read_response().expect_status(200).text(), "plain");
-        let request = origin.requests().pop().expect("it came");
-        for name in ["Connection", "Upgrade", "HTTP2-Settings"] {
-            assert_eq!(request.header(name), None, "{fields:?}");
-        }
-    }
-}
-
-#[test]
-fn only_a_get_of_http_1_1_without_a_body_can_be_upgraded() {
-    let origin = Origin::answering("plain");
-    let lb = Lb::over(&[&origin]);
-    let upgrade = "Host: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
-    for (line, rest) in [
-        ("GET / HTTP/1.0", "\r\n"),
-        ("POST / HTTP/1.1", "\r\n"),
-        ("POST / HTTP/1.1", "Content-Length: 2\r\n\r\nhi"),
-        ("GET / HTTP/1.1", "Content-Length: 2\r\n\r\nhi"),
-        ("GET / HTTP/1.1", "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
-    ] {
-        let response = exchange(lb.address(), format!("{line}\r\n{upgrade}{rest}"));
-        assert_eq!(response.expect_status(200).text(), "plain");
-        let request = origin.requests().pop().expect("it came");
-        assert_eq!(
-            (request.header("Upgrade"), request.header("Connection")),
-            (None, None),
-            "{line} {rest:?}"
-        );
-    }
-}
-
-#[test]
-fn of_several_protocols_only_websocket_goes_on() {
-    let origin = agreeing([Step::Hang]);
-    let lb = Lb::over(&[&origin]);
-    let mut client = lb.connect();
-    client.send(
-        "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c, WebSocket\r\n\r\n",
-    );
-    client.read_head().expect_status(101);
-    assert_eq!(origin.only_request().headers_named("Upgrade"), ["websocket"]);
-}
-
-#[test]
-fn a_switch_to_something_else_than_was_asked_for_is_a_bad_answer() {
-    for head in [
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    ] {
-        let origin =
-            Origin::start([Step::ReadHead, Step::send(format!("{head}tunnel")), Step::Hang]);
-        let lb = Lb::over(&[&origin]);
-        let response = exchange(lb.address(), ASK);
-        assert_eq!(
-            (response.status, response.header("X-LB-Error")),
-            (502, Some("bad_response")),
-            "{head:?}"
-        );
-        origin.wait_for_ending(0);
-        assert_eq!(lb.totals().failed(Cause::BadResponse), 1);
-    }
-}
-
-#[test]
-fn a_tunnel_that_is_silent_for_too_long_is_closed() {
+fn an_idle_tunnel_is_closed_at_its_timeout() {
     let origin = agreeing([Step::ReadBytes(1), Step::send("x"), Step::Hang]);
     let lb = Lb::with(&[&origin], |config| config.settings.timeouts.tunnel = 500 * MS);
     let mut client = upgraded(&lb);
@@ -362,7 +257,7 @@ fn other_timeouts_do_not_end_a_tunnel() {
 }
 
 #[test]
-fn a_tunnels_backend_connection_serves_nobody_afterwards() {
+fn a_tunnels_backend_connection_is_never_reused() {
     let origin = Origin::start(Script::sequence([
         Script::steps([Step::ReadHead, Step::send(AGREE), Step::ReadToEnd, Step::Close]),
         Script::named("next"),
@@ -400,7 +295,7 @@ fn many_tunnels_live_side_by_side() {
 }
 
 #[test]
-fn much_that_comes_right_behind_the_request_or_the_answer_is_not_lost() {
+fn many_bytes_directly_after_the_request_or_the_101_are_not_lost() {
     let (up, down) = (vec![b'u'; 300_000], vec![b'd'; 300_000]);
     let origin = Origin::start([
         Step::ReadHead,

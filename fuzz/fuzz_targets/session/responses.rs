@@ -1,4 +1,4 @@
-//! Answers, read from a stream: what clients get, and what the script lets the origin say.
+//! Responses, read from a stream: those at the clients, and those in the origin's script.
 
 use crate::script;
 use lb_threads::config;
@@ -8,30 +8,30 @@ use lb_threads::wire::{Body, fields, response};
 use lb_threads_fuzz::assert_unambiguous;
 use std::collections::HashSet;
 
-/// One answer, interim ones included.
+/// One response, interim or final.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// Its status.
     pub status: u16,
-    /// Whether the balancer says it.
+    /// Whether it is the balancer's own.
     pub is_own: bool,
     /// Whether it is the last one.
     pub closes: bool,
-    /// Its body; none if it is cut short.
+    /// Its body; none if it is truncated.
     pub body: Option<Vec<u8>>,
-    /// The body ends with the stream: what is there of it may be cut short or not.
+    /// The body ends with the stream: it may be truncated or not.
     pub ends_by_close: bool,
 }
 
-impl Answer {
-    /// Takes an answer off the front. None if its head is cut short.
+impl Response {
+    /// Takes a response off the front. None if its head is truncated.
     pub fn take(bytes: &mut &[u8], to_head: bool) -> Result<Option<Self>, &'static str> {
         let Some(length) = HeadEnd::default().find(bytes).map_err(|_| "a bare LF")? else {
             return Ok(None);
         };
-        let (head, behind) = bytes.split_at(length);
-        let mut room = fields::room();
-        let answer = response::parse(head, &mut room, to_head).map_err(|_| "a bad head")?;
+        let (head, rest) = bytes.split_at(length);
+        let mut room = fields::field_storage();
+        let response = response::parse(head, &mut room, to_head).map_err(|_| "a bad head")?;
         assert_unambiguous(head);
         let mut other = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
         assert!(
@@ -39,24 +39,24 @@ impl Answer {
                 .parse(head)
                 .is_ok_and(|parsed| parsed.is_complete())
         );
-        let found = match answer.body {
+        let found = match response.body {
             Body::None => Some((Vec::new(), 0)),
-            Body::Length(length) => usize::try_from(length)
-                .ok()
-                .and_then(|end| Some((behind.get(..end)?.to_vec(), end))),
-            Body::Chunked => chunked(behind)?,
-            Body::UntilClose => Some((behind.to_vec(), behind.len())),
+            Body::Length(length) => {
+                usize::try_from(length).ok().and_then(|end| Some((rest.get(..end)?.to_vec(), end)))
+            }
+            Body::Chunked => chunked(rest)?,
+            Body::UntilClose => Some((rest.to_vec(), rest.len())),
         };
-        *bytes = found.as_ref().map_or(&[], |(_, end)| &behind[*end..]);
+        *bytes = found.as_ref().map_or(&[], |(_, end)| &rest[*end..]);
         Ok(Some(Self {
-            status: answer.status,
-            is_own: answer
+            status: response.status,
+            is_own: response
                 .fields
                 .windows(2)
                 .any(|two| two[0].value == b"lb-threads" && two[1].name == "X-LB-Error"),
-            closes: answer.connection.close,
+            closes: response.connection.close,
             body: found.map(|(body, _)| body),
-            ends_by_close: answer.body == Body::UntilClose,
+            ends_by_close: response.body == Body::UntilClose,
         }))
     }
 
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-/// The body and where it ends; none if it is cut short.
+/// The body and where it ends; none if it is truncated.
 fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
     let (mut decoder, mut done, mut body) = (Decoder::default(), 0, Vec::new());
     loop {
@@ -80,18 +80,18 @@ fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
     }
 }
 
-/// Statuses and bodies of all that the origin can say. None if it may say more than one answer to a
-/// request, or something malformed: then nobody can tell what comes of it.
-pub fn said(script: &[script::Answer], plain: &[u8]) -> Option<HashSet<(u16, Vec<u8>)>> {
-    let mut said = HashSet::new();
-    for bytes in script.iter().map(|answer| answer.pieces.concat()).chain([plain.to_vec()]) {
+/// Statuses and bodies of all responses in the origin's script. None if it has more than one
+/// response to a request, or a malformed one: the outcome is undefined then.
+pub fn scripted(script: &[script::Response], plain: &[u8]) -> Option<HashSet<(u16, Vec<u8>)>> {
+    let mut scripted = HashSet::new();
+    for bytes in script.iter().map(|response| response.pieces.concat()).chain([plain.to_vec()]) {
         let mut rest = &bytes[..];
-        while let Some(answer) = Answer::take(&mut rest, false).ok()? {
-            if answer.status == 101 || !answer.is_interim() && !rest.is_empty() {
+        while let Some(response) = Response::take(&mut rest, false).ok()? {
+            if response.status == 101 || !response.is_interim() && !rest.is_empty() {
                 return None;
             }
-            said.extend(answer.body.map(|body| (answer.status, body)));
+            scripted.extend(response.body.map(|body| (response.status, body)));
         }
     }
-    Some(said)
+    Some(scripted)
 }

@@ -1,5 +1,5 @@
-//! A backend's end of a connection: every wait also waits for the backend's death, and none gets
-//! past its pause.
+//! A backend's end of a connection: every wait also waits for the backend's death, and respects its
+//! pause.
 
 use super::faults::Fault;
 use super::http::Inbox;
@@ -51,7 +51,7 @@ impl Life {
         )
     }
 
-    /// Everybody who waits is told by the end of the pipe, everybody else by looking.
+    /// The end of the pipe wakes all waits; other code polls.
     pub fn end(&self, cord: OwnedFd, fault: Fault) {
         self.is_rolling.store(fault == Fault::Rolling, SeqCst);
         self.is_over.store(true, SeqCst);
@@ -84,7 +84,7 @@ impl Life {
     }
 }
 
-/// Whether a backend stands still, as a process that was stopped by a signal.
+/// Whether a backend is paused, like a process that was stopped by a signal.
 #[derive(Default)]
 pub struct Pause {
     is_on: AtomicBool,
@@ -116,18 +116,18 @@ impl Pause {
 }
 
 /// A connection from the balancer.
-pub struct Line {
+pub struct Connection {
     socket: TcpStream,
     life: Arc<Life>,
     ledger: Arc<Ledger>,
     pub inbox: Inbox,
     /// The request that is being served.
     key: Option<Key>,
-    /// The backend stood still since the last request.
+    /// The backend was paused since the last request.
     stood_still: Cell<bool>,
 }
 
-impl Line {
+impl Connection {
     pub fn new(socket: TcpStream, life: Arc<Life>, ledger: Arc<Ledger>) -> Self {
         socket.set_nodelay(true).expect("a socket takes TCP_NODELAY");
         Self {
@@ -212,7 +212,7 @@ impl Line {
         Gone::Closed
     }
 
-    /// Stands still while the backend does, and ends when it dies.
+    /// Waits while the backend is paused, and ends when it dies.
     fn look(&self) -> Result<(), Gone> {
         if self.life.pause.pass(&self.life) {
             self.stood_still.set(true);
@@ -226,7 +226,7 @@ impl Line {
         self.note_death(waited)
     }
 
-    /// A process that is killed resets connections on which something was on its way; here all are.
+    /// A killed process resets its connections with unread bytes; here all are reset.
     fn note_death(&self, waited: Result<(), Gone>) -> Result<(), Gone> {
         if waited == Err(Gone::Killed) {
             self.meet(if self.life.is_rolling.load(SeqCst) { Fault::Rolling } else { Fault::Kill });

@@ -1,5 +1,5 @@
-//! Stopping: what is in flight is finished, what is idle is closed, nothing new is accepted, and
-//! the exit code tells the truth.
+//! Stopping: requests in flight finish, idle connections close, no new ones are accepted, and the
+//! exit code is right.
 
 mod under_load;
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(10);
 
-/// An origin that answers when the gate is open.
+/// An origin that responds when the gate is open.
 fn slow(gate: &Gate) -> Origin {
     Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))])
 }
@@ -35,12 +35,12 @@ fn in_flight(address: SocketAddr, origin: &Origin) -> Client {
     client
 }
 
-fn refuses(address: SocketAddr) -> bool {
+fn refuses_connects(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err()
 }
 
 #[test]
-fn a_drain_finishes_what_is_in_flight_closes_what_is_idle_and_accepts_nothing_new() {
+fn a_drain_finishes_requests_in_flight_closes_idle_connections_and_accepts_none() {
     let gate = Gate::new();
     let origin = slow(&gate);
     let mut lb = balancer(&origin);
@@ -48,13 +48,13 @@ fn a_drain_finishes_what_is_in_flight_closes_what_is_idle_and_accepts_nothing_ne
     let mut busy = in_flight(lb.address(), &origin);
     until("both are known", || lb.server().open_connections() == 2);
     lb.begin_drain(LONG);
-    assert!(refuses(lb.address()));
+    assert!(refuses_connects(lb.address()));
     assert!(fresh.at_end(), "one that never asked is closed");
     lb.wait_for_closed(Reason::Drained, 1);
     assert!(busy.is_open());
     gate.open();
     let response = busy.read_response();
-    assert_eq!((response.text().as_str(), response.says_close()), ("late", true));
+    assert_eq!((response.text().as_str(), response.announces_close()), ("late", true));
     assert!(busy.at_end());
     lb.wait_for_closed(Reason::Drained, 2);
     assert_eq!(lb.wait_for_end(), Drained::Clean);
@@ -63,7 +63,7 @@ fn a_drain_finishes_what_is_in_flight_closes_what_is_idle_and_accepts_nothing_ne
 
 #[test]
 fn a_drain_closes_kept_connections_on_both_sides() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut client = lb.connect();
     client.get("/").expect_status(200);
@@ -103,7 +103,7 @@ fn a_drain_closes_idle_backend_connections_while_a_request_is_still_in_flight() 
 }
 
 #[test]
-fn bodies_on_their_way_are_finished_by_a_drain() {
+fn a_drain_finishes_bodies_in_transfer() {
     let gate = Gate::new();
     let head = Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
     let origin = Origin::start([
@@ -118,7 +118,7 @@ fn bodies_on_their_way_are_finished_by_a_drain() {
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n123");
     let mut response = client.read_head();
     lb.begin_drain(LONG);
-    until("it does not listen any more", || refuses(lb.address()));
+    until("it does not listen any more", || refuses_connects(lb.address()));
     client.send("456");
     until("the whole request came", || origin.only_request().complete);
     gate.open();
@@ -129,8 +129,8 @@ fn bodies_on_their_way_are_finished_by_a_drain() {
 }
 
 #[test]
-fn a_head_on_its_way_is_still_answered_by_a_drain() {
-    let origin = Origin::answering("hello");
+fn a_drain_serves_a_request_whose_head_is_incomplete() {
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHo");
@@ -140,15 +140,15 @@ fn a_head_on_its_way_is_still_answered_by_a_drain() {
         get(lb.address(), "/").expect_status(200);
     }
     lb.begin_drain(LONG);
-    until("it does not listen any more", || refuses(lb.address()));
+    until("it does not listen any more", || refuses_connects(lb.address()));
     client.send("st: x\r\n\r\n");
     let response = client.read_response();
-    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
+    assert_eq!((response.text().as_str(), response.announces_close()), ("hello", true));
     assert_eq!(lb.wait_for_end(), Drained::Clean);
 }
 
 #[test]
-fn what_outlives_the_drain_timeout_is_cut_and_counted() {
+fn connections_open_at_the_drain_timeout_are_aborted_and_counted() {
     let gate = Gate::new();
     let origin = slow(&gate);
     let mut lb = balancer(&origin);
@@ -158,14 +158,14 @@ fn what_outlives_the_drain_timeout_is_cut_and_counted() {
     lb.wait_for_closed(Reason::DrainAborted, 1);
     assert!(start.elapsed() >= timeout);
     assert_eq!(lb.wait_for_end(), Drained::Aborted(1));
-    assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no answer was made up");
+    assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no response was made up");
     gate.open();
-    until("the backend is told", || origin.open_connections() == 0);
+    until("the backend connection is closed", || origin.open_connections() == 0);
 }
 
 #[test]
-fn a_balancer_with_nothing_to_do_drains_at_once() {
-    let origin = Origin::answering("hello");
+fn an_idle_balancer_drains_at_once() {
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let start = Instant::now();
     lb.begin_drain(LONG);
@@ -174,7 +174,7 @@ fn a_balancer_with_nothing_to_do_drains_at_once() {
 }
 
 #[test]
-fn int_and_term_let_the_process_finish_what_is_in_flight() {
+fn int_and_term_let_requests_in_flight_finish() {
     for signal in [Signal::INT, Signal::TERM] {
         let gate = Gate::new();
         let origin = slow(&gate);
@@ -182,9 +182,9 @@ fn int_and_term_let_the_process_finish_what_is_in_flight() {
         let address = program.address();
         let mut client = in_flight(address, &origin);
         program.signal(signal);
-        program.until_it_says("stopping: 1 connection(s) open");
-        until("it does not listen any more", || refuses(address));
-        assert!(program.is_running(), "it waits for the answer");
+        program.until_logged("stopping: 1 connection(s) open");
+        until("it does not listen any more", || refuses_connects(address));
+        assert!(program.is_running(), "it waits for the response");
         gate.open();
         assert_eq!(client.read_response().text(), "late");
         let ended = program.wait_for_end();
@@ -194,7 +194,7 @@ fn int_and_term_let_the_process_finish_what_is_in_flight() {
 }
 
 #[test]
-fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
+fn a_second_signal_stops_the_process_at_once_with_exit_code_three() {
     let (int, term, quit) = (Signal::INT, Signal::TERM, Signal::QUIT);
     for signals in [[int, int], [term, term], [term, int], [quit, term], [term, quit], [quit, quit]]
     {
@@ -204,7 +204,7 @@ fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
         let address = program.address();
         let mut client = in_flight(address, &origin);
         program.signal(signals[0]);
-        until("it does not listen any more", || refuses(address));
+        until("it does not listen any more", || refuses_connects(address));
         assert!(program.is_running());
         let start = Instant::now();
         program.signal(signals[1]);
@@ -217,7 +217,7 @@ fn a_second_signal_ends_the_process_at_once_with_exit_code_three() {
 }
 
 #[test]
-fn a_process_that_had_to_cut_connections_ends_with_exit_code_three() {
+fn a_process_that_aborted_connections_exits_with_three() {
     let gate = Gate::new();
     let origin = slow(&gate);
     let program = Program::balancer(&[origin.address()], &["--drain-timeout", "100ms"]);
@@ -232,7 +232,7 @@ fn a_process_that_had_to_cut_connections_ends_with_exit_code_three() {
 #[test]
 fn a_signal_during_the_start_ends_the_process_too() {
     // The first round of checks hangs for two seconds: time enough to change one's mind.
-    let origin = Origin::answering("hello").health(crate::support::Health::Hang);
+    let origin = Origin::responding("hello").health(crate::support::Health::Hang);
     let program = Program::balancer(&[origin.address()], &[]);
     until("it checks", || origin.health_checks() == 1);
     program.signal(Signal::INT);
@@ -241,28 +241,28 @@ fn a_signal_during_the_start_ends_the_process_too() {
 
 #[test]
 fn a_client_that_was_accepted_and_is_about_to_send_is_served() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut fresh = lb.connect();
     until("it was accepted", || lb.server().open_connections() == 1);
     lb.begin_drain(LONG);
     let response = fresh.get("/");
-    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
+    assert_eq!((response.text().as_str(), response.announces_close()), ("hello", true));
     assert_eq!(lb.wait_for_end(), Drained::Clean);
 }
 
 #[test]
-fn a_request_that_comes_just_after_the_stop_on_a_kept_connection_is_served_and_told_to_close() {
-    let origin = Origin::answering("hello");
+fn a_request_just_after_the_stop_on_a_kept_connection_gets_its_response_with_connection_close() {
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut kept = lb.connect();
     kept.get("/").expect_status(200);
     lb.begin_drain(LONG);
-    until("it does not listen any more", || refuses(lb.address()));
+    until("it does not listen any more", || refuses_connects(lb.address()));
     let response = kept.get("/");
-    assert_eq!((response.text().as_str(), response.says_close()), ("hello", true));
-    // Whatever the client sends before it has seen the close must not destroy what it has not read
-    // yet.
+    assert_eq!((response.text().as_str(), response.announces_close()), ("hello", true));
+    // Bytes that the client sends before it has seen the close must not destroy its unread
+    // response.
     let too_late = "GET /too-late HTTP/1.1\r\nHost: x\r\n\r\n";
     stays("it lingers: no reset", Duration::from_millis(200), || kept.try_send(too_late).is_ok());
     assert!(kept.at_end());
@@ -273,7 +273,7 @@ fn a_request_that_comes_just_after_the_stop_on_a_kept_connection_is_served_and_t
 
 #[test]
 fn an_idle_connection_is_closed_a_second_after_the_stop() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut kept = lb.connect();
     kept.get("/").expect_status(200);
@@ -289,8 +289,8 @@ fn an_idle_connection_is_closed_a_second_after_the_stop() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_with_the_end_of_a_short_drain_and_was_not_cut() {
-    let origin = Origin::answering("hello");
+fn an_idle_connection_is_closed_at_the_end_of_a_short_drain_and_does_not_count_as_aborted() {
+    let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let (mut kept, mut fresh) = (lb.connect(), lb.connect());
     kept.get("/").expect_status(200);
@@ -304,7 +304,7 @@ fn an_idle_connection_is_closed_with_the_end_of_a_short_drain_and_was_not_cut() 
 }
 
 #[test]
-fn one_too_many_is_told_so_while_the_balancer_stops() {
+fn a_connection_over_the_limit_gets_503_while_the_balancer_stops() {
     let gate = Gate::new();
     let origin = slow(&gate);
     let mut lb = Lb::with(&[&origin], |config| {
@@ -323,15 +323,15 @@ fn one_too_many_is_told_so_while_the_balancer_stops() {
 }
 
 #[test]
-fn quit_lets_the_process_finish_however_long_that_takes() {
+fn quit_drains_without_a_deadline() {
     let gate = Gate::new();
     let origin = slow(&gate);
     let mut program = Program::balancer(&[origin.address()], &["--drain-timeout", "50ms"]);
     let address = program.address();
     let mut client = in_flight(address, &origin);
     program.signal(Signal::QUIT);
-    program.until_it_says("stopping: 1 connection(s) open");
-    until("it does not listen any more", || refuses(address));
+    program.until_logged("stopping: 1 connection(s) open");
+    until("it does not listen any more", || refuses_connects(address));
     stays("it waits for the response", Duration::from_millis(500), || program.is_running());
     gate.open();
     assert_eq!(client.read_response().text(), "late");
@@ -342,7 +342,7 @@ fn quit_lets_the_process_finish_however_long_that_takes() {
 
 #[test]
 fn a_process_without_connections_ends_at_once_though_one_was_served_before() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let program = Program::balancer(&[origin.address()], &["--drain-timeout", "1h"]);
     get(program.address(), "/").expect_status(200);
     program.signal(Signal::TERM);

@@ -1,8 +1,8 @@
-//! A raw HTTP/1.1 client: sends exactly the bytes it is given, reads strictly, and waits never
-//! longer than patience.
+//! A raw HTTP/1.1 client: sends exactly the bytes it is given, reads strictly, and never waits
+//! longer than [`TEST_TIMEOUT`](super::TEST_TIMEOUT).
 //!
-//! Whatever should not happen panics at the test's line, with the bytes received so far. Tests that
-//! *expect* an end of the connection ask for it: [`Client::comes_next`], [`Client::at_end`],
+//! An unexpected event panics at the test's line, with the bytes received so far. Tests that
+//! *expect* the end of the connection call [`Client::comes_next`], [`Client::at_end`],
 //! [`Client::try_response`].
 
 mod reading;
@@ -19,9 +19,9 @@ use rustix::net::sockopt;
 
 pub use self::response::Response;
 use super::address::tcp_socket;
-use super::wait::{Gate, PATIENCE};
+use super::wait::{Gate, TEST_TIMEOUT};
 
-/// What a peer does next.
+/// The next event from a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// It sends these bytes, and perhaps more.
@@ -40,7 +40,7 @@ pub struct Client {
     /// The last bytes received, for messages.
     seen: Vec<u8>,
     seen_in_all: usize,
-    /// The kernel tells a reset once, to a read or to a write; from then on it looks like an
+    /// The kernel reports a reset once, to a read or to a write; from then on it looks like an
     /// orderly end.
     was_reset: bool,
     /// Still sending what an exchange began to send.
@@ -56,7 +56,7 @@ impl Client {
     /// Connects.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, TEST_TIMEOUT) {
             Ok(stream) => Self::of(stream),
             Err(error) => panic!("cannot connect to {address}: {error}"),
         }
@@ -80,7 +80,7 @@ impl Client {
 
     fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+        stream.set_write_timeout(Some(TEST_TIMEOUT)).expect("a socket takes a timeout");
         Self {
             stream,
             inbox: Vec::new(),
@@ -91,7 +91,7 @@ impl Client {
         }
     }
 
-    /// The client's own address: what the balancer should call it.
+    /// The client's own address, as the balancer should name it.
     #[track_caller]
     pub fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connected socket has it")
@@ -105,7 +105,7 @@ impl Client {
         }
     }
 
-    /// Sends all these bytes, or says why not: for a peer that may have closed.
+    /// Sends all these bytes, or returns the error: for a peer that may have closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.finish_sending();
         let sent = self.stream.write_all(bytes.as_ref());
@@ -127,10 +127,10 @@ impl Client {
             if rest.is_empty() {
                 return;
             }
-            let (piece, behind) = rest.split_at(size.clamp(1, rest.len()));
+            let (piece, remaining) = rest.split_at(size.clamp(1, rest.len()));
             self.send(piece);
             Gate::new().wait_for(Self::PIECE_PAUSE);
-            rest = behind;
+            rest = remaining;
         }
         self.send(rest);
     }
@@ -143,13 +143,13 @@ impl Client {
     }
 
     /// Sends a request while it reads the response, so that large bodies both ways do not wait for
-    /// each other. A peer that answers and closes before it has read all is no failure.
+    /// each other. A peer that responds and closes before it has read all is no failure.
     #[track_caller]
     pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Response {
         let request = request.as_ref();
         let method = request.split(|&byte| byte == b' ').next();
         let method = String::from_utf8_lossy(method.unwrap_or_default()).into_owned();
-        self.send_behind(request).read_response_to(&method)
+        self.send_in_background(request).read_response_to(&method)
     }
 
     /// Closes the sending side only (FIN).
@@ -173,7 +173,7 @@ impl Client {
     }
 
     /// Sends from a thread of its own, until all is sent or the peer wants no more.
-    fn send_behind(&mut self, bytes: &[u8]) -> &mut Self {
+    fn send_in_background(&mut self, bytes: &[u8]) -> &mut Self {
         self.finish_sending();
         let mut stream = self.stream.try_clone().expect("a socket can be cloned");
         let bytes = bytes.to_vec();
@@ -181,8 +181,8 @@ impl Client {
         self
     }
 
-    /// Waits for the sender. A peer may answer and close before it has read all: a failure is told
-    /// by what is read.
+    /// Waits for the sender. A peer may respond and close before it has read all: the bytes read
+    /// show a failure.
     fn finish_sending(&mut self) {
         if let Some(sender) = self.sender.take() {
             let sent = sender.join().expect("a sender does not panic");
@@ -190,7 +190,7 @@ impl Client {
         }
     }
 
-    /// What polling says of the connection, at once.
+    /// The state of the connection, from one poll that does not wait.
     fn events(&self) -> PollFlags {
         let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
         retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())))
@@ -236,5 +236,5 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
 /// be a reset.
 #[track_caller]
 pub fn raw_exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-    Client::connect(address).send_behind(bytes.as_ref()).read_to_end()
+    Client::connect(address).send_in_background(bytes.as_ref()).read_to_end()
 }
