@@ -1,8 +1,8 @@
-//! A worker's clock: read once per turn of its loop, so that all of a turn happens at one time.
+//! A worker's clock: read once per iteration of its loop, so that an iteration has one time.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The time of a turn, and the value of a `Date` field.
+/// The time of an iteration, and the value of a `Date` field.
 #[derive(Debug)]
 pub struct Clock {
     now: Instant,
@@ -34,7 +34,7 @@ impl Clock {
         is_new_second
     }
 
-    /// The time of this turn.
+    /// The time of this iteration.
     pub fn now(&self) -> Instant {
         self.now
     }

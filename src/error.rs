@@ -1,43 +1,45 @@
 //! Why a request could not be served: one table of causes.
 //!
-//! Every failure has a side (who is at fault), a stage (what was being done), a word (`X-LB-Error`,
-//! logs, counters), the status that the client gets and a sentence that says what to look at.
-//! Status and wording are read from this table and nowhere else.
+//! Every cause has a side (client, backend or balancer), the status of the error response, a code
+//! (`X-LB-Error`, logs, counters) and a description with the place to look at. Status and wording
+//! come from this table and nowhere else.
 
 use std::fmt;
 
-/// Who is at fault.
+/// The side that is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The client sent something that is refused, or was too slow.
+    /// The client sent a request that is rejected, or was too slow.
     Client,
     /// The backend failed, or broke the protocol.
     Backend,
-    /// The balancer itself cannot serve: nothing healthy, or out of something.
+    /// The balancer cannot serve: no healthy backend, or a resource is exhausted.
     Balancer,
 }
 
 macro_rules! causes {
-    ($($(#[$doc:meta])* $name:ident, $side:ident, $status:literal, $word:literal, $sentence:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $side:ident, $status:literal, $code:literal, $description:literal;)*) => {
         /// Why a request could not be served.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Cause { $($(#[$doc])* #[doc = $sentence] $name,)* }
+        pub enum Cause { $($(#[$doc])* #[doc = $description] $name,)* }
 
         impl Cause {
             /// Every cause, in the order of the table.
             pub const ALL: &'static [Cause] = &[$(Cause::$name),*];
 
-            /// Who is at fault.
+            /// The side that is at fault.
             pub fn side(self) -> Side { match self { $(Cause::$name => Side::$side),* } }
 
-            /// The status code that the client gets.
+            /// The status code of the error response.
             pub fn status(self) -> u16 { match self { $(Cause::$name => $status),* } }
 
-            /// The word for `X-LB-Error`, logs and counters.
-            pub fn word(self) -> &'static str { match self { $(Cause::$name => $word),* } }
+            /// The stable code for `X-LB-Error`, logs and counters.
+            pub fn code(self) -> &'static str { match self { $(Cause::$name => $code),* } }
 
-            /// What happened and what to look at, for people.
-            pub fn sentence(self) -> &'static str { match self { $(Cause::$name => $sentence),* } }
+            /// What happened and what to look at, in one clause.
+            pub fn description(self) -> &'static str {
+                match self { $(Cause::$name => $description),* }
+            }
         }
     };
 }
@@ -50,37 +52,37 @@ causes! {
     BadHost, Client, 400, "bad_host", "the Host field is missing, repeated, or not `name[:port]`";
     BadLength, Client, 400, "bad_content_length", "Content-Length must be one plain decimal number, given once";
     BadCoding, Client, 400, "bad_transfer_encoding", "Transfer-Encoding must be exactly `chunked`, once, in HTTP/1.1";
-    LengthAndCoding, Client, 400, "length_and_coding", "Content-Length and Transfer-Encoding must not stand together";
+    LengthAndCoding, Client, 400, "length_and_coding", "Content-Length and Transfer-Encoding exclude each other";
     BadChunk, Client, 400, "bad_chunk", "the chunked body has an invalid chunk size, line end or trailer";
-    MethodRefused, Client, 405, "method_refused", "CONNECT and TRACE are not served here";
+    MethodNotAllowed, Client, 405, "method_not_allowed", "CONNECT and TRACE are not supported";
     HeadTimeout, Client, 408, "head_timeout", "the request head did not arrive in time (--head-timeout)";
     RequestBodyTimeout, Client, 408, "request_body_timeout", "the request body made no progress (--body-timeout)";
-    LengthRequired, Client, 411, "length_required", "the backend speaks HTTP/1.0: a chunked body over 64 KiB cannot be sent to it, so send a Content-Length";
+    LengthRequired, Client, 411, "length_required", "the backend supports HTTP/1.0 only, so a body over 64 KiB needs a Content-Length";
     BodyTooLarge, Client, 413, "body_too_large", "the request body is larger than the limit (--max-body)";
     TargetTooLong, Client, 414, "target_too_long", "the request target is longer than 8 KiB";
-    ExpectationUnknown, Client, 417, "expectation_unknown", "the only expectation served is `100-continue`";
-    ClientLimit, Client, 429, "client_limit", "there are too many connections from this client address (--max-connections-per-client)";
+    ExpectationUnknown, Client, 417, "expectation_unknown", "the only supported expectation is `100-continue`";
+    ClientLimit, Client, 429, "client_limit", "too many connections from this client address (--max-connections-per-client)";
     HeadTooLarge, Client, 431, "head_too_large", "the request head is larger than 16 KiB or has more than 100 fields";
-    CodingUnknown, Client, 501, "transfer_encoding_unknown", "the only transfer coding served is `chunked`";
-    VersionUnknown, Client, 505, "version_unknown", "only HTTP/1 is served here";
+    CodingUnknown, Client, 501, "transfer_encoding_unknown", "the only supported transfer coding is `chunked`";
+    VersionUnknown, Client, 505, "version_unknown", "only HTTP/1 is supported";
     NoBackend, Balancer, 503, "no_backend", "no backend is healthy";
-    BackendFull, Balancer, 503, "backend_full", "every healthy backend has as many requests as it may (--backend-max-connections), and none came free in time (--queue-timeout)";
+    BackendFull, Balancer, 503, "backend_full", "every healthy backend is at its limit of requests (--backend-max-requests), and no slot became free in time (--queue-timeout)";
     Overload, Balancer, 503, "overload", "the balancer is at its limit of connections or file descriptors";
-    ConnectFailed, Backend, 502, "connect_failed", "the backend could not be connected to";
+    ConnectFailed, Backend, 502, "connect_failed", "the connection to the backend failed";
     ConnectTimeout, Backend, 504, "connect_timeout", "the backend did not accept the connection in time (--connect-timeout)";
-    SendTimeout, Backend, 504, "send_timeout", "the backend did not take the request in time (--body-timeout)";
-    BackendClosed, Backend, 502, "backend_closed", "the backend closed the connection before it answered";
-    BadAnswer, Backend, 502, "bad_answer", "the backend's answer is not valid HTTP/1.1";
-    FirstByteTimeout, Backend, 504, "first_byte_timeout", "the backend did not answer in time (--first-byte-timeout)";
+    SendTimeout, Backend, 504, "send_timeout", "the backend did not read the request in time (--body-timeout)";
+    BackendClosed, Backend, 502, "backend_closed", "the backend closed the connection before its response";
+    BadResponse, Backend, 502, "bad_response", "the backend's response is not valid HTTP/1.1";
+    FirstByteTimeout, Backend, 504, "first_byte_timeout", "the backend did not respond in time (--first-byte-timeout)";
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.code())
     }
 }
 
-/// The reason phrase of the statuses that we answer ourselves.
+/// The reason phrase of a status in our own responses.
 pub fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -108,16 +110,16 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_cause_has_a_word_of_its_own_and_a_status_with_a_phrase() {
-        let words: HashSet<_> = Cause::ALL.iter().map(|cause| cause.word()).collect();
-        assert_eq!(words.len(), Cause::ALL.len());
+    fn every_cause_has_a_code_of_its_own_and_a_status_with_a_phrase() {
+        let codes: HashSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
+        assert_eq!(codes.len(), Cause::ALL.len());
         for cause in Cause::ALL {
             assert_ne!(phrase(cause.status()), "Error", "{cause:?}");
         }
     }
 
     #[test]
-    fn the_status_says_who_is_at_fault() {
+    fn the_status_matches_the_side_at_fault() {
         for cause in Cause::ALL {
             let status = cause.status();
             match cause.side() {

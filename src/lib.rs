@@ -1,25 +1,26 @@
 //! `lb-threads`: a synchronous HTTP/1.1 load balancer. A fixed pool of threads, blocking sockets,
 //! no async runtime.
 //!
-//! Start with `ARCHITECTURE.md`. The floors, from the ground up; a module imports only from lower
+//! Start with `ARCHITECTURE.md`. Public is what the program, its tests, the fuzz targets and the
+//! benchmarks use. The floors, from the ground up; a module imports only from lower
 //! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
 //! `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-pub mod admission;
+pub(crate) mod admission;
 pub mod cli;
-pub mod clock;
+pub(crate) mod clock;
 pub mod commands;
 pub mod config;
 pub mod error;
-pub mod logging;
+pub(crate) mod logging;
 pub mod metrics;
-pub mod net;
+pub(crate) mod net;
 pub mod reason;
 pub mod server;
-pub mod session;
-pub mod threads;
+pub(crate) mod session;
+pub(crate) mod threads;
 pub mod upstream;
 pub mod wire;

@@ -1,6 +1,6 @@
-//! What happened, in numbers: counters that one thread writes and any thread reads.
+//! Counters: one table, from which the fields and their sums are made.
 //!
-//! Each worker owns one [`Counters`]; readers sum them. A counter has a single writer, so an
+//! Each worker owns one [`Counters`]; any thread may sum them. A counter has a single writer, so an
 //! increment is a plain load and a plain store: no locked instruction on the data path.
 
 use crate::error::Cause;
@@ -23,45 +23,70 @@ impl Counter {
     }
 }
 
-/// The counters of one worker.
-#[derive(Debug)]
-pub struct Counters {
-    /// Client connections taken over.
-    pub connections: Counter,
-    /// Requests whose head was valid, on connections that are served.
-    pub requests: Counter,
-    /// Attempts after the first one of an exchange.
-    pub retries: Counter,
-    /// ConnectionPool opened to backends.
-    pub backend_connects: Counter,
-    /// Attempts that went out on an idle backend connection.
-    pub backend_reuses: Counter,
-    /// Those of them that found the connection dead: it ended before a byte of the response.
-    pub stale_reuses: Counter,
-    /// Bytes of answers sent to clients, heads included.
-    pub bytes_sent: Counter,
-    causes: [Counter; Cause::ALL.len()],
-    reasons: [Counter; Reason::ALL.len()],
+macro_rules! counters {
+    ($($name:ident, $meaning:literal;)*) => {
+        /// The counters of one thread.
+        #[derive(Debug)]
+        pub struct Counters {
+            $(#[doc = $meaning] pub $name: Counter,)*
+            causes: [Counter; Cause::ALL.len()],
+            reasons: [Counter; Reason::ALL.len()],
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: Counter::default(),)*
+                    causes: std::array::from_fn(|_| Counter::default()),
+                    reasons: std::array::from_fn(|_| Counter::default()),
+                }
+            }
+        }
+
+        /// The sum of several threads' counters at one moment.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Totals {
+            $(#[doc = $meaning] pub $name: u64,)*
+            causes: [u64; Cause::ALL.len()],
+            reasons: [u64; Reason::ALL.len()],
+        }
+
+        impl Default for Totals {
+            fn default() -> Self {
+                Self {
+                    $($name: 0,)*
+                    causes: [0; Cause::ALL.len()],
+                    reasons: [0; Reason::ALL.len()],
+                }
+            }
+        }
+
+        impl Totals {
+            fn add(&mut self, counters: &Counters) {
+                $(self.$name += counters.$name.get();)*
+                for (sum, counter) in self.causes.iter_mut().zip(&counters.causes) {
+                    *sum += counter.get();
+                }
+                for (sum, counter) in self.reasons.iter_mut().zip(&counters.reasons) {
+                    *sum += counter.get();
+                }
+            }
+        }
+    };
 }
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            connections: Counter::default(),
-            requests: Counter::default(),
-            retries: Counter::default(),
-            backend_connects: Counter::default(),
-            backend_reuses: Counter::default(),
-            stale_reuses: Counter::default(),
-            bytes_sent: Counter::default(),
-            causes: std::array::from_fn(|_| Counter::default()),
-            reasons: std::array::from_fn(|_| Counter::default()),
-        }
-    }
+counters! {
+    connections, "Client connections accepted.";
+    requests, "Requests with a valid head, on connections within the limits.";
+    retries, "Attempts after the first one of an exchange.";
+    backend_connects, "Connections opened to backends.";
+    backend_reuses, "Attempts on an idle backend connection.";
+    stale_reuses, "Attempts on an idle backend connection that ended before a byte of the response.";
+    bytes_sent, "Bytes of responses sent to clients, heads included.";
 }
 
 impl Counters {
-    /// Counts an error answer.
+    /// Counts an error response.
     pub fn failed(&self, cause: Cause) {
         self.causes[cause as usize].add(1);
     }
@@ -72,64 +97,25 @@ impl Counters {
     }
 }
 
-/// The sum of all workers' counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Client connections taken over.
-    pub connections: u64,
-    /// Requests whose head was valid, on connections that are served.
-    pub requests: u64,
-    /// Attempts after the first one of an exchange.
-    pub retries: u64,
-    /// ConnectionPool opened to backends.
-    pub backend_connects: u64,
-    /// Attempts that went out on an idle backend connection.
-    pub backend_reuses: u64,
-    /// Those of them that found the connection dead: it ended before a byte of the response.
-    pub stale_reuses: u64,
-    /// Bytes of answers sent to clients.
-    pub bytes_sent: u64,
-    causes: Vec<u64>,
-    reasons: Vec<u64>,
-}
-
 impl Totals {
-    /// Sums the counters of all workers.
-    pub fn sum<'c>(workers: impl Iterator<Item = &'c Counters>) -> Self {
-        let mut totals = Self {
-            causes: vec![0; Cause::ALL.len()],
-            reasons: vec![0; Reason::ALL.len()],
-            ..Self::default()
-        };
-        for counters in workers {
-            totals.connections += counters.connections.get();
-            totals.requests += counters.requests.get();
-            totals.retries += counters.retries.get();
-            totals.backend_connects += counters.backend_connects.get();
-            totals.backend_reuses += counters.backend_reuses.get();
-            totals.stale_reuses += counters.stale_reuses.get();
-            totals.bytes_sent += counters.bytes_sent.get();
-            for (sum, counter) in totals.causes.iter_mut().zip(&counters.causes) {
-                *sum += counter.get();
-            }
-            for (sum, counter) in totals.reasons.iter_mut().zip(&counters.reasons) {
-                *sum += counter.get();
-            }
-        }
+    /// Sums the counters of all threads.
+    pub fn sum<'c>(threads: impl Iterator<Item = &'c Counters>) -> Self {
+        let mut totals = Self::default();
+        threads.for_each(|counters| totals.add(counters));
         totals
     }
 
-    /// How many error answers had this cause.
+    /// The number of error responses with this cause.
     pub fn failed(&self, cause: Cause) -> u64 {
         self.causes[cause as usize]
     }
 
-    /// How many client connections ended for this reason.
+    /// The number of client connections that ended for this reason.
     pub fn closed(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize]
     }
 
-    /// How many client connections have ended.
+    /// The number of client connections that ended.
     pub fn closed_in_all(&self) -> u64 {
         self.reasons.iter().sum()
     }
@@ -140,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_are_the_sum_over_the_workers() {
+    fn totals_are_the_sums_of_all_threads() {
         let workers = [Counters::default(), Counters::default()];
         workers[0].requests.add(2);
         workers[1].requests.add(3);
-        workers[0].closed(Reason::ClientDone);
-        workers[1].closed(Reason::ClientDone);
+        workers[0].closed(Reason::ClientClosed);
+        workers[1].closed(Reason::ClientClosed);
         workers[1].failed(Cause::NoBackend);
         let totals = Totals::sum(workers.iter());
         assert_eq!(totals.requests, 5);
-        assert_eq!(totals.closed(Reason::ClientDone), 2);
+        assert_eq!(totals.closed(Reason::ClientClosed), 2);
         assert_eq!(totals.closed_in_all(), 2);
         assert_eq!(totals.failed(Cause::NoBackend), 1);
     }

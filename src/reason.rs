@@ -1,25 +1,27 @@
 //! How a client connection ended: one table of reasons.
 //!
-//! Every connection ends with exactly one of these. Its counter, its word in the log and its
-//! sentence come from this table.
+//! Every connection ends with exactly one of these. Its counter, its code in the log and its
+//! description come from this table.
 
 macro_rules! reasons {
-    ($($name:ident, $level:ident, $word:literal, $sentence:literal;)*) => {
+    ($($name:ident, $level:ident, $code:literal, $description:literal;)*) => {
         /// How a client connection ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $(#[doc = $sentence] $name,)* }
+        pub enum Reason { $(#[doc = $description] $name,)* }
 
         impl Reason {
-            /// Every reason, in the order of the table; a reason's place is its counter's index.
+            /// Every reason, in the order of the table; `as usize` is a reason's index.
             pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
 
-            /// The word for counters and logs.
-            pub fn word(self) -> &'static str { match self { $(Reason::$name => $word),* } }
+            /// The stable code for counters and logs.
+            pub fn code(self) -> &'static str { match self { $(Reason::$name => $code),* } }
 
-            /// What it means, for people.
-            pub fn sentence(self) -> &'static str { match self { $(Reason::$name => $sentence),* } }
+            /// The meaning in one clause.
+            pub fn description(self) -> &'static str {
+                match self { $(Reason::$name => $description),* }
+            }
 
-            /// Whether something went wrong, so that the log should say it.
+            /// Whether the end is an error, which is logged at the normal level.
             pub fn is_error(self) -> bool { match self { $(Reason::$name => reasons!(@ $level)),* } }
         }
     };
@@ -28,21 +30,21 @@ macro_rules! reasons {
 }
 
 reasons! {
-    ClientDone, ok, "client_done", "the client closed its idle connection";
-    AnsweredLast, ok, "answered_last", "the last answer was sent: the client or the answer asked for a close, or it ended before its request";
+    ClientClosed, ok, "client_closed", "the client closed its idle connection";
+    ClosedAfterResponse, ok, "closed_after_response", "the last response was sent: the client or the response asked for a close, or it ended before its request";
     IdleTimeout, ok, "idle_timeout", "the client was idle for too long (--idle-timeout)";
     TunnelDone, ok, "tunnel_done", "both directions of the tunnel ended";
-    Drained, ok, "drained", "the balancer is stopping and the connection was idle or done";
-    Refused, error, "refused", "the request was refused with an error, and the connection with it";
+    Drained, ok, "drained", "the balancer is stopping and the connection was idle";
+    Rejected, error, "rejected", "the request was rejected with an error response";
     ClientReset, error, "client_reset", "the client reset the connection";
     ClientAborted, error, "client_aborted", "the client closed inside a request";
-    SlowReader, error, "slow_reader", "the client did not read its answer in time (--body-timeout)";
-    AnswerTruncated, error, "answer_truncated", "the backend died or broke the framing inside the answer's body";
-    AnswerTimeout, error, "answer_timeout", "the backend's answer made no progress (--body-timeout)";
-    EarlyAnswer, ok, "early_answer", "the backend answered before the request body was complete";
-    TunnelIdle, error, "tunnel_idle", "nothing moved through the tunnel for too long (--tunnel-timeout)";
+    SlowReader, error, "slow_reader", "the client did not read its response in time (--body-timeout)";
+    ResponseTruncated, error, "response_truncated", "the backend closed or broke the framing inside the response body";
+    ResponseTimeout, error, "response_timeout", "the response body made no progress (--body-timeout)";
+    EarlyResponse, ok, "early_response", "the backend responded before the request body was complete";
+    TunnelIdle, error, "tunnel_idle", "the tunnel was silent for too long (--tunnel-timeout)";
     TunnelBroken, error, "tunnel_broken", "one side of the tunnel was reset";
-    Overload, error, "overload", "there were too many connections, in all or from this client";
-    DrainCut, error, "drain_cut", "the time to finish passed with the connection still busy (--drain-timeout)";
-    Panicked, error, "panicked", "a bug in the balancer: the step panicked and this connection paid for it";
+    Overload, error, "overload", "too many connections, in total or from this client address";
+    DrainAborted, error, "drain_aborted", "the connection was still busy at the end of the drain (--drain-timeout)";
+    Panicked, error, "panicked", "a bug in the balancer: the step panicked, and this connection was closed";
 }

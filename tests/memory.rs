@@ -1,13 +1,12 @@
-//! What the balancer's memory is while requests are held, and after they are gone: seen from
-//! outside, in `/proc`.
+//! The balancer's memory while requests are held, and after them, from `/proc`.
 
 use crate::support::program::Program;
-use crate::support::{Client, Gate, Origin, PATIENCE, until};
+use crate::support::{Client, Gate, Origin, TEST_TIMEOUT, until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const BODY: usize = 60 * 1024;
-/// How many send at once: what is on its way is held, of course.
+/// The number of concurrent requests: requests in transfer are held, of course.
 const FEW: usize = 20;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -20,8 +19,8 @@ fn holding(gates: &[Gate]) -> (Origin, Arc<AtomicUsize>) {
     let origin = Origin::serve(move |request, reply| {
         let number: usize = request.target.trim_start_matches('/').parse().expect("a number");
         read.fetch_add(1, Ordering::Relaxed);
-        // On a busy machine it takes longer than patience until all are there.
-        while !gates[number].wait_for(PATIENCE) {}
+        // On a busy machine it takes longer than one timeout until all are there.
+        while !gates[number].wait_for(TEST_TIMEOUT) {}
         reply.ok("held");
     });
     (origin, count)
@@ -52,11 +51,11 @@ fn hold(count: usize, round: usize, balancer: &Program, read: &AtomicUsize, held
 }
 
 #[test]
-fn a_post_that_was_sent_is_not_kept() {
+fn a_post_that_was_sent_is_not_kept_in_memory() {
     let gates = [Gate::new(), Gate::new()];
     let (origin, read) = holding(&gates);
     let balancer = Program::balancer(&[origin.address()], &["--no-health-checks"]);
-    // What a first few cost stays: a warm start.
+    // The memory of the first few stays: a warm start.
     hold(FEW, 0, &balancer, &read, || gates[0].open());
     let before = balancer.resident_kib() as usize * KIB;
     hold(300, 1, &balancer, &read, || {

@@ -1,4 +1,4 @@
-//! A bug in the balancer, played by a log that panics: it costs the connection whose step it is,
+//! A bug in the balancer, played by a log that panics: it closes the connection whose step it is,
 //! and nothing else.
 
 use crate::support::{Client, Gate, Lb, Next, Origin, Script, Step, get, until};
@@ -7,13 +7,13 @@ use lb_threads::reason::Reason;
 use log::{LevelFilter, Log, Metadata, Record};
 use std::sync::Once;
 
-/// Whoever logs this path panics.
+/// Logging this path panics.
 const PATH: &str = "/panic-in-a-step";
-/// Whoever logs a bad answer of a backend of this name panics, while the connection to that backend
-/// is in use.
+/// Logging a bad response of a backend of this name panics, while the connection to that backend is
+/// in use.
 const BACKEND: &str = "panic-in-a-step";
 
-/// Throws everything away, and panics when it is told to.
+/// Discards everything, and panics at the set trap.
 struct Trap;
 
 impl Log for Trap {
@@ -23,8 +23,8 @@ impl Log for Trap {
 
     fn log(&self, record: &Record<'_>) {
         let line = record.args().to_string();
-        let is_marked =
-            line.contains(PATH) || line.starts_with(&format!("bad answer from backend {BACKEND}"));
+        let is_marked = line.contains(PATH)
+            || line.starts_with(&format!("bad response from backend {BACKEND}"));
         assert!(!is_marked, "{PATH}");
     }
 
@@ -35,7 +35,7 @@ impl Log for Trap {
 fn set_the_trap() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::set_boxed_logger(Box::new(Trap)).expect("nobody else sets a logger");
+        log::set_boxed_logger(Box::new(Trap)).expect("no other logger is set");
         log::set_max_level(LevelFilter::Info);
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -50,15 +50,15 @@ fn set_the_trap() {
 fn balancer(origin: &Origin, change: impl FnOnce(&mut Config)) -> Lb {
     set_the_trap();
     let lb = Lb::with(&[origin], |config| {
-        config.workers = 1;
-        config.health.checks = false;
+        config.boot.workers = 1;
+        config.settings.health.checks = false;
         change(config);
     });
     assert_eq!(lb.up(), 1);
     lb
 }
 
-/// Sends a request whose step panics, and waits for what that costs.
+/// Sends a request whose step panics, and waits for the end of its connection.
 #[track_caller]
 fn panic_on(client: &mut Client, lb: &Lb, path: &str) {
     let before = lb.totals().closed(Reason::Panicked);
@@ -68,7 +68,7 @@ fn panic_on(client: &mut Client, lb: &Lb, path: &str) {
 }
 
 #[test]
-fn a_panic_in_a_step_costs_its_connection_and_nothing_else() {
+fn a_panic_in_a_step_closes_only_its_connection() {
     let origin = Origin::named("one");
     let lb = balancer(&origin, |_| {});
     let mut other = lb.connect();
@@ -92,7 +92,7 @@ fn many_panics_leak_nothing_and_the_backend_stays_up() {
         assert_eq!(lb.totals().closed(Reason::Panicked), number);
         get(lb.address(), "/").expect_status(200);
     }
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert!(
         origin.open_connections() <= 1,
         "one kept connection serves one client at a time: {}",
@@ -104,8 +104,7 @@ fn many_panics_leak_nothing_and_the_backend_stays_up() {
 
 #[test]
 fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
-    // Half of its answer is on the way when the step panics: the connection must never serve
-    // anybody else.
+    // Half of its response is forwarded when the step panics: the connection must never be reused.
     let gate = Gate::new();
     let bad = [
         Step::ReadRequest,
@@ -121,10 +120,10 @@ fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
     });
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no half answer");
+    assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no partial response");
     lb.wait_for_closed(Reason::Panicked, 1);
     assert_eq!(
-        lb.server().cluster().standings()[0].backend.in_flight(),
+        lb.server().registry().statuses()[0].backend.in_flight(),
         0,
         "it is not at the backend any more"
     );
@@ -163,7 +162,10 @@ fn a_panic_on_one_connection_leaves_a_request_in_flight_alone() {
 fn a_session_that_panics_in_a_step_gives_its_permit_back() {
     let origin = Origin::named("one");
     let lb = balancer(&origin, |config| {
-        (config.connections, config.connections_a_client) = (1, Some(1));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (1, Some(1));
     });
     for _ in 0..10 {
         panic_on(&mut lb.connect(), &lb, PATH);
@@ -183,18 +185,21 @@ fn a_session_that_panics_in_its_close_gives_its_permit_back() {
         reply.ok("fine");
     });
     let lb = balancer(&origin, |config| {
-        (config.connections, config.connections_a_client) = (1, Some(1));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (1, Some(1));
     });
     for number in 1..=10 {
         let mut client = lb.connect();
         client.send(format!("GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n"));
         origin.wait_for_requests(number);
-        // The close logs the exchange that it breaks off, and panics there.
+        // The close logs the unfinished exchange, and panics there.
         client.reset();
         lb.wait_for_closed(Reason::ClientReset, number as u64);
         until("its permit is back", || lb.server().open_connections() == 0);
     }
-    assert_eq!(lb.server().cluster().standings()[0].backend.in_flight(), 0);
+    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!(get(lb.address(), "/").text(), "fine");
     gate.open();
 }

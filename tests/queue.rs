@@ -1,4 +1,4 @@
-//! Places at backends: `--backend-max-connections` and the queue for them.
+//! Connection slots at backends: `--backend-max-requests` and the queue for them.
 
 use crate::support::{Client, Gate, Lb, Origin, Step, get, until};
 use lb_threads::error::Cause;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// An origin that answers when the gate is open.
+/// An origin that responds when the gate is open.
 fn gated(gate: &Gate) -> Origin {
     let gate = gate.clone();
     Origin::serve(move |_, reply| {
@@ -20,10 +20,10 @@ fn gated(gate: &Gate) -> Origin {
 }
 
 fn limited(origins: &[&Origin], limit: usize) -> Lb {
-    Lb::with(origins, |config| config.backend_connections = Some(limit))
+    Lb::with(origins, |config| config.settings.limits.max_requests_per_backend = Some(limit))
 }
 
-/// A client whose request waits for a place.
+/// A client whose request waits for a slot.
 fn waiting(lb: &Lb, requests: u64) -> Client {
     let mut client = lb.connect();
     client.send(GET);
@@ -32,7 +32,7 @@ fn waiting(lb: &Lb, requests: u64) -> Client {
 }
 
 #[test]
-fn many_clients_do_not_become_many_connections() {
+fn many_clients_share_few_backend_connections() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counts = (Arc::clone(&now), Arc::clone(&most));
     let origin = Origin::serve(move |_, reply| {
@@ -60,26 +60,26 @@ fn many_clients_do_not_become_many_connections() {
 }
 
 #[test]
-fn who_waits_too_long_is_told_that_the_backends_are_full() {
+fn a_request_queued_past_its_timeout_gets_503_backend_full() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(50);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(50);
     });
     let mut first = waiting(&lb, 1);
     origin.wait_for_requests(1);
-    let refused = get(lb.address(), "/");
-    assert_eq!((refused.status, refused.header("X-LB-Error")), (503, Some("backend_full")));
-    assert!(refused.header("Retry-After").is_some());
+    let rejected = get(lb.address(), "/");
+    assert_eq!((rejected.status, rejected.header("X-LB-Error")), (503, Some("backend_full")));
+    assert!(rejected.header("Retry-After").is_some());
     gate.open();
     assert_eq!(first.read_response().text(), "late");
-    assert_eq!(get(lb.address(), "/").text(), "late", "the place is free again");
+    assert_eq!(get(lb.address(), "/").text(), "late", "the slot is free again");
     assert_eq!(lb.totals().failed(Cause::BackendFull), 1);
 }
 
 #[test]
-fn a_client_that_goes_away_while_it_waits_keeps_nobody_from_being_served() {
+fn a_client_that_leaves_the_queue_blocks_no_other_request() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = limited(&[&origin], 1);
@@ -96,12 +96,12 @@ fn a_client_that_goes_away_while_it_waits_keeps_nobody_from_being_served() {
 }
 
 #[test]
-fn who_came_first_is_served_first() {
+fn the_queue_is_first_in_first_out() {
     let gate = Gate::new();
     let origin = gated(&gate);
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.workers = 1;
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.boot.workers = 1;
     });
     let mut clients: Vec<Client> = Vec::new();
     for number in 0..10 {
@@ -119,7 +119,7 @@ fn who_came_first_is_served_first() {
 }
 
 #[test]
-fn a_backend_that_comes_back_takes_those_who_wait() {
+fn a_backend_that_comes_back_serves_the_queued_requests() {
     let gate = Gate::new();
     let (busy, other) =
         (gated(&gate), Origin::named("other").health(crate::support::Health::Status(500)));
@@ -134,7 +134,7 @@ fn a_backend_that_comes_back_takes_those_who_wait() {
 }
 
 #[test]
-fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
+fn a_request_that_failed_at_one_backend_waits_for_a_slot_at_another() {
     let gate = Gate::new();
     let (busy, broken) = (gated(&gate), Origin::serve(|_, reply| reply.step(&Step::Reset)));
     let lb = limited(&[&busy, &broken], 1);
@@ -142,8 +142,8 @@ fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
     busy.wait_for_requests(1);
     let mut second = waiting(&lb, 2);
     broken.wait_for_requests(1);
-    // A third one stands behind the second, and has the broken one's place all the same: the second
-    // has no use for it.
+    // A third request is queued after the second, and gets the slot of the failed one: the second
+    // cannot use it.
     let mut third = waiting(&lb, 3);
     broken.wait_for_requests(2);
     gate.open();
@@ -154,16 +154,16 @@ fn a_request_that_failed_at_one_backend_waits_for_a_place_at_another() {
 }
 
 #[test]
-fn a_refused_upload_gives_its_place_back_at_once() {
-    let origin = Origin::answering("served");
+fn a_rejected_upload_releases_its_slot_at_once() {
+    let origin = Origin::responding("served");
     let lb = Lb::with(&[&origin], |config| {
-        config.backend_connections = Some(1);
-        config.timeouts.queue = Duration::from_millis(500);
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.timeouts.queue = Duration::from_millis(500);
     });
     let mut bad = lb.connect();
     bad.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     origin.wait_for_requests(1);
     bad.send("oops\r\n");
     assert_eq!(bad.read_response().status, 400);
-    assert_eq!(get(lb.address(), "/").text(), "served", "while the refusal lingers");
+    assert_eq!(get(lb.address(), "/").text(), "served", "during the lingering close");
 }

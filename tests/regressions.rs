@@ -1,4 +1,4 @@
-//! What fuzzing and reviews have found: each was a bug once.
+//! Bugs found by fuzzing and reviews.
 
 use crate::support::{Client, Lb, Origin, Step, exchange, ok, raw_exchange, refused_address};
 use lb_threads::reason::Reason;
@@ -6,9 +6,9 @@ use lb_threads::reason::Reason;
 const CHUNKED_POST: &str = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn small_chunks_that_do_not_fill_the_replay_buffer_evenly_go_through() {
+fn small_chunks_that_do_not_fill_the_replay_buffer_evenly_are_forwarded() {
     for size in 1..24 {
-        let origin = Origin::answering("done");
+        let origin = Origin::responding("done");
         let lb = Lb::over(&[&origin]);
         let chunk = format!("{size:x}\r\n{}\r\n", "a".repeat(size));
         let count = 200_000 / chunk.len();
@@ -22,9 +22,9 @@ fn small_chunks_that_do_not_fill_the_replay_buffer_evenly_go_through() {
 }
 
 #[test]
-fn trailers_behind_a_full_replay_buffer_go_through() {
+fn trailers_after_a_full_replay_buffer_are_forwarded() {
     for body in 65_500..65_540 {
-        let origin = Origin::answering("done");
+        let origin = Origin::responding("done");
         let lb = Lb::over(&[&origin]);
         let trailers = format!("X-Long: {}\r\n", "t".repeat(4000));
         let request =
@@ -35,19 +35,19 @@ fn trailers_behind_a_full_replay_buffer_go_through() {
 }
 
 #[test]
-fn pipelined_requests_that_fill_more_than_one_buffer_are_all_answered() {
-    let origin = Origin::answering("x");
+fn pipelined_requests_that_fill_more_than_one_buffer_are_all_served() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let requests = "GET /aaaaaaaaa HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2000);
     let last = "GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
-    let answers = raw_exchange(lb.address(), format!("{requests}{last}"));
-    assert_eq!(String::from_utf8_lossy(&answers).matches("HTTP/1.1 200").count(), 2001);
+    let responses = raw_exchange(lb.address(), format!("{requests}{last}"));
+    assert_eq!(String::from_utf8_lossy(&responses).matches("HTTP/1.1 200").count(), 2001);
     assert_eq!(origin.count(), 2001);
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 #[test]
-fn large_early_hints_one_after_the_other_are_passed_on() {
+fn large_early_hints_one_after_the_other_are_forwarded() {
     let hints =
         |size: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(size));
     let bytes = [hints(50_000), hints(30_000), hints(60_000)].concat().into_bytes();
@@ -59,7 +59,7 @@ fn large_early_hints_one_after_the_other_are_passed_on() {
 }
 
 #[test]
-fn an_answer_of_our_own_has_its_body_whatever_comes_behind_the_request() {
+fn an_error_response_has_its_body_whatever_follows_the_request() {
     let lb = Lb::start(crate::support::config(&[refused_address()]));
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -71,7 +71,7 @@ fn an_answer_of_our_own_has_its_body_whatever_comes_behind_the_request() {
 
 #[test]
 fn empty_lines_before_a_request_are_counted_however_they_are_split() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let status = |lines: usize, sizes: &[usize]| {
         let mut client: Client = lb.connect();

@@ -1,8 +1,7 @@
-//! Fairness: whoever is idle, slow, stuck or greedy, a fresh request is answered as if they were
-//! not there.
+//! Fairness: beside idle, slow, stuck or greedy clients a fresh request is served at once.
 //!
-//! A fresh request has 50 ms, in the best of a few tries: a worker that is held by somebody would
-//! take seconds for each.
+//! A fresh request has 50 ms, in the best of a few tries: a blocked worker would take seconds for
+//! each.
 
 use crate::support::{Client, Gate, Lb, Origin, Reply, Response, Script, Step, config, get, until};
 use lb_threads::config::Config;
@@ -16,8 +15,8 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 const TRIES: usize = 20;
 const LARGE: usize = 10_000_000;
 
-/// Answers everything at once, but for `/slow` behind its gate, `/large` with 10 MB and `/endless`
-/// without an end.
+/// Responds at once, but for `/slow` after its gate, `/large` with 10 MB and `/endless` without an
+/// end.
 fn origin(gate: &Gate) -> Origin {
     let (gate, large) = (gate.clone(), vec![b'x'; LARGE]);
     Origin::start(Script::serve_heads(move |request, reply| match request.target.as_str() {
@@ -45,18 +44,17 @@ fn origin(gate: &Gate) -> Origin {
     }))
 }
 
-fn send_endlessly(reply: &mut Reply<'_>, head: &str, before: &[u8], behind: &[u8]) {
-    let piece = [before, &vec![b'x'; 0x10000], behind].concat();
+fn send_endlessly(reply: &mut Reply<'_>, head: &str, prefix: &[u8], suffix: &[u8]) {
+    let piece = [prefix, &vec![b'x'; 0x10000], suffix].concat();
     reply.send(head);
     while !reply.has_ended() {
         reply.send(&piece);
     }
 }
 
-/// Sends a fresh request on a connection of its own, a few times, and wants one of them answered at
-/// once.
+/// Sends a fresh request on a connection of its own, a few times, and expects one response at once.
 #[track_caller]
-fn expect_a_fresh_answer_at_once(address: SocketAddr, is_right: impl Fn(&Response) -> bool) {
+fn expect_a_fresh_response_at_once(address: SocketAddr, is_right: impl Fn(&Response) -> bool) {
     let mut times = Vec::new();
     while times.len() < TRIES {
         let start = Instant::now();
@@ -82,7 +80,7 @@ fn balancer(origin: &Origin, change: impl FnOnce(&mut Config)) -> Lb {
 }
 
 #[test]
-fn idle_clients_half_heads_and_waiting_requests_hold_no_worker() {
+fn idle_clients_partial_heads_and_waiting_requests_block_no_worker() {
     const IDLE: usize = 1_000;
     const HALF: usize = 100;
     const WAITING: usize = 100;
@@ -106,7 +104,7 @@ fn idle_clients_half_heads_and_waiting_requests_hold_no_worker() {
         (0..WAITING).map(|_| sends("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     until("all requests are at the backend", || origin.count() == IDLE + WAITING);
     assert_eq!(lb.server().open_connections(), IDLE + HALF + WAITING);
-    expect_a_fresh_answer_at_once(lb.address(), is_fast);
+    expect_a_fresh_response_at_once(lb.address(), is_fast);
     gate.open();
     for mut client in waiting {
         assert_eq!(client.read_response().text(), "slow");
@@ -117,7 +115,7 @@ fn idle_clients_half_heads_and_waiting_requests_hold_no_worker() {
 }
 
 #[test]
-fn slow_readers_of_large_answers_hold_no_worker() {
+fn slow_readers_of_large_responses_block_no_worker() {
     let origin = origin(&Gate::new());
     let lb = balancer(&origin, |_| {});
     let reader = |_| {
@@ -136,7 +134,7 @@ fn slow_readers_of_large_answers_hold_no_worker() {
         last.1.elapsed() > Duration::from_millis(100)
     });
     assert!(lb.totals().bytes_sent < (readers.len() * LARGE) as u64, "they are slow");
-    expect_a_fresh_answer_at_once(lb.address(), is_fast);
+    expect_a_fresh_response_at_once(lb.address(), is_fast);
     for mut reader in readers.into_iter().take(2) {
         assert_eq!(reader.read_response().body.len(), LARGE, "slow, but not lost");
     }
@@ -172,7 +170,7 @@ impl Drop for Closes {
     }
 }
 
-/// A backend that swallows what is posted, faster than a scripted origin that records it all.
+/// A backend that discards uploads, faster than a scripted origin, which records them.
 struct Sink {
     address: SocketAddr,
     listener: TcpListener,
@@ -200,11 +198,11 @@ impl Sink {
             )?;
             return Ok(0);
         }
-        let mut swallowed = 0;
+        let mut discarded = 0;
         while let count @ 1.. = stream.read(&mut piece)? {
-            swallowed += count as u64;
+            discarded += count as u64;
         }
-        Ok(swallowed)
+        Ok(discarded)
     }
 }
 
@@ -216,22 +214,22 @@ impl Drop for Sink {
 }
 
 #[test]
-fn an_endless_download_leaves_the_others_their_turns() {
+fn an_endless_download_starves_no_other_session() {
     let origin = origin(&Gate::new());
     for target in ["/endless", "/long"] {
-        let lb = balancer(&origin, |config| config.workers = 1);
+        let lb = balancer(&origin, |config| config.boot.workers = 1);
         while_reading(lb.address(), target, || {
-            expect_a_fresh_answer_at_once(lb.address(), is_fast);
+            expect_a_fresh_response_at_once(lb.address(), is_fast);
         });
     }
 }
 
 #[test]
-fn an_endless_upload_leaves_the_others_their_turns() {
+fn an_endless_upload_starves_no_other_session() {
     let sink = Sink::start();
     let mut config = config(&[sink.address]);
-    config.workers = 1;
-    config.health.checks = false;
+    config.boot.workers = 1;
+    config.settings.health.checks = false;
     let lb = Lb::start(config);
     let sent = AtomicU64::new(0);
     let mut stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
@@ -246,12 +244,12 @@ fn an_endless_upload_leaves_the_others_their_turns() {
         });
         let _ending = ending;
         until("it flows", || sent.load(Relaxed) > 20_000_000);
-        expect_a_fresh_answer_at_once(lb.address(), is_fast);
+        expect_a_fresh_response_at_once(lb.address(), is_fast);
     });
 }
 
 #[test]
-fn a_pipeline_longer_than_the_buffer_is_answered_to_its_end() {
+fn a_pipeline_longer_than_the_buffer_is_served_completely() {
     const REQUESTS: usize = 2_000;
 
     let origin = origin(&Gate::new());
@@ -259,8 +257,8 @@ fn a_pipeline_longer_than_the_buffer_is_answered_to_its_end() {
     let mut pipeline: String =
         (0..REQUESTS).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     pipeline.push_str("GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let answers = crate::support::raw_exchange(lb.address(), pipeline);
-    assert_eq!(String::from_utf8_lossy(&answers).matches("\r\n\r\nfast").count(), REQUESTS + 1);
+    let responses = crate::support::raw_exchange(lb.address(), pipeline);
+    assert_eq!(String::from_utf8_lossy(&responses).matches("\r\n\r\nfast").count(), REQUESTS + 1);
     let came: Vec<String> =
         origin.requests().into_iter().map(|request| request.target).take(3).collect();
     assert_eq!(
@@ -270,12 +268,12 @@ fn a_pipeline_longer_than_the_buffer_is_answered_to_its_end() {
 }
 
 #[test]
-fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turns() {
-    // No backend is up: each answer is made at once, so nothing but its share of a step can end the
-    // greedy one's turn.
+fn endless_pipelined_requests_without_a_backend_starve_no_other_session() {
+    // No backend is up: each response is made at once, so only the budget of a step can end the
+    // greedy session's step.
     let dead = Origin::named("dead");
     dead.stop();
-    let lb = Lb::with(&[&dead], |config| config.workers = 1);
+    let lb = Lb::with(&[&dead], |config| config.boot.workers = 1);
     let requests = "GET /greedy HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2_000);
     let stream = TcpStream::connect(lb.address()).expect("the balancer accepts");
     let cloned = || stream.try_clone().expect("a socket can be cloned");
@@ -285,6 +283,6 @@ fn endlessly_pipelined_requests_that_need_no_backend_leave_the_others_their_turn
         scope.spawn(move || while sending.write_all(requests.as_bytes()).is_ok() {});
         let _ending = ending;
         until("it flows", || lb.totals().requests > 5_000);
-        expect_a_fresh_answer_at_once(lb.address(), |response| response.status == 503);
+        expect_a_fresh_response_at_once(lb.address(), |response| response.status == 503);
     });
 }

@@ -4,21 +4,24 @@
 //! conditions (`support`).
 
 mod support;
-mod support_works;
+mod support_tests;
 
 mod chaos;
 mod cli;
+mod docs;
 mod drain;
 mod failover;
 mod framing;
 mod health;
 mod http;
+mod membership;
 mod memory;
 mod overload;
 mod panics;
 mod queue;
 mod regressions;
 mod retry;
+mod settings;
 mod starvation;
 mod tidy;
 mod tunnel;

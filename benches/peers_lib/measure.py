@@ -18,7 +18,7 @@ from .servers import LARGE, SMALL, Failure, verify
 TICKS = os.sysconf("SC_CLK_TCK")
 WARM_UP = 0.5  # seconds
 FRESH_REQUESTS = 1000  # how many fresh requests make one latency figure of the idle mode
-# wrk waits this long for an answer; every answer takes milliseconds, so what takes longer is lost.
+# wrk waits this long for a response; every response takes milliseconds, so a slower one is lost.
 WRK_TIMEOUT = 5
 
 
@@ -34,7 +34,7 @@ class Work:
     def title(self):
         size = {SMALL: "1 KiB", LARGE: "1 MiB"}[self.path]
         how = "a new connection for each request" if self.new_connections else "keep-alive"
-        return f"{size} answers, {self.connections} connection{'s' * (self.connections > 1)}, {how}"
+        return f"{size} responses, {self.connections} connection{'s' * (self.connections > 1)}, {how}"
 
 
 def processor_seconds(pids):
@@ -49,7 +49,7 @@ def processor_seconds(pids):
 class OtherWork:
     """How much of the cores everything that is not part of a run takes: a compiler next door spoils its figures.
 
-    Reckoned from the cores' idle time, so it also has what the kernel does for nobody and what a hypervisor takes.
+    Reckoned from the cores' idle time, so it includes the kernel's own work and the hypervisor's share.
     """
 
     def __init__(self, pids, cores):
@@ -149,25 +149,25 @@ def measure_load(server, work, site, seconds, threads):
     try:
         verify(server.port, work.path, keep_alive=not work.new_connections)
     except (OSError, http.client.HTTPException) as error:
-        raise Failure(f"{server.name} does not answer: {error}\n{server.tail()}") from error
+        raise Failure(f"{server.name} does not respond: {error}\n{server.tail()}") from error
     wrk = site.tools["wrk"]
     run_wrk(wrk_command(wrk, work, server.port, 10, threads), WARM_UP)
     pids = server.pids()
     others = OtherWork(pids + site.backends.pids(), os.cpu_count())
     before = processor_seconds(pids)
-    said = run_wrk(wrk_command(wrk, work, server.port, seconds, threads), seconds)
+    output = run_wrk(wrk_command(wrk, work, server.port, seconds, threads), seconds)
     if server.process.poll() is not None or server.pids() != pids:
         raise Failure(f"{server.name}: a process ended or started under load\n{server.tail()}")
     after = processor_seconds(pids)
-    result = parse_wrk(said) | {"others": others.share()}
+    result = parse_wrk(output) | {"others": others.share()}
     if result["requests"] == 0:
-        raise Failure(f"{server.name} answered nothing in {seconds} s\n{server.tail()}")
+        raise Failure(f"{server.name} sent no response in {seconds} s\n{server.tail()}")
     user, system = ((now - then) * 1e6 / result["requests"] for then, now in zip(before, after, strict=True))
     return result | {"cpu": user + system, "cpu_user": user, "cpu_system": system, "memory": peak_mib(pids)}
 
 
 def exchange(connection, path=SMALL):
-    """One request and its whole answer on an open connection."""
+    """One request and its whole response on an open connection."""
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     received = b""
     while b"\r\n\r\n" not in received:
@@ -175,7 +175,7 @@ def exchange(connection, path=SMALL):
     head, _, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     if not re.match(rb"HTTP/1\.[01] 200 ", head) or length is None:
-        raise Failure(f"an unexpected answer: {head[:200]!r}")
+        raise Failure(f"an unexpected response: {head[:200]!r}")
     missing = int(length[1]) - len(body)
     while missing > 0:
         missing -= len(receive(connection))
@@ -184,7 +184,7 @@ def exchange(connection, path=SMALL):
 def receive(connection):
     data = connection.recv(65536)
     if not data:
-        raise Failure("a connection was closed in the middle of an answer")
+        raise Failure("a connection was closed inside a response")
     return data
 
 

@@ -49,7 +49,7 @@ IDLE_FIGURES = (
     Figure("closed", "closed", "{:,}", compared=False, combine=sum),
 )
 
-# The ratios to the better peer that lb-threads is built to reach, by size of the answers and connections.
+# The ratios to the better peer that lb-threads is built to reach, by size of the responses and connections.
 LOAD_BARS = {
     (SMALL, 1): {"rate": 1.10, "cpu": 0.85, "p99": 1.0},
     (SMALL, 16): {"rate": 1.20, "cpu": 0.78, "p99": 0.8},
@@ -114,7 +114,7 @@ def load_block(work: Work, runs):
     for key, bar in wanted.items():
         if key in ratios:
             more = next(f.more_is_better for f in LOAD_FIGURES if f.key == key)
-            # What is printed is what is judged: a ratio that is shown as 1.00 meets a bar of 1.00.
+            # The printed value is compared: a ratio that is shown as 1.00 meets a bar of 1.00.
             shown = round(ratios[key], 2)
             bars[key] = (f"{'≥' if more else '≤'} {bar:.2f}", shown >= bar if more else shown <= bar)
     return Block(work.title, LOAD_FIGURES, values, ratios, ratios_to_before(LOAD_FIGURES, values), bars, runs)
@@ -170,12 +170,12 @@ def markdown(rows):
 
 
 def complaints(block):
-    """What a reader must know before believing the numbers above."""
+    """Warnings about the numbers above."""
     for name, values in block.values.items():
         if values.get("errors"):
             yield f"{name} had {values['errors']:,} errors: its other figures here mean little"
         if values.get("closed"):
-            yield f"{name} closed {values['closed']:,} of the idle connections: its bytes a connection mean little"
+            yield f"{name} closed {values['closed']:,} of the idle connections: its bytes per connection mean little"
         if values.get("others", 0) > OTHERS_LIMIT:
             yield f"other programs took {values['others']:.0%} of the cores in a run of {name}: do not trust it"
         if values.get("spread", 0) > 0.15:
@@ -190,7 +190,7 @@ def render(blocks, facts, as_markdown):
     lines = [
         f"## {title}" if as_markdown else title,
         "",
-        f"{versions}; {facts['cores']} cores, Linux {facts['kernel']}; {rounds}, {facts['seconds']} s a load.",
+        f"{versions}; {facts['cores']} cores, Linux {facts['kernel']}; {rounds}, {facts['seconds']} s per load.",
         "Load generator, balancer and backends share the cores: only ratios mean something.",
     ]
     for block in blocks:
@@ -200,9 +200,9 @@ def render(blocks, facts, as_markdown):
         notes = list(complaints(block))
         if notes:
             lines += ["", *(f"{'- ' if as_markdown else '  ! '}{note}" for note in notes)]
-    judged = [met for block in blocks for _, met in block.bars.values()]
-    if judged:
-        lines += ["", f"{sum(judged)} of {len(judged)} bars met."]
+    results = [met for block in blocks for _, met in block.bars.values()]
+    if results:
+        lines += ["", f"{sum(results)} of {len(results)} bars met."]
     return "\n".join(lines)
 
 

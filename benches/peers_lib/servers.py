@@ -2,7 +2,7 @@
 
 Everything listens on 127.0.0.1 on free ports, keeps its files in one temporary directory, and is ended by
 process id. The configurations are meant to be the ones that a careful user of each program would write for
-speed; what is equal and what is not is told in benches/README.md.
+speed; benches/README.md lists the equal and the unequal parts.
 """
 
 import http.client
@@ -25,7 +25,7 @@ BEFORE = "before"
 SMALL, LARGE = "/small", "/large"
 BODY_BYTES = {SMALL: 1024, LARGE: 1024 * 1024}
 BACKENDS = 3
-START_TIMEOUT = 10.0  # seconds until a server must answer
+START_TIMEOUT = 10.0  # seconds until a server must respond
 STOP_TIMEOUT = 3.0  # seconds between asking a server to end and ending it
 FOREVER = 1_000_000_000  # "never close a kept-alive connection because of its number of requests"
 
@@ -70,27 +70,27 @@ def build_binary():
         raise Failure("there is no Cargo.toml beside benches/: name a built program with --binary")
     if subprocess.run([cargo, "build", "--release", "--bin", "lb-threads"], cwd=REPO).returncode != 0:
         raise Failure("cargo build --release failed: see above")
-    told = subprocess.run(
+    metadata = subprocess.run(
         [cargo, "metadata", "--format-version", "1", "--no-deps"], cwd=REPO, capture_output=True, text=True
     )
-    if told.returncode != 0:
-        raise Failure(f"cargo metadata failed: {told.stderr.strip()}")
-    return str(Path(json.loads(told.stdout)["target_directory"]) / "release" / "lb-threads")
+    if metadata.returncode != 0:
+        raise Failure(f"cargo metadata failed: {metadata.stderr.strip()}")
+    return str(Path(json.loads(metadata.stdout)["target_directory"]) / "release" / "lb-threads")
 
 
 def version_of(name, path):
-    """The version that a program tells, for the report."""
+    """The version printed by a program, for the report."""
     flag = "--version" if name in ("lb-threads", BEFORE) else "-v"
     try:
-        said = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
+        output = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    found = re.search(r"\d+\.\d+\S*", said.stdout + said.stderr)
+    found = re.search(r"\d+\.\d+\S*", output.stdout + output.stderr)
     return found[0] if found else "unknown"
 
 
 def free_ports(count):
-    """Ports that nobody listens on. All are held until all are found, so that they differ."""
+    """Ports without a listener. All are held until all are found, so that they differ."""
     held = []
     try:
         for _ in range(count):
@@ -135,10 +135,10 @@ class Server:
         return session_members(self.process.pid)
 
     def tail(self):
-        """The end of what the server said, for an error message."""
+        """The end of the server's output, for an error message."""
         files = [self.log, self.log.with_suffix(".error")]
         lines = [line for file in files if file.exists() for line in file.read_text(errors="replace").splitlines()]
-        return "\n".join(f"    {line}" for line in lines[-8:]) or "    (it said nothing)"
+        return "\n".join(f"    {line}" for line in lines[-8:]) or "    (no output)"
 
     def wait_until_ready(self):
         deadline = time.monotonic() + START_TIMEOUT
@@ -152,7 +152,7 @@ class Server:
                 except (OSError, http.client.HTTPException, Failure) as error:
                     if time.monotonic() > deadline:
                         raise Failure(
-                            f"{self.name} does not answer as it should after {START_TIMEOUT:.0f} s: {error}\n{self.tail()}"
+                            f"{self.name} does not respond as it should after {START_TIMEOUT:.0f} s: {error}\n{self.tail()}"
                         ) from error
                     time.sleep(0.05)
 
@@ -164,7 +164,7 @@ class Server:
             self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             pass
-        for pid in self.pids():  # usually none: only what did not end when told to
+        for pid in self.pids():  # usually none: only processes that ignored the signal
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -173,15 +173,15 @@ class Server:
 
 
 def verify(port, path, keep_alive):
-    """One real request each way that will be measured; raises if the answer is not what wrk shall count."""
+    """One real request each way that will be measured; raises if the response is not the one that wrk shall count."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         for _ in range(2 if keep_alive else 1):
             connection.request("GET", path, headers={} if keep_alive else {"Connection": "close"})
-            answer = connection.getresponse()
-            size = len(answer.read())
-            if answer.status != 200 or size != BODY_BYTES[path]:
-                raise Failure(f"GET {path}: {answer.status} with {size} bytes, not 200 with {BODY_BYTES[path]}")
+            response = connection.getresponse()
+            size = len(response.read())
+            if response.status != 200 or size != BODY_BYTES[path]:
+                raise Failure(f"GET {path}: {response.status} with {size} bytes, not 200 with {BODY_BYTES[path]}")
             if keep_alive and connection.sock is None:
                 raise Failure(f"GET {path}: the connection was closed, so keep-alive cannot be measured")
     finally:
@@ -189,7 +189,7 @@ def verify(port, path, keep_alive):
 
 
 def start(name, make_command, site, ports=1):
-    """Starts a server on free ports. Between finding and binding, somebody may take a port: so a few attempts."""
+    """Starts a server on free ports. Another process may take a port between finding and binding: so a few attempts."""
     for attempt in (1, 2, 3):
         taken = free_ports(ports)
         log = site.directory / f"{name}.log"

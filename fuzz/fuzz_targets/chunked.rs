@@ -1,11 +1,11 @@
 //! Chunked bodies: decoded in one piece and in many, encoded and decoded again.
 //!
-//! Holds: body, trailers, end and refusal are the same however the bytes are split. The decoder
-//! never consumes more than it was given, never hands out more than it consumed, and where
-//! httparse's reading of the sizes gets to an end it is the same body. What is encoded anew decodes
-//! to the same body, and its trailers come out unchanged the second time.
+//! Holds: body, trailers, end and rejection do not depend on how the bytes are split. The decoder
+//! never consumes more than its input, never returns more than it consumed, and finds the same body
+//! as httparse's sizes where those reach an end. The re-encoded body decodes to the same bytes, and
+//! its trailers do not change the second time.
 //!
-//! Flags: how much body is taken at once, and how long the chunks are that it is cut into again.
+//! Flags: the size of the decoded pieces, and of the chunks they are re-encoded into.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(
         whole,
         decode(input.bytes, input.cuts, most),
-        "what is decoded depends on how it was split"
+        "the decoded body depends on the split"
     );
     let Some(trailers) = &whole.trailers else { return };
     if let Some(body) = by_httparse(input.bytes) {
@@ -30,8 +30,8 @@ fuzz_target!(|input: &[u8]| {
     let Some(encoded) = encode(&whole.body, cuts, trailers) else { return };
     let again = decode(&encoded, [u8::MAX; 3], usize::MAX);
     assert_eq!(again.body, whole.body);
-    assert_eq!(again.consumed, encoded.len(), "something stands behind what we wrote");
-    let trailers = again.trailers.expect("what we write has an end");
+    assert_eq!(again.consumed, encoded.len(), "bytes follow the encoded body");
+    let trailers = again.trailers.expect("the encoded body has an end");
     assert_eq!(
         encode(&whole.body, cuts, &trailers),
         Some(encoded),
@@ -39,19 +39,19 @@ fuzz_target!(|input: &[u8]| {
     );
 });
 
-/// What became of an input.
+/// The result of an input.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Decoded {
     body: Vec<u8>,
     /// If the end was seen.
     trailers: Option<Vec<u8>>,
-    /// How much is done with; not said of what was refused.
+    /// The consumed length; none for a rejected input.
     consumed: usize,
     is_bad: bool,
 }
 
-/// Hands the pieces in as a session does: what was not consumed comes again, with more. At most so
-/// much body is taken at once.
+/// Passes the pieces in as a session does: the rest comes again, with more. At most so much body is
+/// taken at once.
 fn decode(bytes: &[u8], cuts: [u8; 3], most: usize) -> Decoded {
     let (mut decoder, mut decoded, mut have) = (Decoder::default(), Decoded::default(), 0);
     for piece in pieces(bytes, cuts) {

@@ -1,5 +1,5 @@
-//! What the targets share: an input's layout, cutting bytes into pieces, and what holds for every
-//! accepted head.
+//! Shared by the targets: an input's layout, splitting bytes into pieces, and the invariants of
+//! every accepted head.
 
 use lb_threads::error::Cause;
 use lb_threads::wire::fields::{Field, Name};
@@ -8,9 +8,9 @@ use lb_threads::wire::head_end::HeadEnd;
 /// An input of the targets that take bytes: `flags`, three lengths of pieces, then the bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'i> {
-    /// What the target makes of them is its own affair.
+    /// Their meaning depends on the target.
     pub flags: u8,
-    /// How long the pieces are, in turn: one more than the byte says. 255 is everything that is
+    /// How long the pieces are, in turn: one more than the byte. 255 is everything that is
     /// left.
     pub cuts: [u8; 3],
     /// The bytes themselves.
@@ -18,38 +18,38 @@ pub struct Input<'i> {
 }
 
 impl<'i> Input<'i> {
-    /// None if it is too short to say anything.
+    /// None if it is too short.
     pub fn of(input: &'i [u8]) -> Option<Self> {
         let ([flags, cuts @ ..], bytes) = input.split_first_chunk::<4>()?;
         Some(Self { flags: *flags, cuts: *cuts, bytes })
     }
 }
 
-/// The bytes in pieces, in turn as long as the cuts say.
+/// The bytes in pieces, in turn as long as the cuts.
 pub fn pieces(bytes: &[u8], cuts: [u8; 3]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     cuts.into_iter().cycle().map_while(move |cut| {
         let length = if cut == u8::MAX { rest.len() } else { rest.len().min(usize::from(cut) + 1) };
-        let (piece, behind) = rest.split_at(length);
-        rest = behind;
+        let (piece, remaining) = rest.split_at(length);
+        rest = remaining;
         (!piece.is_empty()).then_some(piece)
     })
 }
 
-/// Looks for the end of a head that grows piece by piece, until there is something to say.
+/// Looks for the end of a head that grows piece by piece, until the result is known.
 pub fn find_head_end(bytes: &[u8], cuts: [u8; 3]) -> Result<Option<usize>, Cause> {
     let (mut end, mut have) = (HeadEnd::default(), 0);
     for piece in pieces(bytes, cuts) {
         have += piece.len();
         if let Some(length) = end.find(&bytes[..have])? {
-            assert!(length <= have, "the head ends beyond what there is of it");
+            assert!(length <= have, "the head ends beyond its bytes");
             return Ok(Some(length));
         }
     }
     Ok(None)
 }
 
-/// What no accepted head may hold: line ends or NUL that somebody could read differently, and
+/// Bytes that no accepted head may have: line ends or NUL that a peer could read differently, and
 /// folded lines.
 pub fn assert_unambiguous(head: &[u8]) {
     assert!(head.ends_with(b"\r\n\r\n"), "it ends with an empty line");

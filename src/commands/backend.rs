@@ -1,5 +1,5 @@
-//! `lb-threads backend`: a demo backend that answers every path and names itself, with failures and
-//! delays if wanted.
+//! `lb-threads backend`: a demo backend that responds to every path and names itself, with failures
+//! and delays if wanted.
 //!
 //! A thread a connection: it is for demonstrations and tests, not for load.
 
@@ -18,11 +18,11 @@ use std::time::Duration;
 /// The largest request head that is read.
 const HEAD_BYTES: usize = 64 * 1024;
 /// The most fields in a request head: what a balancer lets through, and what it adds.
-const HEAD_FIELDS: usize = 2 * config::HEAD_FIELDS;
+const HEAD_FIELDS: usize = 2 * config::MAX_HEAD_FIELDS;
 /// How long a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the answers are made from.
+/// The state behind the responses.
 struct Backend {
     name: String,
     failure_rate: f64,
@@ -84,7 +84,7 @@ fn accept(listener: &TcpListener, backend: &Arc<Backend>) {
     }
 }
 
-/// What of a request matters here.
+/// The parts of a request that matter here.
 struct Request {
     line: String,
     host: String,
@@ -107,11 +107,11 @@ fn serve_connection(mut connection: TcpStream, backend: &Backend) -> io::Result<
     while let Some(request) = read_head(&mut connection, &mut pending)? {
         let body = match request.body {
             Body::Length(length) => skip(&mut connection, &mut pending, length)?,
-            // Chunks are not taken apart here: the connection ends after the answer.
+            // Chunks are not taken apart here: the connection ends after the response.
             Body::Chunked => 0,
         };
         let keeps = request.keeps && matches!(request.body, Body::Length(_));
-        connection.write_all(&answer(backend, &request, body, keeps))?;
+        connection.write_all(&response(backend, &request, body, keeps))?;
         if !keeps {
             connection.shutdown(std::net::Shutdown::Write)?;
             io::copy(&mut connection, &mut io::sink())?;
@@ -180,7 +180,7 @@ fn skip(connection: &mut TcpStream, pending: &mut Vec<u8>, length: u64) -> io::R
     if read < rest { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(length) }
 }
 
-fn answer(backend: &Backend, request: &Request, body: u64, keeps: bool) -> Vec<u8> {
+fn response(backend: &Backend, request: &Request, body: u64, keeps: bool) -> Vec<u8> {
     let number = backend.served.fetch_add(u64::from(!request.is_health), Relaxed) + 1;
     let fails = !request.is_health && fastrand::f64() < backend.failure_rate;
     if !request.is_health {

@@ -4,11 +4,12 @@
 //! ends with its standard input, which this process holds: nothing is left behind, however it ends.
 
 use super::serve;
-use crate::cli::DemoArgs;
-use crate::config::{BackendAddress, Config, HealthConfig};
+use crate::cli::{DemoArgs, UsageError};
+use crate::config::{BackendAddress, Boot, Config, HealthSettings, Settings};
+use crate::net;
 use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -32,19 +33,17 @@ impl Drop for Backend {
     }
 }
 
-/// Starts everything, says what runs where, and ends all of it on Ctrl-C.
+/// Starts everything, prints the addresses, and ends all of it on Ctrl-C.
 pub fn run(args: &DemoArgs) -> ExitCode {
     let log = serve::start_log(args.log_level);
-    let listen = match (args.host.as_str(), args.port).to_socket_addrs() {
-        Ok(addresses) => addresses.take(1).collect(),
+    let mut listen = match net::resolve(&args.host, args.port) {
+        Ok(addresses) => addresses,
         Err(error) => {
-            return serve::fail(
-                log.as_ref(),
-                &format!("cannot resolve `{}`: {error}; check --host", args.host),
-                serve::FAILED,
-            );
+            let error = UsageError::unresolved("--host", &args.host, &error);
+            return serve::fail(log.as_ref(), &error.message, error.exit_code);
         }
     };
+    listen.truncate(1);
     let backends = match NAMES.iter().map(|name| start(name)).collect::<io::Result<Vec<Backend>>>()
     {
         Ok(backends) => backends,
@@ -61,10 +60,12 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         address: backend.address,
     };
     let config = Config {
-        listen,
+        boot: Boot { listen, ..Boot::default() },
         backends: backends.iter().map(address).collect(),
-        health: HealthConfig { period: PERIOD, ..HealthConfig::default() },
-        ..Config::default()
+        settings: Settings {
+            health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
+            ..Settings::default()
+        },
     };
     let exit_code = serve::balance(config, log.as_ref(), |server| introduce(server, &backends));
     drop(backends);
@@ -74,7 +75,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     exit_code
 }
 
-/// Starts one backend and waits until it says where it listens.
+/// Starts one backend and waits until it prints its address.
 fn start(name: &'static str) -> io::Result<Backend> {
     let mut process = Command::new(std::env::current_exe()?)
         .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
@@ -94,7 +95,7 @@ fn start(name: &'static str) -> io::Result<Backend> {
             let _ = process.kill();
             let _ = process.wait();
             Err(io::Error::other(format!(
-                "backend {name} said `{}` instead of its address",
+                "backend {name} printed `{}` instead of its address",
                 line.trim()
             )))
         }
@@ -113,9 +114,7 @@ fn introduce(server: &Server, backends: &[Backend]) {
     }
     for address in server.addresses() {
         println!("    balancer       http://{address}\n");
-        println!(
-            "  Try:   curl http://{address}/          again and again: another backend answers each time"
-        );
+        println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
     }
     if let [first, ..] = backends {
         println!(

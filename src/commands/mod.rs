@@ -1,4 +1,4 @@
-//! What the program does when it is called: balance, show a demo, be a demo backend.
+//! The commands: balance, run a demo, be a demo backend.
 
 pub mod backend;
 pub mod demo;

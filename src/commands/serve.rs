@@ -1,4 +1,4 @@
-//! The main job: balance until a signal says stop, then drain.
+//! The main job: balance until a signal, then drain.
 
 use crate::cli::ServeArgs;
 use crate::config::Config;
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// Could not start.
 pub const FAILED: u8 = 1;
-/// Stopped, but connections had to be cut.
-const CUT: u8 = 3;
+/// Stopped with connections aborted.
+const ABORTED: u8 = 3;
 
 /// `lb-threads [PERIOD]`
 pub fn run(args: ServeArgs) -> ExitCode {
@@ -31,14 +31,13 @@ pub fn run(args: ServeArgs) -> ExitCode {
     exit_code
 }
 
-/// Serves until told to stop. `ready` is called once the balancer listens.
+/// Serves until it is stopped. `ready` is called once the balancer listens.
 pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
     // Before anything else that a signal should end properly.
     let signals = match stop_signals() {
         Ok(signals) => signals,
         Err(error) => return fail(log, &format!("cannot watch for signals: {error}"), FAILED),
     };
-    let drain_timeout = config.timeouts.drain;
     describe(&config);
     let server = match Server::start(config) {
         Ok(server) => server,
@@ -50,22 +49,23 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
     ready(&server);
     // An error means that no signal can come any more: then there is nothing to stop for.
     let stop = signals.recv().unwrap_or(Stop::InTime);
+    let drain_timeout = server.settings().timeouts.drain;
     drain(server, (stop == Stop::InTime).then_some(drain_timeout), &signals)
 }
 
 fn describe(config: &Config) {
     let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
-    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.workers);
-    if config.health.checks {
-        let health = &config.health;
+    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.boot.workers);
+    let health = &config.settings.health;
+    if health.checks {
         log::info!(
             "checking GET {} every {:?}, timeout {:?}",
             health.path,
             health.period,
-            health.timeout
+            health.check_timeout()
         );
     } else {
-        log::info!("no health checks: only failed requests take a backend out");
+        log::info!("no health checks: relying on passive health checking only");
     }
     if std::path::Path::new("config.json").exists() {
         log::info!("there is a config.json here; this version does not read it");
@@ -75,7 +75,7 @@ fn describe(config: &Config) {
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
-        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop at once",
+        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop immediately",
         server.open_connections()
     );
     server.begin_drain(timeout);
@@ -89,8 +89,8 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
         recv(signals) -> _ => match is_done.try_recv() {
             Ok(ended) => Some(ended),
             Err(_) => {
-                log::warn!("stopped at the second signal, with connections cut");
-                return ExitCode::from(CUT);
+                log::warn!("stopped at the second signal, with connections aborted");
+                return ExitCode::from(ABORTED);
             }
         },
     };
@@ -99,12 +99,12 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
     log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
-        Drained::Cut(count) => {
+        Drained::Aborted(count) => {
             log::warn!(
-                "{count} connection(s) were cut: they were still busy after {:?}",
+                "{count} connection(s) were aborted: they were still busy after {:?}",
                 timeout.unwrap_or_default()
             );
-            ExitCode::from(CUT)
+            ExitCode::from(ABORTED)
         }
     }
 }
@@ -133,7 +133,7 @@ fn stop_signals() -> io::Result<Receiver<Stop>> {
         for signal in signals.forever() {
             match signal {
                 SIGHUP | SIGUSR1 | SIGUSR2 => {
-                    log::info!("signal {signal} is ignored: this version does nothing at it");
+                    log::info!("signal {signal} is ignored");
                 }
                 SIGQUIT => drop(sender.send(Stop::Unhurried)),
                 _ => drop(sender.send(Stop::InTime)),
@@ -148,7 +148,7 @@ pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     logging::install(level).ok()
 }
 
-/// Says on stderr why the program ends: one line, and the last one.
+/// Prints the error to stderr: one line, and the last one.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
     let line = format!("lb-threads: {message}");
     match log {

@@ -1,17 +1,16 @@
-//! Byte buffers and the pool that a worker lends them from.
+//! Byte buffers and a worker's pool of them.
 //!
 //! A buffer exists only during an exchange. The pool is last in, first out, so that a small load
-//! runs in warm memory; what lies in it unused is freed with time.
+//! runs in warm memory; unused buffers are freed with time.
 
 use crate::config;
 
-/// What a buffer holds before it has to grow, in bytes.
+/// The initial capacity of a buffer, in bytes.
 const CAPACITY: usize = 32 * 1024;
 /// How many unused buffers a pool keeps.
-const KEPT: usize = 64;
-/// What a buffer that a pool keeps may have grown to: a full one with the lines of a chunk around
-/// it.
-const LARGEST_KEPT: usize = 2 * CAPACITY;
+const POOL_SIZE: usize = 64;
+/// The largest capacity of a pooled buffer: a full one with the framing of a chunk.
+const MAX_POOLED_CAPACITY: usize = 2 * CAPACITY;
 
 /// Bytes that were received or are to be sent: appended at the end, consumed at the start. Without
 /// memory it is one pointer: an idle connection has two of these.
@@ -79,11 +78,11 @@ impl Buffer {
 
     /// Adds bytes at the end, growing if need be.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.tail().extend_from_slice(bytes);
+        self.as_vec_mut().extend_from_slice(bytes);
     }
 
-    /// The end of the buffer as a vector to append to; what stands in it must stay.
-    pub fn tail(&mut self) -> &mut Vec<u8> {
+    /// The buffer as a vector to append to; its present content must stay.
+    pub fn as_vec_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0.get_or_insert_default().bytes
     }
 
@@ -92,7 +91,7 @@ impl Buffer {
         self.0.as_ref().map_or(0, |memory| memory.room())
     }
 
-    /// Moves the unread bytes to the front if little room is left behind them.
+    /// Moves the unread bytes to the front if little room is left after them.
     pub fn make_room(&mut self) {
         if let Some(memory) = &mut self.0
             && memory.start > 0
@@ -102,8 +101,7 @@ impl Buffer {
         }
     }
 
-    /// Makes sure that at least `limit` unread bytes can stand in the buffer at once: for a large
-    /// head.
+    /// Makes room for at least `limit` unread bytes: for a large head.
     pub fn grow_to(&mut self, limit: usize) {
         let memory = self.0.get_or_insert_default();
         memory.compact();
@@ -154,33 +152,33 @@ impl Buffers {
         self.fewest = self.free.len();
     }
 
-    /// Lends memory to a buffer that has none.
-    pub fn lend(&mut self, buffer: &mut Buffer) {
+    /// Gives memory to a buffer that has none.
+    pub fn ensure(&mut self, buffer: &mut Buffer) {
         if buffer.0.is_none() {
             *buffer = self.take();
         }
     }
 
-    /// Takes the memory of an empty buffer back until it is needed: what waits should hold as
-    /// little as it can.
-    pub fn reclaim(&mut self, buffer: &mut Buffer) {
+    /// Recycles the memory of an empty buffer until it is needed: a waiting session should hold as
+    /// little as possible.
+    pub fn recycle(&mut self, buffer: &mut Buffer) {
         if buffer.is_empty() {
-            self.give(std::mem::take(buffer));
+            self.put(std::mem::take(buffer));
         }
     }
 
-    /// Takes a buffer back, whatever is in it. One that grew too large, or that is too much, is
-    /// freed.
-    pub fn give(&mut self, mut buffer: Buffer) {
+    /// Returns a buffer to the pool, with any content. A buffer that grew too large, or does not
+    /// fit into the pool, is freed.
+    pub fn put(&mut self, mut buffer: Buffer) {
         let capacity = buffer.0.as_ref().map_or(0, |memory| memory.bytes.capacity());
-        if (CAPACITY..=LARGEST_KEPT).contains(&capacity) && self.free.len() < KEPT {
+        if (CAPACITY..=MAX_POOLED_CAPACITY).contains(&capacity) && self.free.len() < POOL_SIZE {
             buffer.clear();
             self.free.push(buffer);
         }
     }
 }
 
-const _: () = assert!(CAPACITY >= 2 * config::REQUEST_HEAD_BYTES);
+const _: () = assert!(CAPACITY >= 2 * config::MAX_REQUEST_HEAD_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_by_moving_what_is_unread() {
+    fn room_is_made_by_moving_unread_bytes() {
         let mut buffer = Buffer::pooled();
         buffer.append(&vec![b'x'; CAPACITY]);
         buffer.consume(CAPACITY - 3);
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_counts_what_is_unread_alone() {
+    fn growing_counts_only_unread_bytes() {
         let mut buffer = Buffer::pooled();
         buffer.append(&vec![b'x'; CAPACITY]);
         buffer.consume(CAPACITY - 3);
@@ -219,27 +217,27 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_lends_the_newest_buffer_again_and_frees_a_grown_one() {
+    fn a_pool_reuses_the_newest_buffer_and_frees_a_grown_one() {
         let mut pool = Buffers::default();
         let mut buffer = pool.take();
         buffer.append(b"left over");
-        pool.give(buffer);
+        pool.put(buffer);
         assert!(pool.take().is_empty());
         let mut grown = pool.take();
-        grown.grow_to(LARGEST_KEPT + 1);
-        pool.give(grown);
+        grown.grow_to(MAX_POOLED_CAPACITY + 1);
+        pool.put(grown);
         assert!(pool.free.is_empty());
     }
 
     #[test]
-    fn what_was_not_needed_for_a_while_is_freed() {
+    fn unused_buffers_are_freed_after_a_while() {
         let mut pool = Buffers::default();
-        let lent: Vec<Buffer> = (0..10).map(|_| pool.take()).collect();
-        lent.into_iter().for_each(|buffer| pool.give(buffer));
+        let taken: Vec<Buffer> = (0..10).map(|_| pool.take()).collect();
+        taken.into_iter().for_each(|buffer| pool.put(buffer));
         pool.sweep();
         assert_eq!(pool.free.len(), 10, "all were needed");
-        let lent = [pool.take(), pool.take()];
-        lent.into_iter().for_each(|buffer| pool.give(buffer));
+        let taken = [pool.take(), pool.take()];
+        taken.into_iter().for_each(|buffer| pool.put(buffer));
         pool.sweep();
         assert_eq!(pool.free.len(), 6, "eight were not: half of them go");
         for _ in 0..4 {

@@ -8,7 +8,7 @@ use super::socket::{receive, send};
 use rustix::io::Errno;
 use std::net::TcpStream;
 
-/// What is handed out at once, in bytes.
+/// The most bytes returned at once.
 const PIECE: usize = 1000;
 const MASK: u8 = 0x5a;
 

@@ -2,14 +2,16 @@
 //!
 //! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking
 //! mode and every call that could block is made with `MSG_DONTWAIT`; the two exceptions are a
-//! connect in progress and splicing. What starts and stops the balancer (listening, limits of the
-//! machine) is here as well, and runs on the main thread.
+//! connect in progress and splicing. The parts for start and stop (listening, limits of the
+//! machine) are here as well, and run on the main thread.
 
 mod buffer;
+mod listen;
 #[cfg(test)]
 pub(crate) mod masked;
 mod pipe;
 mod poller;
+mod resolve;
 mod slab;
 mod socket;
 mod stream;
@@ -17,26 +19,18 @@ mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
+pub use listen::{is_own_listener, listen_on_all};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
+pub use resolve::{resolve, resolve_backend};
 pub use slab::{Slab, Token};
 pub use stream::{Read, Stream};
 pub use timers::Timers;
 
-use crate::config;
 use rustix::io::Errno;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
-
-/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
-/// Accepted sockets inherit that nothing is delayed: one system call less for each.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    rustix::net::listen(&listener, config::BACKLOG)?;
-    Ok(listener)
-}
 
 /// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted
 /// sockets inherit it, where it has no effect: nothing blocks on them.
@@ -49,9 +43,9 @@ pub fn set_accept_timeout(listener: &TcpListener, timeout: Option<Duration>) {
     );
 }
 
-/// Ends a listening socket: a blocked `accept` returns with an error.
-pub fn stop_listening(listener: &TcpListener) {
-    // Fails only if the socket is not listening any more, which is what we want.
+/// Shuts a listening socket down: a blocked `accept` returns with an error.
+pub fn shutdown_listener(listener: &TcpListener) {
+    // Fails only if the socket is not listening any more, which is the purpose.
     let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
 }
 
@@ -67,14 +61,14 @@ pub fn raise_file_limit() -> u64 {
 
 /// Whether listening failed because this machine does not have the address, or nothing of its
 /// family.
-pub fn is_foreign_address(error: &io::Error) -> bool {
+pub fn is_unavailable_address(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Whether this machine has run out of something: descriptors, memory or local ports. Such an error
-/// is our own fault; it says nothing about the other side.
-pub fn is_shortage(error: &io::Error) -> bool {
-    const SHORTAGES: [Errno; 6] = [
+/// Whether this machine has no descriptors, memory or local ports left. Such an error is our own
+/// fault, and no sign of the other side's health.
+pub fn is_resource_exhaustion(error: &io::Error) -> bool {
+    const EXHAUSTED: [Errno; 6] = [
         Errno::MFILE,
         Errno::NFILE,
         Errno::NOBUFS,
@@ -82,5 +76,5 @@ pub fn is_shortage(error: &io::Error) -> bool {
         Errno::ADDRNOTAVAIL,
         Errno::NOSPC,
     ];
-    Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
+    Errno::from_io_error(error).is_some_and(|errno| EXHAUSTED.contains(&errno))
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// What a pipe is asked to hold; the kernel may grant less.
+/// The requested capacity of a pipe; the kernel may grant less.
 const CAPACITY: usize = 256 * 1024;
 /// How many unused pipes a worker keeps.
-const KEPT: usize = 16;
+const POOL_SIZE: usize = 16;
 
 /// A pipe and how much is in it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Pipe {
     fn open() -> io::Result<Self> {
         let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
         let (exit, entry) = rustix::pipe::pipe_with(flags)?;
-        // A refusal leaves the kernel's default of 64 KiB, which works as well, with more calls.
+        // On failure the kernel's default of 64 KiB stays, which works as well, with more calls.
         let _ = rustix::pipe::fcntl_setpipe_size(&entry, CAPACITY);
         Ok(Self { exit, entry, len: 0 })
     }
@@ -56,28 +56,28 @@ impl Pipe {
 #[derive(Debug)]
 pub struct Pipes {
     free: Vec<Pipe>,
-    lendable: usize,
+    available: usize,
 }
 
 impl Pipes {
     /// No pipes yet; at most `most` will be in use at once, because each takes two descriptors.
     pub fn new(most: usize) -> Self {
-        Self { free: Vec::new(), lendable: most }
+        Self { free: Vec::new(), available: most }
     }
 
     /// An empty pipe, or none if enough are in use or the machine has no descriptors left: the body
     /// is then copied.
     pub fn take(&mut self) -> Option<Pipe> {
-        self.lendable = self.lendable.checked_sub(1)?;
+        self.available = self.available.checked_sub(1)?;
         let pipe = self.free.pop().or_else(|| Pipe::open().ok());
-        self.lendable += usize::from(pipe.is_none());
+        self.available += usize::from(pipe.is_none());
         pipe
     }
 
-    /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody else.
-    pub fn give(&mut self, pipe: Pipe) {
-        self.lendable += 1;
-        if pipe.is_empty() && self.free.len() < KEPT {
+    /// Returns a pipe to the pool. A pipe with bytes is closed: they belong to no other session.
+    pub fn put(&mut self, pipe: Pipe) {
+        self.available += 1;
+        if pipe.is_empty() && self.free.len() < POOL_SIZE {
             self.free.push(pipe);
         }
     }
@@ -92,7 +92,7 @@ mod tests {
         let mut pipes = Pipes::new(1);
         let pipe = pipes.take().unwrap();
         assert!(pipes.take().is_none());
-        pipes.give(pipe);
+        pipes.put(pipe);
         assert!(pipes.take().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Readiness: one epoll a worker, edge-triggered, and the waker by which other threads end its
+//! Readiness: one epoll per worker, edge-triggered, and the waker by which other threads end its
 //! wait.
 //!
 //! A socket is registered once, for both directions, and stays registered until it is closed. The
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
-/// What an event's highest bits say about the rest of its token.
+/// The kind of a token, in its highest bits.
 const CLIENT: u64 = 0;
 const BACKEND: u64 = 1;
 const WAKER: u64 = 2;
@@ -51,7 +51,7 @@ impl Source {
     }
 }
 
-/// What the kernel says about a socket. A hint: by the time it is looked at, it may have changed.
+/// The kernel's event for a socket. A hint: the state may have changed since.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     /// Whose socket it is.
@@ -67,8 +67,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Ends the wait, if there is one. To be called after the message was put where the worker
-    /// looks for it.
+    /// Ends the wait, if there is one. Call it after the message is in the worker's channel.
     pub fn wake(&self) {
         // Pairs with the store in `Poller::wait`: either we see that the worker sleeps, or it sees
         // the message.
@@ -80,7 +79,7 @@ impl Waker {
     }
 }
 
-/// A worker's one place to wait.
+/// The only wait of a worker.
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
@@ -100,7 +99,7 @@ impl Poller {
         Ok(Self { epoll, waker })
     }
 
-    /// What other threads end the wait with.
+    /// The handle by which other threads end the wait.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }

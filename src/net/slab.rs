@@ -9,7 +9,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// Generations wrap here, so that a token and the kind of its socket fit into an event's 64 bits.
+    /// Generations wrap here, so that a token and the kind of its socket fit into an event's 64
+    /// bits.
     const GENERATIONS: u32 = 1 << 30;
 
     /// A token as it was given by [`Slab::insert`].

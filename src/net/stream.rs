@@ -1,9 +1,8 @@
 //! A connected socket and what is known about its readiness. The only type that reads from and
 //! writes to connections.
 //!
-//! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by the
-//! socket itself, when it says that it has nothing, or took less than it was given. Nothing here
-//! ever waits.
+//! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by
+//! EAGAIN or a short read or write. No call here waits.
 
 use super::pipe::Pipe;
 use super::transport::Transport;
@@ -15,7 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// What came of an attempt to read.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
     /// This many bytes, at least one.
@@ -46,7 +45,7 @@ impl AsFd for Stream {
 }
 
 impl Stream {
-    /// Takes over a socket that was just accepted. Its first event tells whether bytes are there.
+    /// Takes over a socket that was just accepted. Its first event shows whether bytes have come.
     pub fn accepted(socket: TcpStream) -> Self {
         Self {
             transport: Transport::Plain(socket),
@@ -66,7 +65,7 @@ impl Stream {
         }
     }
 
-    /// Starts connecting. The connect is over when [`Stream::connected`] says so.
+    /// Starts connecting. [`Stream::connected`] returns its result.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         // Non-blocking while the connect is in progress; `connected` takes it back.
@@ -94,7 +93,7 @@ impl Stream {
         Ok(self.writable)
     }
 
-    /// Notes what an event says.
+    /// Records an event.
     pub fn note(&mut self, event: Event) {
         let flags = event.flags;
         self.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
@@ -120,7 +119,7 @@ impl Stream {
         }
         let room = buffer.room();
         debug_assert!(room > 0, "a read without room would look like the end");
-        match self.transport.receive(buffer.tail()) {
+        match self.transport.receive(buffer.as_vec_mut()) {
             Ok(0) => Ok(Read::End),
             Ok(count) => {
                 self.readable = count == room || self.hung_up || !self.transport.is_direct();
@@ -161,19 +160,19 @@ impl Stream {
         Ok(buffer.is_empty())
     }
 
-    /// Lets the next write be tried although no event has told of room: the kernel tells only when
-    /// a third of its buffer is free, which with a large buffer and a slow reader may take longer
-    /// than the reader may be silent.
+    /// Allows the next write without an event: the kernel reports room only when a third of its
+    /// buffer is free, which with a large buffer and a slow reader may take longer than the
+    /// timeout.
     pub fn retry_write(&mut self) {
         self.writable = true;
     }
 
-    /// Whether the other side has neither sent nor closed, whatever events have told, and notes it.
-    /// One system call, nothing is consumed.
-    pub fn is_quiet(&mut self) -> bool {
-        let is_quiet = self.transport.is_quiet();
-        self.readable = !is_quiet;
-        is_quiet
+    /// Whether the peer has neither sent nor closed, regardless of events, and records it. One
+    /// system call, nothing is consumed.
+    pub fn is_idle_and_open(&mut self) -> bool {
+        let is_idle_and_open = self.transport.is_idle_and_open();
+        self.readable = !is_idle_and_open;
+        is_idle_and_open
     }
 
     /// Whether bytes may move through a pipe inside the kernel.
@@ -194,8 +193,8 @@ impl Stream {
                 Ok(Read::Bytes(count))
             }
             Err(Errno::AGAIN) => {
-                // An empty socket and a full pipe both say EAGAIN: only an empty pipe tells them
-                // apart.
+                // An empty socket and a full pipe both return EAGAIN: only the pipe's state
+                // distinguishes them.
                 self.readable = !pipe.is_empty();
                 Ok(Read::Blocked)
             }
@@ -222,8 +221,8 @@ impl Stream {
         }
     }
 
-    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket whatever its
-    /// flags say.
+    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket regardless of
+    /// its flags.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.transport.socket().set_nonblocking(on)
     }
@@ -233,7 +232,7 @@ impl Stream {
         self.transport.reset_on_close();
     }
 
-    /// Tells the other side that nothing more will come.
+    /// Closes the sending side.
     pub fn shutdown_write(&self) {
         self.transport.shutdown_write();
     }

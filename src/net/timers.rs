@@ -2,7 +2,8 @@
 //!
 //! All entries of a class have (nearly) the same duration, so that a new one belongs at the end,
 //! and the front is the next to expire. Setting, moving and clearing a deadline cost a few pointer
-//! writes; memory is one small entry a slot.
+//! writes; memory is one small entry per slot. When durations change, new deadlines get lists of
+//! their own: a shorter one would else have to pass all longer ones on its way to its place.
 
 use super::Token;
 use crate::config::{Deadline, Timeout};
@@ -15,8 +16,10 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Instant,
-    /// The list that the entry is in, if it is armed.
+    /// The class of the list that the entry is in, if it is armed.
     timeout: Option<Timeout>,
+    /// Which of the two lists of the class that is.
+    epoch: u8,
     generation: u32,
     prev: u32,
     next: u32,
@@ -34,22 +37,37 @@ struct List {
 #[derive(Debug)]
 pub struct Timers {
     entries: Vec<Entry>,
-    lists: [List; Timeout::COUNT],
+    /// The lists of deadlines from before and after the last change of durations.
+    lists: [[List; Timeout::COUNT]; 2],
+    /// Which of the two is for new deadlines.
+    epoch: u8,
+    /// Whether the other one may hold any.
+    has_older: bool,
 }
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { entries: Vec::new(), lists: [List { first: NONE, last: NONE }; Timeout::COUNT] }
+        let lists = [List { first: NONE, last: NONE }; Timeout::COUNT];
+        Self { entries: Vec::new(), lists: [lists; 2], epoch: 0, has_older: false }
     }
 }
 
 impl Timers {
+    /// The durations of some classes change: later deadlines are not (nearly) in the order of those
+    /// that are set. Correct at any time, and cheap unless two changes follow each other sooner
+    /// than old deadlines end.
+    pub fn change_durations(&mut self) {
+        self.epoch = 1 - self.epoch;
+        self.has_older = true;
+    }
+
     /// Sets a session's deadline, in place of the one it had.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
         let Deadline { at, timeout } = deadline;
         if self.entries.len() <= index as usize {
-            let unarmed = Entry { at, timeout: None, generation: 0, prev: NONE, next: NONE };
+            let unarmed =
+                Entry { at, timeout: None, epoch: 0, generation: 0, prev: NONE, next: NONE };
             self.entries.resize(index as usize + 1, unarmed);
         }
         let entry = self.entry(index);
@@ -59,16 +77,18 @@ impl Timers {
         self.unlink(index);
         // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
         // few must look further ahead.
-        let list = self.lists[timeout as usize];
+        let epoch = self.epoch;
+        let list = self.lists[usize::from(epoch)][timeout as usize];
         let mut prev = list.last;
         while prev != NONE && self.entry(prev).at > at {
             prev = self.entry(prev).prev;
         }
         let next = if prev == NONE { list.first } else { self.entry(prev).next };
-        let (timeout, generation) = (Some(timeout), token.generation());
-        self.entries[index as usize] = Entry { at, timeout, generation, prev, next };
-        self.join(deadline.timeout, prev, index);
-        self.join(deadline.timeout, index, next);
+        let (generation, class) = (token.generation(), (timeout, epoch));
+        let timeout = Some(timeout);
+        self.entries[index as usize] = Entry { at, timeout, epoch, generation, prev, next };
+        self.join(class, prev, index);
+        self.join(class, index, next);
     }
 
     /// Takes a session's deadline away.
@@ -80,16 +100,26 @@ impl Timers {
 
     /// Takes out one session whose deadline has passed.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
-        let mut fronts = self.lists.iter().map(|list| list.first).filter(|first| *first != NONE);
-        let index = fronts.find(|first| self.entry(*first).at <= now)?;
+        let due = |epoch| self.fronts(epoch).find(|first| self.entry(*first).at <= now);
+        let older = || if self.has_older { due(1 - self.epoch) } else { None };
+        let index = due(self.epoch).or_else(older)?;
         self.unlink(index);
         Some(Token::new(index, self.entry(index).generation))
     }
 
     /// When the next deadline passes.
     pub fn next(&self) -> Option<Instant> {
-        let armed = self.lists.iter().filter(|list| list.first != NONE);
-        armed.map(|list| self.entry(list.first).at).min()
+        let next = |epoch| self.fronts(epoch).map(|first| self.entry(first).at).min();
+        if self.has_older {
+            [next(0), next(1)].into_iter().flatten().min()
+        } else {
+            next(self.epoch)
+        }
+    }
+
+    fn fronts(&self, epoch: u8) -> impl Iterator<Item = u32> {
+        let lists = &self.lists[usize::from(epoch)];
+        lists.iter().map(|list| list.first).filter(|first| *first != NONE)
     }
 
     fn entry(&self, index: u32) -> &Entry {
@@ -97,16 +127,16 @@ impl Timers {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry { timeout, prev, next, .. } = *self.entry(index);
+        let Entry { timeout, epoch, prev, next, .. } = *self.entry(index);
         if let Some(timeout) = timeout {
             self.entries[index as usize].timeout = None;
-            self.join(timeout, prev, next);
+            self.join((timeout, epoch), prev, next);
         }
     }
 
-    /// Makes two entries neighbours; none stands for an end of the list.
-    fn join(&mut self, timeout: Timeout, prev: u32, next: u32) {
-        let list = &mut self.lists[timeout as usize];
+    /// Links two entries; none is an end of the list.
+    fn join(&mut self, (timeout, epoch): (Timeout, u8), prev: u32, next: u32) {
+        let list = &mut self.lists[usize::from(epoch)][timeout as usize];
         match prev {
             NONE => list.first = next,
             prev => self.entries[prev as usize].next = next,
@@ -140,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn they_expire_when_they_are_due_whatever_their_class() {
+    fn entries_of_every_class_expire_when_they_are_due() {
         let (tokens, start, mut timers) = (tokens(3), Instant::now(), Timers::default());
         timers.set(tokens[0], deadline(start, Timeout::Idle, 75));
         timers.set(tokens[1], deadline(start, Timeout::Head, 10));
@@ -164,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_due_earlier_than_the_last_is_put_in_its_place() {
+    fn an_entry_due_earlier_than_the_last_is_inserted_in_order() {
         let (tokens, start, mut timers) = (tokens(3), Instant::now(), Timers::default());
         for (token, seconds) in tokens.iter().zip([5, 9, 7]) {
             timers.set(*token, deadline(start, Timeout::FirstByte, seconds));
@@ -173,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn any_sequence_keeps_the_lists_whole() {
+    fn any_sequence_keeps_the_lists_consistent() {
         let (tokens, start, mut timers) = (tokens(20), Instant::now(), Timers::default());
         let mut rng = fastrand::Rng::with_seed(7);
         let mut expected = vec![None; tokens.len()];
@@ -188,6 +218,9 @@ mod tests {
                 timers.clear(tokens[index]);
                 expected[index] = None;
             }
+            if rng.u8(..) == 0 {
+                timers.change_durations();
+            }
             assert_eq!(timers.next(), expected.iter().flatten().min().copied());
         }
         let end = start + Duration::from_secs(3600);
@@ -200,5 +233,23 @@ mod tests {
             .filter(|(_, at)| at.is_some())
             .map(|(token, _)| token.index());
         assert_eq!(left, set.collect::<Vec<_>>(), "each once, from wherever it stood");
+    }
+
+    #[test]
+    fn deadlines_from_before_and_after_a_change_expire_when_they_are_due() {
+        let (tokens, start, mut timers) = (tokens(4), Instant::now(), Timers::default());
+        timers.set(tokens[0], deadline(start, Timeout::Idle, 75));
+        timers.set(tokens[1], deadline(start, Timeout::Idle, 76));
+        timers.change_durations();
+        timers.set(tokens[2], deadline(start, Timeout::Idle, 5));
+        timers.set(tokens[1], deadline(start, Timeout::Idle, 6));
+        timers.change_durations();
+        timers.set(tokens[3], deadline(start, Timeout::Idle, 60));
+        for (seconds, token) in [(5, 2), (6, 1), (60, 3), (75, 0)] {
+            let due = start + Duration::from_secs(seconds);
+            assert_eq!(timers.next(), Some(due));
+            assert_eq!(expired(&mut timers, due), [tokens[token]]);
+        }
+        assert_eq!(timers.next(), None);
     }
 }

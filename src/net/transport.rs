@@ -1,6 +1,6 @@
-//! What bytes go through on their way to a socket and from it: nothing, and later TLS.
+//! The layer between a stream and its socket: plain, and later TLS.
 //!
-//! A transport never waits: what cannot be done now is `EAGAIN`, whatever the socket's mode.
+//! A transport never waits: it returns `EAGAIN` instead, in any mode of the socket.
 
 #[cfg(test)]
 use super::masked::Masked;
@@ -13,12 +13,12 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// What a socket's bytes go through.
+/// The transport of a socket's bytes.
 #[derive(Debug)]
 pub(super) enum Transport {
     /// Nothing.
     Plain(TcpStream),
-    /// A mask, as a stand-in for TLS: bytes differ on the wire, and some that were received wait
+    /// A mask, as a stand-in for TLS: bytes differ on the wire, and received ones may be buffered
     /// inside.
     #[cfg(test)]
     Masked(Box<Masked>),
@@ -59,7 +59,7 @@ impl Transport {
     }
 
     /// Whether the peer has neither sent nor closed. One system call, nothing is consumed.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_idle_and_open(&self) -> bool {
         #[cfg(test)]
         if let Self::Masked(masked) = self
             && masked.holds_received()
@@ -91,13 +91,13 @@ impl Transport {
 
     /// Makes the close a reset.
     pub(super) fn reset_on_close(&self) {
-        // Fails only if the connection is gone, and then there is nobody to mislead.
+        // Fails only on a closed connection, which needs no reset.
         let _ = sockopt::set_socket_linger(self.socket(), Some(Duration::ZERO));
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Closes the sending side.
     pub(super) fn shutdown_write(&self) {
-        // Fails only if the connection is gone, and then there is nobody to tell.
+        // Fails only on a closed connection.
         let _ = rustix::net::shutdown(self.socket(), Shutdown::Write);
     }
 }

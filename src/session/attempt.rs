@@ -1,4 +1,4 @@
-//! One attempt at one backend: a slot there and a connection to it. Knows no HTTP.
+//! One attempt at one backend: a slot there and a connection to it. Independent of HTTP.
 
 use super::context::Context;
 use super::stop::{AttemptError, Stop};
@@ -6,10 +6,10 @@ use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
 use crate::net::Token;
-use crate::upstream::backend::{Backend, Connecting, InFlight};
+use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
-use crate::upstream::health::Outcome;
-use crate::upstream::retry::Failed;
+use crate::upstream::health::{Observation, Outcome};
+use crate::upstream::retry::FailureKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The slot at the backend until it is done or has failed.
-    slot: InFlight,
+    slot: Slot,
     /// The connection in use; none before it is opened and after it is released.
     connection: Option<Token>,
     connecting: Option<Connecting>,
     connect_deadline: Deadline,
     started: Instant,
     is_reused: bool,
-    /// The backend was in the healthy set when the attempt began, rather than a trial or a last
+    /// The backend was in the healthy set when the attempt began, rather than a probe or a last
     /// resort.
     began_healthy: bool,
 }
@@ -34,7 +34,7 @@ pub(super) struct Attempt {
 pub(super) enum Reuse {
     /// None: one has just died.
     Never,
-    /// Those that are seen to be open once more: the request may not be sent twice.
+    /// The connections that are checked once more before use: the request may not be sent twice.
     Verified,
     /// Any.
     Any,
@@ -50,9 +50,9 @@ pub(super) enum Opened {
 }
 
 impl Attempt {
-    pub(super) fn new(slot: InFlight, cx: &Context<'_>) -> Self {
+    pub(super) fn new(slot: Slot, cx: &Context<'_>) -> Self {
         Self {
-            began_healthy: slot.backend().serves(),
+            began_healthy: slot.backend().is_serving(),
             slot,
             connection: None,
             connecting: None,
@@ -95,7 +95,7 @@ impl Attempt {
                 cx.local.counters.backend_connects.add(1);
                 Ok(Opened::Connecting)
             }
-            Err(error) if net::is_shortage(&error) => {
+            Err(error) if net::is_resource_exhaustion(&error) => {
                 log::warn!("cannot open a connection to backend {}: {error}", backend.name);
                 Err(Cause::Overload.into())
             }
@@ -114,7 +114,7 @@ impl Attempt {
                 Ok(None)
             }
             Ok(false) if self.connect_deadline.has_passed(cx.now) => Err(AttemptError::new(
-                Failed::Connect,
+                FailureKind::Connect,
                 Cause::ConnectTimeout,
                 "the connect timed out",
             )
@@ -124,37 +124,41 @@ impl Attempt {
         }
     }
 
-    /// The failure of a connection that ended before a byte of a response; `written` says whether a
-    /// byte of the request went out.
+    /// The failure of a connection that ended before a byte of a response; `written`: whether a
+    /// byte of the request was sent.
     pub(super) fn closed(&self, written: bool, detail: String) -> AttemptError {
-        let failed =
-            if self.is_reused { Failed::Reused { written } } else { Failed::Fresh { written } };
+        let failed = if self.is_reused {
+            FailureKind::Reused { written }
+        } else {
+            FailureKind::Fresh { written }
+        };
         AttemptError::new(failed, Cause::BackendClosed, detail)
     }
 
-    /// Tells the cluster that the backend has responded.
+    /// Records that the backend has responded.
     pub(super) fn note_response(&self, is_http10: bool, cx: &Context<'_>) {
-        self.backend().note_version(is_http10);
-        cx.shared.cluster.answered(self.backend(), self.started, cx.now);
+        self.backend().record_version(is_http10);
+        cx.shared.registry.observe_response(self.backend(), self.started, cx.now);
     }
 
-    /// Tells the cluster how the attempt has failed, as far as that says something about the
+    /// Records how the attempt has failed, as far as that says something about the
     /// backend's health.
-    pub(super) fn note_failure(&self, failed: Failed, detail: &str, cx: &mut Context<'_>) {
+    pub(super) fn note_failure(&self, failed: FailureKind, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
         let outcome = match failed {
-            Failed::Connect | Failed::Fresh { written: false } => Outcome::ConnectFailed,
-            Failed::Fresh { written: true } => Outcome::SendFailed,
-            Failed::BadResponse => {
-                log::info!("bad answer from backend {}: {detail}", backend.name);
+            FailureKind::Connect | FailureKind::Fresh { written: false } => Outcome::ConnectFailed,
+            FailureKind::Fresh { written: true } => Outcome::SendFailed,
+            FailureKind::BadResponse => {
+                log::info!("bad response from backend {}: {detail}", backend.name);
                 Outcome::SendFailed
             }
             // An idle connection that the backend closed is in order.
-            Failed::Reused { .. } => return self.note_stale(cx),
-            // It is judged already.
-            Failed::MarkedDown => return,
+            FailureKind::Reused { .. } => return self.note_stale(cx),
+            // Its health is recorded already.
+            FailureKind::MarkedDown => return,
         };
-        cx.shared.cluster.failed(backend, outcome, detail, self.started, cx.now);
+        let seen = Observation::Attempt { outcome, started: self.started };
+        cx.shared.registry.observe(backend.id, seen, detail, cx.now);
     }
 
     /// The reused connection was dead: the backend's connections live no longer than this.
@@ -167,7 +171,7 @@ impl Attempt {
 
     /// Whether the backend was marked down after the attempt had begun.
     pub(super) fn was_marked_down(&self) -> bool {
-        self.began_healthy && !self.backend().serves()
+        self.began_healthy && !self.backend().is_serving()
     }
 
     /// The backend is done: its connection is kept for this long, or closed, and its slot is free.
@@ -176,7 +180,7 @@ impl Attempt {
             && let Some(token) = self.connection.take()
         {
             if let Some(connection) = cx.connections.get(token) {
-                cx.local.buffers.reclaim(&mut connection.input);
+                cx.local.buffers.recycle(&mut connection.input);
             }
             cx.connections.check_in(token, keep_for, cx.now);
         }
@@ -188,12 +192,12 @@ impl Attempt {
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.connecting = None;
         if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {
-            cx.local.buffers.give(input);
+            cx.local.buffers.put(input);
         }
     }
 
     /// The slot alone, for another attempt at the same backend.
-    pub(super) fn into_slot(self) -> InFlight {
+    pub(super) fn into_slot(self) -> Slot {
         self.slot
     }
 }

@@ -43,12 +43,12 @@ impl Client {
         self.permit.rejection()
     }
 
-    /// Reads more, into memory that is lent when something is there.
+    /// Reads more, into memory from the pool.
     pub(super) fn read(&mut self, buffers: &mut Buffers) -> Result<Read, Reason> {
         if !self.stream.is_readable() {
             return Ok(Read::Blocked);
         }
-        buffers.lend(&mut self.input);
+        buffers.ensure(&mut self.input);
         self.input.make_room();
         self.stream.read(&mut self.input).map_err(|_| Reason::ClientReset)
     }
@@ -71,9 +71,9 @@ impl Client {
         counters.bytes_sent.add(count as u64);
     }
 
-    /// Gives the memory of empty buffers back: what waits holds as little as it can.
-    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
-        buffers.reclaim(&mut self.input);
-        buffers.reclaim(&mut self.output);
+    /// Returns the memory of empty buffers: a waiting session holds as little as possible.
+    pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
+        buffers.recycle(&mut self.input);
+        buffers.recycle(&mut self.output);
     }
 }

@@ -1,4 +1,4 @@
-//! The last things on a connection: a response of ours, and the lingering close.
+//! The end of a connection: an error response, and the lingering close.
 
 use super::client::Client;
 use super::context::Context;
@@ -11,7 +11,7 @@ use crate::wire::error_response::{self, Asked};
 use crate::wire::reply::{self, ALLOW, Reply};
 use std::time::Instant;
 
-/// A response of ours on its way, or the lingering close behind the last response.
+/// An error response being sent, or the lingering close after the last response.
 #[derive(Debug)]
 pub(super) struct Closing {
     step: Step,
@@ -22,14 +22,14 @@ pub(super) struct Closing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Sends a response; whether the connection stays open behind it.
+    /// Sends a response; whether the connection stays open after it.
     Respond { keeps_open: bool },
     /// Drops what the client still sends, so many bytes at most: closing over unread bytes would
     /// send a reset, which may overtake the response.
     Linger { bytes: usize, until: Instant },
 }
 
-/// What comes after a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     /// More is to be done.
@@ -50,23 +50,22 @@ impl Closing {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Self {
-        cx.local.buffers.lend(&mut client.output);
-        let detail =
-            if cause == Cause::NoBackend { cx.shared.cluster.why_none_is_up() } else { None };
+        cx.local.buffers.ensure(&mut client.output);
+        let detail = if cause == Cause::NoBackend { cx.shared.cluster.outage() } else { None };
         let message = detail.map_or_else(
-            || cause.sentence().to_owned(),
-            |detail| format!("{}: {detail}", cause.sentence()),
+            || cause.description().to_owned(),
+            |detail| format!("{}: {detail}", cause.description()),
         );
         let ReplyOptions { request, keeps_open, .. } = options;
         let asked = Asked { is_head: request.is_head, accepts_json: request.accepts_json };
         error_response::write(
-            client.output.tail(),
+            client.output.as_vec_mut(),
             cause,
             &message,
             asked,
             options.fields(&cx.local.clock),
         );
-        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Refused };
+        let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Rejected };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
@@ -77,12 +76,17 @@ impl Closing {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Self {
-        cx.local.buffers.lend(&mut client.output);
+        cx.local.buffers.ensure(&mut client.output);
         let ReplyOptions { request, keeps_open, .. } = options;
         let reply = Reply { status: 200, fields: &[("Allow", ALLOW)], content: None };
-        reply::write(client.output.tail(), reply, request.is_head, options.fields(&cx.local.clock));
+        reply::write(
+            client.output.as_vec_mut(),
+            reply,
+            request.is_head,
+            options.fields(&cx.local.clock),
+        );
         let is_drained = cx.draining && request.is_persistent;
-        let reason = if is_drained { Reason::Drained } else { Reason::AnsweredLast };
+        let reason = if is_drained { Reason::Drained } else { Reason::ClosedAfterResponse };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
@@ -90,8 +94,8 @@ impl Closing {
     pub(super) fn linger(reason: Reason, client: &Client, cx: &mut Context<'_>) -> Self {
         client.stream.shutdown_write();
         cx.local.lingering.push_back(cx.session.token);
-        let until = cx.now + cx.shared.config.timeouts.linger_in_all;
-        let step = Step::Linger { bytes: config::LINGER_BYTES, until };
+        let until = cx.now + cx.shared.settings.timeouts.linger_total;
+        let step = Step::Linger { bytes: config::LINGER_MAX_BYTES, until };
         Self { step, reason, deadline: cx.deadline(Timeout::Linger) }
     }
 
@@ -104,7 +108,7 @@ impl Closing {
         self.deadline.at = cx.now;
     }
 
-    /// Goes on as far as the client goes along.
+    /// Continues until the client's socket blocks.
     pub(super) fn step(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Closed {
         if let Step::Respond { keeps_open } = self.step {
             if let Err(reason) = client.flush(&cx.local.counters) {
@@ -132,7 +136,7 @@ impl Closing {
         let mut dropped = 0;
         let is_blocked = loop {
             client.input.clear();
-            if *bytes == 0 || dropped >= config::STEP_BYTES {
+            if *bytes == 0 || dropped >= config::MAX_STEP_BYTES {
                 break false;
             }
             match client.read(&mut cx.local.buffers) {
@@ -147,9 +151,9 @@ impl Closing {
         if !is_blocked && *bytes > 0 {
             return Closed::ShareUsed;
         }
-        // Over the limit it is not listened to any longer. A few lines of ours have reached it long
-        // since; a long response needs the rest of the time.
-        if !is_blocked && client.sent <= config::BUFFERED_BYTES {
+        // Over the limit its input is no longer read. A short response has reached it long since; a
+        // long one needs the rest of the time.
+        if !is_blocked && client.sent <= config::SOCKET_BUFFER_BYTES {
             return Closed::Over(self.reason);
         }
         // A client that still sends has more time, up to the limit.
@@ -159,4 +163,4 @@ impl Closing {
     }
 }
 
-const _: () = assert!(config::LINGER_BYTES > config::REQUEST_HEAD_BYTES);
+const _: () = assert!(config::LINGER_MAX_BYTES > config::MAX_REQUEST_HEAD_BYTES);

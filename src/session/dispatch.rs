@@ -6,15 +6,15 @@ use super::client::Client;
 use super::context::Context;
 use super::flow::State;
 use super::request::Request;
-use super::seat::Seat;
 use super::stop::{AttemptError, Stop};
 use super::trace;
 use super::upload::{FramingSupport, Upload};
-use crate::config::Deadline;
+use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
-use crate::upstream::backend::{Backend, InFlight};
-use crate::upstream::cluster::Picked;
-use crate::upstream::retry::{self, Failed, Failure, Next, Retries};
+use crate::upstream::backend::{Backend, Slot};
+use crate::upstream::cluster::{Picked, Wanted};
+use crate::upstream::queue::{Grant, Position};
+use crate::upstream::retry::{self, Failure, FailureKind, Next, Retries};
 use crate::wire::Body;
 use std::sync::Arc;
 
@@ -22,13 +22,24 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
     retries: Retries,
-    seat: Seat,
-    /// The backend whose turn it was when the body began to be buffered.
+    queued: Queued,
+    /// The backend that was picked when the body began to be buffered.
     buffering_for: Option<Arc<Backend>>,
     attempt: Option<Attempt>,
 }
 
-/// What is to be sent to a backend.
+/// The wait for a slot, when each backend has as many requests as it may.
+#[derive(Debug, Default)]
+struct Queued {
+    is_waiting: bool,
+    /// Kept for a further wait: the request is no newcomer then.
+    position: Option<Position>,
+    /// The first wait's deadline holds for all.
+    deadline: Option<Deadline>,
+    granted: Option<Slot>,
+}
+
+/// The request for a backend.
 pub(super) struct Outgoing<'e> {
     pub(super) client: &'e Client,
     pub(super) request: &'e Request,
@@ -36,49 +47,31 @@ pub(super) struct Outgoing<'e> {
 }
 
 impl Dispatcher {
-    /// Takes a slot at the backend whose turn it is among those that were not tried, and starts an
-    /// attempt.
+    /// Takes a slot at a backend that was not tried, and starts an attempt there; or queues the
+    /// request for one.
     pub(super) fn dispatch(
         &mut self,
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
-        if let Some(slot) =
-            self.buffering_for.take().and_then(|backend| cx.shared.cluster.pick_again(&backend))
-        {
-            return self.start_attempt(slot, Reuse::Any, outgoing, cx);
-        }
-        let was_called = self.seat.was_called();
-        if !was_called
-            && cx.shared.cluster.queue().has_waiters()
-            && cx.shared.cluster.any_up(|backend| self.is_untried(backend))
-        {
-            return self.enqueue(cx);
-        }
+        let mut reserved = self.reserved_slot(cx);
         loop {
-            let slot = match cx.shared.cluster.pick(
-                self.retries.tried(),
-                outgoing.request.is_idempotent,
-                cx.now,
-            ) {
-                Picked::Backend(slot) => slot,
-                Picked::AllFull => return self.enqueue(cx),
-                Picked::NoneUp => {
-                    // If it was called, the slot is for the next one.
-                    cx.shared.cluster.call_next();
-                    return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
-                }
-            };
-            match outgoing.upload.choose_framing(slot.backend().speaks_http10()) {
-                FramingSupport::Ready => {
-                    if was_called {
-                        // It may have got another slot than the one it was called for.
-                        cx.shared.cluster.call_next();
+            let slot = match reserved.take() {
+                Some(slot) => slot,
+                None => match self.pick(&outgoing, cx) {
+                    Picked::Backend(slot) => slot,
+                    Picked::AllFull => return self.enqueue(cx),
+                    Picked::NoneUp => {
+                        return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
                     }
+                },
+            };
+            match outgoing.upload.choose_framing(slot.backend().is_http10_only()) {
+                FramingSupport::Ready => {
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
-                // The slot is not held meanwhile: a slow client would block it. But it is still
-                // that backend's turn.
+                // The slot is not held meanwhile: a slow client would block it. But the pick of
+                // that backend stands.
                 FramingSupport::AfterBuffering => {
                     self.buffering_for = Some(Arc::clone(slot.backend()));
                     return Ok(State::BufferBody);
@@ -88,34 +81,71 @@ impl Dispatcher {
         }
     }
 
+    /// The slot that the queue has granted, or one at the backend for which the body was buffered,
+    /// if that still gets requests.
+    fn reserved_slot(&mut self, cx: &Context<'_>) -> Option<Slot> {
+        let granted = self.queued.granted.take().filter(|slot| slot.backend().accepts_work());
+        let buffered_for = self.buffering_for.take();
+        granted.or_else(|| buffered_for.and_then(|backend| cx.shared.cluster.acquire(&backend)))
+    }
+
+    fn pick(&self, outgoing: &Outgoing<'_>, cx: &mut Context<'_>) -> Picked {
+        let wanted = Wanted {
+            tried: self.retries.tried(),
+            is_idempotent: outgoing.request.is_idempotent,
+            client: outgoing.client.peer().ip(),
+        };
+        cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng)
+    }
+
     fn enqueue(&mut self, cx: &Context<'_>) -> Result<State, Stop> {
-        self.seat.join(self.retries.tried(), cx)?;
+        let (session, earlier) = (cx.session, self.queued.position);
+        let tried = self.retries.tried();
+        let position = cx.shared.cluster.enqueue(session.token, session.mailbox, tried, earlier);
+        self.queued.position = Some(position.ok_or(Cause::BackendFull)?);
+        self.queued.is_waiting = true;
         Ok(State::Queued)
     }
 
     /// Until when to wait for a slot.
     pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Deadline, Stop> {
-        self.seat.wait(cx)
+        let deadline = self.queued.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
+        deadline.unless_passed(cx.now, Cause::BackendFull)
     }
 
-    /// Takes a call from the queue: a slot came free. False if nobody waits here.
-    pub(super) fn take_call(&mut self) -> bool {
-        self.seat.take_call()
+    /// Takes what the queue has granted. False if it is not for this wait: the slot goes to the
+    /// next request.
+    pub(super) fn grant(&mut self, grant: Grant) -> bool {
+        let is_for_this = self.queued.is_waiting && self.queued.position == Some(grant.position);
+        if is_for_this {
+            self.queued.is_waiting = false;
+            self.queued.granted = grant.slot;
+        }
+        is_for_this
+    }
+
+    /// Wants no slot any more.
+    fn cancel(&mut self, cx: &Context<'_>) {
+        if std::mem::take(&mut self.queued.is_waiting)
+            && let Some(position) = self.queued.position
+        {
+            cx.shared.cluster.cancel(position);
+        }
+        self.queued.granted = None;
     }
 
     /// Starts an attempt at the backend of this slot.
     fn start_attempt(
         &mut self,
-        slot: InFlight,
+        slot: Slot,
         reuse: Reuse,
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         let Outgoing { client, request, upload } = outgoing;
-        // Paid here, where there is a backend to send it to: only what is really sent again draws
-        // on the budget.
+        // Withdrawn here, where there is a backend for it: only a real retry costs budget.
         if let Some(failed) = self.retries.begin_attempt() {
-            if retry::draws_on_budget(failed) && !cx.shared.budget.spend(cx.now) {
+            if retry::costs_budget(failed) && !cx.shared.budget.withdraw(cx.now) {
                 return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
             }
             cx.local.counters.retries.add(1);
@@ -125,7 +155,7 @@ impl Dispatcher {
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
         }
-        // What may not be sent again, or not from its start, must not be lost to a connection that
+        // A request that is not retryable, or not replayable, must not be lost to a connection that
         // the backend has closed.
         let is_risky = !request.is_idempotent || !upload.is_received();
         let reuse = if reuse == Reuse::Any && is_risky { Reuse::Verified } else { reuse };
@@ -135,8 +165,8 @@ impl Dispatcher {
         }
     }
 
-    /// An attempt has failed before a byte of its response was forwarded: the retry contract says
-    /// what follows.
+    /// An attempt has failed before a byte of its response was forwarded: applies the retry
+    /// contract.
     pub(super) fn next_attempt(
         &mut self,
         error: &AttemptError,
@@ -149,7 +179,7 @@ impl Dispatcher {
         attempt.note_failure(failed, &error.detail, cx);
         attempt.close(cx);
         let backend = Arc::clone(attempt.backend());
-        if failed == Failed::Connect {
+        if failed == FailureKind::Connect {
             outgoing.upload.reopen_framing();
         }
         let failure = Failure {
@@ -181,14 +211,9 @@ impl Dispatcher {
     /// Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let attempt = self.attempt();
-        let is_other = |other: &Backend| {
-            other.id != attempt.backend().id && self.is_untried(other) && other.has_place()
-        };
-        attempt.was_marked_down() && !self.retries.was_moved() && cx.shared.cluster.any_up(is_other)
-    }
-
-    fn is_untried(&self, backend: &Backend) -> bool {
-        !self.retries.tried().contains(&backend.id)
+        attempt.was_marked_down()
+            && !self.retries.was_moved()
+            && cx.shared.cluster.any_untried(self.retries.tried(), Backend::has_capacity)
     }
 
     /// The attempt that is being made.
@@ -216,18 +241,18 @@ impl Dispatcher {
         self.retries.attempts()
     }
 
-    /// Gives the memory of an empty buffer back: what waits holds as little as it can.
-    pub(super) fn reclaim(&self, cx: &mut Context<'_>) {
+    /// Returns the memory of an empty buffer: a waiting request holds as little as possible.
+    pub(super) fn recycle(&self, cx: &mut Context<'_>) {
         if let Some(backend) =
             self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections))
         {
-            cx.local.buffers.reclaim(&mut backend.input);
+            cx.local.buffers.recycle(&mut backend.input);
         }
     }
 
     /// Gives everything back.
     pub(super) fn release(&mut self, cx: &mut Context<'_>) {
-        self.seat.leave(cx);
+        self.cancel(cx);
         if let Some(attempt) = &mut self.attempt {
             attempt.release(None, cx);
         }

@@ -2,7 +2,7 @@
 //! supports it. Small pieces leave at once.
 
 use super::client::Client;
-use super::context::Local;
+use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
 use super::splice::Splice;
 use crate::config::{self, Deadline};
@@ -12,24 +12,24 @@ use crate::upstream::connection_pool::Connection;
 use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::chunked::BadChunk;
-use crate::wire::rewrite::Delivery;
+use crate::wire::rewrite::ResponseFraming;
 use std::io;
 
-/// What may wait for a slow client before the backend is read again, in bytes.
+/// The most bytes that wait for a slow client before the backend is read again.
 const OUTPUT_BYTES: usize = 64 * 1024;
-/// What is found when a body breaks off because the backend has closed.
+/// The detail of a body truncated by the backend's close.
 const CLOSED: &str = "it closed the connection inside the body";
 
 /// The body of a response on its way.
 #[derive(Debug)]
 pub(super) struct Download {
     reader: BodyReader,
-    delivery: Delivery,
+    framing: ResponseFraming,
     progress: Progress,
     /// Holds body bytes on their way inside the kernel.
     splice: Option<Splice>,
     may_splice: bool,
-    /// What the client had been sent when the head came.
+    /// The bytes sent to the client before the head.
     sent_before: u64,
     /// How much of an earlier 1xx stood before the head in the output.
     starts_at: usize,
@@ -38,21 +38,21 @@ pub(super) struct Download {
     is_exact: bool,
 }
 
-/// What a response's head says about its body.
+/// The framing of a response's body by its head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyStart {
     /// How the backend has framed it.
     pub(super) body: Body,
     /// How it is framed for the client.
-    pub(super) delivery: Delivery,
-    /// Where the head begins in the client's output: an earlier 1xx may stand before it.
+    pub(super) framing: ResponseFraming,
+    /// The offset of the head in the client's output: an earlier 1xx may precede it.
     pub(super) starts_at: usize,
 }
 
 /// How far a body came in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Downloaded {
-    /// The backend has sent everything and is to be released, before the client can know: its next
+    /// The backend has sent everything and is released before the client gets the end: its next
     /// request may need the slot.
     Received,
     /// The client has everything.
@@ -68,7 +68,7 @@ pub(super) enum Downloaded {
 pub(super) enum BodyError {
     /// The client is gone.
     Client(Reason),
-    /// The backend closed inside it or broke its framing; what was seen.
+    /// The backend closed inside it or broke its framing; the detail.
     Backend(String),
 }
 
@@ -77,7 +77,7 @@ impl Download {
     pub(super) fn new(start: BodyStart, client: &Client, progress: Progress) -> Self {
         Self {
             reader: start.body.into(),
-            delivery: start.delivery,
+            framing: start.framing,
             progress,
             splice: None,
             may_splice: false,
@@ -92,8 +92,8 @@ impl Download {
         self.reader.is_done()
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// While the request still comes, its progress is the exchange's.
@@ -106,15 +106,16 @@ impl Download {
         self.may_splice = is_request_sent;
     }
 
-    /// Whether the response is not whole though its end looks like one: where its end is the
-    /// connection's, only a reset says so.
-    pub(super) fn looks_whole_but_is_not(&self, client: &Client) -> bool {
-        self.delivery == Delivery::UntilClose && !(self.is_received() && client.output.is_empty())
+    /// Whether the response is truncated although its end looks clean: in a close-delimited body
+    /// only a reset shows it.
+    pub(super) fn looks_complete_but_is_truncated(&self, client: &Client) -> bool {
+        self.framing == ResponseFraming::UntilClose
+            && !(self.is_received() && client.output.is_empty())
     }
 
     /// Takes the response back out of the client's output if nothing of it was sent; whether it
     /// could.
-    pub(super) fn take_back(&self, client: &mut Client) -> bool {
+    pub(super) fn retract(&self, client: &mut Client) -> bool {
         let is_unseen = client.sent == self.sent_before;
         if is_unseen {
             client.output.truncate_by(client.output.len() - self.starts_at);
@@ -130,7 +131,7 @@ impl Download {
         local: &mut Local,
     ) -> Result<Downloaded, BodyError> {
         let (mut moved, now) = (0, local.clock.now());
-        local.buffers.lend(&mut client.output);
+        local.buffers.ensure(&mut client.output);
         loop {
             if self.splice.is_some() {
                 return self.pump_pipe(client, backend, local);
@@ -151,10 +152,10 @@ impl Download {
                 return Ok(Downloaded::All);
             }
             if has_more {
-                // What was received must not wait for what was not.
+                // Received bytes must not wait for further ones.
                 continue;
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
             let backend =
@@ -180,8 +181,12 @@ impl Download {
             if output.len() >= OUTPUT_BYTES {
                 return Ok(true);
             }
-            let moved =
-                self.reader.transfer(self.writer(), input.unread(), usize::MAX, output.tail())?;
+            let moved = self.reader.transfer(
+                self.writer(),
+                input.unread(),
+                usize::MAX,
+                output.as_vec_mut(),
+            )?;
             if moved.consumed == 0 {
                 break;
             }
@@ -191,7 +196,7 @@ impl Download {
     }
 
     fn writer(&self) -> BodyWriter {
-        if self.delivery == Delivery::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
+        if self.framing == ResponseFraming::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
     }
 
     /// Reads more of the body. A body of known length that needs no framing goes straight into the
@@ -202,12 +207,13 @@ impl Download {
         client: &mut Client,
         local: &mut Local,
     ) -> io::Result<Read> {
-        let Some(remaining) = self.reader.remaining().filter(|_| self.delivery == Delivery::Plain)
+        let Some(remaining) =
+            self.reader.remaining().filter(|_| self.framing == ResponseFraming::Plain)
         else {
-            local.buffers.lend(&mut backend.input);
+            local.buffers.ensure(&mut backend.input);
             backend.input.make_room();
             if backend.input.room() == 0 {
-                backend.input.grow_to(2 * config::TRAILER_BYTES + backend.input.len());
+                backend.input.grow_to(2 * config::MAX_TRAILER_BYTES + backend.input.len());
             }
             return backend.stream.read(&mut backend.input);
         };
@@ -215,8 +221,8 @@ impl Download {
         if let Read::Bytes(count) = read {
             let surplus = (count as u64).saturating_sub(remaining);
             if surplus > 0 {
-                // More than was announced: nobody asked for it, and what else comes on this
-                // connection is not to be trusted.
+                // More than was announced: it is unrequested, and further bytes of this connection
+                // are not trusted.
                 client.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
                 self.is_exact = false;
             }
@@ -227,7 +233,7 @@ impl Download {
 
     fn end_by_close(&mut self, client: &mut Client) -> Result<(), BodyError> {
         self.is_exact = false;
-        let is_end = self.reader.end_by_close(self.writer(), client.output.tail());
+        let is_end = self.reader.end_by_close(self.writer(), client.output.as_vec_mut());
         if is_end { Ok(()) } else { Err(BodyError::Backend(CLOSED.to_owned())) }
     }
 
@@ -239,7 +245,7 @@ impl Download {
         local: &mut Local,
     ) -> bool {
         let is_long =
-            self.reader.remaining().is_some_and(|remaining| remaining >= config::SPLICE_BYTES);
+            self.reader.remaining().is_some_and(|remaining| remaining >= config::MIN_SPLICE_BYTES);
         let is_possible =
             self.may_splice && client.stream.can_splice() && backend.stream.can_splice();
         if !is_long || !is_possible || !backend.input.is_empty() {
@@ -247,8 +253,8 @@ impl Download {
         }
         self.splice = Splice::start(client, &backend.stream, &mut local.pipes);
         if self.splice.is_some() {
-            local.buffers.reclaim(&mut backend.input);
-            local.buffers.reclaim(&mut client.output);
+            local.buffers.recycle(&mut backend.input);
+            local.buffers.recycle(&mut client.output);
         }
         self.splice.is_some()
     }
@@ -273,7 +279,7 @@ impl Download {
             if self.reader.is_done() {
                 break;
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Downloaded::ShareUsed);
             }
             let backend =

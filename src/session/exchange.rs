@@ -10,7 +10,7 @@ use super::context::Context;
 use super::dispatch::{Dispatcher, Outgoing};
 use super::flow::{Flow, State, Step};
 use super::progress::Blocked;
-use super::record::{AccessRecord, Facts};
+use super::record::{AccessRecord, ExchangeData};
 use super::request::{ReplyOptions, Request};
 use super::response::{Forwarded, Forwarding, HeadError, Kind, Response, ResponseReader};
 use super::stop::{AttemptError, Stop};
@@ -19,7 +19,8 @@ use super::upload::{Upload, Uploaded};
 use crate::config::{Deadline, Timeout};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
-use crate::upstream::retry::Failed;
+use crate::upstream::queue::Grant;
+use crate::upstream::retry::FailureKind;
 use crate::wire::Version;
 use std::time::Instant;
 
@@ -32,12 +33,12 @@ pub(super) struct Exchange {
     /// When it entered this state.
     entered: Instant,
     request: Request,
-    facts: Facts,
+    data: ExchangeData,
     upload: Upload,
     dispatcher: Dispatcher,
     reader: ResponseReader,
     response: Option<Response>,
-    /// The client was sent a byte of what a backend has said: the request is not sent again.
+    /// The client was sent a byte of a backend's response: the request is not retried.
     is_forwarded: bool,
     /// Until when a backend must respond; all attempts share it.
     first_byte_deadline: Option<Deadline>,
@@ -45,12 +46,12 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// A request that is to be served.
-    pub(super) fn new(request: Request, upload: Upload, facts: Facts) -> Self {
+    pub(super) fn new(request: Request, upload: Upload, data: ExchangeData) -> Self {
         Self {
             state: State::Admit,
-            entered: facts.started,
+            entered: data.started,
             request,
-            facts,
+            data,
             upload,
             dispatcher: Dispatcher::default(),
             reader: ResponseReader::default(),
@@ -76,9 +77,9 @@ impl Exchange {
             match ran.unwrap_or_else(|stop| self.stop(stop, client, cx)) {
                 Flow::Goto(state) => self.enter(state, cx),
                 flow => {
-                    // What waits holds as little as it can.
-                    self.upload.reclaim(&mut cx.local.buffers);
-                    self.dispatcher.reclaim(cx);
+                    // A waiting exchange holds as little as possible.
+                    self.upload.recycle(&mut cx.local.buffers);
+                    self.dispatcher.recycle(cx);
                     return flow;
                 }
             }
@@ -88,8 +89,8 @@ impl Exchange {
     fn enter(&mut self, state: State, cx: &Context<'_>) {
         let spent = || cx.now.saturating_duration_since(self.entered);
         match self.state {
-            State::Queued => self.facts.queued += spent(),
-            State::Connecting => self.facts.connecting += spent(),
+            State::Queued => self.data.queued += spent(),
+            State::Connecting => self.data.connecting += spent(),
             _ => {}
         }
         (self.state, self.entered) = (state, cx.now);
@@ -111,7 +112,7 @@ impl Exchange {
         }
     }
 
-    /// Chooses a backend: the one whose turn it is among those that were not tried.
+    /// Picks a backend from the untried ones.
     fn dispatch(&mut self, client: &Client, cx: &mut Context<'_>) -> Step {
         let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
         Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
@@ -119,14 +120,14 @@ impl Exchange {
 
     /// Responds to a request that must not be forwarded.
     fn respond_as_last(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        self.facts.note_response(200, cx.now);
+        self.data.note_response(200, cx.now);
         let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
         Flow::Closing(Closing::respond_as_last(self.reply_options(keeps_open), client, cx))
     }
 
-    /// Takes a call from the queue: a slot came free. False if this exchange does not wait for one.
-    pub(super) fn take_call(&mut self) -> bool {
-        let was_queued = self.dispatcher.take_call();
+    /// Takes what the queue has granted. False if this exchange does not wait for it.
+    pub(super) fn grant(&mut self, grant: Grant) -> bool {
+        let was_queued = self.dispatcher.grant(grant);
         if was_queued {
             self.state = State::Dispatch;
         }
@@ -143,7 +144,7 @@ impl Exchange {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
             Uploaded::ShareUsed => Ok(Flow::ShareUsed),
             Uploaded::Blocked(_) | Uploaded::BackendGone => Ok(Flow::Wait(
-                self.upload.deadline().unless_passed(cx.now, Cause::RequestBodyTimeout)?,
+                self.upload.deadline(cx).unless_passed(cx.now, Cause::RequestBodyTimeout)?,
             )),
         }
     }
@@ -154,13 +155,13 @@ impl Exchange {
         Ok(connecting.map_or(Flow::Goto(State::SendRequest), Flow::Wait))
     }
 
-    /// Sends head and body, decoded and framed anew.
+    /// Sends head and body, decoded and re-framed.
     fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         let uploaded = self.upload.send(client, self.dispatcher.attempt(), cx)?;
         if matches!(uploaded, Uploaded::All | Uploaded::BackendGone) {
             return Ok(Flow::Goto(State::AwaitResponse));
         }
-        // The backend may say something before it has everything: a 100, or an early response.
+        // The backend may respond before it has the whole request: a 100, or an early response.
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
         }
@@ -168,7 +169,7 @@ impl Exchange {
             return Ok(Flow::ShareUsed);
         };
         let backend = self.dispatcher.attempt_mut().backend();
-        if blocked == Blocked::OnClient && backend.speaks_http10() && self.upload.awaits_continue()
+        if blocked == Blocked::OnClient && backend.is_http10_only() && self.upload.awaits_continue()
         {
             self.upload.send_continue(client, cx.local);
         }
@@ -176,8 +177,8 @@ impl Exchange {
         Ok(Flow::Wait(self.upload.wait(blocked, cx)?))
     }
 
-    /// The request is sent. A request that is stranded goes to another backend; for all others the
-    /// wait goes on.
+    /// The request is sent. A stranded request goes to another backend; all others continue to
+    /// wait.
     fn await_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
@@ -186,9 +187,12 @@ impl Exchange {
             // The next backend has the time that this one had.
             self.first_byte_deadline = None;
             let detail = "it was marked down while its response was awaited";
-            return Err(
-                AttemptError::new(Failed::MarkedDown, Cause::FirstByteTimeout, detail).into()
-            );
+            return Err(AttemptError::new(
+                FailureKind::MarkedDown,
+                Cause::FirstByteTimeout,
+                detail,
+            )
+            .into());
         }
         client.flush(&cx.local.counters)?;
         let deadline =
@@ -197,8 +201,8 @@ impl Exchange {
         Ok(Flow::Wait(deadline.unless_passed(cx.now, Cause::FirstByteTimeout)?))
     }
 
-    /// Whether the request waits for the first byte of a backend that was marked down meanwhile,
-    /// may be sent again, and has another backend to go to. Once per request.
+    /// Whether the request waits for the first byte of a backend that was marked down meanwhile, is
+    /// retryable, and has another backend. Once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let may_move = self.state == State::AwaitResponse
             && self.request.is_idempotent
@@ -222,7 +226,7 @@ impl Exchange {
             };
             let options = ReplyOptions {
                 request: &self.request,
-                request_id: &self.facts.request_id,
+                request_id: &self.data.request_id,
                 keeps_open: self.may_keep_client(self.upload.is_sent(), cx.draining),
             };
             let read = self.reader.read((backend, client), options, cx.local);
@@ -233,7 +237,7 @@ impl Exchange {
                 self.note_interim(client, cx)?;
                 continue;
             }
-            self.facts.note_response(head.status, cx.now);
+            self.data.note_response(head.status, cx.now);
             self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
             let is_final = head.kind == Kind::Final;
             return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
@@ -288,9 +292,9 @@ impl Exchange {
         }
         let is_early = !self.upload.is_received();
         let reason = match (is_early, cx.draining && self.request.is_persistent) {
-            (true, _) => Reason::EarlyAnswer,
+            (true, _) => Reason::EarlyResponse,
             (false, true) => Reason::Drained,
-            (false, false) => Reason::AnsweredLast,
+            (false, false) => Reason::ClosedAfterResponse,
         };
         // Closing over unread bytes would send a reset, which may overtake the response. A client
         // that meant to go on may have sent its next request before it saw that the connection
@@ -311,7 +315,7 @@ impl Exchange {
         match stop {
             Stop::Close(reason) => Flow::Close(reason),
             Stop::Reject(cause) => self.reject(cause, client, cx),
-            // Before a byte of its response was forwarded: the retry contract says what follows.
+            // Before a byte of its response was forwarded: applies the retry contract.
             Stop::AttemptFailed(error) => {
                 let is_replayable = self.is_replayable();
                 let outgoing =
@@ -328,7 +332,7 @@ impl Exchange {
     /// order and is complete.
     fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         cx.local.counters.failed(cause);
-        self.facts.note_rejection(cause);
+        self.data.note_rejection(cause);
         self.release(cx);
         let is_in_order = cause.side() != Side::Client && client.rejection().is_none();
         let keeps_open =
@@ -336,34 +340,34 @@ impl Exchange {
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
     }
 
-    /// Whether the client's connection may stay open behind a response; `is_over` says that nothing
-    /// of the request is left to come.
+    /// Whether the client's connection may stay open after a response; `is_over`: the request was
+    /// received completely.
     fn may_keep_client(&self, is_over: bool, draining: bool) -> bool {
         is_over && self.request.is_persistent && !draining
     }
 
     fn reply_options(&self, keeps_open: bool) -> ReplyOptions<'_> {
-        ReplyOptions { request: &self.request, request_id: &self.facts.request_id, keeps_open }
+        ReplyOptions { request: &self.request, request_id: &self.data.request_id, keeps_open }
     }
 
-    /// What the exchange is doing, for the log.
+    /// The stage of the exchange, for the log.
     pub(super) fn stage(&self) -> &'static str {
         self.state.stage()
     }
 
-    /// Whether the connection must close with a reset, so that a response that broke off does not
-    /// look whole.
+    /// Whether the connection must close with a reset, so that a truncated response does not look
+    /// whole.
     pub(super) fn must_close_with_reset(&self, client: &Client) -> bool {
         self.response
             .as_ref()
-            .is_some_and(|response| response.download.looks_whole_but_is_not(client))
+            .is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
     }
 
     /// Makes the record of the exchange, which is over; `reason` is why the connection is as well.
     pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &Context<'_>) {
-        self.facts.bytes_in += self.upload.received();
+        self.data.bytes_in += self.upload.received();
         cx.local.record(&AccessRecord {
-            facts: &self.facts,
+            data: &self.data,
             stage: self.state.stage(),
             reason: reason.filter(|reason| reason.is_error()),
             backend: self.dispatcher.backend(),
@@ -383,7 +387,7 @@ impl Exchange {
 
     /// The connection of the attempt, for the protocol that follows.
     pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
-        Tunnel::new(self.dispatcher.into_attempt(), self.facts, cx)
+        Tunnel::new(self.dispatcher.into_attempt(), self.data, cx)
     }
 
     fn response_mut(&mut self) -> &mut Response {

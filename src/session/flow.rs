@@ -5,7 +5,7 @@ use super::stop::Stop;
 use crate::config::Deadline;
 use crate::reason::Reason;
 
-/// What an exchange is doing.
+/// The state of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// Deciding whether the request is to be served at all.
@@ -60,5 +60,5 @@ pub(super) enum Flow {
     Close(Reason),
 }
 
-/// What a state returns.
+/// The result of a state.
 pub(super) type Step = Result<Flow, Stop>;

@@ -61,15 +61,15 @@ impl HeadReader {
                     }
                 }
                 Read::Blocked => return self.wait_for_more(client, cx),
-                Read::End if client.input.is_empty() => return Err(Reason::ClientDone.into()),
+                Read::End if client.input.is_empty() => return Err(Reason::ClientClosed.into()),
                 Read::End => return Err(Reason::ClientAborted.into()),
             }
         }
     }
 
-    /// Nothing has come. A connection over a limit that says nothing is told unasked. When the
-    /// balancer stops, an idle connection is not closed at once: a request may be on its way. None
-    /// if something has come meanwhile.
+    /// Nothing has come. A silent connection over a limit gets its rejection without a request.
+    /// When the balancer stops, an idle connection is not closed at once: a request may be on its
+    /// way. None if bytes have come meanwhile.
     fn wait_idle(
         &mut self,
         client: &mut Client,
@@ -84,7 +84,9 @@ impl HeadReader {
             self.until = self.until.min(cx.deadline(Timeout::Grace).at);
         }
         let deadline = Deadline { timeout, at: self.until };
-        if deadline.has_passed(cx.now) && client.rejection().is_none() && !client.stream.is_quiet()
+        if deadline.has_passed(cx.now)
+            && client.rejection().is_none()
+            && !client.stream.is_idle_and_open()
         {
             return Ok(None);
         }
@@ -109,7 +111,7 @@ impl HeadReader {
             input.consume(2 * empty_lines);
             self.empty_lines =
                 self.empty_lines.saturating_add(u8::try_from(empty_lines).unwrap_or(u8::MAX));
-            if usize::from(self.empty_lines) > config::LEADING_EMPTY_LINES {
+            if usize::from(self.empty_lines) > config::MAX_LEADING_EMPTY_LINES {
                 return Err(Cause::BadRequestLine);
             }
             match input.unread() {
@@ -123,11 +125,13 @@ impl HeadReader {
         let end = self.end.find(input.unread());
         let first_line = self.end.first_line(input.unread());
         let found = match end {
-            Ok(Some(length)) if length <= config::REQUEST_HEAD_BYTES => return Ok(Some(length)),
+            Ok(Some(length)) if length <= config::MAX_REQUEST_HEAD_BYTES => {
+                return Ok(Some(length));
+            }
             Ok(None) if first_line.is_none() && request::has_too_long_target(input.unread()) => {
                 Err(Cause::TargetTooLong)
             }
-            Ok(None) if input.len() < config::REQUEST_HEAD_BYTES => Ok(None),
+            Ok(None) if input.len() < config::MAX_REQUEST_HEAD_BYTES => Ok(None),
             Ok(_) => Err(Cause::HeadTooLarge),
             Err(cause) => Err(cause),
         };
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_found_behind_empty_lines_however_it_is_split() {
+    fn a_head_is_found_after_empty_lines_however_it_is_split() {
         for split in 0..HEAD.len() {
             assert_eq!(
                 find(&[&HEAD[..split], &HEAD[split..]]),
@@ -173,9 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_a_head_is_rejected_before_it_is_whole() {
-        let long_target = format!("GET /{}", "a".repeat(config::TARGET_BYTES));
-        let long_head = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(config::REQUEST_HEAD_BYTES));
+    fn bytes_that_cannot_become_a_head_are_rejected_early() {
+        let long_target = format!("GET /{}", "a".repeat(config::MAX_TARGET_BYTES));
+        let long_head =
+            format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(config::MAX_REQUEST_HEAD_BYTES));
         for (start, cause) in [
             (&b"\x16\x03\x01"[..], Cause::BadRequestLine),
             (b"SSH-2.0-x\r\n", Cause::BadRequestLine),
@@ -189,7 +194,7 @@ mod tests {
             assert_eq!(find(&[&start[..split], &start[split..]]), Err(cause), "in two pieces");
         }
         assert_eq!(
-            find(&["\r\n".repeat(config::LEADING_EMPTY_LINES + 1).as_bytes()]),
+            find(&["\r\n".repeat(config::MAX_LEADING_EMPTY_LINES + 1).as_bytes()]),
             Err(Cause::BadRequestLine)
         );
     }

@@ -1,10 +1,9 @@
-//! One client connection's story, told as synchronous code that returns.
+//! One client connection as synchronous code that returns.
 //!
-//! Runs on the worker that owns the connection, owns what the connection needs, and must never
-//! wait: [`Session::step`] goes on until there is nothing to do *yet* and returns a [`Verdict`]. A
-//! session knows no epoll, no thread, no channel and no other session; what it needs of its worker
-//! comes in a [`Context`]. Here is the order of its phases; what happens in one is in the file of
-//! its name.
+//! Runs on the worker that owns the connection, owns the state of the connection, and must never
+//! wait: [`Session::step`] runs until there is nothing to do *yet* and returns a [`Verdict`]. A
+//! session uses no epoll, thread, channel or other session; the worker's state comes in a
+//! [`Context`]. The order of the phases is here; each phase is in the file of its name.
 
 mod attempt;
 mod client;
@@ -20,7 +19,6 @@ mod record;
 mod replay;
 mod request;
 mod response;
-mod seat;
 mod splice;
 mod stop;
 #[cfg(test)]
@@ -29,20 +27,21 @@ mod trace;
 mod tunnel;
 mod upload;
 
-pub use context::{Context, Local, Resources, SessionRef, Shared, Verdict};
+pub use context::{Context, Local, Resources, Shared, Verdict};
 pub use record::AccessRecord;
 
 use crate::admission::Permit;
 use crate::error::Cause;
 use crate::net::{Event, Stream};
 use crate::reason::Reason;
+use crate::upstream::queue::Grant;
 use crate::wire::request_id::RequestId;
 use client::Client;
 use closing::{Closed, Closing};
 use exchange::Exchange;
 use flow::Flow;
 use head::{Head, HeadReader};
-use record::Facts;
+use record::ExchangeData;
 use request::{ReplyOptions, Request};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
@@ -50,7 +49,7 @@ use stop::Stop;
 use tunnel::{Tunnel, Tunneled};
 
 /// How many exchanges may end in one step.
-const EXCHANGES_A_STEP: u32 = 16;
+const EXCHANGES_PER_STEP: u32 = 16;
 
 /// One client connection, from accept to close.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub struct Session {
     phase: Phase,
 }
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug)]
 enum Phase {
     /// Idle, or the head of a request is coming.
@@ -76,7 +75,7 @@ enum Phase {
 // timer's 32. Everything else exists only during an exchange. (Unit tests have larger streams.)
 const _: () = assert!(cfg!(test) || size_of::<Session>() <= 104);
 
-/// What comes after a phase has run.
+/// The result of a phase.
 enum Next {
     /// Another phase, at once.
     Phase(Phase),
@@ -119,16 +118,17 @@ impl Session {
     }
 
     /// Ends a lingering close at the next step: there are too many.
-    pub fn cut_linger_short(&mut self, cx: &Context<'_>) {
+    pub fn shorten_linger(&mut self, cx: &Context<'_>) {
         if let Phase::Closing(closing) = &mut self.phase {
             closing.cut_short(cx);
         }
     }
 
-    /// Takes a call from the queue for a slot; false if the session does not wait for one any more.
-    pub fn take_call(&mut self) -> bool {
+    /// Takes what its queued request has got. False, and the slot goes to the next one, if the
+    /// request does not wait for it any more.
+    pub fn grant(&mut self, grant: Grant) -> bool {
         match &mut self.phase {
-            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.take_call(),
+            Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.grant(grant),
             _ => false,
         }
     }
@@ -163,7 +163,7 @@ impl Session {
             };
             match next {
                 Next::Yield(verdict) => {
-                    self.client.reclaim(&mut cx.local.buffers);
+                    self.client.recycle(&mut cx.local.buffers);
                     return verdict;
                 }
                 Next::Phase(phase) => {
@@ -171,8 +171,8 @@ impl Session {
                     self.phase = phase;
                 }
             }
-            if ended == EXCHANGES_A_STEP {
-                // A long pipeline that is answered at once must not keep the others waiting.
+            if ended == EXCHANGES_PER_STEP {
+                // A long pipeline of immediate responses must not starve other sessions.
                 return Verdict::Again;
             }
         }
@@ -187,12 +187,12 @@ impl Session {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
             Ok(Head::Whole(length)) => {
                 match Request::accept(&mut self.client, reader, length, cx) {
-                    Ok((request, upload, facts)) => {
+                    Ok((request, upload, data)) => {
                         self.client.sent = 0;
                         let is_served = u64::from(self.client.rejection().is_none());
                         cx.local.counters.requests.add(is_served);
                         return Next::Phase(Phase::Exchange(Box::new(Exchange::new(
-                            request, upload, facts,
+                            request, upload, data,
                         ))));
                     }
                     Err(cause) => cause,
@@ -207,18 +207,18 @@ impl Session {
         self.reject_head(cause, cx)
     }
 
-    /// What came is no valid head.
+    /// The input is no valid head.
     fn reject_head(&mut self, cause: Cause, cx: &mut Context<'_>) -> Next {
         cx.local.counters.failed(cause);
         self.client.sent = 0;
         let request_id = RequestId::generate(cx.local.rng.u128(..));
-        let mut facts = Facts::new(self.client.peer(), request_id, cx.now);
-        facts.note_rejection(cause);
+        let mut data = ExchangeData::new(self.client.peer(), request_id, cx.now);
+        data.note_rejection(cause);
         let request = &Request::rejected(self.client.input.unread());
-        let options = ReplyOptions { request, request_id: &facts.request_id, keeps_open: false };
+        let options = ReplyOptions { request, request_id: &data.request_id, keeps_open: false };
         let closing = Closing::reject(cause, options, &mut self.client, cx);
         cx.local.record(&AccessRecord {
-            facts: &facts,
+            data: &data,
             stage: "head",
             reason: None,
             backend: None,
@@ -255,7 +255,7 @@ impl Session {
         }
     }
 
-    /// What the session is doing, for the log.
+    /// The stage of the session, for the log.
     pub fn stage(&self) -> &'static str {
         match &self.phase {
             Phase::Head(_) if self.client.input.is_empty() => "idle",
@@ -263,25 +263,26 @@ impl Session {
             Phase::Exchange(exchange) => exchange.stage(),
             Phase::Tunnel(_) => "tunnel",
             Phase::Closing(closing) if closing.is_lingering() => "linger",
-            Phase::Closing(_) => "error answer",
+            Phase::Closing(_) => "error response",
         }
     }
 
-    /// Gives back what the session holds. To be called once, when it is over, for this reason.
+    /// Releases the session's resources. Called once, at its end, with its reason.
     pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                exchange.record(Some(reason), &self.client, cx);
+                // First, so that nothing stays in use whatever happens to the record.
                 exchange.release(cx);
+                exchange.record(Some(reason), &self.client, cx);
             }
             Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();
         self.client.output.clear();
-        self.client.reclaim(&mut cx.local.buffers);
+        self.client.recycle(&mut cx.local.buffers);
     }
 }

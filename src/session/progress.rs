@@ -3,7 +3,7 @@
 use crate::config::{Deadline, Timeout};
 use std::time::{Duration, Instant};
 
-/// Who is not ready.
+/// The side that is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
     /// The client sends or takes nothing more.
@@ -16,31 +16,33 @@ pub(super) enum Blocked {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     moved: u64,
-    at: Instant,
-    timeout: Duration,
+    since: Instant,
+    /// Set when it is first asked for, by the timeout of that moment, and then kept.
+    deadline: Option<Instant>,
 }
 
 impl Progress {
-    pub(super) fn new(now: Instant, timeout: Duration) -> Self {
-        Self { moved: 0, at: now + timeout, timeout }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { moved: 0, since: now, deadline: None }
     }
 
-    /// Notes bytes that moved. The deadline is put off once `enough` have: one that any byte puts
-    /// off lets a drip live for ever.
+    /// Records bytes that moved. The deadline is extended once `enough` have: if every byte
+    /// extended it, a slow sender could stay for ever.
     pub(super) fn note(&mut self, bytes: usize, enough: u64, now: Instant) {
         self.moved += bytes as u64;
         if self.moved >= enough {
-            *self = Self::new(now, self.timeout);
+            *self = Self::new(now);
         }
     }
 
-    /// Whichever was put off further.
+    /// The one that was put off last.
     pub(super) fn later(self, other: Self) -> Self {
-        if other.at > self.at { other } else { self }
+        if other.since > self.since { other } else { self }
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        Deadline { timeout: Timeout::Body, at: self.at }
+    pub(super) fn deadline(&mut self, timeout: Duration) -> Deadline {
+        let at = *self.deadline.get_or_insert(self.since + timeout);
+        Deadline { timeout: Timeout::Body, at }
     }
 }
 
@@ -49,14 +51,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drip_does_not_put_the_deadline_off() {
+    fn single_bytes_do_not_extend_the_deadline() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut progress = Progress::new(start, 30 * second);
+        let mut progress = Progress::new(start);
         for tick in 0..29 {
             progress.note(1, 1024, start + tick * second);
+            assert_eq!(progress.deadline(30 * second).at, start + 30 * second);
         }
-        assert_eq!(progress.deadline().at, start + 30 * second);
         progress.note(1024, 1024, start + 29 * second);
-        assert_eq!(progress.deadline().at, start + 59 * second);
+        assert_eq!(progress.deadline(30 * second).at, start + 59 * second);
+    }
+
+    #[test]
+    fn another_timeout_holds_from_the_next_deadline_on() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut progress = Progress::new(start);
+        assert_eq!(progress.deadline(30 * second).at, start + 30 * second);
+        progress.note(1, 1024, start + 10 * second);
+        assert_eq!(progress.deadline(5 * second).at, start + 30 * second, "it is set");
+        progress.note(1024, 1024, start + 11 * second);
+        assert_eq!(progress.deadline(5 * second).at, start + 16 * second);
     }
 }

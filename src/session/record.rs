@@ -1,7 +1,7 @@
-//! The record of an exchange: what happened, as the access log has it and statistics will read it.
+//! The record of an exchange, for the access log and statistics.
 //!
-//! [`Facts`] are gathered while the exchange runs. When it is over, one [`AccessRecord`] is made and
-//! handed to [`Local::record`](super::Local::record), which is the only reader's way in.
+//! [`ExchangeData`] are gathered while the exchange runs. When it is over, one [`AccessRecord`] is
+//! made and passed to [`Local::record`](super::Local::record), the only reader.
 
 use crate::error::Cause;
 use crate::reason::Reason;
@@ -11,9 +11,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What is known of an exchange while it runs.
+/// The data of an exchange while it runs.
 #[derive(Debug)]
-pub struct Facts {
+pub struct ExchangeData {
     /// The client's address.
     pub client: SocketAddr,
     /// The value of `X-Request-Id`.
@@ -24,7 +24,7 @@ pub struct Facts {
     pub started: Instant,
     /// Bytes received: the head, and the body without its chunks' lines.
     pub bytes_in: u64,
-    /// The status code of the final response, the backend's or ours.
+    /// The status code of the final response, forwarded or our own.
     pub status: Option<u16>,
     /// Why the request was rejected.
     pub cause: Option<Cause>,
@@ -36,7 +36,7 @@ pub struct Facts {
     pub connecting: Duration,
 }
 
-impl Facts {
+impl ExchangeData {
     /// Nothing has happened yet, but that the head was read.
     pub(super) fn new(client: SocketAddr, request_id: RequestId, now: Instant) -> Self {
         Self {
@@ -76,8 +76,8 @@ impl Facts {
 /// One exchange that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRecord<'r> {
-    /// What was gathered on the way.
-    pub facts: &'r Facts,
+    /// The data of the exchange.
+    pub data: &'r ExchangeData,
     /// The stage in which it ended.
     pub stage: &'static str,
     /// Why the client's connection ended inside the exchange, if it did.
@@ -95,28 +95,28 @@ pub struct AccessRecord<'r> {
 /// The line in the log.
 impl fmt::Display for AccessRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let facts = self.facts;
-        write!(f, "{} \"{}\" ", facts.client, facts.request.as_deref().unwrap_or("-"))?;
-        match facts.status {
+        let data = self.data;
+        write!(f, "{} \"{}\" ", data.client, data.request.as_deref().unwrap_or("-"))?;
+        match data.status {
             Some(status) => write!(f, "{status}")?,
             None => f.write_str("-")?,
         }
         let backend = self.backend.map_or("-", |backend| backend.name.as_str());
-        if let Some(first_byte) = facts.first_byte {
+        if let Some(first_byte) = data.first_byte {
             write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
         }
-        if let Some(code) = facts.cause.map(Cause::word).or(self.reason.map(Reason::word)) {
+        if let Some(code) = data.cause.map(Cause::code).or(self.reason.map(Reason::code)) {
             write!(f, " {code} in stage {}, backend {backend}", self.stage)?;
         }
-        let total = self.ended.saturating_duration_since(facts.started);
+        let total = self.ended.saturating_duration_since(data.started);
         write!(f, ", done in {:.1} ms", milliseconds(total))?;
-        if !facts.queued.is_zero() {
-            write!(f, ", queued {:.1} ms", milliseconds(facts.queued))?;
+        if !data.queued.is_zero() {
+            write!(f, ", queued {:.1} ms", milliseconds(data.queued))?;
         }
         if self.attempts > 1 {
             write!(f, ", {} attempts", self.attempts)?;
         }
-        write!(f, ", {} bytes, id {}", self.bytes_out, facts.request_id)
+        write!(f, ", {} bytes, id {}", self.bytes_out, data.request_id)
     }
 }
 
@@ -130,16 +130,19 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The line of an exchange of 2 ms with the backend `b:80` that ended in this stage.
-    fn line(stage: &'static str, change: impl FnOnce(&mut Facts, &mut AccessRecord<'_>)) -> String {
+    /// The line of an exchange of 2 ms with the backend `b7` that ended in this stage.
+    fn line(
+        stage: &'static str,
+        change: impl FnOnce(&mut ExchangeData, &mut AccessRecord<'_>),
+    ) -> String {
         let started = Instant::now();
         let client = ([192, 0, 2, 1], 5000).into();
-        let mut facts = Facts::new(client, RequestId::Received("abc".into()), started);
-        facts.request = Some("GET /".into());
-        let backend = Backend::new(0, "b:80".to_owned(), ([127, 0, 0, 1], 80).into());
-        let gathered = Facts::new(client, RequestId::Received("abc".into()), started);
+        let mut data = ExchangeData::new(client, RequestId::Received("abc".into()), started);
+        data.request = Some("GET /".into());
+        let backend = Backend::at(7, ([127, 0, 0, 1], 80).into());
+        let gathered = ExchangeData::new(client, RequestId::Received("abc".into()), started);
         let mut record = AccessRecord {
-            facts: &gathered,
+            data: &gathered,
             stage,
             reason: None,
             backend: Some(&backend),
@@ -147,41 +150,41 @@ mod tests {
             bytes_out: 300,
             ended: started + 2 * MS,
         };
-        change(&mut facts, &mut record);
-        AccessRecord { facts: &facts, ..record }.to_string()
+        change(&mut data, &mut record);
+        AccessRecord { data: &data, ..record }.to_string()
     }
 
     #[test]
     fn a_served_request_is_logged_with_its_backend_and_its_times() {
-        let served = |facts: &mut Facts, _: &mut AccessRecord<'_>| {
-            facts.note_response(200, facts.started + MS);
+        let served = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
+            data.note_response(200, data.started + MS);
         };
         assert_eq!(
             line("response body", served),
-            "192.0.2.1:5000 \"GET /\" 200 from b:80 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
+            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
         );
-        let retried = |facts: &mut Facts, record: &mut AccessRecord<'_>| {
-            served(facts, record);
-            (facts.queued, record.attempts) = (MS, 2);
+        let retried = |data: &mut ExchangeData, record: &mut AccessRecord<'_>| {
+            served(data, record);
+            (data.queued, record.attempts) = (MS, 2);
         };
         assert_eq!(
             line("response body", retried),
-            "192.0.2.1:5000 \"GET /\" 200 from b:80 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
+            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
              2 attempts, 300 bytes, id abc"
         );
     }
 
     #[test]
     fn a_failure_is_logged_with_its_code_and_its_stage() {
-        let rejected = |facts: &mut Facts, _: &mut AccessRecord<'_>| {
-            facts.note_rejection(Cause::ConnectTimeout);
+        let rejected = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
+            data.note_rejection(Cause::ConnectTimeout);
         };
         assert_eq!(
             line("connect", rejected),
-            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b:80, \
+            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b7, \
              done in 2.0 ms, 300 bytes, id abc"
         );
-        let aborted = |_: &mut Facts, record: &mut AccessRecord<'_>| {
+        let aborted = |_: &mut ExchangeData, record: &mut AccessRecord<'_>| {
             (record.reason, record.backend) = (Some(Reason::ClientReset), None);
         };
         assert_eq!(

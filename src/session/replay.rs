@@ -1,15 +1,15 @@
-//! What goes to the backend: the request's head and as much of its body as is kept, so that the
-//! request can be sent again.
+//! The bytes for the backend: the request's head and a bounded part of its body, so that the
+//! request is replayable.
 //!
-//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once more
-//! than 64 KiB of body have come, what was sent is dropped as we go, and the request cannot be sent
-//! again. What must not go out twice is dropped from the start.
+//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. After more
+//! than 64 KiB of body, sent bytes are dropped, and the request is no longer replayable. A request
+//! that must not be sent twice is dropped from the start.
 
 use crate::config;
 use crate::net::{Buffer, Buffers};
 use crate::wire::body::{BodyWriter, Transferred};
 
-/// What we add to a request's head, roughly, in bytes.
+/// The approximate size of the fields added to a request's head, in bytes.
 const ADDED_FIELDS: usize = 256;
 
 /// The request as it goes to a backend.
@@ -26,7 +26,7 @@ pub(super) struct ReplayBuffer {
     chunk_lines: usize,
     /// Whether the start was dropped.
     cut: bool,
-    /// Once a byte of it was sent it is not sent again.
+    /// Not retried once a byte of it was sent.
     goes_once: bool,
 }
 
@@ -55,12 +55,12 @@ impl ReplayBuffer {
     }
 
     /// Where to write the head, and later the body.
-    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
-        self.bytes.tail()
+    pub(super) fn as_vec_mut(&mut self) -> &mut Vec<u8> {
+        self.bytes.as_vec_mut()
     }
 
     /// The head is written, except for what depends on the backend.
-    pub(super) fn end_common_head(&mut self) {
+    pub(super) fn mark_common_end(&mut self) {
         self.head = self.bytes.len();
         self.body = self.head;
     }
@@ -70,7 +70,7 @@ impl ReplayBuffer {
     pub(super) fn start_attempt(&mut self, end: &[u8]) {
         debug_assert!(!self.cut);
         let earlier_end = self.head..self.body;
-        self.tail().splice(earlier_end, end.iter().copied()).for_each(drop);
+        self.as_vec_mut().splice(earlier_end, end.iter().copied()).for_each(drop);
         self.body = self.head + end.len();
         self.sent = 0;
     }
@@ -93,15 +93,15 @@ impl ReplayBuffer {
         }
     }
 
-    /// What was sent is dropped.
+    /// Sent bytes are dropped.
     fn cut(&mut self) {
         self.cut = true;
         (self.sent, self.body, self.chunk_lines) = (0, 0, 0);
     }
 
     /// Gives the memory back if there is nothing in it.
-    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
-        buffers.reclaim(&mut self.bytes);
+    pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
+        buffers.recycle(&mut self.bytes);
     }
 
     /// Whether any of the body came, or its end.
@@ -114,18 +114,18 @@ impl ReplayBuffer {
         self.sent > 0 || self.cut
     }
 
-    /// Whether the request can be sent again from its first byte.
+    /// Whether the request is replayable from its first byte.
     pub(super) fn is_replayable(&self) -> bool {
         !self.cut
     }
 
-    /// Appends a piece of the body, which `write` frames as the head says.
+    /// Appends a piece of the body, which `write` frames by the head.
     pub(super) fn append_body<E>(
         &mut self,
         write: impl FnOnce(BodyWriter, &mut Vec<u8>) -> Result<Transferred, E>,
     ) -> Result<Transferred, E> {
         let (before, writer) = (self.bytes.len(), self.writer);
-        let moved = write(writer, self.tail())?;
+        let moved = write(writer, self.as_vec_mut())?;
         self.chunk_lines += self.bytes.len() - before - moved.body;
         Ok(moved)
     }
@@ -135,20 +135,20 @@ impl ReplayBuffer {
     pub(super) fn make_room(&mut self) -> usize {
         if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
             let sent = self.sent;
-            self.tail().drain(..sent);
+            self.as_vec_mut().drain(..sent);
             self.cut();
         }
         self.replay_room()
     }
 
-    /// What the replay buffer still takes of the body. The lines around chunks come on top, unless
-    /// the chunks are tiny.
+    /// The remaining capacity for the body. Chunk framing comes on top, unless the chunks are tiny.
     pub(super) fn replay_room(&self) -> usize {
         let kept = self.bytes.len() - self.body.min(self.bytes.len());
-        (config::REPLAY_BYTES + self.chunk_lines.min(config::REPLAY_BYTES)).saturating_sub(kept)
+        (config::MAX_REPLAY_BYTES + self.chunk_lines.min(config::MAX_REPLAY_BYTES))
+            .saturating_sub(kept)
     }
 
-    /// The request will not be sent again.
+    /// The request will not be retried.
     pub(super) fn release(&mut self) {
         *self = Self { cut: true, ..Self::default() };
     }
@@ -165,8 +165,8 @@ mod tests {
 
     fn replay_that_goes(once: bool, head: &[u8]) -> ReplayBuffer {
         let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, once);
-        replay.tail().extend_from_slice(head);
-        replay.end_common_head();
+        replay.as_vec_mut().extend_from_slice(head);
+        replay.mark_common_end();
         replay
     }
 
@@ -179,7 +179,7 @@ mod tests {
     fn a_retry_starts_again_with_the_new_end_and_the_same_body() {
         let mut replay = replay(b"head ");
         replay.start_attempt(b"one ");
-        replay.tail().extend_from_slice(b"body");
+        replay.as_vec_mut().extend_from_slice(b"body");
         replay.advance(7);
         assert!(replay.was_written());
         replay.start_attempt(b"second ");
@@ -192,7 +192,7 @@ mod tests {
         let mut replay = replay(b"head");
         replay.start_attempt(b"");
         for _ in 0..16 {
-            append_chunk(&mut replay, &[b'x'; config::REPLAY_BYTES / 16]);
+            append_chunk(&mut replay, &[b'x'; config::MAX_REPLAY_BYTES / 16]);
             replay.advance(1000);
         }
         assert!(replay.replay_room() == 0 && replay.is_replayable(), "full of body, and whole");
@@ -202,28 +202,28 @@ mod tests {
         while tiny.replay_room() > 0 {
             append_chunk(&mut tiny, b"x");
         }
-        assert!(tiny.bytes.len() < 2 * config::REPLAY_BYTES + 100, "but they are limited");
+        assert!(tiny.bytes.len() < 2 * config::MAX_REPLAY_BYTES + 100, "but they are limited");
     }
 
     #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
         let mut replay = replay(b"head");
         replay.start_attempt(b"");
-        assert_eq!(replay.make_room(), config::REPLAY_BYTES);
-        replay.tail().extend_from_slice(&vec![b'x'; config::REPLAY_BYTES]);
+        assert_eq!(replay.make_room(), config::MAX_REPLAY_BYTES);
+        replay.as_vec_mut().extend_from_slice(&vec![b'x'; config::MAX_REPLAY_BYTES]);
         assert_eq!(replay.make_room(), 0);
         assert!(replay.is_replayable(), "nothing was sent yet");
         replay.advance(1000);
         assert_eq!(replay.make_room(), 1000 - 4);
         assert!(!replay.is_replayable() && replay.was_written());
-        assert_eq!(replay.unsent().len(), config::REPLAY_BYTES + 4 - 1000);
+        assert_eq!(replay.unsent().len(), config::MAX_REPLAY_BYTES + 4 - 1000);
     }
 
     #[test]
-    fn what_goes_once_is_dropped_when_it_is_sent() {
+    fn a_request_that_is_sent_once_is_dropped_when_it_is_sent() {
         let mut replay = replay_that_goes(true, b"head ");
         replay.start_attempt(b"end ");
-        replay.tail().extend_from_slice(b"part");
+        replay.as_vec_mut().extend_from_slice(b"part");
         replay.advance(8);
         assert_eq!(replay.unsent(), b" part");
         replay.advance(5);

@@ -1,20 +1,20 @@
-//! A request whose head is valid: judged once, re-serialised for the backend, and reduced to what
-//! later stages need of it.
+//! A request with a valid head: validated once, re-serialised for the backend, and reduced to the
+//! parts for later stages.
 
 use super::client::Client;
 use super::context::Context;
 use super::head::HeadReader;
-use super::record::Facts;
+use super::record::ExchangeData;
 use super::trace;
 use super::upload::Upload;
 use crate::clock::Clock;
 use crate::error::Cause;
 use crate::wire::request::{self, RequestHead};
 use crate::wire::request_id::RequestId;
-use crate::wire::rewrite::{self, ConnectionLine, ForwardingInfo, ResponseFields};
+use crate::wire::rewrite::{self, ConnectionHeader, ForwardingInfo, ResponseFields};
 use crate::wire::{Body, Version, fields};
 
-/// What later stages need to know about the request's head.
+/// The parts of the request's head for later stages.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) is_head: bool,
@@ -42,8 +42,7 @@ impl Request {
         }
     }
 
-    /// A head that was rejected. What asks like HEAD, or for JSON, is answered like that, for all
-    /// it is worth.
+    /// A rejected head. Its error response respects HEAD and JSON as far as they can be recognised.
     pub(super) fn rejected(head: &[u8]) -> Self {
         Self {
             is_head: head.starts_with(b"HEAD "),
@@ -63,12 +62,12 @@ impl Request {
         reader: &HeadReader,
         length: usize,
         cx: &mut Context<'_>,
-    ) -> Result<(Self, Upload, Facts), Cause> {
+    ) -> Result<(Self, Upload, ExchangeData), Cause> {
         let peer = client.peer();
         let line = reader.first_line(client.input.unread()).len();
         request::lower_minor_version(&mut client.input.unread_mut()[..line]);
         let (bytes, following) = client.input.unread().split_at(length);
-        let mut storage = fields::room();
+        let mut storage = fields::field_storage();
         let parsed = request::parse(bytes, &mut storage);
         let body = parsed.as_ref().map_or(Body::None, |head| head.body);
         trace::head(
@@ -85,22 +84,22 @@ impl Request {
         };
         let info = ForwardingInfo {
             address: peer.ip(),
-            trusted: cx.shared.config.trusts(peer.ip()),
+            trusted: cx.shared.settings.trusts(peer.ip()),
             request_id: &request_id,
         };
         let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, info);
-        upload.end_common_head();
+        upload.mark_common_end();
         let request = Self::new(&head);
-        let facts = Facts::new(peer, request_id, cx.now)
+        let data = ExchangeData::new(peer, request_id, cx.now)
             .with_head(length, || format!("{} {}", head.method, head.target.path));
         client.input.consume(length);
-        cx.local.buffers.reclaim(&mut client.input);
-        Ok((request, upload, facts))
+        cx.local.buffers.recycle(&mut client.input);
+        Ok((request, upload, data))
     }
 }
 
-/// What a response is shaped by besides its content, be it a backend's or ours.
+/// The properties of a response besides its content, forwarded or our own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplyOptions<'e> {
     pub(super) request: &'e Request,
@@ -113,7 +112,7 @@ impl<'e> ReplyOptions<'e> {
     /// The fields to add to a final response.
     pub(super) fn fields(self, clock: &'e Clock) -> ResponseFields<'e> {
         ResponseFields {
-            connection: ConnectionLine::behind_response(self.keeps_open, self.request.version),
+            connection: ConnectionHeader::after_response(self.keeps_open, self.request.version),
             date: clock.date(),
             request_id: self.request_id,
         }

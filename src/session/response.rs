@@ -1,4 +1,4 @@
-//! The backend's response: its head is read until it is whole, judged, and re-serialised for the
+//! The backend's response: its head is read completely, validated, and re-serialised for the
 //! client; its body follows.
 
 use super::attempt::Attempt;
@@ -15,10 +15,10 @@ use crate::error::Cause;
 use crate::net::{Buffers, Read};
 use crate::reason::Reason;
 use crate::upstream::connection_pool::Connection;
-use crate::upstream::retry::Failed;
+use crate::upstream::retry::FailureKind;
 use crate::wire::head_end::HeadEnd;
 use crate::wire::response::{self, ResponseHead};
-use crate::wire::rewrite::{self, ConnectionLine, Delivery};
+use crate::wire::rewrite::{self, ConnectionHeader, ResponseFraming};
 use crate::wire::{Body, Version, fields};
 use std::time::Duration;
 
@@ -27,15 +27,15 @@ use std::time::Duration;
 pub(super) struct ResponseReader {
     end: HeadEnd,
     /// How many 1xx came.
-    interims: u32,
+    interim_count: u32,
 }
 
 /// Why no head comes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeadError {
-    /// It is invalid, or broke off; what is wrong.
+    /// It is invalid or truncated; the detail.
     Bad(&'static str),
-    /// The connection ended before its first byte; what was seen.
+    /// The connection ended before its first byte; the detail.
     Closed(String),
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Forwarded {
     is_persistent: bool,
     /// The backend's `Keep-Alive: timeout`.
     keep_alive: Option<Duration>,
-    /// Whether the client's connection stays open behind the response.
+    /// Whether the client's connection stays open after the response.
     keeps_client: bool,
 }
 
-/// What follows a head.
+/// The step after a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Another head: this was a 1xx.
@@ -87,8 +87,10 @@ impl ResponseReader {
     ) -> Result<Option<usize>, HeadError> {
         loop {
             match self.end.find(backend.input.unread()) {
-                Ok(Some(length)) if length <= config::ANSWER_HEAD_BYTES => return Ok(Some(length)),
-                Ok(None) if backend.input.len() < config::ANSWER_HEAD_BYTES => {}
+                Ok(Some(length)) if length <= config::MAX_RESPONSE_HEAD_BYTES => {
+                    return Ok(Some(length));
+                }
+                Ok(None) if backend.input.len() < config::MAX_RESPONSE_HEAD_BYTES => {}
                 _ => {
                     return Err(HeadError::Bad(
                         "its head is too large or has a line that does not end in CR LF",
@@ -98,14 +100,14 @@ impl ResponseReader {
             if !backend.stream.is_readable() {
                 return Ok(None);
             }
-            buffers.lend(&mut backend.input);
+            buffers.ensure(&mut backend.input);
             if backend.input.room() == 0 {
-                backend.input.grow_to(config::ANSWER_HEAD_BYTES);
+                backend.input.grow_to(config::MAX_RESPONSE_HEAD_BYTES);
             }
             let detail = match backend.stream.read(&mut backend.input) {
                 Ok(Read::Bytes(_)) => continue,
                 Ok(Read::Blocked) => return Ok(None),
-                Ok(Read::End) => "closed the connection before it answered".to_owned(),
+                Ok(Read::End) => "closed the connection before its response".to_owned(),
                 Err(error) => error.to_string(),
             };
             let is_inside = !backend.input.is_empty();
@@ -117,8 +119,8 @@ impl ResponseReader {
         }
     }
 
-    /// Judges a whole head and writes it to the client's output. The client's connection stays open
-    /// behind it if `may_keep` and the body has an end of its own.
+    /// Validates a complete head and writes it to the client's output. The client's connection
+    /// stays open after it if `may_keep` and the body has an end of its own.
     fn forward(
         &mut self,
         length: usize,
@@ -127,11 +129,11 @@ impl ResponseReader {
         local: &mut Local,
     ) -> Result<Forwarded, HeadError> {
         let request = options.request;
-        local.buffers.lend(&mut client.output);
+        local.buffers.ensure(&mut client.output);
         response::lower_minor_version(backend.input.unread_mut());
         let (bytes, following) = backend.input.unread().split_at(length);
         let (mut storage, mut large_storage) =
-            (fields::room(), fields::more_room(self.end.lines()));
+            (fields::field_storage(), fields::large_field_storage(self.end.lines()));
         let storage =
             if large_storage.is_empty() { &mut storage[..] } else { &mut large_storage[..] };
         let parsed = response::parse(bytes, storage, request.is_head);
@@ -143,30 +145,30 @@ impl ResponseReader {
             following,
         );
         let head = parsed.map_err(|_| HeadError::Bad("its head is not valid HTTP/1.1"))?;
-        let kind = self.judge(&head, request)?;
-        let delivery = if kind == Kind::Final {
-            rewrite::delivery(head.body, request.version)
+        let kind = self.validate(&head, request)?;
+        let framing = if kind == Kind::Final {
+            rewrite::response_framing(head.body, request.version)
         } else {
-            Delivery::Plain
+            ResponseFraming::Plain
         };
-        let keeps_client = options.keeps_open && delivery != Delivery::UntilClose;
+        let keeps_client = options.keeps_open && framing != ResponseFraming::UntilClose;
         let options = ReplyOptions { keeps_open: keeps_client, ..options };
         let mut fields = options.fields(&local.clock);
         match kind {
-            Kind::Upgrade => fields.connection = ConnectionLine::WebSocket,
-            Kind::Interim => fields.connection = ConnectionLine::Silent,
+            Kind::Upgrade => fields.connection = ConnectionHeader::WebSocket,
+            Kind::Interim => fields.connection = ConnectionHeader::Omit,
             Kind::Final => {}
         }
         let starts_at = client.output.len();
         // HTTP/1.0 has no 1xx.
         if kind != Kind::Interim || request.version == Version::Http11 {
-            rewrite::response(client.output.tail(), &head, delivery, fields);
+            rewrite::response(client.output.as_vec_mut(), &head, framing, fields);
         }
         let forwarded = Forwarded {
             kind,
             status: head.status,
             is_http10: head.version == Version::Http10,
-            body: BodyStart { body: head.body, delivery, starts_at },
+            body: BodyStart { body: head.body, framing, starts_at },
             is_persistent: head.is_persistent(),
             keep_alive: head.keep_alive,
             keeps_client,
@@ -176,13 +178,17 @@ impl ResponseReader {
         Ok(forwarded)
     }
 
-    fn judge(&mut self, head: &ResponseHead<'_, '_>, request: &Request) -> Result<Kind, HeadError> {
+    fn validate(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        request: &Request,
+    ) -> Result<Kind, HeadError> {
         match head.status {
             101 if request.websocket && head.websocket => Ok(Kind::Upgrade),
-            101 => Err(HeadError::Bad("it switches to a protocol that nobody asked for")),
+            101 => Err(HeadError::Bad("it switches to an unrequested protocol")),
             _ if head.is_interim() => {
-                self.interims += 1;
-                let is_endless = self.interims > config::INTERIM_ANSWERS;
+                self.interim_count += 1;
+                let is_endless = self.interim_count > config::MAX_INTERIM_RESPONSES;
                 if is_endless {
                     Err(HeadError::Bad("it sends 1xx without end"))
                 } else {
@@ -194,7 +200,7 @@ impl ResponseReader {
     }
 }
 
-/// The response that is being forwarded, and what becomes of the connections behind it.
+/// The response that is being forwarded, and the fate of its connections.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) download: Download,
@@ -222,15 +228,17 @@ impl Response {
         self.upload_is_over || self.download.is_received()
     }
 
-    /// The response behind this head; `is_sent` says that the backend has the whole request.
+    /// The response with this head; `is_sent`: the backend has the whole request.
     pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
-        let timeouts = &cx.shared.config.timeouts;
-        let download = Download::new(head.body, client, Progress::new(cx.now, timeouts.body));
+        let download = Download::new(head.body, client, Progress::new(cx.now));
         Self {
             download,
             keeps_client: head.keeps_client,
             keeps_backend: is_sent && head.is_persistent,
-            backend_idle_timeout: idle_time(head.keep_alive, timeouts.backend_idle),
+            backend_idle_timeout: idle_time(
+                head.keep_alive,
+                cx.shared.settings.timeouts.backend_idle,
+            ),
             upload_is_over: false,
         }
     }
@@ -244,7 +252,7 @@ impl Response {
         cx: &mut Context<'_>,
     ) -> Result<Forwarding, Stop> {
         self.download.allow_splice(upload.is_sent());
-        if self.download.deadline().has_passed(cx.now) {
+        if self.download.deadline(cx).has_passed(cx.now) {
             client.stream.retry_write();
         }
         loop {
@@ -260,7 +268,7 @@ impl Response {
                     self.wait(Reason::SlowReader, (attempt, upload), client, cx)
                 }
                 Ok(Downloaded::Blocked(Blocked::OnBackend)) => {
-                    self.wait(Reason::AnswerTimeout, (attempt, upload), client, cx)
+                    self.wait(Reason::ResponseTimeout, (attempt, upload), client, cx)
                 }
                 Err(BodyError::Client(reason)) => Err(reason.into()),
                 Err(BodyError::Backend(detail)) => Err(self.truncate(&detail, attempt, client, cx)),
@@ -286,11 +294,12 @@ impl Response {
             }
             self.download.follow(upload.progress());
         }
-        Ok(Forwarding::Wait(self.download.deadline().unless_passed(cx.now, late)?))
+        Ok(Forwarding::Wait(self.download.deadline(cx).unless_passed(cx.now, late)?))
     }
 
-    /// The body breaks off: what came is delivered, and the connection closes without the body's
-    /// proper end. A client that was sent nothing of the response yet gets an error in its place.
+    /// The body is truncated: received bytes are forwarded, and the connection closes without the
+    /// body's proper end. Before the first byte of the response the client gets an error in its
+    /// place.
     fn truncate(
         &self,
         detail: &str,
@@ -298,18 +307,18 @@ impl Response {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Stop {
-        if self.download.take_back(client) {
-            attempt.note_failure(Failed::BadResponse, detail, cx);
-            return Cause::BadAnswer.into();
+        if self.download.retract(client) {
+            attempt.note_failure(FailureKind::BadResponse, detail, cx);
+            return Cause::BadResponse.into();
         }
         attempt.close(cx);
         let _ = client.flush(&cx.local.counters);
         let (peer, backend) = (client.peer(), &attempt.backend().name);
         log::info!(
-            "{peer} answer of backend {backend} broke off after {} bytes: {detail}",
+            "{peer} response of backend {backend} truncated after {} bytes: {detail}",
             client.sent
         );
-        Reason::AnswerTruncated.into()
+        Reason::ResponseTruncated.into()
     }
 
     /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
@@ -327,9 +336,8 @@ impl Response {
 /// limits, or our own default.
 fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
-    announced.map_or(default, |announced| {
-        announced.saturating_sub(margin).min(config::LONGEST_BACKEND_IDLE)
-    })
+    announced
+        .map_or(default, |announced| announced.saturating_sub(margin).min(config::MAX_BACKEND_IDLE))
 }
 
 #[cfg(test)]
@@ -337,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_says_how_long_its_connection_is_kept_within_limits() {
+    fn the_keep_alive_field_of_a_backend_counts_within_limits() {
         let seconds = Duration::from_secs;
         for (announced, kept) in [(None, 4), (Some(10), 9), (Some(0), 0), (Some(u32::MAX), 60)] {
             let announced = announced.map(|announced| seconds(announced.into()));

@@ -1,7 +1,7 @@
 //! Moving a long body of known length through a pipe inside the kernel: no copy through our memory.
 //!
-//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::SPLICE_BYTES`] copying is
-//! cheaper.
+//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::MIN_SPLICE_BYTES`] copying
+//! is cheaper.
 
 use super::client::Client;
 use crate::config;
@@ -23,7 +23,7 @@ impl Splice {
         let ready =
             client.stream.set_nonblocking(true).and_then(|()| backend.set_nonblocking(true));
         if ready.is_err() {
-            pipes.give(pipe);
+            pipes.put(pipe);
             return None;
         }
         Some(Self { pipe })
@@ -31,7 +31,7 @@ impl Splice {
 
     /// Moves up to `limit` bytes from the backend into the pipe.
     pub(super) fn fill(&mut self, backend: &mut Stream, limit: u64) -> io::Result<Read> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(config::STEP_BYTES);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(config::MAX_STEP_BYTES);
         backend.splice_to(&mut self.pipe, limit)
     }
 
@@ -60,6 +60,6 @@ impl Splice {
 
     /// Gives the pipe back.
     pub(super) fn end(self, pipes: &mut Pipes) {
-        pipes.give(self.pipe);
+        pipes.put(self.pipe);
     }
 }

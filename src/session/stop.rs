@@ -1,10 +1,10 @@
-//! Failures as values: what ends an exchange, or an attempt, before its time. They travel by `?` to
-//! the one place that acts on them.
+//! Failures as values: early ends of an exchange or an attempt. `?` carries them to the one place
+//! that handles them.
 
 use crate::config::Deadline;
 use crate::error::Cause;
 use crate::reason::Reason;
-use crate::upstream::retry::Failed;
+use crate::upstream::retry::FailureKind;
 use std::time::Instant;
 
 /// Why a state cannot go on.
@@ -21,33 +21,33 @@ pub(super) enum Stop {
 /// How an attempt has failed before a byte of its response was forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AttemptError {
-    /// What the retry contract goes by.
-    pub(super) failed: Failed,
-    /// What the client is told if nothing follows.
+    /// The criterion of the retry contract.
+    pub(super) failed: FailureKind,
+    /// The client's error if there is no retry.
     pub(super) cause: Cause,
-    /// What was seen, for the log.
+    /// The detail for the log.
     pub(super) detail: String,
 }
 
 impl AttemptError {
-    pub(super) fn new(failed: Failed, cause: Cause, detail: impl Into<String>) -> Self {
+    pub(super) fn new(failed: FailureKind, cause: Cause, detail: impl Into<String>) -> Self {
         Self { failed, cause, detail: detail.into() }
     }
 
     /// The connection could not be opened.
     pub(super) fn connect(error: &std::io::Error) -> Self {
-        Self::new(Failed::Connect, Cause::ConnectFailed, error.to_string())
+        Self::new(FailureKind::Connect, Cause::ConnectFailed, error.to_string())
     }
 
-    /// The head of the response is invalid or broke off.
+    /// The head of the response is invalid or truncated.
     pub(super) fn bad_response(detail: &'static str) -> Self {
-        Self::new(Failed::BadResponse, Cause::BadAnswer, detail)
+        Self::new(FailureKind::BadResponse, Cause::BadResponse, detail)
     }
 }
 
 impl Deadline {
-    /// The deadline to wait for, or what happens because it has passed. To be asked after the
-    /// socket has said that it is not ready, so that an event wins over the clock.
+    /// The deadline to wait for, or the failure because it has passed. Call it after the socket has
+    /// blocked, so that an event wins over the clock.
     pub(super) fn unless_passed(self, now: Instant, late: impl Into<Stop>) -> Result<Self, Stop> {
         if self.has_passed(now) { Err(late.into()) } else { Ok(self) }
     }

@@ -1,4 +1,4 @@
-//! What `LOGLEVEL=DEBUG` shows: heads and the first bytes of bodies, escaped, secrets masked.
+//! The output of `LOGLEVEL=DEBUG`: heads and the first bytes of bodies, escaped, secrets masked.
 
 use super::client::Client;
 use crate::wire::Body;
@@ -9,8 +9,8 @@ const BODY_BYTES: usize = 256;
 /// Fields whose values are secrets.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
-/// Logs a head, and what of its body stands behind it, if anybody listens. What else stands there
-/// may be another head, with its secrets.
+/// Logs a head and the received part of its body, at DEBUG. Further bytes may be another head, with
+/// its secrets.
 pub(super) fn head(client: &Client, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
         log::debug!("{} {direction}\n{}{}", client.peer(), Head(head), Start(body.part_of(behind)));
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_body_is_cut() {
+    fn a_long_body_is_truncated() {
         let shown = Start(&[b'x'; BODY_BYTES + 1]).to_string();
         assert!(shown.ends_with(" …") && shown.len() < BODY_BYTES + 20);
     }

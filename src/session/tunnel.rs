@@ -1,9 +1,9 @@
-//! Bytes both ways, whatever they mean, until both ends have closed. Knows no HTTP.
+//! Opaque bytes both ways until both ends have closed. Independent of HTTP.
 
 use super::attempt::Attempt;
 use super::client::Client;
 use super::context::Context;
-use super::record::{AccessRecord, Facts};
+use super::record::{AccessRecord, ExchangeData};
 use crate::config::{self, Deadline, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
@@ -12,14 +12,14 @@ use crate::reason::Reason;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     attempt: Attempt,
-    facts: Facts,
+    data: ExchangeData,
     /// The sides that have closed their sending side.
     client_ended: bool,
     backend_ended: bool,
     deadline: Deadline,
 }
 
-/// What comes after a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunneled {
     /// Nothing moves just now.
@@ -28,7 +28,7 @@ pub(super) enum Tunneled {
     ShareUsed,
 }
 
-/// How one direction stands after a step.
+/// The state of one direction after a step.
 enum Direction {
     /// The source or the sink has had enough for now.
     Open,
@@ -39,12 +39,12 @@ enum Direction {
 }
 
 impl Tunnel {
-    /// A tunnel over the connection of this attempt. What was received on either side already is
-    /// delivered first.
-    pub(super) fn new(attempt: Attempt, facts: Facts, cx: &Context<'_>) -> Self {
+    /// A tunnel over the connection of this attempt. Bytes already received on either side are
+    /// forwarded first.
+    pub(super) fn new(attempt: Attempt, data: ExchangeData, cx: &Context<'_>) -> Self {
         Self {
             attempt,
-            facts,
+            data,
             client_ended: false,
             backend_ended: false,
             deadline: cx.deadline(Timeout::Tunnel),
@@ -57,32 +57,32 @@ impl Tunnel {
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<Tunneled, Reason> {
-        // What stands before the tunnel's bytes: the head of a 101.
+        // The bytes before the tunnel's: the head of a 101.
         client.flush(&cx.local.counters)?;
         if !client.output.is_empty() {
             return self.wait(cx);
         }
         let connection = self.attempt.connection(cx.connections).ok_or(Reason::TunnelBroken)?;
-        cx.local.buffers.lend(&mut client.input);
-        cx.local.buffers.lend(&mut connection.input);
+        cx.local.buffers.ensure(&mut client.input);
+        cx.local.buffers.ensure(&mut connection.input);
         let (backend, down) = (&mut connection.stream, &mut connection.input);
         let (up_state, sent_up) =
             copy_one_way(&mut client.stream, &mut client.input, backend, &mut self.client_ended);
         let (down_state, sent_down) =
             copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
-        cx.local.buffers.reclaim(&mut connection.input);
+        cx.local.buffers.recycle(&mut connection.input);
         client.note_sent(sent_down, &cx.local.counters);
         match (up_state, down_state) {
             (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),
             (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
             _ => {}
         }
-        self.facts.bytes_in += sent_up as u64;
+        self.data.bytes_in += sent_up as u64;
         let moved = sent_up.max(sent_down);
         if moved > 0 {
             self.deadline = cx.deadline(Timeout::Tunnel);
         }
-        if moved >= config::STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
+        if moved >= config::MAX_STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
     }
 
     fn wait(&self, cx: &Context<'_>) -> Result<Tunneled, Reason> {
@@ -96,7 +96,7 @@ impl Tunnel {
     pub(super) fn close(mut self, reason: Reason, client: &Client, cx: &mut Context<'_>) {
         self.attempt.close(cx);
         cx.local.record(&AccessRecord {
-            facts: &self.facts,
+            data: &self.data,
             stage: "tunnel",
             reason: Some(reason).filter(|reason| reason.is_error()),
             backend: Some(self.attempt.backend()),
@@ -107,8 +107,8 @@ impl Tunnel {
     }
 }
 
-/// Moves what can be moved in one direction and says how many bytes were delivered. The source's
-/// end is passed on once, when all its bytes are.
+/// Moves the available bytes in one direction and returns the number of forwarded bytes. The
+/// source's end is forwarded once, after all its bytes.
 fn copy_one_way(
     source: &mut Stream,
     buffer: &mut Buffer,
@@ -122,7 +122,7 @@ fn copy_one_way(
         delivered += waiting - buffer.len();
         match flushed {
             Ok(true) if *ended => return (Direction::Ended, delivered),
-            Ok(true) if delivered < config::STEP_BYTES => {}
+            Ok(true) if delivered < config::MAX_STEP_BYTES => {}
             Ok(_) => return (Direction::Open, delivered),
             Err(_) => return (Direction::Broken, delivered),
         }

@@ -14,8 +14,8 @@ use crate::reason::Reason;
 use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
 use crate::wire::request::RequestHead;
-use crate::wire::rewrite::{self, RequestEnd};
-use std::time::{Duration, Instant};
+use crate::wire::rewrite::{self, RequestFraming};
+use std::time::Instant;
 
 /// A request on its way to a backend.
 #[derive(Debug)]
@@ -24,13 +24,12 @@ pub(super) struct Upload {
     replay: ReplayBuffer,
     is_chunked: bool,
     /// How the body is framed for the backend, once that is chosen.
-    framing: Option<RequestEnd>,
+    framing: Option<RequestFraming>,
     /// Bytes of body that came so far.
     received: u64,
     /// Anything of it came, if only a part of a chunk's line.
     has_begun: bool,
     limit: u64,
-    timeout: Duration,
     progress: Progress,
     /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
     expects_continue: bool,
@@ -46,7 +45,7 @@ pub(super) enum Uploaded {
     Blocked(Blocked),
     /// The step's share is used.
     ShareUsed,
-    /// The backend takes nothing any more. What it has sent before is worth more than the error.
+    /// The backend reads no more. Its response, if any, wins over the error.
     BackendGone,
 }
 
@@ -62,9 +61,8 @@ pub(super) enum FramingSupport {
 }
 
 impl Upload {
-    /// The body behind this head, which was so long when it came.
+    /// The body after this head, of this length.
     pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
-        let timeout = cx.shared.config.timeouts.body;
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
@@ -74,9 +72,8 @@ impl Upload {
             framing: None,
             received: 0,
             has_begun: false,
-            limit: cx.shared.config.body_bytes.unwrap_or(u64::MAX),
-            timeout,
-            progress: Progress::new(cx.now, timeout),
+            limit: cx.shared.settings.limits.max_body_bytes.unwrap_or(u64::MAX),
+            progress: Progress::new(cx.now),
             expects_continue: head.expects_continue,
             continue_deadline: None,
         }
@@ -84,12 +81,12 @@ impl Upload {
 
     /// Where the head is written.
     pub(super) fn head_mut(&mut self) -> &mut Vec<u8> {
-        self.replay.tail()
+        self.replay.as_vec_mut()
     }
 
     /// The head is written, but for what depends on the backend.
-    pub(super) fn end_common_head(&mut self) {
-        self.replay.end_common_head();
+    pub(super) fn mark_common_end(&mut self) {
+        self.replay.mark_common_end();
     }
 
     /// Whether the whole body was received.
@@ -112,31 +109,30 @@ impl Upload {
         self.replay.was_written()
     }
 
-    /// Whether the request can be sent again from its first byte.
+    /// Whether the request is replayable from its first byte.
     pub(super) fn is_replayable(&self) -> bool {
         self.replay.is_replayable()
     }
 
-    /// What stands ready for the backend from the first byte that is kept, for the log.
+    /// The bytes ready for the backend from the first one kept, for the log.
     pub(super) fn kept(&self) -> &[u8] {
         self.replay.kept()
     }
 
     /// Gives the memory back if nothing is kept in it: a request that must not be sent twice is
     /// dropped as it is sent.
-    pub(super) fn reclaim(&mut self, buffers: &mut Buffers) {
-        self.replay.reclaim(buffers);
+    pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
+        self.replay.recycle(buffers);
     }
 
-    /// The request will not be sent again.
+    /// The request will not be retried.
     pub(super) fn release(&mut self) {
         self.replay.release();
     }
 
-    /// The body begins to move now: what came before, finding a backend for example, was not its
-    /// fault.
+    /// The body begins to move now: earlier time, for finding a backend, does not count against it.
     pub(super) fn start_clock(&mut self, now: Instant) {
-        self.progress = Progress::new(now, self.timeout);
+        self.progress = Progress::new(now);
     }
 
     /// Whether the client still waits for a 100.
@@ -152,10 +148,10 @@ impl Upload {
         }
     }
 
-    /// Tells the client to go on, in place of a backend that speaks HTTP/1.0 and cannot.
+    /// Sends the client a 100 in place of a backend that supports only HTTP/1.0.
     pub(super) fn send_continue(&mut self, client: &mut Client, local: &mut Local) {
         self.note_interim(local.clock.now());
-        local.buffers.lend(&mut client.output);
+        local.buffers.ensure(&mut client.output);
         client.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
@@ -168,8 +164,8 @@ impl Upload {
                     *self.continue_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
                 (deadline, Cause::FirstByteTimeout)
             }
-            Blocked::OnClient => (self.deadline(), Cause::RequestBodyTimeout),
-            Blocked::OnBackend => (self.deadline(), Cause::SendTimeout),
+            Blocked::OnClient => (self.deadline(cx), Cause::RequestBodyTimeout),
+            Blocked::OnBackend => (self.deadline(cx), Cause::SendTimeout),
         };
         deadline.unless_passed(cx.now, cause)
     }
@@ -178,8 +174,8 @@ impl Upload {
         self.progress
     }
 
-    pub(super) fn deadline(&self) -> Deadline {
-        self.progress.deadline()
+    pub(super) fn deadline(&mut self, cx: &Context<'_>) -> Deadline {
+        self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
     /// Whether the body is over the limit, or has been announced to be.
@@ -191,11 +187,11 @@ impl Upload {
     /// Chooses how the body is framed for a backend.
     pub(super) fn choose_framing(&mut self, is_http10_only: bool) -> FramingSupport {
         match (self.is_chunked, self.framing) {
-            (false, _) => self.framing = Some(RequestEnd::Plain),
+            (false, _) => self.framing = Some(RequestFraming::Plain),
             (true, None) if is_http10_only => return FramingSupport::AfterBuffering,
-            (true, None) => self.framing = Some(RequestEnd::Chunked),
+            (true, None) => self.framing = Some(RequestFraming::Chunked),
             // Chunks went to another backend before.
-            (true, Some(RequestEnd::Chunked)) if is_http10_only => {
+            (true, Some(RequestFraming::Chunked)) if is_http10_only => {
                 return FramingSupport::Unsupported;
             }
             (true, Some(_)) => {}
@@ -215,7 +211,7 @@ impl Upload {
     /// this backend needs.
     pub(super) fn start_attempt(&mut self, host: Option<&str>) {
         let mut end = Vec::new();
-        rewrite::request_end(&mut end, host, self.framing.unwrap_or(RequestEnd::Plain));
+        rewrite::request_framing(&mut end, host, self.framing.unwrap_or(RequestFraming::Plain));
         self.replay.start_attempt(&end);
     }
 
@@ -226,10 +222,11 @@ impl Upload {
         attempt: &Attempt,
         cx: &mut Context<'_>,
     ) -> Result<Uploaded, Stop> {
+        let is_late = self.deadline(cx).has_passed(cx.now);
         let Some(backend) = attempt.connection(cx.connections) else {
             return Ok(Uploaded::BackendGone);
         };
-        if self.deadline().has_passed(cx.now) {
+        if is_late {
             backend.stream.retry_write();
         }
         self.pump(client, &mut backend.stream, cx.local)
@@ -258,7 +255,7 @@ impl Upload {
             if self.is_received() {
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             if took && !client.input.is_empty() {
@@ -283,10 +280,10 @@ impl Upload {
         loop {
             self.buffer_some(&mut client.input)?;
             if self.is_received() {
-                self.framing = Some(RequestEnd::Length(self.received));
+                self.framing = Some(RequestFraming::Length(self.received));
                 return Ok(Uploaded::All);
             }
-            if moved >= config::STEP_BYTES {
+            if moved >= config::MAX_STEP_BYTES {
                 return Ok(Uploaded::ShareUsed);
             }
             match self.read(client, local)? {
@@ -320,8 +317,8 @@ impl Upload {
         while !input.is_empty() && !self.is_received() {
             let mut consumed = self.take_some(self.replay.replay_room(), input)?;
             if consumed == 0 {
-                // Only now: a full replay buffer is cut by the next byte of the body, not by its
-                // end.
+                // Only now: the next byte of the body ends a full replay buffer, the end of the
+                // body does not.
                 let room = self.replay.make_room();
                 consumed = self.take_some(room, input)?;
             }
@@ -346,15 +343,15 @@ impl Upload {
         Ok(moved.consumed)
     }
 
-    /// Decodes what is there of a chunked body into the replay buffer, behind the head that is not
-    /// complete yet.
+    /// Decodes the received part of a chunked body into the replay buffer, after the head that is
+    /// not complete yet.
     fn buffer_some(&mut self, input: &mut Buffer) -> Result<(), Cause> {
         while !self.is_received() {
             let moved = self.reader.transfer(
                 BodyWriter::Raw,
                 input.unread(),
                 usize::MAX,
-                self.replay.tail(),
+                self.replay.as_vec_mut(),
             )?;
             input.consume(moved.consumed);
             self.received += moved.body as u64;
@@ -362,7 +359,7 @@ impl Upload {
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
-            if self.received > config::REPLAY_BYTES as u64 {
+            if self.received > config::MAX_REPLAY_BYTES as u64 {
                 return Err(Cause::LengthRequired);
             }
             if moved.consumed == 0 {

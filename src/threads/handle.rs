@@ -4,6 +4,7 @@
 //! stops the balancer. Must never wait for a worker that serves.
 
 use crate::admission::{Permit, Permits};
+use crate::config::Settings;
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::Waker;
@@ -12,16 +13,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a worker receives from other threads.
+/// A message to a worker from another thread.
 #[derive(Debug)]
 pub enum Message {
     /// A client connection, which the worker owns from now on.
     Connection {
-        /// The socket.
         socket: TcpStream,
         /// The right to be open, and the peer.
         permit: Permit,
     },
+    /// Use these settings from the next step on; deadlines that are set already stay.
+    Settings(Arc<Settings>),
     /// Finish what is in flight, and abort what is left at this moment, if there is one.
     Drain(Option<Instant>),
 }
@@ -79,9 +81,18 @@ impl Handle {
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => match message
             {
                 Message::Connection { socket, permit } => Err((socket, permit)),
-                Message::Drain(_) => unreachable!("the message was a connection"),
+                Message::Settings(_) | Message::Drain(_) => {
+                    unreachable!("the message was a connection")
+                }
             },
         }
+    }
+
+    /// Changes the worker's settings.
+    pub fn apply(&self, settings: &Arc<Settings>) {
+        // Fails only if the worker has ended already.
+        let _ = self.inbox.send(Message::Settings(Arc::clone(settings)));
+        self.waker.wake();
     }
 
     /// Lets the worker finish what is in flight, by `deadline` if there is one.

@@ -1,14 +1,14 @@
 //! A listener: the thread that accepts connections and dispatches each to the least loaded worker.
 //!
 //! Blocks in `accept` and, when the machine has run out of something, in a short pause that
-//! stopping ends at once. Owns the listening socket; [`Admission`](crate::admission::Admission) decides which connection is over
-//! a limit, and [`Shedding`] rejects those that no worker takes. Must never end because an accept
-//! has failed, and never handle a request. Only [`Listener::stop`] runs on the thread that stops
-//! the balancer: it empties the backlog.
+//! stopping ends at once. Owns the listening socket; [`Admission`](crate::admission::Admission)
+//! decides which connection is over a limit, and [`Shedding`] rejects those that no worker takes.
+//! Must never end because an accept has failed, and never handle a request. Only [`Listener::stop`]
+//! runs on the thread that stops the balancer: it empties the backlog.
 
 use super::handle::Handle;
 use super::shedding::{self, Shedding};
-use crate::config::{self, Config};
+use crate::config;
 use crate::error::Cause;
 use crate::logging::RateLimitedLog;
 use crate::metrics::Counters;
@@ -25,7 +25,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
 
-/// What a listener counts.
+/// The counters of a listener.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     /// Failed accepts.
@@ -46,15 +46,14 @@ impl ListenerCounters {
 /// The thread's state.
 #[derive(Debug)]
 pub struct Listener {
-    /// The listening socket.
     pub socket: TcpListener,
     /// The workers to choose from.
     pub workers: Vec<Arc<Handle>>,
-    /// Settings.
-    pub config: Arc<Config>,
+    /// Connections that are kept for a moment after they were shed.
+    pub max_held: usize,
     /// Closed when the listener is to stop.
     pub stop: Receiver<()>,
-    /// What it counts.
+    /// Its counters.
     pub counters: ListenerCounters,
 }
 
@@ -62,7 +61,7 @@ impl Listener {
     /// Accepts until it is stopped.
     pub fn run(&self) {
         let mut backoff = AcceptBackoff::default();
-        let mut shedding = Shedding::new(self.config.rejections, &self.counters.shed);
+        let mut shedding = Shedding::new(self.max_held, &self.counters.shed);
         let mut is_timed = false;
         loop {
             if shedding.close_expired() != is_timed {
@@ -97,7 +96,7 @@ impl Listener {
     /// what comes in the microsecond after the last accept. The blocked accept of the listener's
     /// own thread goes on until that end.
     pub fn stop(&self) {
-        let mut shedding = Shedding::new(self.config.rejections, &self.counters.shed_at_stop);
+        let mut shedding = Shedding::new(self.max_held, &self.counters.shed_at_stop);
         // Fails only if the socket is gone, and its backlog with it.
         let _ = self.socket.set_nonblocking(true);
         // No more than can have waited: a flood must not keep the balancer from stopping.
@@ -108,7 +107,7 @@ impl Listener {
                 Err(_) => break,
             }
         }
-        net::stop_listening(&self.socket);
+        net::shutdown_listener(&self.socket);
     }
 
     fn is_stopped(&self) -> bool {
@@ -207,7 +206,7 @@ mod tests {
         let listener = Listener {
             socket: TcpListener::bind("127.0.0.1:0").unwrap(),
             workers: handles,
-            config: Arc::new(Config::default()),
+            max_held: 32,
             stop: stopped,
             counters: ListenerCounters::default(),
         };
@@ -284,7 +283,7 @@ mod tests {
         let _clients = [scene.connect(&mut shedding), scene.connect(&mut shedding)];
         let is_rejected = |inbox: &Inbox| match inbox.next().unwrap() {
             Message::Connection { permit, .. } => permit.rejection(),
-            Message::Drain(_) => unreachable!("no drain was sent"),
+            Message::Settings(_) | Message::Drain(_) => unreachable!("only connections were sent"),
         };
         assert_eq!(status_of(scene.connect(&mut shedding)), "429");
         assert_eq!(is_rejected(&scene.inboxes[0]), None);

@@ -13,7 +13,7 @@ use crate::metrics::Counters;
 use crate::reason::Reason;
 use crate::wire::error_response::{self, Asked};
 use crate::wire::request_id::RequestId;
-use crate::wire::rewrite::{ConnectionLine, ResponseFields};
+use crate::wire::rewrite::{ConnectionHeader, ResponseFields};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -34,12 +34,12 @@ pub struct Shedding<'l> {
 }
 
 impl<'l> Shedding<'l> {
-    /// Keeps at most `max_held` sockets, and not more than [`config::SHED`]. The counters belong to
-    /// the calling thread.
+    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters
+    /// belong to the calling thread.
     pub fn new(max_held: usize, counters: &'l Counters) -> Self {
         Self {
             held: VecDeque::new(),
-            max_held: max_held.min(config::SHED),
+            max_held: max_held.min(config::MAX_SHED),
             log: RateLimitedLog::default(),
             counters,
         }
@@ -48,7 +48,7 @@ impl<'l> Shedding<'l> {
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
     pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("rejected {count} connection(s) at once: {}", cause.sentence());
+            log::warn!("rejected {count} connection(s) at once: {}", cause.description());
         }
         self.counters.connections.add(1);
         self.counters.failed(cause);
@@ -56,9 +56,10 @@ impl<'l> Shedding<'l> {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let request_id = &RequestId::generate(fastrand::u128(..));
         let asked = Asked { is_head: false, accepts_json: false };
-        let fields = ResponseFields { connection: ConnectionLine::Close, date: &date, request_id };
+        let fields =
+            ResponseFields { connection: ConnectionHeader::Close, date: &date, request_id };
         let mut response = Vec::new();
-        error_response::write(&mut response, cause, cause.sentence(), asked, fields);
+        error_response::write(&mut response, cause, cause.description(), asked, fields);
         // The buffer of a fresh socket has room for this; whether the client reads it is its own
         // affair.
         let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));

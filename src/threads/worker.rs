@@ -8,12 +8,12 @@ mod ending;
 
 use super::handle::{Handle, Inbox, Message};
 use crate::admission::{Admission, Permit, Permits};
-use crate::config::{self, Timeout};
+use crate::config::{self, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
 use crate::session::{Local, Resources, Session, Shared, Verdict};
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::{Grant, Mailbox};
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::io;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
 /// How many sessions that moved their share already get another turn before events are looked at:
-/// with many large bodies on the way, small answers do not wait for all of them.
+/// with many large bodies on the way, small responses do not wait for all of them.
 const RUN_QUEUE_BATCH: usize = 8;
 /// How often idle backend connections are looked through for expired ones, and idle buffers for
 /// those to free.
@@ -35,8 +35,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Worker {
     inbox: Inbox,
-    /// Sessions that waited for a slot at a backend and are called.
-    calls: Receiver<Token>,
+    /// Slots at backends for queued requests.
+    grants: Receiver<Grant>,
     /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
@@ -45,7 +45,7 @@ pub struct Worker {
     run_queue: VecDeque<Token>,
     sweep_at: Instant,
     drain_until: Option<Instant>,
-    /// The generation of the healthy set for which sessions were last looked through.
+    /// The generation of the snapshot for which sessions were last looked through.
     generation: u64,
 }
 
@@ -54,20 +54,20 @@ impl Worker {
     pub fn new(
         shared: Shared,
         admission: Arc<Admission>,
+        max_pipes: usize,
         counters: Arc<Counters>,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
-        let (calling, calls) = crossbeam_channel::unbounded();
+        let (granting, grants) = crossbeam_channel::unbounded();
         let (handle, inbox) =
             Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
-        let pipes = shared.config.pipes_a_worker;
-        let caller = Caller::new(calling, poller.waker());
+        let mailbox = Mailbox::new(granting, poller.waker());
         let resources =
-            Resources::new(shared, caller, Local::new(poller, Pipes::new(pipes), counters));
+            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(max_pipes), counters));
         let worker = Self {
             inbox,
-            calls,
+            grants,
             sessions: Slab::default(),
             timers: Timers::default(),
             sweep_at: resources.now() + SWEEP_INTERVAL,
@@ -91,11 +91,11 @@ impl Worker {
             if let Some(aborted) = self.drained() {
                 return aborted;
             }
-            let (timeout, inbox, calls) =
-                (self.timeout(!ready.is_empty()), &self.inbox, &self.calls);
+            let (timeout, inbox, grants) =
+                (self.timeout(!ready.is_empty()), &self.inbox, &self.grants);
             let (cluster, generation) = (&self.resources.shared.cluster, self.generation);
             let nothing_pending =
-                || inbox.is_empty() && calls.is_empty() && cluster.generation() == generation;
+                || inbox.is_empty() && grants.is_empty() && cluster.generation() == generation;
             if let Err(error) =
                 self.resources.local.poller.wait(&mut events, timeout, nothing_pending)
             {
@@ -110,7 +110,7 @@ impl Worker {
             // not be checked out.
             self.note_events(&events, &mut ready);
             // Before the steps: a slot that has come free in time must not be lost to the clock.
-            self.take_calls();
+            self.take_grants();
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..batch));
             for token in ready.drain(..) {
@@ -176,30 +176,43 @@ impl Worker {
         while let Some(message) = self.inbox.next() {
             match message {
                 Message::Connection { socket, permit } => self.add_session(socket, permit),
+                Message::Settings(settings) => self.apply(settings),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
     }
 
-    /// Steps the sessions for which a place at a backend came free.
-    fn take_calls(&mut self) {
-        // Those that come meanwhile have their turn in the next round of the loop.
-        for token in self.calls.try_iter().take(self.calls.len()).collect::<Vec<_>>() {
-            if self.sessions.get_mut(token).is_some_and(Session::take_call) {
+    /// Swaps the settings between two steps.
+    fn apply(&mut self, settings: Arc<Settings>) {
+        let shared = &mut self.resources.shared;
+        if shared.settings.timeouts != settings.timeouts {
+            self.timers.change_durations();
+        }
+        shared.settings = settings;
+    }
+
+    /// Steps the sessions whose queued requests have got a slot. One that is gone drops its slot,
+    /// which goes to the next request by that.
+    fn take_grants(&mut self) {
+        // Grants that come meanwhile are for the next round of the loop.
+        for grant in self.grants.try_iter().take(self.grants.len()).collect::<Vec<_>>() {
+            let token = grant.session;
+            if self.sessions.get_mut(token).is_some_and(|session| session.grant(grant)) {
                 self.step(token);
-            } else {
-                // It has ended or given up meanwhile: the slot is for the next one.
-                self.resources.shared.cluster.call_next();
             }
         }
     }
 
-    /// Steps the sessions whose backend was marked down while they wait for its first byte.
+    /// Follows a change of the backends: steps the sessions whose backend was marked down while
+    /// they wait for its first byte.
     fn move_stranded(&mut self) {
         let generation = self.resources.shared.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
         }
+        // A backend that has left the pool keeps no idle connection.
+        let now = self.resources.now();
+        self.resources.connections.expire(now);
         for token in self.sessions.tokens() {
             let context = self.resources.context(token);
             if self.sessions.get_mut(token).is_some_and(|session| session.is_stranded(&context)) {
@@ -212,7 +225,7 @@ impl Worker {
     fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
-        let idle_until = self.resources.now() + self.resources.shared.config.timeouts.of(timeout);
+        let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
         let token = self.sessions.insert(Session::new(socket, permit, idle_until));
         let session = self.sessions.get_mut(token).expect("it was inserted in the line above");
         if let Err(error) =
@@ -248,7 +261,7 @@ impl Worker {
             }
             Verdict::Close(reason) => self.close(token, reason),
         }
-        if self.resources.local.lingering.len() > config::LINGERING {
+        if self.resources.local.lingering.len() > config::MAX_LINGERING {
             self.limit_lingering();
         }
     }
@@ -260,15 +273,15 @@ impl Worker {
         self.timers.clear(token);
         self.resources.local.counters.closed(reason);
         // A rejection was logged already, with more than this.
-        let level = if reason.is_error() && reason != Reason::Refused {
+        let level = if reason.is_error() && reason != Reason::Rejected {
             log::Level::Info
         } else {
             log::Level::Debug
         };
-        let (peer, stage, word) = (session.peer(), session.stage(), reason.word());
+        let (peer, stage, code) = (session.peer(), session.stage(), reason.code());
         let mut context = self.resources.context(token);
         let closed = catch_unwind(AssertUnwindSafe(|| {
-            log::log!(level, "{peer} closed in stage {stage}: {word}: {}", reason.sentence());
+            log::log!(level, "{peer} closed in stage {stage}: {code}: {}", reason.description());
             session.close(reason, &mut context);
         }));
         if closed.is_err() {

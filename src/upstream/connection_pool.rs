@@ -1,14 +1,14 @@
 //! A worker's own connections to backends: those in use and the idle ones.
 //!
-//! Owned by one worker; no lock, nothing shared. A connection lives in a slot that names the
-//! session that uses it, or none. What happens on one that nobody uses means that the backend
-//! closed it or talks out of turn: it is dropped, before anyone can check it out. How connections
-//! end is told to the backend's [`Reuse`](super::reuse::Reuse), which says how old is too old.
+//! Owned by one worker; no lock, nothing shared. An entry names the session that owns the
+//! connection, or none if it is idle. An event on an idle one means that the backend has closed it
+//! or sends out of turn: it is dropped before a request can check it out. How connections end is
+//! recorded in the backend's [`Reuse`](super::reuse::Reuse), which decides how old is too old.
 
-use super::backend::Backend;
+use super::backend::{Backend, BackendId};
 use super::reuse::Life;
 use crate::net::{self, Buffer, Event, Poller, Slab, Source, Stream, Token};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ pub struct Connection {
     /// Received and not used yet.
     pub input: Buffer,
     backend: Arc<Backend>,
-    user: Option<Token>,
+    /// The session that has checked it out.
+    owner: Option<Token>,
     life: Life,
     /// How long it may be idle, from the last response on.
     keep_for: Duration,
@@ -36,14 +37,14 @@ impl Connection {
         self.life.idle_since + self.keep_for <= now
     }
 
-    /// The backend ended it while nobody used it.
+    /// The backend ended it while it was idle.
     fn note_closed(&self, now: Instant) {
-        self.tell(self.backend.reuse.closed(&self.life, now));
+        self.warn(self.backend.reuse.record_closed(&self.life, now));
     }
 
-    /// Tells the operator that connections live no longer than this.
-    fn tell(&self, news: Option<Duration>) {
-        if let Some(age) = news {
+    /// Warns the operator that connections live no longer than this.
+    fn warn(&self, lifetime: Option<Duration>) {
+        if let Some(age) = lifetime {
             log::warn!(
                 "backend {} closes idle connections after about {} ms: it gets fresh ones until that ends; \
                  raise its keep-alive timeout above ours ({:?})",
@@ -59,9 +60,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub struct ConnectionPool {
     entries: Slab<Connection>,
-    /// By the backend's id; the newest at the back. Keys of connections that were closed meanwhile
-    /// name nobody.
-    idle: Vec<VecDeque<Token>>,
+    /// The newest at the back. Tokens of connections that were closed meanwhile name no entry.
+    idle: BTreeMap<BackendId, VecDeque<Token>>,
 }
 
 impl ConnectionPool {
@@ -70,12 +70,12 @@ impl ConnectionPool {
         &mut self,
         poller: &Poller,
         backend: &Arc<Backend>,
-        user: Token,
+        owner: Token,
         now: Instant,
     ) -> io::Result<Token> {
         let stream = match Stream::connect(backend.address) {
             // Idle connections hold what is missing.
-            Err(error) if net::is_shortage(&error) && !self.entries.is_empty() => {
+            Err(error) if net::is_resource_exhaustion(&error) && !self.entries.is_empty() => {
                 self.close_idle();
                 Stream::connect(backend.address)?
             }
@@ -83,8 +83,14 @@ impl ConnectionPool {
         };
         let life = Life { opened: now, idle_since: now, served: 0 };
         let (input, backend) = (Buffer::default(), Arc::clone(backend));
-        let connection =
-            Connection { stream, input, backend, user: Some(user), life, keep_for: Duration::ZERO };
+        let connection = Connection {
+            stream,
+            input,
+            backend,
+            owner: Some(owner),
+            life,
+            keep_for: Duration::ZERO,
+        };
         let token = self.entries.insert(connection);
         let stream =
             &self.entries.get_mut(token).expect("it was inserted in the line above").stream;
@@ -96,16 +102,16 @@ impl ConnectionPool {
     }
 
     /// The newest idle connection to a backend, for a session, unless it is too old.
-    /// `must_be_quiet` is for requests that may not be sent twice: they look once more whether the
-    /// backend has closed it, and stay away from an age at which it does.
+    /// `verify` is for requests that may not be sent twice: it looks once more whether the backend
+    /// has closed the connection, and avoids an age at which it does.
     pub fn check_out(
         &mut self,
         backend: &Backend,
-        user: Token,
-        must_be_quiet: bool,
+        owner: Token,
+        verify: bool,
         now: Instant,
     ) -> Option<Token> {
-        let idle = self.idle.get_mut(backend.id)?;
+        let idle = self.idle.get_mut(&backend.id)?;
         while let Some(token) = idle.pop_back() {
             let Some(connection) = self.entries.get_mut(token) else {
                 continue;
@@ -115,17 +121,17 @@ impl ConnectionPool {
                 continue;
             }
             let age = now.saturating_duration_since(connection.life.idle_since);
-            if !backend.reuse.allows(age, !must_be_quiet, now) {
+            if !backend.reuse.allows(age, !verify, now) {
                 idle.push_back(token);
                 self.make_room(backend.id);
                 return None;
             }
-            if must_be_quiet && !connection.stream.is_quiet() {
+            if verify && !connection.stream.is_idle_and_open() {
                 connection.note_closed(now);
                 self.entries.remove(token);
                 continue;
             }
-            connection.user = Some(user);
+            connection.owner = Some(owner);
             return Some(token);
         }
         None
@@ -133,8 +139,10 @@ impl ConnectionPool {
 
     /// A fresh connection is about to take the place of an idle one that is too old. The oldest
     /// stays: how long it lives shows when reuse will do again.
-    fn make_room(&mut self, backend: usize) {
-        let idle = &mut self.idle[backend];
+    fn make_room(&mut self, backend: BackendId) {
+        let Some(idle) = self.idle.get_mut(&backend) else {
+            return;
+        };
         idle.retain(|token| self.entries.get_mut(*token).is_some());
         if idle.len() > 1
             && let Some(newest) = idle.pop_back()
@@ -144,7 +152,7 @@ impl ConnectionPool {
     }
 
     /// Keeps a connection for the next request, for this long. One on which something is left to
-    /// read is closed instead.
+    /// read, or whose backend gets no new requests, is closed instead.
     pub fn check_in(&mut self, token: Token, keep_for: Duration, now: Instant) {
         let Some(connection) = self.entries.get_mut(token) else {
             return;
@@ -153,19 +161,19 @@ impl ConnectionPool {
         connection.life.served = connection.life.served.saturating_add(1);
         connection.keep_for = keep_for;
         if connection.stream.is_broken()
-            || connection.stream.is_readable() && !connection.stream.is_quiet()
+            || connection.stream.is_readable() && !connection.stream.is_idle_and_open()
         {
             connection.note_closed(now);
             self.entries.remove(token);
             return;
         }
-        connection.user = None;
-        connection.backend.reuse.lives(&connection.life);
-        let id = connection.backend.id;
-        if self.idle.len() <= id {
-            self.idle.resize_with(id + 1, VecDeque::new);
+        if !connection.backend.is_active() {
+            self.entries.remove(token);
+            return;
         }
-        self.idle[id].push_back(token);
+        connection.owner = None;
+        connection.backend.reuse.record_served(&connection.life);
+        self.idle.entry(connection.backend.id).or_default().push_back(token);
     }
 
     /// Notes that a connection died without a byte of a response to a request for which it was
@@ -177,7 +185,7 @@ impl ConnectionPool {
         if now.saturating_duration_since(reused) > STALE_WITHIN {
             return;
         }
-        connection.tell(connection.backend.reuse.died(&connection.life, reused, now));
+        connection.warn(connection.backend.reuse.record_stale(&connection.life, reused, now));
     }
 
     /// A connection in use.
@@ -195,30 +203,35 @@ impl ConnectionPool {
     pub fn note(&mut self, token: Token, event: Event, now: Instant) -> Option<Token> {
         let connection = self.entries.get_mut(token)?;
         connection.stream.note(event);
-        if connection.user.is_none() && connection.stream.is_readable() {
+        if connection.owner.is_none() && connection.stream.is_readable() {
             connection.note_closed(now);
             self.entries.remove(token);
             return None;
         }
-        connection.user
+        connection.owner
     }
 
-    /// Closes the idle connections whose time is over.
+    /// Closes the idle connections whose time is over, and those of backends that get no new
+    /// requests.
     pub fn expire(&mut self, now: Instant) {
-        for idle in &mut self.idle {
-            idle.retain(|token| match self.entries.get_mut(*token) {
-                Some(connection) if connection.has_expired(now) => {
-                    self.entries.remove(*token);
+        let entries = &mut self.entries;
+        self.idle.retain(|_, idle| {
+            idle.retain(|token| match entries.get_mut(*token) {
+                Some(connection)
+                    if connection.has_expired(now) || !connection.backend.is_active() =>
+                {
+                    entries.remove(*token);
                     false
                 }
                 connection => connection.is_some(),
             });
-        }
+            !idle.is_empty()
+        });
     }
 
     /// Closes all idle connections.
     pub fn close_idle(&mut self) {
-        for idle in &mut self.idle {
+        for idle in self.idle.values_mut() {
             for token in idle.drain(..) {
                 self.entries.remove(token);
             }
@@ -260,6 +273,7 @@ impl ConnectionPool {
 mod tests {
     use super::*;
     use crate::net::Buffers;
+    use crate::upstream::backend::AdminState;
     use std::io::Write;
     use std::net::TcpListener;
 
@@ -270,7 +284,7 @@ mod tests {
         backend: Arc<Backend>,
         connections: ConnectionPool,
         poller: Poller,
-        user: Token,
+        owner: Token,
     }
 
     impl Fixture {
@@ -279,16 +293,17 @@ mod tests {
             let address = listener.local_addr().unwrap();
             Self {
                 listener,
-                backend: Arc::new(Backend::new(0, "b".to_owned(), address)),
+                backend: Arc::new(Backend::at(0, address)),
                 connections: ConnectionPool::default(),
                 poller: Poller::new().unwrap(),
-                user: Slab::default().insert(()),
+                owner: Slab::default().insert(()),
             }
         }
 
         /// A connection that has been idle since `now` and may be for a second.
         fn idle(&mut self, now: Instant) -> (Token, std::net::TcpStream) {
-            let token = self.connections.open(&self.poller, &self.backend, self.user, now).unwrap();
+            let token =
+                self.connections.open(&self.poller, &self.backend, self.owner, now).unwrap();
             let (peer, _) = self.listener.accept().unwrap();
             self.connections.check_in(token, SECOND, now);
             (token, peer)
@@ -301,7 +316,7 @@ mod tests {
         }
 
         fn out(&mut self, now: Instant) -> Option<Token> {
-            self.connections.check_out(&Arc::clone(&self.backend), self.user, true, now)
+            self.connections.check_out(&Arc::clone(&self.backend), self.owner, true, now)
         }
     }
 
@@ -314,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_the_backend_closed_is_passed_over_and_its_age_is_avoided() {
+    fn a_connection_that_the_backend_closed_is_skipped_and_its_age_is_avoided() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let (first, _peer) = fixture.idle(now);
         let (_second, peer) = fixture.idle(now);
@@ -322,52 +337,69 @@ mod tests {
         assert_eq!(fixture.out(now), None, "the other may close as well");
         assert_eq!(fixture.connections.len(), 1);
         let out =
-            fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.user, false, now);
-        assert_eq!(out, Some(first), "which harms nobody who can be sent again");
+            fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.owner, false, now);
+        assert_eq!(out, Some(first), "a request that may be sent again risks it");
     }
 
     #[test]
-    fn of_those_that_are_too_old_the_oldest_stays_to_show_how_long_they_live() {
+    fn the_oldest_of_connections_too_old_for_reuse_stays_to_show_how_long_they_live() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let (oldest, _peer) = fixture.idle(now);
         let (_second, _peer) = fixture.idle(now);
         let life = Life { opened: now, idle_since: now, served: 1 };
-        fixture.backend.reuse.closed(&life, now);
+        fixture.backend.reuse.record_closed(&life, now);
         assert_eq!([fixture.out(now), fixture.out(now)], [None, None]);
         assert_eq!(fixture.connections.entries.tokens(), [oldest]);
     }
 
     #[test]
-    fn one_that_only_tells_of_room_to_write_stays() {
+    fn a_connection_stays_whose_event_is_only_room_to_write() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let token = fixture
             .connections
-            .open(&fixture.poller, &Arc::clone(&fixture.backend), fixture.user, now)
+            .open(&fixture.poller, &Arc::clone(&fixture.backend), fixture.owner, now)
             .unwrap();
         let (mut peer, _) = fixture.listener.accept().unwrap();
-        let tells_of_room = fixture.next_event();
-        peer.write_all(b"answer").unwrap();
-        let tells_of_answer = fixture.next_event();
-        fixture.connections.note(token, tells_of_answer, now);
-        // Read to its last byte and no further: nobody has seen yet that nothing follows.
+        let writable_event = fixture.next_event();
+        peer.write_all(b"response").unwrap();
+        let readable_event = fixture.next_event();
+        fixture.connections.note(token, readable_event, now);
+        // Read to its last byte and no further: that nothing follows is still to be seen.
         let mut buffer = Buffers::default().take();
-        let all_but_six = buffer.room() - b"answer".len();
-        buffer.tail().resize(all_but_six, 0);
+        let all_but_the_response = buffer.room() - b"response".len();
+        buffer.as_vec_mut().resize(all_but_the_response, 0);
         fixture.connections.get(token).unwrap().stream.read(&mut buffer).unwrap();
         assert!(fixture.connections.get(token).unwrap().stream.is_readable());
         fixture.connections.check_in(token, SECOND, now);
-        fixture.connections.note(token, tells_of_room, now);
+        fixture.connections.note(token, writable_event, now);
         assert_eq!(fixture.out(now), Some(token));
     }
 
     #[test]
-    fn one_whose_time_is_over_is_closed() {
+    fn an_idle_connection_whose_time_is_over_is_closed() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let (_key, _peer) = fixture.idle(now);
+        let (_token, _peer) = fixture.idle(now);
         let due = now + SECOND;
         fixture.connections.expire(now);
         assert_eq!(fixture.connections.len(), 1);
         fixture.connections.expire(due);
         assert!(fixture.connections.is_empty());
+    }
+
+    #[test]
+    fn idle_connections_of_a_backend_that_is_not_active_close() {
+        for state in [AdminState::Draining, AdminState::Removed] {
+            let (mut fixture, now) = (Fixture::new(), Instant::now());
+            let (_idle, _peer) = fixture.idle(now);
+            let used = fixture
+                .connections
+                .open(&fixture.poller, &fixture.backend, fixture.owner, now)
+                .unwrap();
+            fixture.backend.set_admin_state(state);
+            fixture.connections.expire(now);
+            assert_eq!(fixture.connections.entries.tokens(), [used], "{state:?}");
+            fixture.connections.check_in(used, SECOND, now);
+            assert!(fixture.connections.is_empty() && fixture.connections.idle.is_empty());
+        }
     }
 }

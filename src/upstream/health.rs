@@ -1,59 +1,134 @@
-//! Judging one backend: rise and fall of its checks, ejection after failed attempts. Pure: `now` is
-//! a parameter.
+//! The health of one backend: rise and fall of its checks, ejection after failed attempts. Pure:
+//! `now` is a parameter.
 //!
-//! Active judgement (checks) and passive judgement (attempts) are kept apart. A backend is up if
-//! both say so.
+//! Active health checking (checks) and passive health checking (attempts) are kept apart: a backend
+//! is up while both consider it healthy. Each observation returns what it has changed.
 
 use std::time::{Duration, Instant};
 
-/// The first ejection; each further one without an answer between doubles.
-const FIRST_EJECTION: Duration = Duration::from_secs(1);
-/// The longest ejection.
-const LONGEST_EJECTION: Duration = Duration::from_secs(30);
-/// Requests in a row that were sent and not answered, before the backend is ejected.
-const FAILED_SENDS: u32 = 5;
+/// The first ejection; each further one without a response between doubles.
+const BASE_EJECTION: Duration = Duration::from_secs(1);
+const MAX_EJECTION: Duration = Duration::from_secs(30);
+/// Consecutive requests that were sent and got no response, before the backend is ejected.
+const MAX_FAILED_SENDS: u32 = 5;
 
 /// How results turn into states.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether there are checks at all; without them only attempts judge.
+    /// Whether there are checks at all; without them only attempts count.
     pub checks: bool,
-    /// Passed checks in a row that bring a backend up.
+    /// Consecutive passed checks that mark a backend up.
     pub rise: u32,
-    /// Failed checks, or failed connects, in a row that take it down.
+    /// Consecutive failed checks, or failed connects, that take it out.
     pub fall: u32,
 }
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    /// The backend says that it is well.
+    /// The response says that the backend is healthy.
     Passed,
-    /// The backend says that it is not well, or says nothing in time.
+    /// The response says that it is not, or did not come in time.
     Failed,
-    /// The connection was refused or broke: nobody serves there, but a restarted process may at any
-    /// moment.
+    /// The connection was refused or broke: the process is gone, but may be back at any moment.
     Unreachable,
 }
 
-/// How an attempt went, as far as it says something about the backend's health.
+/// How an attempt went, as far as that says something about the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered with a head, whatever the status.
-    Answered,
-    /// It could not be connected to.
+    /// The head of a response came, whatever the status.
+    Responded,
+    /// No connection came about.
     ConnectFailed,
-    /// It took the request and closed or broke the protocol.
+    /// The request was sent, and the backend closed or broke the protocol.
     SendFailed,
+}
+
+/// Something that was seen of a backend.
+#[derive(Clone, Copy, Debug)]
+pub enum Observation {
+    /// The result of a check.
+    Check(CheckResult),
+    /// The outcome of an attempt.
+    Attempt {
+        /// How it went.
+        outcome: Outcome,
+        /// When it was started.
+        started: Instant,
+    },
+}
+
+/// What a backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No check has ended yet; treated as down.
+    Unknown,
+    /// It gets requests.
+    Up,
+    /// Its checks fail.
+    Down,
+    /// Its checks fail, and at the last one the connection was refused or broke.
+    Unreachable,
+    /// Its checks pass, but attempts have failed.
+    Ejected {
+        /// Until when attempts keep it out.
+        until: Instant,
+    },
+}
+
+impl State {
+    /// Whether it gets requests.
+    pub fn is_up(self) -> bool {
+        self == Self::Up
+    }
+
+    /// Whether the checks alone consider it healthy.
+    pub fn passes_checks(self) -> bool {
+        matches!(self, Self::Up | Self::Ejected { .. })
+    }
+
+    /// Whether it is worth trying before a request fails that has failed everywhere else: attempts
+    /// have failed, or its port was closed at the last check. A backend whose checks say that it is
+    /// not healthy is left alone.
+    pub fn is_last_resort(self) -> bool {
+        matches!(self, Self::Ejected { .. } | Self::Unreachable)
+    }
+
+    /// Its name.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down | Self::Unreachable => "down",
+            Self::Ejected { .. } => "ejected",
+        }
+    }
+}
+
+/// What an observation has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The state before.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+    /// How many consecutive observations have now contradicted the state before.
+    pub streak: u32,
+}
+
+impl Change {
+    /// Whether the backend is treated differently from now on, an ejection's length aside.
+    pub fn is_transition(self) -> bool {
+        std::mem::discriminant(&self.from) != std::mem::discriminant(&self.to)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checked {
-    /// No check has ended yet; treated as down.
     Unknown,
     Passing,
     Failing,
-    /// Failing, because the connection was refused or broke at the last check.
     Unreachable,
 }
 
@@ -64,82 +139,77 @@ struct Ejection {
     until: Instant,
 }
 
-/// What is known about one backend's health.
+/// The health of one backend.
 #[derive(Debug)]
 pub struct Health {
     rules: Rules,
     checked: Checked,
-    /// Checks in a row that speak against `checked`.
-    against: u32,
+    /// Consecutive checks that contradict `checked`.
+    streak: u32,
     failed_connects: u32,
     failed_sends: u32,
     ejection: Option<Ejection>,
     next_ejection: Duration,
-    /// A request was answered though the checks say that nobody serves there.
-    answered_while_unreachable: bool,
+    /// A response came though the last check could not connect.
+    responded_while_unreachable: bool,
 }
 
 impl Health {
-    /// A backend that nothing is known about: down until a check passes, or up if there are no
-    /// checks.
+    /// The health of a new backend: down until a check passes, or up if there are no checks.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
             checked: if rules.checks { Checked::Unknown } else { Checked::Passing },
-            against: 0,
+            streak: 0,
             failed_connects: 0,
             failed_sends: 0,
             ejection: None,
-            next_ejection: FIRST_EJECTION,
-            answered_while_unreachable: false,
+            next_ejection: BASE_EJECTION,
+            responded_while_unreachable: false,
         }
     }
 
-    /// Whether it gets work.
-    pub fn is_up(&self) -> bool {
-        self.checked == Checked::Passing && self.ejection.is_none()
+    /// Applies other rules from now on. Without checks, a backend that they kept out is up.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        if !rules.checks {
+            (self.checked, self.streak) = (Checked::Passing, 0);
+        }
     }
 
-    /// Whether anything has been found out about it.
-    pub fn is_known(&self) -> bool {
-        self.checked != Checked::Unknown
-    }
-
-    /// Whether the checks alone say that it is up.
-    pub fn passes_checks(&self) -> bool {
-        self.checked == Checked::Passing
-    }
-
-    /// Whether it is worth trying before a request fails that has failed everywhere else: it is out
-    /// because of failed attempts, or because its port was closed at the last check. A backend that
-    /// says itself that it is not well is left in peace.
-    pub fn is_last_resort(&self) -> bool {
-        self.checked == Checked::Passing && self.ejection.is_some()
-            || self.checked == Checked::Unreachable
+    /// What the backend is.
+    pub fn state(&self) -> State {
+        match (self.checked, self.ejection) {
+            (Checked::Unknown, _) => State::Unknown,
+            (Checked::Failing, _) => State::Down,
+            (Checked::Unreachable, _) => State::Unreachable,
+            (Checked::Passing, None) => State::Up,
+            (Checked::Passing, Some(ejection)) => State::Ejected { until: ejection.until },
+        }
     }
 
     /// Whether it is up only because it is the last: failed attempts would have ejected it.
     pub fn is_spared(&self) -> bool {
-        self.is_up() && self.has_failed_enough()
+        self.state().is_up() && self.has_failed_enough()
     }
 
     fn has_failed_enough(&self) -> bool {
-        self.failed_connects >= self.rules.fall || self.failed_sends >= FAILED_SENDS
+        self.failed_connects >= self.rules.fall || self.failed_sends >= MAX_FAILED_SENDS
     }
 
     /// Whether its state is about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
-        self.against > 0
+        self.streak > 0
             || self.ejection.is_some()
-            || self.answered_while_unreachable
+            || self.responded_while_unreachable
             || self.is_spared()
     }
 
-    /// Whether an answer would tell something about it: there were failures since the last one.
-    pub fn is_suspect(&self) -> bool {
-        let is_news = self.checked == Checked::Unreachable && !self.answered_while_unreachable;
-        // The first answer after an ejection starts the doubling anew.
-        let is_doubled = self.next_ejection != FIRST_EJECTION;
+    /// Whether the next response would change something: attempts have failed since the last one.
+    pub fn has_recent_failures(&self) -> bool {
+        let is_news = self.checked == Checked::Unreachable && !self.responded_while_unreachable;
+        // The first response after an ejection resets the doubling.
+        let is_doubled = self.next_ejection != BASE_EJECTION;
         self.failed_connects > 0
             || self.failed_sends > 0
             || self.ejection.is_some()
@@ -147,83 +217,86 @@ impl Health {
             || is_news
     }
 
-    /// Until when it is ejected by failed attempts, if it is.
-    pub fn ejected_until(&self) -> Option<Instant> {
-        self.ejection.map(|ejection| ejection.until)
+    /// Applies an observation. `is_last` says that no other backend would serve in this one's
+    /// place: the last one is never ejected.
+    pub fn observe(&mut self, seen: Observation, is_last: bool, now: Instant) -> Change {
+        let from = self.state();
+        let streak = match seen {
+            // The checks were switched off while this one was in flight.
+            Observation::Check(_) if !self.rules.checks => 0,
+            Observation::Check(result) => self.check(result, now),
+            Observation::Attempt { outcome, started } => {
+                self.attempt(outcome, is_last, started, now)
+            }
+        };
+        Change { from, to: self.state(), streak }
     }
 
-    /// Takes in a check's result and returns how many in a row have now spoken against its state. A
-    /// passed one also ends an ejection whose time is over.
-    pub fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
+    /// A passed check also ends an ejection whose time is over.
+    fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
         let passed = result == CheckResult::Passed;
         let is_failing = matches!(self.checked, Checked::Failing | Checked::Unreachable);
         let agrees = self.checked == Checked::Passing && passed || is_failing && !passed;
-        self.against = if agrees { 0 } else { self.against + 1 };
-        let in_a_row = self.against;
+        self.streak = if agrees { 0 } else { self.streak + 1 };
+        let streak = self.streak;
         let needed = match self.checked {
             Checked::Unknown => 1,
             Checked::Passing => self.rules.fall,
             Checked::Failing | Checked::Unreachable => self.rules.rise,
         };
-        if self.against >= needed || is_failing && !passed {
+        if self.streak >= needed || is_failing && !passed {
             self.checked = match result {
                 CheckResult::Passed => Checked::Passing,
                 CheckResult::Failed => Checked::Failing,
                 CheckResult::Unreachable => Checked::Unreachable,
             };
-            self.against = 0;
+            self.streak = 0;
         }
-        self.answered_while_unreachable = false;
+        self.responded_while_unreachable = false;
         if passed && self.ejection.is_some_and(|ejection| ejection.until <= now) {
-            self.readmit();
+            self.end_ejection();
         }
-        in_a_row
+        streak
     }
 
-    /// Takes in the outcome of an attempt that was `started` then, and returns how many in a row
-    /// have now failed like this. `is_last` says that no other backend would serve in its place:
-    /// the last one is never ejected.
-    pub fn attempt(
-        &mut self,
-        outcome: Outcome,
-        is_last: bool,
-        started: Instant,
-        now: Instant,
-    ) -> u32 {
-        // The failure of an attempt that was started before or during an ejection is no news.
-        let is_trial = self.ejection.is_some_and(|ejection| ejection.until <= started);
-        let in_a_row = match outcome {
-            Outcome::Answered => {
-                match self.ejection {
-                    None => self.next_ejection = FIRST_EJECTION,
-                    // A response to an attempt from before the ejection says nothing; a later one
-                    // is better proof than a check.
-                    Some(ejection) if ejection.since < started => self.readmit(),
-                    Some(_) => {}
-                }
-                self.answered_while_unreachable = self.checked == Checked::Unreachable;
-                self.failed_connects = 0;
-                self.failed_sends = 0;
+    fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
+        // The failure of an attempt that was started before or during an ejection says nothing new.
+        let is_probe = self.ejection.is_some_and(|ejection| ejection.until <= started);
+        let streak = match outcome {
+            Outcome::Responded => {
+                self.respond(started);
                 return 0;
             }
             Outcome::ConnectFailed => &mut self.failed_connects,
             Outcome::SendFailed => &mut self.failed_sends,
         };
-        *in_a_row += 1;
-        let in_a_row = *in_a_row;
-        // One failed trial is enough to be out again, for longer. What the checks keep out needs no
+        *streak += 1;
+        let streak = *streak;
+        // One failed probe is enough to be out again, for longer. What the checks keep out needs no
         // ejection: it is back as soon as they pass.
         let is_failure =
-            if self.ejection.is_some() { is_trial } else { self.has_failed_enough() && !is_last };
-        let is_out = is_failure && self.passes_checks();
-        if is_out {
+            if self.ejection.is_some() { is_probe } else { self.has_failed_enough() && !is_last };
+        if is_failure && self.checked == Checked::Passing {
             self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
-            self.next_ejection = (self.next_ejection * 2).min(LONGEST_EJECTION);
+            self.next_ejection = (self.next_ejection * 2).min(MAX_EJECTION);
         }
-        in_a_row
+        streak
     }
 
-    fn readmit(&mut self) {
+    /// The response to an attempt from before the ejection proves nothing; to a later one, it is
+    /// better proof than a check.
+    fn respond(&mut self, started: Instant) {
+        match self.ejection {
+            None => self.next_ejection = BASE_EJECTION,
+            Some(ejection) if ejection.since < started => self.end_ejection(),
+            Some(_) => {}
+        }
+        self.responded_while_unreachable = self.checked == Checked::Unreachable;
+        self.failed_connects = 0;
+        self.failed_sends = 0;
+    }
+
+    fn end_ejection(&mut self) {
         self.ejection = None;
         self.failed_connects = 0;
         self.failed_sends = 0;
@@ -240,71 +313,81 @@ mod tests {
     fn up() -> (Health, Instant) {
         let (mut health, now) = (Health::new(RULES), Instant::now());
         health.check(CheckResult::Passed, now);
-        assert!(health.is_up());
+        assert!(health.state().is_up());
         (health, now)
     }
 
+    fn ejected_until(health: &Health) -> Option<Instant> {
+        match health.state() {
+            State::Ejected { until } => Some(until),
+            _ => None,
+        }
+    }
+
     #[test]
-    fn a_new_backend_is_judged_by_its_first_check() {
+    fn the_first_check_of_a_new_backend_decides() {
         let now = Instant::now();
         let mut health = Health::new(RULES);
-        assert!(!health.is_up());
+        assert!(!health.state().is_up());
         health.check(CheckResult::Failed, now);
-        assert!(!health.is_up() && !health.in_transition());
+        assert!(!health.state().is_up() && !health.in_transition());
         let (health, _) = up();
         assert!(!health.in_transition());
     }
 
     #[test]
-    fn it_falls_after_failures_in_a_row_and_rises_after_passes_in_a_row() {
+    fn consecutive_failures_mark_it_down_and_consecutive_passes_up() {
         let (mut health, now) = up();
         health.check(CheckResult::Failed, now);
         health.check(CheckResult::Failed, now);
         health.check(CheckResult::Passed, now);
         health.check(CheckResult::Failed, now);
         health.check(CheckResult::Failed, now);
-        assert!(health.is_up() && health.in_transition(), "a pass between starts the count anew");
+        assert!(
+            health.state().is_up() && health.in_transition(),
+            "a pass between resets the count"
+        );
         health.check(CheckResult::Failed, now);
-        assert!(!health.is_up());
+        assert!(!health.state().is_up());
         health.check(CheckResult::Passed, now);
-        assert!(!health.is_up());
+        assert!(!health.state().is_up());
         health.check(CheckResult::Passed, now);
-        assert!(health.is_up());
+        assert!(health.state().is_up());
     }
 
     #[test]
-    fn refused_connections_eject_and_a_passed_check_readmits_when_the_time_is_over() {
+    fn refused_connections_eject_and_a_passed_check_ends_an_ejection_that_is_over() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
-            assert!(health.is_up());
+            assert!(health.state().is_up());
             health.attempt(Outcome::ConnectFailed, false, now, now);
         }
-        assert!(!health.is_up() && health.in_transition());
+        assert!(!health.state().is_up() && health.in_transition());
         health.check(CheckResult::Passed, now + SECOND / 2);
-        assert!(!health.is_up(), "too early");
+        assert!(!health.state().is_up(), "too early");
         health.check(CheckResult::Passed, now + SECOND);
-        assert!(health.is_up());
+        assert!(health.state().is_up());
     }
 
     #[test]
-    fn an_answer_starts_the_count_anew() {
+    fn a_response_resets_the_count() {
         let (mut health, now) = up();
         for _ in 0..10 {
             health.attempt(Outcome::ConnectFailed, false, now, now);
             health.attempt(Outcome::ConnectFailed, false, now, now);
-            health.attempt(Outcome::Answered, false, now, now);
+            health.attempt(Outcome::Responded, false, now, now);
         }
-        assert!(health.is_up());
+        assert!(health.state().is_up());
     }
 
     #[test]
     fn failures_after_sending_eject_later() {
         let (mut health, now) = up();
-        for _ in 0..FAILED_SENDS {
-            assert!(health.is_up());
+        for _ in 0..MAX_FAILED_SENDS {
+            assert!(health.state().is_up());
             health.attempt(Outcome::SendFailed, false, now, now);
         }
-        assert!(!health.is_up());
+        assert!(!health.state().is_up());
     }
 
     #[test]
@@ -314,41 +397,44 @@ mod tests {
             health.attempt(Outcome::ConnectFailed, true, now, now);
         }
         assert!(
-            health.is_up() && health.is_spared() && health.in_transition(),
+            health.state().is_up() && health.is_spared() && health.in_transition(),
             "others are to be checked soon, and it as well"
         );
-        health.attempt(Outcome::Answered, true, now, now);
+        health.attempt(Outcome::Responded, true, now, now);
         assert!(!health.is_spared() && !health.in_transition());
     }
 
     #[test]
-    fn without_checks_a_trial_decides_and_ejections_double() {
+    fn without_checks_a_probe_decides_and_ejections_double() {
         let mut health = Health::new(Rules { checks: false, ..RULES });
         let mut now = Instant::now();
-        assert!(health.is_up());
+        assert!(health.state().is_up());
         for _ in 0..RULES.fall {
             health.attempt(Outcome::ConnectFailed, false, now, now);
         }
         for expected in [1, 2, 4, 8, 16, 30, 30] {
-            let until = health.ejected_until().unwrap();
+            let until = ejected_until(&health).unwrap();
             assert_eq!(until - now, expected * SECOND);
             health.attempt(Outcome::ConnectFailed, false, now, now);
-            assert_eq!(health.ejected_until(), Some(until), "late failures change nothing");
+            assert_eq!(ejected_until(&health), Some(until), "late failures change nothing");
             now = until;
             health.attempt(Outcome::ConnectFailed, false, now, now);
         }
-        health.attempt(Outcome::Answered, false, now, now);
-        assert!(!health.is_up(), "an answer to a request from before the ejection is no trial");
-        let until = health.ejected_until().unwrap();
+        health.attempt(Outcome::Responded, false, now, now);
+        assert!(
+            !health.state().is_up(),
+            "a response to a request from before the ejection is no probe"
+        );
+        let until = ejected_until(&health).unwrap();
         health.attempt(Outcome::ConnectFailed, false, until, until);
         assert_eq!(
-            health.ejected_until(),
+            ejected_until(&health),
             Some(until + 30 * SECOND),
-            "and takes nothing from a trial that fails"
+            "and takes nothing from a probe that fails"
         );
         let until = until + 30 * SECOND;
-        health.attempt(Outcome::Answered, false, until, until);
-        assert!(health.is_up());
+        health.attempt(Outcome::Responded, false, until, until);
+        assert!(health.state().is_up());
     }
 
     #[test]
@@ -357,26 +443,26 @@ mod tests {
         for _ in 0..RULES.fall {
             health.attempt(Outcome::ConnectFailed, false, now, now);
         }
-        assert!(health.is_last_resort() && !health.is_up());
-        health.attempt(Outcome::Answered, false, now, now + SECOND);
-        assert!(!health.is_up(), "the attempt is older than the ejection");
+        assert!(health.state().is_last_resort() && !health.state().is_up());
+        health.attempt(Outcome::Responded, false, now, now + SECOND);
+        assert!(!health.state().is_up(), "the attempt is older than the ejection");
         let soon = now + SECOND / 10;
-        health.attempt(Outcome::Answered, false, soon, soon);
-        assert!(health.is_up(), "it serves: its time need not be over");
+        health.attempt(Outcome::Responded, false, soon, soon);
+        assert!(health.state().is_up(), "it serves: its time need not be over");
     }
 
     #[test]
-    fn a_closed_port_is_a_last_resort_and_an_unwell_backend_is_not() {
+    fn a_closed_port_is_a_last_resort_and_an_unhealthy_backend_is_not() {
         for (result, is_last_resort) in
             [(CheckResult::Unreachable, true), (CheckResult::Failed, false)]
         {
             let (mut health, now) = up();
-            assert!(!health.is_last_resort());
+            assert!(!health.state().is_last_resort());
             for _ in 0..RULES.fall {
                 health.check(result, now);
             }
             assert_eq!(
-                (health.is_up(), health.is_last_resort()),
+                (health.state().is_up(), health.state().is_last_resort()),
                 (false, is_last_resort),
                 "{result:?}"
             );
@@ -386,19 +472,19 @@ mod tests {
             health.check(CheckResult::Unreachable, now);
         }
         health.check(CheckResult::Failed, now);
-        assert!(!health.is_last_resort(), "the last check counts");
+        assert!(!health.state().is_last_resort(), "the last check counts");
     }
 
     #[test]
-    fn a_response_from_behind_a_closed_port_asks_for_a_check_soon() {
+    fn a_response_after_a_closed_port_schedules_a_check_soon() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             health.check(CheckResult::Unreachable, now);
         }
-        assert!(health.is_suspect() && !health.in_transition());
-        health.attempt(Outcome::Answered, false, now, now);
+        assert!(health.has_recent_failures() && !health.in_transition());
+        health.attempt(Outcome::Responded, false, now, now);
         assert!(
-            health.in_transition() && !health.is_suspect() && !health.is_up(),
+            health.in_transition() && !health.has_recent_failures() && !health.state().is_up(),
             "the checks decide"
         );
         health.check(CheckResult::Unreachable, now);
@@ -406,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_checks_keep_out_is_back_as_soon_as_they_pass() {
+    fn a_backend_that_checks_keep_out_is_back_as_soon_as_they_pass() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             health.check(CheckResult::Unreachable, now);
@@ -418,6 +504,35 @@ mod tests {
         for _ in 0..RULES.rise {
             health.check(CheckResult::Passed, now + 100 * SECOND);
         }
-        assert!(health.is_up(), "attempts of last resort have not ejected it");
+        assert!(health.state().is_up(), "attempts of last resort have not ejected it");
+    }
+
+    #[test]
+    fn an_observation_returns_what_it_has_changed() {
+        let (mut health, now) = up();
+        let failed = Observation::Check(CheckResult::Failed);
+        let changes: Vec<_> = (0..4).map(|_| health.observe(failed, false, now)).collect();
+        let (up, down) = (State::Up, State::Down);
+        let change = |from, to, streak| Change { from, to, streak };
+        assert_eq!(
+            changes,
+            [change(up, up, 1), change(up, up, 2), change(up, down, 3), change(down, down, 0)]
+        );
+        assert_eq!(
+            changes.into_iter().map(Change::is_transition).collect::<Vec<_>>(),
+            [false, false, true, false]
+        );
+    }
+
+    #[test]
+    fn without_checks_a_backend_that_they_kept_out_is_up() {
+        let (mut health, now) = up();
+        for _ in 0..RULES.fall {
+            health.check(CheckResult::Failed, now);
+        }
+        health.set_rules(Rules { checks: false, ..RULES });
+        assert!(health.state().is_up());
+        health.set_rules(RULES);
+        assert!(health.state().is_up(), "until a check fails");
     }
 }

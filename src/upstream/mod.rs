@@ -1,14 +1,19 @@
 //! The backends: which there are, which are up, which one is next, and the connections to them.
 //!
-//! `cluster` and `backend` are what workers share; nearly every lock of the program is here, each a
-//! leaf that is never held across a system call. `health`, `retry` and `reuse` are pure judgement:
-//! `now` is a parameter. `connection_pool` belongs to one worker.
+//! `registry` writes (over `pool`, its data), and publishes snapshots from which the workers pick
+//! through `cluster`; `backend` has the counters that all share. Nearly every lock of the program
+//! is here, each a leaf that is never held across a system call. `health`, `retry`, `reuse` and
+//! `balance` are pure: `now` is a parameter. `connection_pool` belongs to one worker.
 
 pub mod backend;
 pub mod balance;
 pub mod cluster;
 pub mod connection_pool;
 pub mod health;
+mod pool;
 pub mod queue;
+pub mod registry;
 pub mod retry;
 pub mod reuse;
+#[cfg(test)]
+mod stress;

@@ -1,29 +1,28 @@
-//! What idle connections to a backend are worth: how long the backend lets them live, learned from
-//! how they end.
+//! How long idle connections to a backend may be reused, learned from how they end.
 //!
-//! Shared by all workers, atomics only; pure judgement with `now` as a parameter. While nothing
-//! speaks against reuse, asking costs one relaxed load. What is learned is a rule of thumb, so two
-//! workers that learn at once may do it in either order.
+//! Shared by all workers, atomics only; pure, with `now` as a parameter. While connections last,
+//! asking costs one relaxed load. The limit is a rule of thumb, so two workers that record an end
+//! at once may do it in either order.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// No limit.
 const ANY: u64 = u64::MAX;
-/// A backend that closes connections this soon closes them at any moment.
-const AT_ONCE: Duration = Duration::from_millis(20);
-/// For how long one end counts: it may have been a restart.
-const CHANCE: Duration = Duration::from_secs(2);
-/// For how long two count, from the second on, and for how long a second is waited for.
-const HABIT: Duration = Duration::from_secs(60);
-/// Ends after each other of which the operator is told, and deaths in a row after which requests
-/// that can be sent again are spared.
-const OFTEN: u32 = 3;
-/// A connection that died before it had served this many requests counts as one of a row.
-const FEW: u32 = 10;
-/// For how long requests that can be sent again are spared: shorter than a habit, so that they try
-/// first whether it is over.
-const SPARED: Duration = Duration::from_secs(30);
+/// A backend that closes connections this soon may close them at any moment.
+const IMMEDIATE: Duration = Duration::from_millis(20);
+/// How long a single end counts: it may have been a restart.
+const SINGLE_END_MEMORY: Duration = Duration::from_secs(2);
+/// How long repeated ends count, from the second on, and how long a second one is waited for.
+const REPEATED_ENDS_MEMORY: Duration = Duration::from_secs(60);
+/// Consecutive ends that make the log warn, and consecutive stale connections that stop reuse also
+/// for requests that can be sent again.
+const MANY: u32 = 3;
+/// A connection that was stale before it had served this many requests counts as consecutive.
+const FEW_REQUESTS: u32 = 10;
+/// How long reuse stops for requests that can be sent again: shorter than the memory of repeated
+/// ends, so that they find out first whether those are over.
+const REUSE_STOP: Duration = Duration::from_secs(30);
 
 /// The life of one connection so far.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +35,7 @@ pub struct Life {
     pub served: u32,
 }
 
-/// What is known about the idle connections to one backend.
+/// How the idle connections to one backend end.
 #[derive(Debug)]
 pub struct Reuse {
     started: Instant,
@@ -46,65 +45,65 @@ pub struct Reuse {
     /// the start.
     ended_at: AtomicU64,
     ends: AtomicU32,
-    /// When one last died under a request, likewise.
-    died_at: AtomicU64,
-    deaths_in_a_row: AtomicU32,
-    is_announced: AtomicBool,
+    /// When one was last stale, likewise.
+    stale_at: AtomicU64,
+    consecutive_stale: AtomicU32,
+    has_warned: AtomicBool,
 }
 
 impl Reuse {
-    /// Nothing is known yet.
+    /// None has ended yet.
     pub fn new(now: Instant) -> Self {
         Self {
             started: now,
             limit: AtomicU64::new(ANY),
             ended_at: AtomicU64::new(0),
             ends: AtomicU32::new(0),
-            died_at: AtomicU64::new(0),
-            deaths_in_a_row: AtomicU32::new(0),
-            is_announced: AtomicBool::new(false),
+            stale_at: AtomicU64::new(0),
+            consecutive_stale: AtomicU32::new(0),
+            has_warned: AtomicBool::new(false),
         }
     }
 
-    /// Whether a connection that has been idle this long will do for a request; `may_repeat` says
+    /// Whether a connection that has been idle this long will do for a request; `is_retryable` says
     /// that it can be sent again.
-    pub fn allows(&self, idle: Duration, may_repeat: bool, now: Instant) -> bool {
+    pub fn allows(&self, idle: Duration, is_retryable: bool, now: Instant) -> bool {
         let limit = self.limit.load(Relaxed);
-        limit == ANY || micros(idle) < limit || self.allows_older(may_repeat, self.clock(now))
+        limit == ANY || micros(idle) < limit || self.allows_older(is_retryable, self.clock(now))
     }
 
-    /// The backend closed one that nobody used. Returns how long it lived, if the operator is to be
-    /// told.
-    pub fn closed(&self, life: &Life, now: Instant) -> Option<Duration> {
+    /// The backend closed an idle connection. Returns how long it lived, if the log must warn.
+    pub fn record_closed(&self, life: &Life, now: Instant) -> Option<Duration> {
         let age = now.saturating_duration_since(life.idle_since);
-        // One that closes after a while is in order: nothing but the age has to be minded.
-        let is_news = self.learn(life, age, now) && self.limit.load(Relaxed) == 0 && self.is_news();
-        is_news.then_some(age)
+        // A close after a while is in order: only the age has to be avoided.
+        let must_warn =
+            self.record_end(life, age, now) && self.limit.load(Relaxed) == 0 && self.must_warn();
+        must_warn.then_some(age)
     }
 
-    /// One that was reused at `reused` died without a byte of a response. Returns how long it
-    /// lived, if the operator is to be told.
-    pub fn died(&self, life: &Life, reused: Instant, now: Instant) -> Option<Duration> {
-        if !self.learn(life, reused.saturating_duration_since(life.idle_since), now) {
+    /// A connection that was reused at `reused` ended without a byte of a response. Returns how
+    /// long it lived, if the log must warn.
+    pub fn record_stale(&self, life: &Life, reused: Instant, now: Instant) -> Option<Duration> {
+        if !self.record_end(life, reused.saturating_duration_since(life.idle_since), now) {
             return None;
         }
-        if life.served < FEW {
-            self.died_at.store(self.clock(now), Relaxed);
-            self.deaths_in_a_row.fetch_add(1, Relaxed);
+        if life.served < FEW_REQUESTS {
+            self.stale_at.store(self.clock(now), Relaxed);
+            self.consecutive_stale.fetch_add(1, Relaxed);
         }
-        self.is_news().then(|| now.saturating_duration_since(life.idle_since))
+        self.must_warn().then(|| now.saturating_duration_since(life.idle_since))
     }
 
     /// A connection has served one more request and is idle again.
-    pub fn lives(&self, life: &Life) {
-        if life.served == FEW && self.deaths_in_a_row.load(Relaxed) > 0 {
-            self.deaths_in_a_row.store(0, Relaxed);
+    pub fn record_served(&self, life: &Life) {
+        if life.served == FEW_REQUESTS && self.consecutive_stale.load(Relaxed) > 0 {
+            self.consecutive_stale.store(0, Relaxed);
         }
     }
 
-    /// Takes in an end. A restart ends many at once: those that were open when the last one ended
-    /// belong to it and tell nothing new.
-    fn learn(&self, life: &Life, age: Duration, now: Instant) -> bool {
+    /// Records an end. A restart ends many connections at once: those that were open at the last
+    /// end belong to it, and do not count again.
+    fn record_end(&self, life: &Life, age: Duration, now: Instant) -> bool {
         let (now, last) = (self.clock(now), self.ended_at.load(Relaxed));
         if self.clock(life.opened) < last
             || self.ended_at.compare_exchange(last, now, Relaxed, Relaxed).is_err()
@@ -112,36 +111,37 @@ impl Reuse {
             return false;
         }
         self.forget_after(now.saturating_sub(last));
-        let safe = if age < AT_ONCE { 0 } else { micros(age / 2) };
+        let safe = if age < IMMEDIATE { 0 } else { micros(age / 2) };
         self.limit.fetch_min(safe, Relaxed);
         self.ends.fetch_add(1, Relaxed);
         true
     }
 
-    fn allows_older(&self, may_repeat: bool, now: u64) -> bool {
+    fn allows_older(&self, is_retryable: bool, now: u64) -> bool {
         self.forget_after(now.saturating_sub(self.ended_at.load(Relaxed)));
         if self.limit.load(Relaxed) == ANY {
             return true;
         }
-        let since_death = now.saturating_sub(self.died_at.load(Relaxed));
-        may_repeat && (self.deaths_in_a_row.load(Relaxed) < OFTEN || since_death >= micros(SPARED))
+        let since_stale = now.saturating_sub(self.stale_at.load(Relaxed));
+        is_retryable
+            && (self.consecutive_stale.load(Relaxed) < MANY || since_stale >= micros(REUSE_STOP))
     }
 
-    /// Forgets what has not been seen again for so long.
+    /// Forgets ends that were not repeated for so long.
     fn forget_after(&self, quiet: u64) {
         let is_habit = self.ends.load(Relaxed) > 1;
-        if quiet >= micros(if is_habit { HABIT } else { CHANCE }) {
+        if quiet >= micros(if is_habit { REPEATED_ENDS_MEMORY } else { SINGLE_END_MEMORY }) {
             self.limit.store(ANY, Relaxed);
         }
-        if quiet >= micros(HABIT) {
+        if quiet >= micros(REPEATED_ENDS_MEMORY) {
             self.ends.store(0, Relaxed);
-            self.deaths_in_a_row.store(0, Relaxed);
-            self.is_announced.store(false, Relaxed);
+            self.consecutive_stale.store(0, Relaxed);
+            self.has_warned.store(false, Relaxed);
         }
     }
 
-    fn is_news(&self) -> bool {
-        self.ends.load(Relaxed) >= OFTEN && !self.is_announced.swap(true, Relaxed)
+    fn must_warn(&self) -> bool {
+        self.ends.load(Relaxed) >= MANY && !self.has_warned.swap(true, Relaxed)
     }
 
     fn clock(&self, at: Instant) -> u64 {
@@ -183,28 +183,28 @@ mod tests {
 
         fn closes_after(&mut self, idle: Duration) -> Option<Duration> {
             let life = self.idle(1, idle);
-            self.reuse.closed(&life, self.now)
+            self.reuse.record_closed(&life, self.now)
         }
 
-        fn dies_after(&mut self, idle: Duration) -> Option<Duration> {
+        fn is_stale_after(&mut self, idle: Duration) -> Option<Duration> {
             let (life, reused) = (self.idle(1, idle), self.now);
             self.now += MS;
-            self.reuse.died(&life, reused, self.now)
+            self.reuse.record_stale(&life, reused, self.now)
         }
 
         /// What is allowed at this age: a GET, a POST.
         fn allowed(&self, idle: Duration) -> [bool; 2] {
-            [true, false].map(|may_repeat| self.reuse.allows(idle, may_repeat, self.now))
+            [true, false].map(|is_retryable| self.reuse.allows(idle, is_retryable, self.now))
         }
     }
 
     #[test]
-    fn while_nothing_ends_everything_is_reused() {
+    fn while_no_connection_ends_all_are_reused() {
         assert_eq!(Story::new().allowed(60 * SECOND), [true, true]);
     }
 
     #[test]
-    fn what_cannot_be_sent_again_keeps_away_from_the_age_at_which_connections_end() {
+    fn a_request_that_cannot_be_sent_again_avoids_the_age_at_which_connections_end() {
         let mut story = Story::new();
         assert_eq!([(); 3].map(|()| story.closes_after(2 * SECOND)), [None; 3], "that is in order");
         story.now += 5 * SECOND;
@@ -214,7 +214,7 @@ mod tests {
         );
         assert!(story.closes_after(3 * MS).is_some(), "that is not");
         assert_eq!(story.allowed(Duration::ZERO), [true, false], "it may close at any moment");
-        story.now += HABIT;
+        story.now += REPEATED_ENDS_MEMORY;
         assert_eq!(story.allowed(60 * SECOND), [true, true]);
     }
 
@@ -223,49 +223,51 @@ mod tests {
         let mut story = Story::new();
         let lives: Vec<Life> = (0..100).map(|_| story.idle(1, MS)).collect();
         for life in &lives {
-            let told =
-                [story.reuse.closed(life, story.now), story.reuse.died(life, story.now, story.now)];
-            assert_eq!(told, [None, None]);
+            let warnings = [
+                story.reuse.record_closed(life, story.now),
+                story.reuse.record_stale(life, story.now, story.now),
+            ];
+            assert_eq!(warnings, [None, None]);
         }
         assert_eq!(story.allowed(SECOND), [true, false]);
-        story.now += CHANCE;
+        story.now += SINGLE_END_MEMORY;
         assert_eq!(story.allowed(SECOND), [true, true]);
     }
 
     #[test]
-    fn when_reused_connections_die_in_a_row_nothing_is_reused_for_a_while() {
+    fn after_consecutive_stale_connections_none_is_reused_for_a_while() {
         let mut story = Story::new();
         assert_eq!(
-            [(); 4].map(|()| story.dies_after(MS)),
+            [(); 4].map(|()| story.is_stale_after(MS)),
             [None, None, Some(2 * MS), None],
             "said once"
         );
         assert_eq!(story.allowed(Duration::ZERO), [false, false]);
-        story.now += SPARED;
+        story.now += REUSE_STOP;
         assert_eq!(story.allowed(SECOND), [true, false], "a GET may try");
-        assert_eq!(story.dies_after(MS), None);
-        assert_eq!(story.allowed(Duration::ZERO), [false, false], "one more death is enough");
-        story.now += HABIT;
+        assert_eq!(story.is_stale_after(MS), None);
+        assert_eq!(story.allowed(Duration::ZERO), [false, false], "one more is enough");
+        story.now += REPEATED_ENDS_MEMORY;
         assert_eq!(story.allowed(60 * SECOND), [true, true]);
         assert!(
-            [(); 3].map(|()| story.dies_after(MS))[2].is_some(),
+            [(); 3].map(|()| story.is_stale_after(MS))[2].is_some(),
             "said again after it was over"
         );
     }
 
     #[test]
-    fn rare_deaths_keep_nobody_from_reuse_who_can_be_sent_again() {
+    fn rare_stale_connections_do_not_stop_reuse_by_requests_that_can_be_sent_again() {
         let mut story = Story::new();
         for _ in 0..10 {
-            story.dies_after(MS);
-            let life = story.idle(FEW, MS);
-            story.reuse.lives(&life);
+            story.is_stale_after(MS);
+            let life = story.idle(FEW_REQUESTS, MS);
+            story.reuse.record_served(&life);
         }
         assert_eq!(story.allowed(SECOND), [true, false]);
         let mut story = Story::new();
         for _ in 0..10 {
-            let life = story.idle(FEW, MS);
-            story.reuse.died(&life, story.now, story.now);
+            let life = story.idle(FEW_REQUESTS, MS);
+            story.reuse.record_stale(&life, story.now, story.now);
         }
         assert_eq!(story.allowed(SECOND), [true, false], "nor does one that had served many");
     }

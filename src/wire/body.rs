@@ -6,7 +6,7 @@
 use super::Body;
 use super::chunked::{self, BadChunk, Decoder, Piece};
 
-/// What of a body is still to come, and how its end is found.
+/// The rest of a body, and the rule for its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum BodyReader {
     /// Nothing: the body is complete.
@@ -23,13 +23,13 @@ pub enum BodyReader {
 /// How the bytes of a body are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyWriter {
-    /// As they are: a length or the end of the connection tells where they end.
+    /// As they are: a length or the end of the connection delimits them.
     Raw,
     /// In chunks, with the trailers that may be forwarded.
     Chunked,
 }
 
-/// What one call of [`BodyReader::transfer`] has moved.
+/// The result of one call of [`BodyReader::transfer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transferred {
     /// Input bytes that are done with. Zero: more input or more room is needed.
@@ -55,7 +55,7 @@ impl BodyReader {
         matches!(self, Self::Done)
     }
 
-    /// How many bytes are to come, if the framing says so.
+    /// The number of bytes to come, if the framing has it.
     pub fn remaining(&self) -> Option<u64> {
         match self {
             Self::Length(remaining) => Some(*remaining),
@@ -134,7 +134,7 @@ impl BodyWriter {
     fn end(self, trailers: &[u8], out: &mut Vec<u8>) -> Result<(), BadChunk> {
         match self {
             Self::Chunked => chunked::encode_end(out, trailers),
-            // There is no place for trailers.
+            // Trailers cannot be sent.
             Self::Raw => chunked::encode_end(&mut Vec::new(), trailers),
         }
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_there_is_room_for_is_moved() {
+    fn no_more_is_moved_than_the_output_has_room_for() {
         for (body, input) in
             [(Body::Length(13), BODY), (Body::Chunked, CHUNKED), (Body::UntilClose, BODY)]
         {
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(out, b"3\r\nabc\r\n0\r\n\r\n");
         for mut reader in [BodyReader::Length(1), BodyReader::from(Body::Chunked), BodyReader::Done]
         {
-            assert!(!reader.end_by_close(BodyWriter::Raw, &mut out), "{reader:?}: it breaks off");
+            assert!(!reader.end_by_close(BodyWriter::Raw, &mut out), "{reader:?}: it is truncated");
         }
     }
 

@@ -11,25 +11,25 @@ use std::io::Write;
 pub struct BadChunk;
 
 impl From<BadChunk> for Cause {
-    /// What it means in a request.
+    /// Its cause in a request.
     fn from(_: BadChunk) -> Self {
         Self::BadChunk
     }
 }
 
-/// What the decoder found at the start of its input.
+/// The item at the start of the decoder's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'b> {
-    /// Not enough input to say more.
+    /// Not enough input.
     NeedMore,
     /// A part of the body.
     Data(&'b [u8]),
-    /// The end, with the trailer lines as they came, without the empty line behind them.
+    /// The end, with the trailer lines as received, without the empty line after them.
     End(&'b [u8]),
 }
 
-/// Decodes a chunked body piece by piece. It keeps no bytes: what it has not consumed must be
-/// handed in again.
+/// Decodes a chunked body piece by piece. It keeps no bytes: unconsumed input must be passed in
+/// again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     state: State,
@@ -42,9 +42,9 @@ enum State {
     Size,
     /// Inside a chunk, with this much left.
     Data(u64),
-    /// Before the CR LF behind a chunk.
+    /// Before the CR LF after a chunk.
     DataEnd,
-    /// Behind the last chunk.
+    /// After the last chunk.
     Trailers(HeadEnd),
 }
 
@@ -57,7 +57,7 @@ impl Decoder {
         }
     }
 
-    /// Looks at the input and says what is there and how many bytes of it are done with.
+    /// Parses the input and returns its first item and the number of consumed bytes.
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Piece<'b>), BadChunk> {
         self.next_up_to(usize::MAX, input)
     }
@@ -105,10 +105,12 @@ impl Decoder {
                 },
                 State::Trailers(end) => {
                     return match end.find(rest).map_err(|_| BadChunk)? {
-                        Some(length) if length <= config::TRAILER_BYTES => {
+                        Some(length) if length <= config::MAX_TRAILER_BYTES => {
                             Ok((done + length, Piece::End(&rest[..length - 2])))
                         }
-                        None if rest.len() < config::TRAILER_BYTES => Ok((done, Piece::NeedMore)),
+                        None if rest.len() < config::MAX_TRAILER_BYTES => {
+                            Ok((done, Piece::NeedMore))
+                        }
                         _ => Err(BadChunk),
                     };
                 }
@@ -121,8 +123,8 @@ impl Decoder {
 /// not whole.
 fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
     let Some(line_feed) = memchr::memchr(b'\n', input) else {
-        // What there is of it must already look like one, so that garbage is refused and not waited
-        // on.
+        // Its received part must already look like one, so that garbage is rejected without
+        // waiting.
         let line = input.strip_suffix(b"\r").unwrap_or(input);
         // Space at its end may still be followed by an extension.
         let is_bad = if line.is_empty() {
@@ -130,13 +132,13 @@ fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
         } else {
             parse_size(line.trim_ascii_end()).is_none()
         };
-        if is_bad || line.len() > config::CHUNK_LINE_BYTES {
+        if is_bad || line.len() > config::MAX_CHUNK_LINE_BYTES {
             return Err(BadChunk);
         }
         return Ok(None);
     };
     let line = input[..line_feed].strip_suffix(b"\r").ok_or(BadChunk)?;
-    if line.len() > config::CHUNK_LINE_BYTES {
+    if line.len() > config::MAX_CHUNK_LINE_BYTES {
         return Err(BadChunk);
     }
     let size = parse_size(line).ok_or(BadChunk)?;
@@ -156,16 +158,16 @@ fn parse_size(line: &[u8]) -> Option<u64> {
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// Empty, or a semicolon with anything printable behind, maybe with space before it. What it says
-/// is dropped, so its grammar is not looked at further; a control character could be read as a line
-/// end by somebody.
+/// Empty, or a semicolon followed by anything printable, maybe with space before it. Extensions are
+/// dropped, so their grammar is not checked further; a recipient could read a control character as
+/// a line end.
 fn is_extension(extension: &[u8]) -> bool {
     let is_printable = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
     extension.is_empty()
         || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
 }
 
-/// What of these bytes belongs to a chunked body that starts with them.
+/// The part of these bytes that belongs to a chunked body at their start.
 pub fn part_of(bytes: &[u8]) -> &[u8] {
     let (mut decoder, mut end) = (Decoder::default(), 0);
     while let Ok((consumed @ 1.., piece)) = decoder.next(&bytes[end..]) {
@@ -186,7 +188,7 @@ pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
     }
 }
 
-/// Appends the last chunk and the trailers that may be passed on. Refuses trailers that are not
+/// Appends the last chunk and the trailers that may be forwarded. Rejects trailers that are not
 /// valid fields, and appends nothing then: a last chunk would look like a clean end.
 pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let start = out.len();
@@ -202,7 +204,7 @@ pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
 fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let mut section = trailers.to_vec();
     section.extend_from_slice(b"\r\n");
-    let mut room = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+    let mut room = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
     else {
         return Err(BadChunk);
@@ -213,8 +215,8 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     Ok(())
 }
 
-/// Fields that frame, route, authenticate, set conditions, steer the answer or belong to one
-/// connection have no place in a trailer (RFC 9110 section 6.5.1).
+/// Fields that frame, route, authenticate, set conditions, control the response or belong to one
+/// connection are not allowed in a trailer (RFC 9110 section 6.5.1).
 fn may_be_trailer(name: &str) -> bool {
     const FORBIDDEN: [&str; 24] = [
         "age",
@@ -250,10 +252,10 @@ fn may_be_trailer(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The body, the trailers if the end was seen, and what stands behind it.
+    /// The body, the trailers if the end was seen, and the bytes after it.
     type Decoded = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
 
-    /// Feeds the pieces one after the other, as a session does: what was not consumed comes again.
+    /// Feeds the pieces one after the other, as a session does: unconsumed input comes again.
     fn decode(pieces: &[&[u8]]) -> Result<Decoded, BadChunk> {
         let (mut decoder, mut pending, mut body) = (Decoder::default(), Vec::new(), Vec::new());
         let mut end = None;
@@ -299,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_body_is_no_part_of_it() {
+    fn bytes_after_a_body_are_not_part_of_it() {
         assert_eq!(part_of(WHOLE), &WHOLE[..WHOLE.len() - 3]);
         assert_eq!(part_of(b"5\r\nhel"), b"5\r\nhel");
         assert_eq!(part_of(b"x"), b"");
     }
 
     #[test]
-    fn what_is_not_a_chunk_is_refused() {
+    fn malformed_chunks_are_rejected() {
         for bad in [
             "\r\n",
             "+5\r\nhello\r\n",
@@ -338,7 +340,8 @@ mod tests {
 
     #[test]
     fn the_longest_size_line_is_taken_however_it_is_split() {
-        let body = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::CHUNK_LINE_BYTES - 2));
+        let body =
+            format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::MAX_CHUNK_LINE_BYTES - 2));
         for split in 0..body.len() {
             let pieces = [&body.as_bytes()[..split], &body.as_bytes()[split..]];
             assert_eq!(decode(&pieces).unwrap().0, b"hello", "split at {split}");
@@ -354,21 +357,21 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_size_line_or_trailer_is_refused() {
-        let line = format!("5;{}", "x".repeat(config::CHUNK_LINE_BYTES));
+    fn an_endless_size_line_or_trailer_is_rejected() {
+        let line = format!("5;{}", "x".repeat(config::MAX_CHUNK_LINE_BYTES));
         assert_eq!(decode(&[line.as_bytes()]), Err(BadChunk));
-        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(config::TRAILER_BYTES / 6 + 1));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(config::MAX_TRAILER_BYTES / 6 + 1));
         assert_eq!(decode(&[trailers.as_bytes()]), Err(BadChunk));
     }
 
     #[test]
-    fn garbage_is_refused_before_its_line_ends() {
+    fn garbage_is_rejected_before_its_line_ends() {
         assert_eq!(decode(&[b"hello"]), Err(BadChunk));
         assert_eq!(decode(&[b"\r"]), Err(BadChunk));
     }
 
     #[test]
-    fn what_is_encoded_decodes_to_the_same() {
+    fn an_encoded_body_decodes_to_the_same_bytes() {
         let mut out = Vec::new();
         encode(&mut out, b"hello");
         encode(&mut out, b"");
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_are_not_fields_are_refused() {
+    fn trailers_that_are_not_fields_are_rejected() {
         for bad in [&b"no colon\r\n"[..], b"a : b\r\n"] {
             let mut out = Vec::new();
             assert_eq!(encode_end(&mut out, bad), Err(BadChunk));

@@ -9,7 +9,7 @@ use crate::error::{self, Cause};
 /// When a client may come back after a 429 or 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
-/// What the client has asked for, as far as it shapes an error response.
+/// The parts of the request that shape an error response.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// A HEAD request: the content is announced and left out.
@@ -18,7 +18,7 @@ pub struct Asked {
     pub accepts_json: bool,
 }
 
-/// Writes the whole response. `message` says what happened and what to look at.
+/// Writes the whole response. `message`: the failure and the remedy.
 pub fn write(
     out: &mut Vec<u8>,
     cause: Cause,
@@ -29,16 +29,16 @@ pub fn write(
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
     let (kind, body) = if asked.accepts_json {
         let json =
-            serde_json::json!({ "status": status, "error": cause.word(), "message": message });
+            serde_json::json!({ "status": status, "error": cause.code(), "message": message });
         ("application/json", format!("{json}\n"))
     } else {
         ("text/plain; charset=utf-8", format!("{status} {phrase}\n{cause}: {message}\n"))
     };
-    let word = ("X-LB-Error", cause.word());
+    let code = ("X-LB-Error", cause.code());
     let fields: &[(&str, &str)] = match status {
-        429 | 503 => &[word, ("Retry-After", RETRY_AFTER)],
-        405 => &[word, ("Allow", ALLOW)],
-        _ => &[word],
+        429 | 503 => &[code, ("Retry-After", RETRY_AFTER)],
+        405 => &[code, ("Allow", ALLOW)],
+        _ => &[code],
     };
     let reply = Reply { status, fields, content: Some((kind, &body)) };
     reply::write(out, reply, asked.is_head, added);
@@ -48,13 +48,14 @@ pub fn write(
 mod tests {
     use super::*;
     use crate::wire::request_id::RequestId;
-    use crate::wire::rewrite::ConnectionLine;
+    use crate::wire::rewrite::ConnectionHeader;
 
     const PLAIN: Asked = Asked { is_head: false, accepts_json: false };
 
     fn response(cause: Cause, message: &str, asked: Asked) -> String {
         let request_id = &RequestId::Generated([b'7'; 32]);
-        let added = ResponseFields { connection: ConnectionLine::Close, date: "today", request_id };
+        let added =
+            ResponseFields { connection: ConnectionHeader::Close, date: "today", request_id };
         let mut out = Vec::new();
         write(&mut out, cause, message, asked, added);
         String::from_utf8(out).unwrap()
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_escaped_whatever_the_message_holds() {
+    fn json_is_escaped_for_every_message() {
         let asked = Asked { accepts_json: true, ..PLAIN };
         let text = response(Cause::NoBackend, "\"quoted\"\n", asked);
         let body: serde_json::Value =
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_405_lists_the_methods_that_are_served() {
-        let response = response(Cause::MethodRefused, "look there", PLAIN);
+        let response = response(Cause::MethodNotAllowed, "look there", PLAIN);
         assert!(response.contains("\r\nAllow: GET, HEAD,"));
     }
 }

@@ -1,4 +1,4 @@
-//! Header fields: the names that a proxy knows, and list values.
+//! Header fields: the names with a meaning for a proxy, and list values.
 
 use crate::config;
 use std::mem::MaybeUninit;
@@ -7,19 +7,22 @@ use std::mem::MaybeUninit;
 /// around it.
 pub type Field<'b> = httparse::Header<'b>;
 
-/// Room for the fields of one head. More than fit are refused.
-pub type FieldRoom<'b> = [MaybeUninit<Field<'b>>];
+/// Storage for the fields of one head. A head with more fields is rejected.
+pub type FieldStorage<'b> = [MaybeUninit<Field<'b>>];
 
 /// Empty room for as many as a request may have; costs nothing.
-pub fn room<'b>() -> [MaybeUninit<Field<'b>>; config::HEAD_FIELDS] {
-    [const { MaybeUninit::uninit() }; config::HEAD_FIELDS]
+pub fn field_storage<'b>() -> [MaybeUninit<Field<'b>>; config::MAX_HEAD_FIELDS] {
+    [const { MaybeUninit::uninit() }; config::MAX_HEAD_FIELDS]
 }
 
-/// Empty room for an answer that has more lines than fit into [`room`], up to a limit of its own;
-/// else none.
-pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
-    let fields =
-        if lines > config::HEAD_FIELDS { lines.min(config::ANSWER_HEAD_FIELDS) } else { 0 };
+/// Empty storage for a response with more fields than [`field_storage`] has, up to a limit of its
+/// own; else none.
+pub fn large_field_storage<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
+    let fields = if lines > config::MAX_HEAD_FIELDS {
+        lines.min(config::MAX_RESPONSE_HEAD_FIELDS)
+    } else {
+        0
+    };
     std::iter::repeat_with(MaybeUninit::uninit).take(fields).collect()
 }
 
@@ -28,9 +31,9 @@ pub fn more_room<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
 pub enum Name {
     /// Names the site.
     Host,
-    /// Framing.
+    /// The length of the body.
     ContentLength,
-    /// Framing.
+    /// The coding of the body: its framing, if it is `chunked`.
     TransferEncoding,
     /// Options of this connection and further fields that belong to it.
     Connection,
@@ -55,17 +58,17 @@ pub enum Name {
     ForwardedProto,
     /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// RFC 7239's `Forwarded`: says the same as the three above, so it is believed or dropped with
+    /// RFC 7239's `Forwarded`: means the same as the three above, so it is kept or dropped with
     /// them.
     Forwarded,
     /// `X-Request-Id`.
     RequestId,
-    /// Any other: passed on as it is.
+    /// Any other: forwarded unchanged.
     Other,
 }
 
 impl Name {
-    /// Which field this is; names know no case.
+    /// The name of this field, case-insensitive.
     pub fn of(name: &str) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -124,7 +127,7 @@ pub fn is_token(bytes: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// What the `Connection` lines of a head say.
+/// The options of all `Connection` lines of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionOptions {
     /// `close`.
@@ -134,11 +137,11 @@ pub struct ConnectionOptions {
     /// `upgrade`.
     pub upgrade: bool,
     /// Further fields are named, which belong to this connection too.
-    pub names_fields: bool,
+    pub has_connection_options: bool,
 }
 
 impl ConnectionOptions {
-    /// Adds what one `Connection` line says.
+    /// Adds the options of one `Connection` line.
     pub fn add(&mut self, value: &[u8]) {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
@@ -148,14 +151,14 @@ impl ConnectionOptions {
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
             } else {
-                self.names_fields = true;
+                self.has_connection_options = true;
             }
         }
     }
 }
 
-/// Whether one of the `Connection` lines names this field, so that it must not be passed on.
-pub fn is_named_by_connection(fields: &[Field<'_>], name: &str, known: Name) -> bool {
+/// Whether one of the `Connection` lines names this field, so that it must not be forwarded.
+pub fn is_connection_option(fields: &[Field<'_>], name: &str, known: Name) -> bool {
     !known.is_protected()
         && fields.iter().any(|field| {
             Name::of(field.name) == Name::Connection
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case() {
+    fn names_are_case_insensitive() {
         assert_eq!(Name::of("HOST"), Name::Host);
         assert_eq!(Name::of("transfer-encoding"), Name::TransferEncoding);
         assert_eq!(Name::of("Transfer_Encoding"), Name::Other);
@@ -187,13 +190,13 @@ mod tests {
         options.add(b"x-close, Keep-Alive");
         assert!(!options.close);
         assert!(options.keep_alive);
-        assert!(options.names_fields);
+        assert!(options.has_connection_options);
     }
 
     #[test]
     fn connection_cannot_name_framing_away() {
         let fields = [Field { name: "Connection", value: b"content-length, x-secret" }];
-        assert!(!is_named_by_connection(&fields, "Content-Length", Name::ContentLength));
-        assert!(is_named_by_connection(&fields, "X-Secret", Name::Other));
+        assert!(!is_connection_option(&fields, "Content-Length", Name::ContentLength));
+        assert!(is_connection_option(&fields, "X-Secret", Name::Other));
     }
 }

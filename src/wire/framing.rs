@@ -5,8 +5,8 @@
 
 use super::fields::is_token;
 
-/// The largest length that is believed: some implementations keep it in a signed number.
-const LARGEST_LENGTH: u64 = i64::MAX as u64;
+/// The largest valid length: some implementations keep it in a signed number.
+const MAX_LENGTH: u64 = i64::MAX as u64;
 
 /// The framing fields of a head, gathered line by line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,21 +18,21 @@ pub struct Framing {
     has_unknown_coding: bool,
 }
 
-/// What is wrong with the framing fields.
+/// An error of the framing fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFraming {
     /// A Content-Length that is not one plain number, given once.
     Length,
     /// A Transfer-Encoding that is not well-formed, or where chunked is not the last and only one.
     Coding,
-    /// A well-formed transfer coding that we do not know.
+    /// A well-formed unknown transfer coding.
     CodingUnknown,
     /// Both fields.
     Both,
 }
 
 impl Framing {
-    /// Adds a Content-Length line. A second one is refused even if it says the same: it is a list
+    /// Adds a Content-Length line. A second one is rejected even with the same value: it is a list
     /// on two lines.
     pub fn add_length(&mut self, value: &[u8]) -> Result<(), BadFraming> {
         let length = parse_length(value).ok_or(BadFraming::Length)?;
@@ -43,7 +43,7 @@ impl Framing {
     }
 
     /// Adds a Transfer-Encoding line.
-    pub fn add_coding(&mut self, value: &[u8]) -> Result<(), BadFraming> {
+    pub fn add_transfer_encoding(&mut self, value: &[u8]) -> Result<(), BadFraming> {
         if self.chunked {
             return Err(BadFraming::Coding);
         }
@@ -54,8 +54,8 @@ impl Framing {
         Ok(())
     }
 
-    /// Judges the lines together, when all were added. Both fields are worse than a coding that we
-    /// do not know.
+    /// Validates the lines together, after all were added. Both fields are worse than an unknown
+    /// coding.
     pub fn check(self) -> Result<(), BadFraming> {
         let has_coding = self.chunked || self.has_unknown_coding;
         match self.length {
@@ -78,11 +78,10 @@ fn parse_length(value: &[u8]) -> Option<u64> {
         }
         length = length.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
     }
-    (length <= LARGEST_LENGTH).then_some(length)
+    (length <= MAX_LENGTH).then_some(length)
 }
 
-/// Whether it is `chunked` alone, or well-formed codings that we do not know; anything else is an
-/// error.
+/// Whether it is `chunked` alone, or well-formed unknown codings; anything else is an error.
 fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(true);
@@ -92,9 +91,9 @@ fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     let names_chunked = |coding: &[u8]| name(coding).eq_ignore_ascii_case(b"chunked");
     let is_misplaced = before.iter().any(|coding| names_chunked(coding));
     // Alone it was accepted above, so here it has parameters or space that no one spelling has.
-    let is_misspelt =
+    let is_invalid =
         names_chunked(last) && (before.is_empty() || !last.eq_ignore_ascii_case(b"chunked"));
-    if is_misplaced || is_misspelt || !codings.iter().all(|coding| is_coding(coding)) {
+    if is_misplaced || is_invalid || !codings.iter().all(|coding| is_coding(coding)) {
         return Err(BadFraming::Coding);
     }
     Ok(false)
@@ -104,7 +103,7 @@ fn name(coding: &[u8]) -> &[u8] {
     coding.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// `token *( ; token=token )`: a quoted parameter could hold a comma, and nobody sends one.
+/// `token *( ; token=token )`: a quoted parameter could contain a comma, but no client sends one.
 fn is_coding(coding: &[u8]) -> bool {
     let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let is_parameter = |part: &[u8]| {
@@ -122,7 +121,7 @@ mod tests {
     fn a_length_is_plain_digits() {
         assert_eq!(parse_length(b"0"), Some(0));
         assert_eq!(parse_length(b"007"), Some(7));
-        assert_eq!(parse_length(b"9223372036854775807"), Some(LARGEST_LENGTH));
+        assert_eq!(parse_length(b"9223372036854775807"), Some(MAX_LENGTH));
         for bad in [
             "",
             "+5",
@@ -141,28 +140,28 @@ mod tests {
     }
 
     #[test]
-    fn a_second_length_is_refused_even_if_it_agrees() {
+    fn a_second_length_is_rejected_even_if_it_agrees() {
         let mut framing = Framing::default();
         framing.add_length(b"5").unwrap();
         assert_eq!(framing.add_length(b"5"), Err(BadFraming::Length));
     }
 
     #[test]
-    fn length_and_coding_are_refused_in_either_order() {
+    fn length_and_coding_are_rejected_in_either_order() {
         let mut framing = Framing::default();
         framing.add_length(b"5").unwrap();
-        framing.add_coding(b"chunked").unwrap();
+        framing.add_transfer_encoding(b"chunked").unwrap();
         assert_eq!(framing.check(), Err(BadFraming::Both));
         for coding in ["Chunked", "gzip"] {
             let mut framing = Framing::default();
-            framing.add_coding(coding.as_bytes()).unwrap();
+            framing.add_transfer_encoding(coding.as_bytes()).unwrap();
             framing.add_length(b"5").unwrap();
             assert_eq!(framing.check(), Err(BadFraming::Both), "{coding}");
         }
     }
 
     #[test]
-    fn only_chunked_alone_is_a_known_coding() {
+    fn chunked_alone_is_the_only_known_coding() {
         for unknown in [
             "gzip",
             "identity",
@@ -173,7 +172,7 @@ mod tests {
             "gzip ; a=b;c=d , chunked",
         ] {
             let mut framing = Framing::default();
-            assert_eq!(framing.add_coding(unknown.as_bytes()), Ok(()), "{unknown:?}");
+            assert_eq!(framing.add_transfer_encoding(unknown.as_bytes()), Ok(()), "{unknown:?}");
             assert_eq!(framing.check(), Err(BadFraming::CodingUnknown), "{unknown:?}");
         }
         for bad in [
@@ -200,16 +199,16 @@ mod tests {
     fn nothing_may_follow_chunked_on_another_line() {
         for second in ["chunked", "gzip"] {
             let mut framing = Framing::default();
-            framing.add_coding(b"chunked").unwrap();
-            assert_eq!(framing.add_coding(second.as_bytes()), Err(BadFraming::Coding));
+            framing.add_transfer_encoding(b"chunked").unwrap();
+            assert_eq!(framing.add_transfer_encoding(second.as_bytes()), Err(BadFraming::Coding));
         }
     }
 
     #[test]
-    fn chunked_behind_an_unknown_coding_is_still_unknown() {
+    fn chunked_after_an_unknown_coding_is_still_unknown() {
         let mut framing = Framing::default();
-        framing.add_coding(b"gzip").unwrap();
-        framing.add_coding(b"chunked").unwrap();
+        framing.add_transfer_encoding(b"gzip").unwrap();
+        framing.add_transfer_encoding(b"chunked").unwrap();
         assert_eq!(framing.check(), Err(BadFraming::CodingUnknown));
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::error::Cause;
 
-/// Looks for the empty line that ends a head. Keeps its place between calls: each byte is looked at
-/// once, however the head was split. Every line must end in CR LF: a bare LF or CR is refused as
-/// soon as it comes (RFC 9112 section 2.2 lets us; accepting it is how heads are smuggled).
+/// Looks for the empty line that ends a head. Keeps its offset between calls: each byte is scanned
+/// once, however the head was split. Every line must end in CR LF: a bare LF or CR is rejected at
+/// once (RFC 9112 section 2.2 allows that; accepting it enables smuggling).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadEnd {
     // Heads are far shorter than 4 GiB, and an idle connection carries one of these.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_cr_is_refused() {
+    fn a_line_without_cr_is_rejected() {
         for head in
             [&b"GET / HTTP/1.1\nHost: a\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\n\r\n", b"\n"]
         {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_cr_is_refused_as_soon_as_it_cannot_become_a_line_end() {
+    fn a_bare_cr_is_rejected_as_soon_as_it_cannot_become_a_line_end() {
         for head in [
             &b"GET / HTTP/1.1\rH"[..],
             b"GET / HTTP/1.1\r\nHost: a\r\r",

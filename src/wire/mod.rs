@@ -1,8 +1,8 @@
 //! HTTP/1.1 as bytes: heads, framing, chunks, rewriting.
 //!
 //! Pure functions and incremental parsers over byte slices: no I/O, no clock, no lock, no log.
-//! Strict in, canonical out: what is not exactly right is refused and never repaired, and a head is
-//! always written anew from its parsed parts.
+//! Strict in, canonical out: malformed input is rejected and never repaired, and a head is always
+//! re-serialised from its parsed parts.
 
 pub mod body;
 pub mod chunked;
@@ -20,7 +20,7 @@ pub mod target;
 /// The versions that are served and spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: closes after each exchange unless it says otherwise, knows no chunks.
+    /// HTTP/1.0: closes after each exchange unless it has keep-alive; no chunked coding.
     Http10,
     /// HTTP/1.1.
     Http11,
@@ -34,7 +34,7 @@ impl Version {
 }
 
 impl Body {
-    /// What of the bytes behind a head belongs to this body.
+    /// The part of the bytes after a head that belongs to this body.
     pub fn part_of(self, bytes: &[u8]) -> &[u8] {
         match self {
             Self::None => &[],
@@ -47,8 +47,8 @@ impl Body {
     }
 }
 
-/// Makes HTTP/1.1 of a higher minor version: whoever says that speaks HTTP/1.1 as well (RFC 9110
-/// section 2.5).
+/// Makes HTTP/1.1 of a higher minor version: its sender supports HTTP/1.1 as well (RFC 9110 section
+/// 2.5).
 fn lower_minor_version(version: &mut [u8; 8]) {
     if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = version {
         *minor = b'1';
@@ -64,6 +64,6 @@ pub enum Body {
     Length(u64),
     /// After the last chunk and its trailers.
     Chunked,
-    /// Where the connection ends: answers only.
+    /// At the end of the connection: responses only.
     UntilClose,
 }

@@ -1,4 +1,4 @@
-//! Responses that are made here, as bytes: what they have in common, whatever they say.
+//! Responses of the balancer itself, as bytes: their common parts.
 
 use super::rewrite::{self, ResponseFields};
 use crate::error;
@@ -43,13 +43,13 @@ pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, to_head: bool, fields: Respons
 mod tests {
     use super::*;
     use crate::wire::request_id::RequestId;
-    use crate::wire::rewrite::ConnectionLine;
+    use crate::wire::rewrite::ConnectionHeader;
 
     #[test]
     fn a_response_without_content_has_a_length_of_0() {
         let request_id = &RequestId::Received("mine".into());
         let fields =
-            ResponseFields { connection: ConnectionLine::Silent, date: "today", request_id };
+            ResponseFields { connection: ConnectionHeader::Omit, date: "today", request_id };
         let reply = Reply { status: 200, fields: &[("Allow", "GET")], content: None };
         let mut out = Vec::new();
         write(&mut out, reply, false, fields);

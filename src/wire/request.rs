@@ -1,6 +1,6 @@
-//! Request heads: tokenised by httparse, judged here.
+//! Request heads: tokenised by httparse, validated here.
 
-use super::fields::{self, ConnectionOptions, Field, FieldRoom, Name};
+use super::fields::{self, ConnectionOptions, Field, FieldStorage, Name};
 use super::framing::{BadFraming, Framing};
 use super::target::{self, Target};
 use super::{Body, Version, request_id};
@@ -13,7 +13,7 @@ use httparse::Status;
 pub struct RequestHead<'h, 'b> {
     /// The method, a token.
     pub method: &'b str,
-    /// What it is for.
+    /// Its target.
     pub target: Target<'b>,
     /// The client's version.
     pub version: Version,
@@ -24,7 +24,7 @@ pub struct RequestHead<'h, 'b> {
     pub host: Option<&'b str>,
     /// Where the body ends. Never [`Body::UntilClose`].
     pub body: Body,
-    /// What the client says about this connection.
+    /// The client's connection options.
     pub connection: ConnectionOptions,
     /// Whether the client waits for a 100 before it sends the body.
     pub expects_continue: bool,
@@ -34,8 +34,8 @@ pub struct RequestHead<'h, 'b> {
     pub accepts_json: bool,
     /// The client's `X-Request-Id`, if it has sent a valid one; of several the first.
     pub request_id: Option<&'b str>,
-    /// How many times an OPTIONS request may still be forwarded, if it says so. With other methods
-    /// the field means nothing here.
+    /// How many times an OPTIONS request may still be forwarded, if it has the field. With other
+    /// methods the field is ignored.
     pub max_forwards: Option<u64>,
 }
 
@@ -54,14 +54,13 @@ impl RequestHead<'_, '_> {
     }
 }
 
-/// How many empty lines stand before the request line; they are to be skipped (RFC 9112 section
-/// 2.2). A single CR may be the start of one.
+/// The number of empty lines before the request line; they are skipped (RFC 9112 section 2.2). A
+/// single CR may be the start of one.
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
-/// Makes HTTP/1.1 of a higher minor version in a request line, in place. To be called before
-/// [`parse`].
+/// Makes HTTP/1.1 of a higher minor version in a request line, in place. Call it before [`parse`].
 pub fn lower_minor_version(line: &mut [u8]) {
     if let Some(version) = line.last_chunk_mut() {
         super::lower_minor_version(version);
@@ -71,19 +70,18 @@ pub fn lower_minor_version(line: &mut [u8]) {
 /// Parses a whole head, its empty line included.
 pub fn parse<'h, 'b>(
     head: &'b [u8],
-    room: &'h mut FieldRoom<'b>,
+    room: &'h mut FieldStorage<'b>,
 ) -> Result<RequestHead<'h, 'b>, Cause> {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, room) {
         Ok(Status::Complete(length)) if length == head.len() => {}
-        // The head ends elsewhere for the tokeniser than for us: nobody should have to guess who is
-        // right.
+        // The tokeniser disagrees about the end of the head: an ambiguous head is rejected.
         Ok(_) => return Err(Cause::BadRequestLine),
         Err(error) => return Err(bad_head(head, error)),
     }
-    let (method, target) = judge_line(&parsed)?;
+    let (method, target) = validate_line(&parsed)?;
     let version = Version::from_minor(parsed.version.unwrap_or_default());
-    let facts = Facts::gather(parsed.headers, version)?;
+    let facts = HeadFields::gather(parsed.headers, version)?;
     let host = match (facts.host, version) {
         (None, Version::Http11) => return Err(Cause::BadHost),
         (host, _) => target.authority.or(host),
@@ -116,8 +114,8 @@ pub fn parse<'h, 'b>(
     })
 }
 
-/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. One that is too large
-/// for us is the most we count.
+/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. A larger value counts
+/// as the maximum.
 fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
     let mut values = fields
         .iter()
@@ -135,14 +133,14 @@ fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
     }
 }
 
-/// Judges a request line alone, without its line end: for what must not wait until the head is
-/// whole.
+/// Validates a request line alone, without its line end: for errors that must not wait for the
+/// whole head.
 pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     let mut head = [line, b"\r\n\r\n"].concat();
     lower_minor_version(&mut head[..line.len()]);
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse(&head) {
-        Ok(Status::Complete(length)) if length == head.len() => judge_line(&parsed).map(|_| ()),
+        Ok(Status::Complete(length)) if length == head.len() => validate_line(&parsed).map(|_| ()),
         Ok(_) => Err(Cause::BadRequestLine),
         Err(error) => Err(bad_line(line, error)),
     }
@@ -151,25 +149,25 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
 /// Whether the target in a request line that is not whole yet is too long already.
 pub fn has_too_long_target(line: &[u8]) -> bool {
     let target = line.split(|byte| *byte == b' ').nth(1);
-    line.len() > config::TARGET_BYTES
-        && target.is_none_or(|target| target.len() > config::TARGET_BYTES)
+    line.len() > config::MAX_TARGET_BYTES
+        && target.is_none_or(|target| target.len() > config::MAX_TARGET_BYTES)
 }
 
-fn judge_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
+fn validate_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Target<'b>), Cause> {
     let (method, path) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
-    if path.len() > config::TARGET_BYTES {
+    if path.len() > config::MAX_TARGET_BYTES {
         return Err(Cause::TargetTooLong);
     }
     if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Cause::MethodRefused);
+        return Err(Cause::MethodNotAllowed);
     }
     let target = target::parse(path, method).ok_or(Cause::BadTarget)?;
     Ok((method, target))
 }
 
-/// What one walk over the fields gathers.
+/// The result of one pass over the fields.
 #[derive(Default)]
-struct Facts<'b> {
+struct HeadFields<'b> {
     host: Option<&'b str>,
     framing: Framing,
     connection: ConnectionOptions,
@@ -180,7 +178,7 @@ struct Facts<'b> {
     request_id: Option<&'b str>,
 }
 
-impl<'b> Facts<'b> {
+impl<'b> HeadFields<'b> {
     fn gather(fields: &[Field<'b>], version: Version) -> Result<Self, Cause> {
         let mut facts = Self::default();
         for field in fields {
@@ -189,12 +187,12 @@ impl<'b> Facts<'b> {
                 Name::ContentLength => {
                     facts.framing.add_length(field.value).map_err(Cause::from)?;
                 }
-                // RFC 9112 section 6.1: whoever puts it into HTTP/1.0 has framed it wrongly.
+                // RFC 9112 section 6.1: an HTTP/1.0 message with it is framed wrongly.
                 Name::TransferEncoding if version == Version::Http10 => {
                     return Err(Cause::BadCoding);
                 }
                 Name::TransferEncoding => {
-                    facts.framing.add_coding(field.value).map_err(Cause::from)?;
+                    facts.framing.add_transfer_encoding(field.value).map_err(Cause::from)?;
                 }
                 Name::Connection => facts.connection.add(field.value),
                 Name::Expect => facts.add_expectations(field.value),
@@ -237,7 +235,7 @@ impl<'b> Facts<'b> {
 }
 
 /// Whether bytes that are no valid head have an Accept line with JSON: good enough to choose the
-/// words of a refusal.
+/// format of an error response.
 pub fn seems_to_accept_json(bytes: &[u8]) -> bool {
     bytes.split(|byte| *byte == b'\n').any(|line| {
         let Some(colon) = memchr::memchr(b':', line) else {
@@ -248,7 +246,7 @@ pub fn seems_to_accept_json(bytes: &[u8]) -> bool {
     })
 }
 
-/// Whether a media range is JSON, whatever its parameters say.
+/// Whether a media range is JSON, with any parameters.
 fn is_json(range: &[u8]) -> bool {
     let kind = range.split(|byte| *byte == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
@@ -265,8 +263,8 @@ impl From<BadFraming> for Cause {
     }
 }
 
-/// Names what the tokeniser refused. What is wrong with the request line comes first, as if the
-/// rest had not come yet.
+/// The cause of a tokeniser error. An error of the request line comes first, as if the rest had not
+/// come yet.
 fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match (check_line(line), error) {
@@ -286,7 +284,7 @@ fn bad_line(line: &[u8], error: httparse::Error) -> Cause {
     }
 }
 
-/// Whether the line is `something SP something SP HTTP/x.y` with a version that is not one of ours.
+/// Whether the line is `something SP something SP HTTP/x.y` with an unsupported version.
 fn is_other_version(line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b' ').skip(2);
     let (version, rest) = (parts.next().unwrap_or_default(), parts.next());
@@ -308,27 +306,30 @@ fn is_request_line(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(head: &str) -> Result<(String, Body), Cause> {
-        let mut room = fields::room();
+    fn validate(head: &str) -> Result<(String, Body), Cause> {
+        let mut room = fields::field_storage();
         parse(head.as_bytes(), &mut room).map(|head| (head.target.path.to_owned(), head.body))
     }
 
     #[test]
     fn a_plain_request_is_taken() {
-        assert_eq!(judge("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
-        assert_eq!(judge("GET /a HTTP/1.0\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
         assert_eq!(
-            judge("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"),
+            validate("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"),
+            Ok(("/a".to_owned(), Body::None))
+        );
+        assert_eq!(validate("GET /a HTTP/1.0\r\n\r\n"), Ok(("/a".to_owned(), Body::None)));
+        assert_eq!(
+            validate("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"),
             Ok(("/".to_owned(), Body::Length(3)))
         );
         assert_eq!(
-            judge("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            validate("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
             Ok(("/".to_owned(), Body::Chunked))
         );
     }
 
     #[test]
-    fn each_refusal_names_its_cause() {
+    fn each_rejection_names_its_cause() {
         let rows: &[(&str, Cause)] = &[
             ("GET\r\n\r\n", Cause::BadRequestLine),
             ("GET /\r\n\r\n", Cause::BadRequestLine),
@@ -360,28 +361,31 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: identity\r\n\r\n",
                 Cause::LengthAndCoding,
             ),
-            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nbad field: x\r\n\r\n", Cause::MethodNotAllowed),
             ("GET / HTTP/2.0\r\n folded\r\n\r\n", Cause::VersionUnknown),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::BadCoding),
             ("GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", Cause::CodingUnknown),
             ("GET / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\n", Cause::BadLength),
             ("GET / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\n\r\n", Cause::ExpectationUnknown),
-            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
-            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodRefused),
+            ("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
+            ("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", Cause::MethodNotAllowed),
         ];
         for (head, cause) in rows {
-            assert_eq!(judge(head), Err(*cause), "{head:?}");
+            assert_eq!(validate(head), Err(*cause), "{head:?}");
         }
-        let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::TARGET_BYTES));
-        assert_eq!(judge(&long), Err(Cause::TargetTooLong));
-        let many =
-            format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(config::HEAD_FIELDS));
-        assert_eq!(judge(&many), Err(Cause::HeadTooLarge));
+        let long =
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(config::MAX_TARGET_BYTES));
+        assert_eq!(validate(&long), Err(Cause::TargetTooLong));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+            "a: b\r\n".repeat(config::MAX_HEAD_FIELDS)
+        );
+        assert_eq!(validate(&many), Err(Cause::HeadTooLarge));
     }
 
     #[test]
-    fn what_cannot_be_understood_may_still_ask_for_json() {
+    fn an_invalid_head_may_still_accept_json() {
         assert!(seems_to_accept_json(
             b"GET / HTTP/1.1\r\nbad field\r\naccept: text/html, application/json;q=1\r\n"
         ));
@@ -389,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_line_is_judged_alone_as_it_is_with_its_head() {
+    fn a_request_line_alone_is_validated_as_with_its_head() {
         let rows = [
             ("GET / HTTP/1.1", Ok(())),
             ("OPTIONS * HTTP/1.0", Ok(())),
@@ -398,37 +402,37 @@ mod tests {
             ("SSH-2.0-OpenSSH", Err(Cause::BadRequestLine)),
             ("EHLO mail", Err(Cause::BadRequestLine)),
             ("PRI * HTTP/2.0", Err(Cause::VersionUnknown)),
-            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodRefused)),
+            ("CONNECT h:80 HTTP/1.1", Err(Cause::MethodNotAllowed)),
             ("GET x HTTP/1.1", Err(Cause::BadTarget)),
             ("GET /\u{e9} HTTP/1.1", Err(Cause::BadTarget)),
         ];
-        for (line, judgement) in rows {
-            assert_eq!(check_line(line.as_bytes()), judgement, "{line:?}");
+        for (line, expected) in rows {
+            assert_eq!(check_line(line.as_bytes()), expected, "{line:?}");
             let mut head = format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
             lower_minor_version(&mut head[..line.len()]);
             assert_eq!(
-                judge(std::str::from_utf8(&head).unwrap()).map(|_| ()),
-                judgement,
+                validate(std::str::from_utf8(&head).unwrap()).map(|_| ()),
+                expected,
                 "{line:?}"
             );
         }
     }
 
     #[test]
-    fn a_bare_cr_is_refused_wherever_it_stands() {
+    fn a_bare_cr_is_rejected_everywhere() {
         for head in [
             "GET /\r HTTP/1.1\r\nHost: h\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\rA: b\r\n\r\n",
             "GET / HTTP/1.1\rHost: h\r\n\r\n",
         ] {
-            assert!(judge(head).is_err(), "{head:?}");
+            assert!(validate(head).is_err(), "{head:?}");
         }
     }
 
     #[test]
     fn persistence_follows_the_version() {
         let persistent = |head: &str| {
-            let mut room = fields::room();
+            let mut room = fields::field_storage();
             parse(head.as_bytes(), &mut room).unwrap().is_persistent()
         };
         assert!(persistent("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));

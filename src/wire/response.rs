@@ -1,13 +1,13 @@
-//! Heads of answers: tokenised by httparse, judged as strictly as requests. Whatever is wrong is
-//! one cause: a bad answer.
+//! Response heads: tokenised by httparse, validated as strictly as requests. Every error has one
+//! cause: a bad response.
 
-use super::fields::{ConnectionOptions, Field, FieldRoom, Name};
+use super::fields::{ConnectionOptions, Field, FieldStorage, Name};
 use super::framing::Framing;
 use super::{Body, Version};
 use httparse::Status;
 use std::time::Duration;
 
-/// An answer's head that was found right in every part. Borrows the bytes it was parsed from.
+/// A valid response head. Borrows the bytes it was parsed from.
 #[derive(Debug)]
 pub struct ResponseHead<'h, 'b> {
     /// The backend's version.
@@ -20,9 +20,9 @@ pub struct ResponseHead<'h, 'b> {
     pub fields: &'h [Field<'b>],
     /// Where the body ends.
     pub body: Body,
-    /// What the backend says about its connection.
+    /// The backend's connection options.
     pub connection: ConnectionOptions,
-    /// How long the backend says it keeps the connection (`Keep-Alive: timeout=`).
+    /// The backend's idle timeout (`Keep-Alive: timeout=`).
     pub keep_alive: Option<Duration>,
     /// Whether the backend brought a `Date`.
     pub has_date: bool,
@@ -30,17 +30,17 @@ pub struct ResponseHead<'h, 'b> {
     pub websocket: bool,
 }
 
-/// The answer is not valid HTTP/1.x, or frames its body in a way that could be read differently.
+/// The response is not valid HTTP/1.x, or its framing is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadAnswer;
+pub struct BadResponse;
 
 impl ResponseHead<'_, '_> {
-    /// Whether a final answer is still to come.
+    /// Whether a final response is still to come.
     pub fn is_interim(&self) -> bool {
         self.status < 200
     }
 
-    /// Whether the connection may carry another request when this answer is over.
+    /// Whether the connection may carry another request after this response.
     pub fn is_persistent(&self) -> bool {
         let wanted = match self.version {
             Version::Http11 => !self.connection.close,
@@ -50,19 +50,19 @@ impl ResponseHead<'_, '_> {
     }
 }
 
-/// Makes HTTP/1.1 of a higher minor version, in place. To be called before [`parse`].
+/// Makes HTTP/1.1 of a higher minor version, in place. Call it before [`parse`].
 pub fn lower_minor_version(head: &mut [u8]) {
     if let Some(version) = head.first_chunk_mut() {
         super::lower_minor_version(version);
     }
 }
 
-/// Parses a whole head, its empty line included. `to_head` says that it answers a HEAD request.
+/// Parses a whole head, its empty line included. `to_head`: it is the response to a HEAD request.
 pub fn parse<'h, 'b>(
     head: &'b [u8],
-    room: &'h mut FieldRoom<'b>,
+    room: &'h mut FieldStorage<'b>,
     to_head: bool,
-) -> Result<ResponseHead<'h, 'b>, BadAnswer> {
+) -> Result<ResponseHead<'h, 'b>, BadResponse> {
     let mut parsed = httparse::Response::new(&mut []);
     let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut parsed,
@@ -70,16 +70,16 @@ pub fn parse<'h, 'b>(
         room,
     );
     if end != Ok(Status::Complete(head.len())) {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
     let version = Version::from_minor(parsed.version.unwrap_or_default());
     let status = parsed.code.unwrap_or_default();
     if !(100..=599).contains(&status) {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
-    let facts = Facts::gather(parsed.headers)?;
+    let facts = HeadFields::gather(parsed.headers)?;
     if facts.framing.chunked && version == Version::Http10 {
-        return Err(BadAnswer);
+        return Err(BadResponse);
     }
     let body = match facts.framing {
         _ if to_head || status < 200 || matches!(status, 204 | 304) => Body::None,
@@ -102,7 +102,7 @@ pub fn parse<'h, 'b>(
 }
 
 #[derive(Default)]
-struct Facts {
+struct HeadFields {
     framing: Framing,
     connection: ConnectionOptions,
     keep_alive: Option<Duration>,
@@ -111,16 +111,16 @@ struct Facts {
     websocket: bool,
 }
 
-impl Facts {
-    fn gather(fields: &[Field<'_>]) -> Result<Self, BadAnswer> {
+impl HeadFields {
+    fn gather(fields: &[Field<'_>]) -> Result<Self, BadResponse> {
         let mut facts = Self::default();
         for field in fields {
             match Name::of(field.name) {
                 Name::ContentLength => {
-                    facts.framing.add_length(field.value).map_err(|_| BadAnswer)?;
+                    facts.framing.add_length(field.value).map_err(|_| BadResponse)?;
                 }
                 Name::TransferEncoding => {
-                    facts.framing.add_coding(field.value).map_err(|_| BadAnswer)?;
+                    facts.framing.add_transfer_encoding(field.value).map_err(|_| BadResponse)?;
                 }
                 Name::Connection => facts.connection.add(field.value),
                 Name::KeepAlive => {
@@ -135,7 +135,7 @@ impl Facts {
                 _ => {}
             }
         }
-        facts.framing.check().map_err(|_| BadAnswer)?;
+        facts.framing.check().map_err(|_| BadResponse)?;
         Ok(facts)
     }
 }
@@ -153,13 +153,13 @@ mod tests {
     use super::*;
     use crate::wire::fields;
 
-    fn judge(head: &str) -> Result<(u16, Body), BadAnswer> {
-        let mut room = fields::room();
+    fn validate(head: &str) -> Result<(u16, Body), BadResponse> {
+        let mut room = fields::field_storage();
         parse(head.as_bytes(), &mut room, false).map(|head| (head.status, head.body))
     }
 
     #[test]
-    fn the_body_ends_where_the_head_says() {
+    fn the_body_ends_by_the_framing_of_the_head() {
         let rows = [
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Body::Length(3)),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Body::None),
@@ -170,15 +170,15 @@ mod tests {
             ("HTTP/1.1 103 Early Hints\r\n\r\n", Body::None),
         ];
         for (head, body) in rows {
-            assert_eq!(judge(head).unwrap().1, body, "{head:?}");
+            assert_eq!(validate(head).unwrap().1, body, "{head:?}");
         }
-        let mut room = fields::room();
+        let mut room = fields::field_storage();
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(parse(head, &mut room, true).unwrap().body, Body::None);
     }
 
     #[test]
-    fn a_bad_answer_is_refused() {
+    fn a_bad_response_is_rejected() {
         for head in [
             "HTTP/2.0 200 OK\r\n\r\n",
             "HTTP/1.1 99 Low\r\n\r\n",
@@ -194,7 +194,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
         ] {
-            assert_eq!(judge(head), Err(BadAnswer), "{head:?}");
+            assert_eq!(validate(head), Err(BadResponse), "{head:?}");
         }
     }
 
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_ends_the_body_is_not_kept() {
-        let mut room = fields::room();
+        let mut room = fields::field_storage();
         let head = b"HTTP/1.1 200 OK\r\n\r\n";
         assert!(!parse(head, &mut room, false).unwrap().is_persistent());
     }

@@ -1,7 +1,7 @@
-//! Heads as we send them: written anew from parsed parts, to backends and to clients.
+//! Serialisation of heads from parsed parts, for backends and for clients.
 //!
-//! Order and case of fields and repeated fields are kept. What belongs to one connection goes, and
-//! what we say is added. Received head bytes are never copied as a block.
+//! Order and case of fields and repeated fields are kept. Hop-by-hop fields are removed, and the
+//! balancer's own fields are added. Received head bytes are never copied as a block.
 
 use super::fields::{self, Field, Name};
 use super::request::RequestHead;
@@ -11,7 +11,7 @@ use super::{Body, Version};
 use std::io::Write;
 use std::net::IpAddr;
 
-/// What the balancer adds to a request about its client.
+/// The fields about the client that the balancer adds to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardingInfo<'a> {
     /// The peer's address.
@@ -24,7 +24,7 @@ pub struct ForwardingInfo<'a> {
 
 /// How the end of a request's head is written for one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestEnd {
+pub enum RequestFraming {
     /// The framing is in the head already: a Content-Length, or no body.
     Plain,
     /// The body follows in chunks.
@@ -33,9 +33,9 @@ pub enum RequestEnd {
     Length(u64),
 }
 
-/// How an answer's body is framed for the client.
+/// The framing of a response's body for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum ResponseFraming {
     /// As the backend framed it: a Content-Length, or no body.
     Plain,
     /// In chunks.
@@ -62,8 +62,8 @@ pub fn request_id(out: &mut Vec<u8>, id: &RequestId) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a request's head for any backend, without its end: [`request_end`] adds what depends on
-/// the backend.
+/// Writes a request's head for any backend, without its end: [`request_framing`] adds what depends
+/// on the backend.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ForwardingInfo<'_>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -116,7 +116,7 @@ fn passes_to_backend(
         | Name::Upgrade
         | Name::HopByHop
         | Name::TransferEncoding => false,
-        // Appended to, behind the others.
+        // Appended to, after the others.
         Name::ForwardedFor => false,
         Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
         // One of several, and only if it is valid.
@@ -127,8 +127,8 @@ fn passes_to_backend(
         _ => true,
     };
     passes
-        && !(head.connection.names_fields
-            && fields::is_named_by_connection(head.fields, received.name, name))
+        && !(head.connection.has_connection_options
+            && fields::is_connection_option(head.fields, received.name, name))
 }
 
 /// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set
@@ -168,35 +168,35 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Ends a request's head for one backend. `host` stands in where an HTTP/1.0 client sent none.
-pub fn request_end(out: &mut Vec<u8>, host: Option<&str>, end: RequestEnd) {
+/// Ends a request's head for one backend. `host` is used if an HTTP/1.0 client sent none.
+pub fn request_framing(out: &mut Vec<u8>, host: Option<&str>, end: RequestFraming) {
     if let Some(host) = host {
         field(out, "Host", host.as_bytes());
     }
     match end {
-        RequestEnd::Plain => {}
-        RequestEnd::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        RequestEnd::Length(length) => {
+        RequestFraming::Plain => {}
+        RequestFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        RequestFraming::Length(length) => {
             write!(out, "Content-Length: {length}\r\n").expect("a vector takes every write");
         }
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// How an answer's body goes to a client of this version.
-pub fn delivery(body: Body, client: Version) -> Delivery {
+/// The framing of a response for a client of this version.
+pub fn response_framing(body: Body, client: Version) -> ResponseFraming {
     match (body, client) {
-        (Body::None | Body::Length(_), _) => Delivery::Plain,
-        (Body::Chunked | Body::UntilClose, Version::Http11) => Delivery::Chunked,
-        (Body::Chunked | Body::UntilClose, Version::Http10) => Delivery::UntilClose,
+        (Body::None | Body::Length(_), _) => ResponseFraming::Plain,
+        (Body::Chunked | Body::UntilClose, Version::Http11) => ResponseFraming::Chunked,
+        (Body::Chunked | Body::UntilClose, Version::Http10) => ResponseFraming::UntilClose,
     }
 }
 
-/// What an answer says about the client's connection.
+/// The `Connection` field of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionLine {
+pub enum ConnectionHeader {
     /// Nothing: it stays open, as it does by default.
-    Silent,
+    Omit,
     /// `close`.
     Close,
     /// `keep-alive`, for HTTP/1.0 clients that asked for it.
@@ -205,22 +205,22 @@ pub enum ConnectionLine {
     WebSocket,
 }
 
-impl ConnectionLine {
-    /// What a response says to a client of this version whose connection stays open or not.
-    pub fn behind_response(keeps_open: bool, client: Version) -> Self {
+impl ConnectionHeader {
+    /// The `Connection` field for a client of this version whose connection stays open or not.
+    pub fn after_response(keeps_open: bool, client: Version) -> Self {
         match (keeps_open, client) {
             (false, _) => Self::Close,
-            (true, Version::Http11) => Self::Silent,
+            (true, Version::Http11) => Self::Omit,
             (true, Version::Http10) => Self::KeepAlive,
         }
     }
 }
 
-/// What the balancer adds to a response, be it a backend's or its own.
+/// The fields that the balancer adds to a response, forwarded or its own.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseFields<'a> {
-    /// What the response says about the client's connection.
-    pub connection: ConnectionLine,
+    /// The response's `Connection` field.
+    pub connection: ConnectionHeader,
     /// The value of `Date`, where a backend has sent none.
     pub date: &'a str,
     /// The value of `X-Request-Id`, in every final response.
@@ -231,7 +231,7 @@ pub struct ResponseFields<'a> {
 pub fn response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_, '_>,
-    delivery: Delivery,
+    framing: ResponseFraming,
     fields: ResponseFields<'_>,
 ) {
     let connection = fields.connection;
@@ -250,7 +250,7 @@ pub fn response(
     if !head.is_interim() || head.status == 101 {
         request_id(out, fields.request_id);
     }
-    if delivery == Delivery::Chunked {
+    if framing == ResponseFraming::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     match offers_upgrade {
@@ -266,29 +266,28 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
 }
 
 /// Writes the `Connection` line, if one is due.
-pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionLine) {
+pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionHeader) {
     out.extend_from_slice(match connection {
-        ConnectionLine::Silent => b"",
-        ConnectionLine::Close => b"Connection: close\r\n",
-        ConnectionLine::KeepAlive => b"Connection: keep-alive\r\n",
-        ConnectionLine::WebSocket => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        ConnectionHeader::Omit => b"",
+        ConnectionHeader::Close => b"Connection: close\r\n",
+        ConnectionHeader::KeepAlive => b"Connection: keep-alive\r\n",
+        ConnectionHeader::WebSocket => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
     });
 }
 
-/// The same for a response that has an `Upgrade`: whoever sends that names it (RFC 9110 section
-/// 7.8).
-fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionLine) {
+/// The same for a response that has an `Upgrade`: `Connection` must name it (RFC 9110 section 7.8).
+fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionHeader) {
     match connection {
-        ConnectionLine::Silent => field(out, "Connection", b"Upgrade"),
-        ConnectionLine::Close => field(out, "Connection", b"close, Upgrade"),
-        ConnectionLine::KeepAlive => field(out, "Connection", b"keep-alive, Upgrade"),
-        ConnectionLine::WebSocket => connection_line(out, connection),
+        ConnectionHeader::Omit => field(out, "Connection", b"Upgrade"),
+        ConnectionHeader::Close => field(out, "Connection", b"close, Upgrade"),
+        ConnectionHeader::KeepAlive => field(out, "Connection", b"keep-alive, Upgrade"),
+        ConnectionHeader::WebSocket => connection_line(out, connection),
     }
 }
 
 fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Name) -> bool {
     let passes = match name {
-        // RFC 9110 section 15.5.22: a 426 must say to what.
+        // RFC 9110 section 15.5.22: a 426 must have the field.
         Name::Upgrade if head.status == 426 => return true,
         Name::Connection
         | Name::KeepAlive
@@ -302,8 +301,8 @@ fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Nam
         _ => true,
     };
     passes
-        && !(head.connection.names_fields
-            && fields::is_named_by_connection(head.fields, received.name, name))
+        && !(head.connection.has_connection_options
+            && fields::is_connection_option(head.fields, received.name, name))
 }
 
 #[cfg(test)]
@@ -319,20 +318,20 @@ mod tests {
     };
 
     fn rewritten(head: &str, client: ForwardingInfo<'_>) -> String {
-        let mut room = fields::room();
+        let mut room = fields::field_storage();
         let head = request::parse(head.as_bytes(), &mut room).unwrap();
         let mut out = Vec::new();
         request(&mut out, &head, client);
         String::from_utf8(out).unwrap()
     }
 
-    fn answered(head: &str, delivery: Delivery, line: ConnectionLine) -> String {
-        let mut room = fields::room();
+    fn responded(head: &str, framing: ResponseFraming, line: ConnectionHeader) -> String {
+        let mut room = fields::field_storage();
         let head = response::parse(head.as_bytes(), &mut room, false).unwrap();
         let mut out = Vec::new();
         let fields =
             ResponseFields { connection: line, date: "today", request_id: CLIENT.request_id };
-        response(&mut out, &head, delivery, fields);
+        response(&mut out, &head, framing, fields);
         String::from_utf8(out).unwrap()
     }
 
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_connection_is_dropped() {
+    fn hop_by_hop_fields_are_removed() {
         let out = rewritten(
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Mine, keep-alive, host\r\nX-Mine: 1\r\nKeep-Alive: timeout=1\r\nTE: trailers\r\n\
              Proxy-Connection: close\r\nUpgrade: h2c\r\nX-Yours: 2\r\n\r\n",
@@ -381,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_untrusted_peer_says_about_the_client_is_replaced() {
+    fn forwarded_fields_of_an_untrusted_peer_are_replaced() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\n\r\n";
         let out = rewritten(head, CLIENT);
         assert!(out.contains("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n"), "{out}");
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trusted_peer_says_is_kept_and_appended_to() {
+    fn forwarded_fields_of_a_trusted_peer_are_kept_and_appended_to() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: o\r\n\r\n";
         let out = rewritten(head, ForwardingInfo { trusted: true, ..CLIENT });
         assert!(out.contains("X-Forwarded-For: 10.0.0.1, 192.0.2.1\r\n"), "{out}");
@@ -417,14 +416,14 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_goes_on_in_origin_form_with_its_own_host() {
+    fn an_absolute_target_is_forwarded_in_origin_form_with_its_own_host() {
         let out = rewritten("GET http://real?q HTTP/1.1\r\nHost: other\r\n\r\n", CLIENT);
         assert!(out.starts_with("GET /?q HTTP/1.1\r\nHost: real\r\n"), "{out}");
         assert!(!out.contains("other"));
     }
 
     #[test]
-    fn only_a_websocket_upgrade_goes_on() {
+    fn only_a_websocket_upgrade_is_forwarded() {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n";
         let out = rewritten(head, CLIENT);
         assert!(
@@ -436,17 +435,17 @@ mod tests {
     #[test]
     fn the_end_depends_on_the_backend() {
         let mut out = Vec::new();
-        request_end(&mut out, Some("b:1"), RequestEnd::Length(5));
+        request_framing(&mut out, Some("b:1"), RequestFraming::Length(5));
         assert_eq!(out, b"Host: b:1\r\nContent-Length: 5\r\n\r\n");
         out.clear();
-        request_end(&mut out, None, RequestEnd::Chunked);
+        request_framing(&mut out, None, RequestFraming::Chunked);
         assert_eq!(out, b"Transfer-Encoding: chunked\r\n\r\n");
     }
 
     #[test]
-    fn an_answer_keeps_its_fields_and_loses_the_connections() {
+    fn a_response_keeps_its_fields_without_the_hop_by_hop_ones() {
         let head = "HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nDate: now\r\n\r\n";
-        let out = answered(head, Delivery::Chunked, ConnectionLine::Silent);
+        let out = responded(head, ResponseFraming::Chunked, ConnectionHeader::Omit);
         assert_eq!(
             out,
             "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\
@@ -455,11 +454,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_date_gets_one_and_204_loses_its_length() {
-        let out = answered(
+    fn a_response_without_date_gets_one_and_204_loses_its_length() {
+        let out = responded(
             "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
-            Delivery::Plain,
-            ConnectionLine::Close,
+            ResponseFraming::Plain,
+            ConnectionHeader::Close,
         );
         assert_eq!(
             out,
@@ -471,23 +470,23 @@ mod tests {
     #[test]
     fn a_response_has_the_identifier_of_its_request_and_no_other() {
         let count = |head: &str, line| {
-            let out = answered(head, Delivery::Plain, line);
+            let out = responded(head, ResponseFraming::Plain, line);
             assert!(!out.contains("theirs"), "{out}");
             out.matches("X-Request-Id: 7777").count()
         };
         let theirs = "X-Request-Id: theirs\r\n\r\n";
-        let silent = ConnectionLine::Silent;
+        let silent = ConnectionHeader::Omit;
         assert_eq!(count(&format!("HTTP/1.1 200 OK\r\n{theirs}"), silent), 1);
         assert_eq!(count(&format!("HTTP/1.1 103 Early Hints\r\n{theirs}"), silent), 0);
         let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                          Upgrade: websocket\r\n\r\n";
-        assert_eq!(count(switching, ConnectionLine::WebSocket), 1);
+        assert_eq!(count(switching, ConnectionHeader::WebSocket), 1);
     }
 
     #[test]
     fn chunks_never_go_to_an_old_client() {
-        assert_eq!(delivery(Body::Chunked, Version::Http10), Delivery::UntilClose);
-        assert_eq!(delivery(Body::UntilClose, Version::Http11), Delivery::Chunked);
-        assert_eq!(delivery(Body::Length(1), Version::Http10), Delivery::Plain);
+        assert_eq!(response_framing(Body::Chunked, Version::Http10), ResponseFraming::UntilClose);
+        assert_eq!(response_framing(Body::UntilClose, Version::Http11), ResponseFraming::Chunked);
+        assert_eq!(response_framing(Body::Length(1), Version::Http10), ResponseFraming::Plain);
     }
 }

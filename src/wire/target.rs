@@ -3,13 +3,13 @@
 
 use std::net::Ipv6Addr;
 
-/// What a request is for.
+/// The target of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
     /// Path and query: starts with `/`, is `*`, or starts with `?` where an absolute-form target
     /// has no path: its path is `/` then (RFC 9110 section 4.2.3).
     pub path: &'b str,
-    /// The authority of an absolute-form target, which stands in for Host.
+    /// The authority of an absolute-form target, which replaces Host.
     pub authority: Option<&'b str>,
 }
 
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn anything_else_is_rejected() {
         for bad in [
             "",
             "a",

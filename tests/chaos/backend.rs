@@ -1,13 +1,13 @@
 //! A backend: a listener and threads that serve its connections, which can be killed, restarted and
 //! paused.
 //!
-//! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it,
-//! one for each connection that was ever open at the same time, so that no request and no
-//! connection costs a thread.
+//! Each start is a [`Life`] with an accepting thread of its own; the serving threads outlive it, as
+//! many as connections were ever open at the same time, so that no request and no connection costs
+//! a thread.
 
-use super::faults::{Fault, Sickness};
+use super::backend_connection::{Connection, Life, Pause};
+use super::faults::{Fault, FaultRate};
 use super::ledger::Ledger;
-use super::line::{Life, Line, Pause};
 use super::serving::Server;
 use crate::support::{refused_address, until_some};
 use crossbeam_channel::{Receiver, Sender};
@@ -28,10 +28,10 @@ const RESPONDS_WITHIN: Duration = Duration::from_secs(5);
 /// A scripted backend on 127.0.0.1.
 pub struct Backend {
     pub address: SocketAddr,
-    pub sickness: Arc<Sickness>,
+    pub fault_rate: Arc<FaultRate>,
     pub pause: Arc<Pause>,
     crew: Arc<Crew>,
-    /// The way to the serving threads; they end when it is gone.
+    /// The queue to the serving threads; they end when it is dropped.
     sockets: Sender<Accepted>,
     running: Option<Running>,
 }
@@ -44,25 +44,25 @@ struct Running {
 
 type Accepted = (TcpStream, Arc<Life>);
 
-/// The serving threads and what they need.
+/// The serving threads and their shared state.
 struct Crew {
     queue: Receiver<Accepted>,
-    /// Threads that wait, less connections that were handed to them and not taken yet.
+    /// Waiting threads, less the connections that are queued for them.
     free: AtomicIsize,
     ledger: Arc<Ledger>,
-    sickness: Arc<Sickness>,
+    fault_rate: Arc<FaultRate>,
 }
 
 impl Backend {
-    /// Starts a backend on a port that stays its own when it is dead.
+    /// Starts a backend on a port that stays reserved while it is dead.
     pub fn start(ledger: &Arc<Ledger>) -> Self {
         let (sockets, queue) = crossbeam_channel::unbounded();
-        let sickness = Arc::<Sickness>::default();
-        let (ledger, sick) = (Arc::clone(ledger), Arc::clone(&sickness));
-        let crew = Arc::new(Crew { queue, free: AtomicIsize::new(0), ledger, sickness: sick });
+        let fault_rate = Arc::<FaultRate>::default();
+        let (ledger, sick) = (Arc::clone(ledger), Arc::clone(&fault_rate));
+        let crew = Arc::new(Crew { queue, free: AtomicIsize::new(0), ledger, fault_rate: sick });
         let mut backend = Self {
             address: refused_address(),
-            sickness,
+            fault_rate,
             pause: Arc::default(),
             crew,
             sockets,
@@ -115,7 +115,7 @@ impl Drop for Backend {
     }
 }
 
-/// Hands each connection to a thread that is free, or to a new one, until the backend dies.
+/// Passes each connection to a thread that is free, or to a new one, until the backend dies.
 fn accept(listener: &TcpListener, life: &Arc<Life>, crew: &Arc<Crew>, sockets: &Sender<Accepted>) {
     listener.set_nonblocking(true).expect("a listener can be made not to block");
     loop {
@@ -138,9 +138,9 @@ fn accept(listener: &TcpListener, life: &Arc<Life>, crew: &Arc<Crew>, sockets: &
 impl Crew {
     /// Serves one connection after another, until the backend is gone.
     fn work(&self) {
-        let mut server = Server::new(Arc::clone(&self.ledger), Arc::clone(&self.sickness));
+        let mut server = Server::new(Arc::clone(&self.ledger), Arc::clone(&self.fault_rate));
         while let Ok((socket, life)) = self.queue.recv() {
-            server.serve(Line::new(socket, life, Arc::clone(&self.ledger)));
+            server.serve(Connection::new(socket, life, Arc::clone(&self.ledger)));
             self.free.fetch_add(1, SeqCst);
         }
     }

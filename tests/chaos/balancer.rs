@@ -1,5 +1,5 @@
-//! The balancer under test: the real program, started with flags of a draw, measured, and stopped
-//! by a signal.
+//! The balancer under test: the real program, started with random flags, measured, and stopped by a
+//! signal.
 
 use super::ledger::Ledger;
 use crate::support::program::{Program, command};
@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Health checks in flight, and connections whose end the balancer has not noticed yet.
+/// Health checks in flight, and closed connections that the balancer has not seen yet.
 const SPARE_SOCKETS: usize = 6;
 /// Pipes that each worker keeps for long bodies, by two descriptors.
 const KEPT_PIPES: usize = 2 * 16;
-/// More than this is no load of these clients.
+/// More than this cannot come from the load of these clients.
 const MOST_RESIDENT_KIB: u64 = 64 * 1024;
-/// What is kept of a log that tells of panics, in characters.
+/// The part kept of a log with panics, in characters.
 const LOG_KEPT: usize = 2000;
 /// The drain's own 30 s, and some for a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(45);
@@ -25,24 +25,24 @@ const ENDS_WITHIN: Duration = Duration::from_secs(45);
 pub struct Balancer {
     program: Program,
     workers: usize,
-    /// How it was started, for the report.
+    /// Its command line, for the report.
     pub words: String,
     ledger: Arc<Ledger>,
     pub peak_kib: u64,
-    told_to_stop: Option<Instant>,
+    term_sent: Option<Instant>,
 }
 
 /// How a balancer has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Clean,
-    /// With connections cut.
+    /// With connections aborted.
     Cut,
     Wrong,
 }
 
 impl Balancer {
-    /// Starts it in front of these backends, with flags of a draw, and waits until it accepts
+    /// Starts it in front of these backends, with random flags, and waits until it accepts
     /// connections.
     pub fn start(
         address: SocketAddr,
@@ -58,7 +58,7 @@ impl Balancer {
             words.push("--no-health-checks".to_owned());
         }
         if rng.u8(..3) == 0 {
-            words.extend(["--backend-max-connections".to_owned(), rng.u32(6..40).to_string()]);
+            words.extend(["--backend-max-requests".to_owned(), rng.u32(6..40).to_string()]);
         }
         let flags = words.join(" ");
         words.extend(["--port".to_owned(), address.port().to_string()]);
@@ -69,22 +69,15 @@ impl Balancer {
             TcpStream::connect(address).is_ok()
         });
         let words = format!("{flags}, {} backends", backends.len());
-        Self {
-            program,
-            workers,
-            words,
-            ledger: Arc::clone(ledger),
-            peak_kib: 0,
-            told_to_stop: None,
-        }
+        Self { program, workers, words, ledger: Arc::clone(ledger), peak_kib: 0, term_sent: None }
     }
 
-    /// How many sockets it has, which is the same for all balancers before anybody asks.
+    /// How many sockets it has, which is the same for all balancers before the first request.
     pub fn sockets(&self) -> usize {
         self.descriptors("socket:")
     }
 
-    /// Whether it still runs. To be asked all the time, for its memory is looked at as well.
+    /// Whether it still runs. Call it often: it samples the memory too.
     pub fn is_running(&mut self) -> bool {
         let kib = self.program.resident_kib();
         if kib > MOST_RESIDENT_KIB && self.peak_kib <= MOST_RESIDENT_KIB {
@@ -97,8 +90,8 @@ impl Balancer {
         self.program.is_running()
     }
 
-    /// When all clients have gone nothing of theirs may be left. Returns what is resident then, in
-    /// KiB.
+    /// After all clients have left, no socket or pipe of theirs may remain. Returns the resident
+    /// memory then, in KiB.
     pub fn expect_nothing_left(&self, at_first: usize) -> u64 {
         let (sockets, pipes) =
             (at_first + SPARE_SOCKETS, self.workers * KEPT_PIPES + SPARE_SOCKETS);
@@ -117,16 +110,16 @@ impl Balancer {
         self.program.descriptors().iter().filter(|(_, path)| of_kind(path)).count()
     }
 
-    /// Tells it to stop.
+    /// Sends it TERM.
     pub fn terminate(&mut self) {
         self.program.signal(Signal::TERM);
-        self.told_to_stop = Some(Instant::now());
+        self.term_sent = Some(Instant::now());
     }
 
     /// How it has ended, once it has.
     pub fn ended(&mut self) -> Option<End> {
         if self.is_running() {
-            let is_late = self.told_to_stop.is_some_and(|told| told.elapsed() > ENDS_WITHIN);
+            let is_late = self.term_sent.is_some_and(|sent| sent.elapsed() > ENDS_WITHIN);
             if !is_late {
                 return None;
             }
@@ -139,7 +132,7 @@ impl Balancer {
             self.ledger
                 .violate("the balancer panicked", &log.chars().take(LOG_KEPT).collect::<String>());
         }
-        match (code, self.told_to_stop) {
+        match (code, self.term_sent) {
             (Some(0), Some(_)) => Some(End::Clean),
             (Some(3), Some(_)) => Some(End::Cut),
             _ => {
@@ -154,6 +147,6 @@ impl Balancer {
 
     /// How long it has been stopping.
     pub fn stopping_for(&self) -> Duration {
-        self.told_to_stop.map_or(Duration::ZERO, |told| told.elapsed())
+        self.term_sent.map_or(Duration::ZERO, |sent| sent.elapsed())
     }
 }

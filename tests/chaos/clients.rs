@@ -1,9 +1,9 @@
-//! The clients: a fixed number of threads, each with one connection at a time, that ask without end
-//! and check all they get.
+//! The clients: a fixed number of threads, each with one connection at a time, which send requests
+//! without end and check every response.
 
+use super::client_connection::{Connection, Idle, Reply};
 use super::faults::Weather;
 use super::ledger::{Ledger, Outcome};
-use super::link::{Idle, Link, Reply};
 use super::plan::{Manner, Plan};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -16,20 +16,20 @@ const STACK: usize = 256 * 1024;
 /// Between two connects while no balancer runs.
 const NEXT_CONNECT: Duration = Duration::from_millis(5);
 
-/// What clients and scenario share.
+/// The state shared by clients and scenario.
 pub struct Stage {
     pub address: SocketAddr,
     pub ledger: Arc<Ledger>,
     pub weather: Weather,
     thinking: (u32, Duration),
-    /// Whether a balancer is there, so that every connect must succeed.
+    /// Whether a balancer runs, so that every connect must succeed.
     pub is_serving: AtomicBool,
     order: Mutex<Order>,
     changed: Condvar,
     parked: AtomicUsize,
 }
 
-/// What the clients are told.
+/// An order to all clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Ask,
@@ -52,8 +52,8 @@ impl Stage {
         }
     }
 
-    /// Tells all clients what to do next.
-    pub fn tell(&self, order: Order) {
+    /// Gives all clients the next order.
+    pub fn broadcast(&self, order: Order) {
         *self.order.lock().expect("no holder of this lock panics") = order;
         self.changed.notify_all();
     }
@@ -90,7 +90,8 @@ impl Crowd {
         let start = |number: usize| {
             let rng =
                 fastrand::Rng::with_seed(stage.ledger.seed.wrapping_add(1000 + number as u64));
-            let client = Client { stage: Arc::clone(stage), rng, link: None, out: Vec::new() };
+            let client =
+                Client { stage: Arc::clone(stage), rng, connection: None, out: Vec::new() };
             let thread =
                 thread::Builder::new().name(format!("chaos client {number}")).stack_size(STACK);
             thread.spawn(move || client.run()).expect("a thread can be started")
@@ -102,9 +103,9 @@ impl Crowd {
         self.threads.len()
     }
 
-    /// Waits for the end of all; a client's panic is told.
+    /// Waits for the end of all; a client's panic is returned.
     pub fn stop(&mut self) {
-        self.stage.tell(Order::Stop);
+        self.stage.broadcast(Order::Stop);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 self.stage.ledger.violate("a client panicked", "see above");
@@ -122,11 +123,11 @@ impl Drop for Crowd {
 struct Client {
     stage: Arc<Stage>,
     rng: fastrand::Rng,
-    link: Option<Link>,
+    connection: Option<Connection>,
     out: Vec<u8>,
 }
 
-/// When a request began, and under which weather.
+/// The start of a request, and the faults that were active then.
 #[derive(Clone, Copy)]
 struct Begun {
     at: Instant,
@@ -137,9 +138,9 @@ impl Client {
     fn run(mut self) {
         loop {
             match self.stage.order() {
-                Order::Ask => self.turn(),
+                Order::Ask => self.run_exchange(),
                 Order::Park => {
-                    self.link = None;
+                    self.connection = None;
                     self.stage.parked.fetch_add(1, SeqCst);
                     while self.stage.order() == Order::Park {
                         self.stage.rest(Order::Park, Duration::from_secs(1));
@@ -151,8 +152,8 @@ impl Client {
         }
     }
 
-    /// Asks for something, alone or two at once, then thinks.
-    fn turn(&mut self) {
+    /// Sends one request or two at once, then pauses.
+    fn run_exchange(&mut self) {
         let first = self.stage.ledger.offer();
         if first.is_pipelinable() && self.rng.u8(..16) == 0 {
             let second = self.stage.ledger.offer();
@@ -167,37 +168,37 @@ impl Client {
         }
         let (share, longest) = self.stage.thinking;
         if self.rng.u32(..100) < share {
-            // Long thoughts are rare.
+            // Long pauses are rare.
             self.stage.rest(Order::Ask, longest.mul_f64(self.rng.f64().powi(4)));
         }
     }
 
     fn ask(&mut self, plan: &Plan) {
-        let Some(mut link) = self.link(plan) else {
+        let Some(mut connection) = self.connection(plan) else {
             return;
         };
         let begun = self.begin();
         self.out.clear();
         plan.write_request(&mut self.out);
         if plan.manner == Manner::Abort {
-            self.abort(plan, link);
+            self.abort(plan, connection);
             return;
         }
-        let is_sent = link.send(&self.out).is_ok();
-        let mut reply = link.read_response(plan);
+        let is_sent = connection.send(&self.out).is_ok();
+        let mut reply = connection.read_response(plan);
         if let Reply::Right { status: 101, .. } = reply {
-            reply = link
+            reply = connection
                 .talk(plan)
-                .map_or_else(|end| end, |()| Reply::Right { status: 101, says_close: true });
+                .map_or_else(|end| end, |()| Reply::Right { status: 101, announces_close: true });
         }
         let goes_on =
             self.settle(plan, reply, begun) && is_sent && plan.manner == Manner::KeepAlive;
-        self.keep(link, goes_on);
+        self.keep(connection, goes_on);
     }
 
     /// Sends the second request without waiting for the first response.
     fn ask_both(&mut self, first: &Plan, second: &Plan) {
-        let Some(mut link) = self.link(first) else {
+        let Some(mut connection) = self.connection(first) else {
             self.stage.ledger.settle(second, Outcome::Aborted, Duration::ZERO);
             return;
         };
@@ -205,26 +206,26 @@ impl Client {
         self.out.clear();
         first.write_request(&mut self.out);
         second.write_request(&mut self.out);
-        let is_sent = link.send(&self.out).is_ok();
-        let reply = link.read_response(first);
+        let is_sent = connection.send(&self.out).is_ok();
+        let reply = connection.read_response(first);
         let has_response = !matches!(reply, Reply::Nothing(_));
         let goes_on = self.settle(first, reply, begun);
         if !goes_on && has_response {
             self.stage.ledger.settle(second, Outcome::BehindClose, begun.at.elapsed());
-            self.keep(link, false);
+            self.keep(connection, false);
             return;
         }
-        let reply = link.read_response(second);
+        let reply = connection.read_response(second);
         let goes_on = self.settle(second, reply, begun) && goes_on && is_sent;
-        self.keep(link, goes_on);
+        self.keep(connection, goes_on);
     }
 
-    /// The connection to ask on: the one there is, unless the balancer has ended it, or a new one.
-    /// None if the request is lost.
-    fn link(&mut self, plan: &Plan) -> Option<Link> {
-        if let Some(link) = self.link.take() {
-            match link.look() {
-                Idle::Open => return Some(link),
+    /// The connection for the next request: the present one, unless the balancer has ended it, or a
+    /// new one. None if the request is lost.
+    fn connection(&mut self, plan: &Plan) -> Option<Connection> {
+        if let Some(connection) = self.connection.take() {
+            match connection.look() {
+                Idle::Open => return Some(connection),
                 Idle::Ended => {}
                 Idle::Talks => self
                     .stage
@@ -234,8 +235,8 @@ impl Client {
         }
         loop {
             let (begun, was_serving) = (self.begin(), self.stage.is_serving.load(SeqCst));
-            let error = match Link::connect(self.stage.address) {
-                Ok(link) => return Some(link),
+            let error = match Connection::connect(self.stage.address) {
+                Ok(connection) => return Some(connection),
                 Err(error) => error,
             };
             if was_serving && self.stage.is_serving.load(SeqCst) {
@@ -252,7 +253,7 @@ impl Client {
                 );
                 return None;
             }
-            // No balancer runs: nothing was offered.
+            // No balancer runs: no request was sent.
             let order = self.stage.order();
             if order == Order::Stop {
                 self.stage.ledger.settle(plan, Outcome::Aborted, Duration::ZERO);
@@ -266,23 +267,23 @@ impl Client {
         Begun { at: Instant::now(), weather: self.stage.weather.mask() }
     }
 
-    /// Enters what came. Returns whether the connection can be used again.
+    /// Records the outcome. Returns whether the connection can be used again.
     fn settle(&self, plan: &Plan, reply: Reply, begun: Begun) -> bool {
         let (ledger, took) = (&self.stage.ledger, begun.at.elapsed());
         let weather = begun.weather | self.stage.weather.mask();
         match reply {
-            Reply::Right { status, says_close } => {
+            Reply::Right { status, announces_close } => {
                 let is_error = status >= 400;
                 ledger.settle(
                     plan,
                     if is_error { Outcome::BackendError } else { Outcome::Served },
                     took,
                 );
-                !says_close
+                !announces_close
             }
-            Reply::OwnError { code, says_close } => {
+            Reply::OwnError { code, announces_close } => {
                 ledger.lose(plan, &code, weather, took);
-                !says_close
+                !announces_close
             }
             Reply::Cut => {
                 ledger.truncate(plan, weather, took);
@@ -306,27 +307,27 @@ impl Client {
     }
 
     /// Keeps the connection for the next request, if nothing is left on it.
-    fn keep(&mut self, link: Link, goes_on: bool) {
-        if link.has_surplus() {
+    fn keep(&mut self, connection: Connection, goes_on: bool) {
+        if connection.has_surplus() {
             self.stage.ledger.violate(
                 "response to a request that was never sent",
-                "bytes behind the last response",
+                "bytes after the last response",
             );
         } else if goes_on {
-            self.link = Some(link);
+            self.connection = Some(connection);
         }
     }
 
-    /// Resets the connection on purpose: inside the request, behind it, or inside the response.
-    fn abort(&mut self, plan: &Plan, mut link: Link) {
+    /// Resets the connection on purpose: inside the request, after it, or inside the response.
+    fn abort(&mut self, plan: &Plan, mut connection: Connection) {
         let len = if self.rng.bool() { self.out.len() } else { self.rng.usize(1..self.out.len()) };
-        let is_sent = link.send(&self.out[..len]).is_ok();
+        let is_sent = connection.send(&self.out[..len]).is_ok();
         match self.rng.u8(..3) {
-            0 if is_sent && len == self.out.len() => link.glance(),
+            0 if is_sent && len == self.out.len() => connection.glance(),
             1 => self.stage.rest(Order::Ask, Duration::from_micros(self.rng.u64(..3000))),
             _ => {}
         }
-        link.reset();
+        connection.reset();
         self.stage.ledger.settle(plan, Outcome::Aborted, Duration::ZERO);
     }
 }

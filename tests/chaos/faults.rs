@@ -1,10 +1,10 @@
-//! What goes wrong, at which backend, and what was going wrong while a request was on its way.
+//! Faults: at which backend, and which were active during a request.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 macro_rules! faults {
     ($($name:ident, $label:literal, $what:literal;)*) => {
-        /// Something that goes wrong.
+        /// A kind of fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault { $(#[doc = $what] $name,)* }
 
@@ -57,7 +57,7 @@ impl Fault {
         1 << self as u32
     }
 
-    /// Whether a backend cuts a response with it.
+    /// Whether it truncates responses.
     pub fn truncates(self) -> bool {
         // A backend that responds early, and closes with the request unread, resets its own
         // response.
@@ -67,15 +67,15 @@ impl Fault {
         )
     }
 
-    /// Those of a mask, in the order of the report.
+    /// The faults of a mask, in the order of the report.
     pub fn of(mask: u32) -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(move |fault| mask & fault.bit() != 0)
     }
 
-    /// Those of a mask that can have hurt, in this way, a request that no backend has read; if
+    /// The faults of a mask that can fail, in this way, a request that no backend has read; if
     /// there are none, all of the mask.
     pub fn suspects(mask: u32, cause: &str) -> u32 {
-        let is_suspect = |fault: &Self| match cause {
+        let has_recent_failures = |fault: &Self| match cause {
             CONNECT_FAILED => matches!(fault, Self::Rolling | Self::Kill),
             CLOSED | RESET => matches!(fault, Self::Term),
             // It ends connections, or serves none, between two requests.
@@ -84,39 +84,40 @@ impl Fault {
                     || fault.truncates() && *fault != Self::Early
             }
         };
-        let suspects = Self::of(mask).filter(is_suspect).fold(0, |mask, fault| mask | fault.bit());
+        let suspects =
+            Self::of(mask).filter(has_recent_failures).fold(0, |mask, fault| mask | fault.bit());
         if suspects == 0 { mask } else { suspects }
     }
 }
 
-/// The balancer's word for a backend that refuses connections.
+/// The balancer's code for a backend that refuses connections.
 const CONNECT_FAILED: &str = "connect_failed";
 /// The client's connection was closed instead of a response.
 pub const CLOSED: &str = "closed without a response";
 /// The client's connection was reset instead of a response.
 pub const RESET: &str = "reset without a response";
 
-/// How sick a backend is: read for each request, written by the scenario.
+/// The share of requests that a backend fails: read for each request, written by the scenario.
 #[derive(Default)]
-pub struct Sickness {
+pub struct FaultRate {
     /// Zero, or the fault's number plus one, the share of requests in percent, and whether health
     /// checks fail as well.
     packed: AtomicU32,
 }
 
-impl Sickness {
+impl FaultRate {
     /// From now on so many percent of the requests meet this fault.
     pub fn set(&self, fault: Fault, percent: u32, fails_checks: bool) {
         self.packed
             .store((fault as u32 + 1) | percent << 8 | u32::from(fails_checks) << 16, Relaxed);
     }
 
-    /// From now on all is well.
+    /// From now on there is no fault.
     pub fn clear(&self) {
         self.packed.store(0, Relaxed);
     }
 
-    /// What becomes of the next request.
+    /// The fault for the next request, if any.
     pub fn draw(&self, rng: &mut fastrand::Rng) -> Option<Fault> {
         let packed = self.packed.load(Relaxed);
         let fault = *Fault::ALL.get((packed & 0xFF).checked_sub(1)? as usize)?;
@@ -129,32 +130,32 @@ impl Sickness {
     }
 }
 
-/// The faults that are active anywhere, as a mask: what a client blames when no backend says that
-/// it touched the request.
+/// The faults that are active anywhere, as a mask: a client blames them when no backend has entered
+/// the request.
 #[derive(Default)]
 pub struct Weather {
     mask: AtomicU32,
 }
 
 impl Weather {
-    /// What is active now.
+    /// The active faults.
     pub fn mask(&self) -> u32 {
         self.mask.load(Relaxed)
     }
 
-    /// This is active now, and nothing else.
+    /// Sets the active faults.
     pub fn set(&self, mask: u32) {
         self.mask.store(mask, Relaxed);
     }
 }
 
 #[test]
-fn a_sick_backend_draws_its_fault_for_its_share_of_requests() {
-    let (sickness, mut rng) = (Sickness::default(), fastrand::Rng::with_seed(1));
-    assert_eq!(sickness.draw(&mut rng), None);
-    sickness.set(Fault::Error, 30, true);
-    let sick = (0..1000).filter(|_| sickness.draw(&mut rng) == Some(Fault::Error)).count();
-    assert!((200..400).contains(&sick) && sickness.fails_checks());
-    sickness.clear();
-    assert!(sickness.draw(&mut rng).is_none() && !sickness.fails_checks());
+fn a_faulty_backend_draws_its_fault_for_its_share_of_requests() {
+    let (fault_rate, mut rng) = (FaultRate::default(), fastrand::Rng::with_seed(1));
+    assert_eq!(fault_rate.draw(&mut rng), None);
+    fault_rate.set(Fault::Error, 30, true);
+    let sick = (0..1000).filter(|_| fault_rate.draw(&mut rng) == Some(Fault::Error)).count();
+    assert!((200..400).contains(&sick) && fault_rate.fails_checks());
+    fault_rate.clear();
+    assert!(fault_rate.draw(&mut rng).is_none() && !fault_rate.fails_checks());
 }

@@ -1,12 +1,12 @@
 //! The HTTP/1.1 that both sides of the chaos run read: heads and framed bodies, strictly, with
 //! little copying.
 //!
-//! Lean on purpose, for it runs some thousand times a second beside the balancer, and shares no
-//! line with the product.
+//! Small on purpose: it runs some thousand times a second beside the balancer, and shares no line
+//! with the product.
 
 use memchr::memmem;
 
-/// What came over a connection and was not read yet.
+/// The received bytes of a connection that are not consumed yet.
 #[derive(Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
@@ -16,17 +16,17 @@ pub struct Inbox {
 impl Inbox {
     const PIECE: usize = 32 * 1024;
 
-    /// What is there.
+    /// The unread bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Whether nothing is there.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    /// These many bytes were read.
+    /// Consumes so many bytes.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
         if self.start == self.bytes.len() {
@@ -64,7 +64,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Takes a whole head apart; what no correct peer sends is an error.
+    /// Parses a complete head; a malformed one is an error.
     pub fn parse(head: &'a [u8]) -> Result<Self, String> {
         let text =
             std::str::from_utf8(head).map_err(|_| format!("not text: {}", head.escape_ascii()))?;
@@ -110,7 +110,7 @@ impl<'a> Head<'a> {
     }
 
     /// Whether this message is the last of its connection.
-    pub fn says_close(&self) -> bool {
+    pub fn announces_close(&self) -> bool {
         let mut connection =
             self.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Connection"));
         connection.any(|(_, value)| {
@@ -118,7 +118,7 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// How the body is framed; none if the head does not say so.
+    /// How the body is framed; none if the head has no framing.
     pub fn body(&self) -> Result<Option<Body>, String> {
         match (self.number("Content-Length")?, self.field("Transfer-Encoding")?) {
             (None, None) => Ok(None),
@@ -155,9 +155,9 @@ enum State {
 }
 
 impl Body {
-    const LONGEST_LINE: usize = 64;
+    const MAX_LINE: usize = 64;
 
-    /// Reads what is there and hands its content, with its place, to `check`. Returns whether the
+    /// Reads the input and passes its content, with its offset, to `check`. Returns whether the
     /// body is complete.
     pub fn read(
         &mut self,
@@ -181,7 +181,7 @@ impl Body {
                     self.at += count;
                     (count, self.state.after_content(left - count))
                 }
-                State::ChunkLine => match line(bytes, Self::LONGEST_LINE)? {
+                State::ChunkLine => match line(bytes, Self::MAX_LINE)? {
                     None => return Ok(false),
                     Some(line) => {
                         let size =
@@ -193,7 +193,7 @@ impl Body {
                         )
                     }
                 },
-                State::ChunkEnd | State::LastLine => match line(bytes, Self::LONGEST_LINE)? {
+                State::ChunkEnd | State::LastLine => match line(bytes, Self::MAX_LINE)? {
                     None => return Ok(false),
                     Some("") => (
                         2,
@@ -234,7 +234,7 @@ fn line(bytes: &[u8], longest: usize) -> Result<Option<&str>, String> {
 }
 
 #[test]
-fn a_chunked_body_is_read_in_any_pieces_and_its_faults_are_told() {
+fn a_chunked_body_is_read_in_any_pieces_and_its_errors_are_reported() {
     let whole = b"5\r\nhello\r\nA\r\n, dear all\r\n0\r\n\r\nnext";
     for cut in 0..whole.len() {
         let (mut inbox, mut content) = (Inbox::default(), Vec::new());

@@ -1,8 +1,8 @@
-//! The ledger: what became of every request, counted on both sides.
+//! The ledger: the outcome of every request, counted on both sides.
 //!
 //! A backend enters that it saw a key, began to execute it, and which fault it met; the client
-//! enters what it got. One word a key, so that millions of them stay small. What must never happen
-//! is a violation; what is lost is a loss, with cause and blame.
+//! enters its result. One word per key, so that millions of them stay small. An outcome that must
+//! never happen is a violation; a lost request is a loss, with cause and blame.
 
 use super::faults::Fault;
 use super::plan::{Class, Key, Plan};
@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-/// What a client got.
+/// The result at a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The right response.
     Served,
-    /// The backend's own error, passed on.
+    /// The backend's own error, forwarded.
     BackendError,
-    /// A response that was visibly cut: right, if the backend cut it.
+    /// A visibly truncated response: right, if the backend truncated it.
     Truncated,
-    /// Pipelined behind a response that announced the close, or was cut.
+    /// Pipelined after a response that announced the close, or was truncated.
     BehindClose,
     /// Nothing: the client reset the connection on purpose.
     Aborted,
@@ -39,22 +39,22 @@ impl Outcome {
     ];
     pub const NAMES: [&str; 6] = [
         "served",
-        "backend's error passed on",
+        "backend's error forwarded",
         "shown as truncation",
-        "behind a close",
+        "after a close",
         "aborted on purpose",
         "lost",
     ];
 }
 
-/// Which fault a loss is ascribed to.
+/// The fault that a loss is ascribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blame {
     /// A backend had the request and did this to it last.
     Met(Fault),
-    /// No backend touched it, but these were going on, as a mask.
+    /// No backend touched it, but these faults were active, as a mask.
     During(u32),
-    /// Nothing was wrong anywhere.
+    /// No fault was active.
     Nothing,
 }
 
@@ -65,7 +65,7 @@ pub struct Tally {
     pub had: u64,
 }
 
-/// What backends began to execute.
+/// The requests that backends began to execute.
 #[derive(Default)]
 pub struct Executions {
     pub begun: u64,
@@ -97,13 +97,13 @@ mod entry {
 
 const PIECE: usize = 1 << 16;
 const PIECES: usize = 1 << 10;
-/// A response that breaks off and no backend did it.
-const CUT: &str = "response cut";
+/// A truncated response that no backend truncated.
+const CUT: &str = "response truncated";
 const VIOLATIONS_KEPT: usize = 50;
 
 const _: () = assert!(Fault::ALL.len() <= 15, "an entry has four bits for the last fault");
 
-/// All that is known about all requests.
+/// The entries of all requests.
 pub struct Ledger {
     pub seed: u64,
     offered: AtomicU32,
@@ -141,8 +141,8 @@ impl Ledger {
         self.offered.load(Relaxed)
     }
 
-    /// Whether a client has made this request: a key that none made came out of nothing.
-    pub fn knows(&self, key: Key) -> bool {
+    /// Whether a client has made this request: any other key is an invention.
+    pub fn contains(&self, key: Key) -> bool {
         key < self.offered()
     }
 
@@ -155,7 +155,7 @@ impl Ledger {
     }
 }
 
-/// What backends enter.
+/// The entries of backends.
 impl Ledger {
     /// The request's head came.
     pub fn saw(&self, key: Key) {
@@ -187,7 +187,7 @@ impl Ledger {
     }
 }
 
-/// What clients enter.
+/// The entries of clients.
 impl Ledger {
     /// The client got something for its request.
     pub fn settle(&self, plan: &Plan, outcome: Outcome, took: Duration) {
@@ -202,7 +202,7 @@ impl Ledger {
         if matches!(outcome, Outcome::Served | Outcome::BackendError)
             && before & entry::EXECUTIONS == 0
         {
-            self.violate("response to a request that nobody executed", &format!("{plan:?}"));
+            self.violate("response to a request that was never executed", &format!("{plan:?}"));
         }
         self.outcomes[outcome as usize][plan.class() as usize].fetch_add(1, Relaxed);
         for (slow, count) in SLOW.iter().zip(&self.slow) {
@@ -212,8 +212,8 @@ impl Ledger {
         }
     }
 
-    /// The client got nothing, or an error of the balancer's own. `weather` is what went on
-    /// meanwhile.
+    /// The client got nothing, or an error of the balancer's own. `weather`: the faults that were
+    /// active meanwhile.
     pub fn lose(&self, plan: &Plan, cause: &str, weather: u32, took: Duration) {
         self.settle(plan, Outcome::Lost, took);
         let blame = self.blame(plan.key, weather, cause);
@@ -221,7 +221,7 @@ impl Ledger {
         lock(&self.losses).entry((cause.to_owned(), blame)).or_default().add(plan.class(), had);
     }
 
-    /// The client saw a response cut. If nobody cut it, it is lost.
+    /// The client saw a truncated response. If no backend truncated it, it is lost.
     pub fn truncate(&self, plan: &Plan, weather: u32, took: Duration) {
         let entry = self.entry(plan.key).load(Relaxed);
         let met = (entry & entry::FAULTS) >> entry::FAULTS_SHIFT;
@@ -247,7 +247,7 @@ impl Ledger {
         }
     }
 
-    /// What must never happen has happened.
+    /// Records a violation.
     pub fn violate(&self, rule: &str, what: &str) {
         self.violation_count.fetch_add(1, Relaxed);
         let mut violations = lock(&self.violations);
@@ -257,7 +257,7 @@ impl Ledger {
     }
 }
 
-/// What the report reads.
+/// The readers for the report.
 impl Ledger {
     pub fn count(&self, outcome: Outcome, class: Class) -> u64 {
         self.outcomes[outcome as usize][class as usize].load(Relaxed)

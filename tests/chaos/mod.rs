@@ -1,24 +1,24 @@
-//! Chaos: the real program under load while its backends die, pause, lie and cut, and while it is
-//! itself stopped and started.
+//! Chaos: the real program under load while its backends die, pause, send invalid responses and
+//! truncate, and while it is itself stopped and started.
 //!
-//! - `plan`: what a request is; all of it follows from its key.
-//! - `clients` ask without end, each over its `link`; `backend` accepts, `line` is its end of a
-//!   connection, `serving` what it does there.
-//! - `faults` and `outages`: what goes wrong, and when. At most n - 1 of n backends are bad at any
-//!   moment.
-//! - `ledger` counts every key on both sides, `report` prints what came of it, `scenario` runs it
-//!   all in front of a `balancer`.
+//! - `plan`: a request; all of it follows from its key.
+//! - `clients` send requests without end, each over its `client_connection`; `backend` accepts,
+//!   `backend_connection` is its end of a connection, `serving` its behaviour there.
+//! - `faults` and `outages`: the faults, and when they are active. At most n - 1 of n backends are
+//!   bad at any moment.
+//! - `ledger` counts every key on both sides, `report` prints the result, `scenario` runs it all in
+//!   front of a `balancer`.
 //!
-//! How to run it, and what was found, is in `tests/README.md`.
+//! How to run it, and its results, are in `tests/README.md`.
 
 mod backend;
+mod backend_connection;
 mod balancer;
+mod client_connection;
 mod clients;
 mod faults;
 mod http;
 mod ledger;
-mod line;
-mod link;
 mod outages;
 mod plan;
 mod report;
@@ -47,14 +47,10 @@ fn a_few_seconds_of_chaos_violate_nothing() {
         thinking: (100, Duration::from_millis(60)),
         longest_run: Duration::from_millis(1500),
         longest_episode: Duration::from_millis(400),
-        is_told: false,
+        is_printed: false,
     });
     println!("{report}");
-    assert_eq!(
-        report.ledger.violations().1,
-        0,
-        "see the report: what must never happen has happened"
-    );
+    assert_eq!(report.ledger.violations().1, 0, "see the report: violations");
     assert!(report.served() > 100, "hardly anything was served");
 }
 
@@ -68,14 +64,10 @@ fn twenty_minutes_of_chaos_violate_nothing() {
         thinking: (10, Duration::from_millis(300)),
         longest_run: Duration::from_secs(number("CHAOS_BALANCER_SECONDS", 30)),
         longest_episode: Duration::from_secs(8),
-        is_told: true,
+        is_printed: true,
     };
     println!("{settings:?}");
     let report = run(settings);
     println!("{report}");
-    assert_eq!(
-        report.ledger.violations().1,
-        0,
-        "see the report: what must never happen has happened"
-    );
+    assert_eq!(report.ledger.violations().1, 0, "see the report: violations");
 }

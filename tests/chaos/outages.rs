@@ -1,4 +1,4 @@
-//! The plan of misfortune: which backend is bad, how, and for how long; never all of them.
+//! The schedule of faults: which backend is bad, how, and for how long; never all of them.
 
 use super::backend::Backend;
 use super::clients::Stage;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For this part of the longest episode a fault is still blamed after its end: connections and
-/// judgements outlive it.
+/// health states outlive it.
 const AFTERMATH: f64 = 0.125;
 
-/// What goes wrong at the first `count` of the backends.
+/// The faults at the first `count` of the backends.
 pub struct Outages {
     pub backends: Vec<Backend>,
     /// How many of them are balanced.
@@ -19,7 +19,7 @@ pub struct Outages {
     rng: fastrand::Rng,
     /// The balancer is being stopped.
     is_stopping: bool,
-    /// What comes next.
+    /// The next faults.
     deck: Vec<Fault>,
     episodes: Vec<Episode>,
     /// Faults that are over, and until when they are blamed.
@@ -68,7 +68,7 @@ impl Outages {
         }
     }
 
-    /// Ends what is due and begins something new now and then. To be called often.
+    /// Ends faults that are due and begins new ones now and then. To be called often.
     pub fn tick(&mut self) {
         let now = Instant::now();
         let (due, going_on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.episodes)
@@ -104,7 +104,7 @@ impl Outages {
         self.publish();
     }
 
-    /// Says what clients may blame.
+    /// Publishes the faults that clients may blame.
     fn publish(&mut self) {
         let now = Instant::now();
         self.aftermath.retain(|(_, until)| *until > now);
@@ -148,13 +148,13 @@ impl Outages {
     fn begin(&mut self, backend: usize, fault: Fault, span: Duration) {
         self.episodes_begun[fault as usize] += 1;
         self.episodes.push(Episode { backend, fault, until: Instant::now() + span });
-        // First, so that nothing is lost to a fault that nobody knows of.
+        // First, so that no loss has an unpublished fault.
         self.publish();
         let backend = &mut self.backends[backend];
         match fault {
             Fault::Kill | Fault::Rolling => backend.kill(fault),
             Fault::Pause => backend.pause.set(true),
-            _ => backend.sickness.set(fault, [15, 40, 100][self.rng.usize(..3)], self.rng.bool()),
+            _ => backend.fault_rate.set(fault, [15, 40, 100][self.rng.usize(..3)], self.rng.bool()),
         }
     }
 
@@ -163,7 +163,7 @@ impl Outages {
         match episode.fault {
             Fault::Kill | Fault::Rolling => backend.revive(),
             Fault::Pause => backend.pause.set(false),
-            _ => backend.sickness.clear(),
+            _ => backend.fault_rate.clear(),
         }
         assert!(
             backend.responds(),

@@ -1,15 +1,14 @@
-//! What a request is: all of it follows from its key and the run's seed.
+//! A request: all of it follows from its key and the run's seed.
 //!
-//! Client and backend derive the same plan independently, so that each can judge what the other
-//! sent: a request or a response that belongs to another key, or lacks a byte, is noticed wherever
-//! it was mixed up.
+//! Client and backend derive the same plan independently, so that each can check the other's bytes:
+//! a request or a response of another key, or without a byte, is noticed wherever it was mixed up.
 
 use std::io::Write;
 
 /// The number of a request: unique within a run.
 pub type Key = u32;
 
-/// What is asked of a backend.
+/// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
@@ -26,7 +25,7 @@ pub enum Upload {
     Chunked(usize),
 }
 
-/// How a response says where its body ends.
+/// The framing of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Length,
@@ -39,7 +38,7 @@ pub enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     KeepAlive,
-    /// The request says `Connection: close`.
+    /// The request has `Connection: close`.
     Close,
     /// The client resets the connection on purpose, inside the request or the response.
     Abort,
@@ -47,13 +46,13 @@ pub enum Manner {
     Upgrade,
 }
 
-/// A column of the report: what losing a request of this kind means.
+/// A column of the report: the meaning of a loss of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     Get,
     Head,
     Put,
-    /// Its body is larger than what a balancer keeps to send it again.
+    /// Its body is larger than the balancer's replay buffer.
     LargePut,
     Post,
     Upgrade,
@@ -64,13 +63,13 @@ impl Class {
         [Self::Get, Self::Head, Self::Put, Self::LargePut, Self::Post, Self::Upgrade];
     pub const NAMES: [&str; 6] = ["GET", "HEAD", "PUT", "large PUT", "POST", "upgrade"];
 
-    /// Whether a loss of it is avoidable: it may be sent again, and can be.
+    /// Whether a loss of it is avoidable: it is retryable and replayable.
     pub fn is_replayable(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put)
     }
 }
 
-/// A body larger than this is not kept by the balancer: its request cannot be sent twice.
+/// A body larger than this is not replayable.
 const REPLAYABLE_BYTES: usize = 64 * 1024;
 
 /// A request and the response to it.
@@ -136,7 +135,7 @@ impl Plan {
         }
     }
 
-    /// Whether the client may send it right behind another request.
+    /// Whether the client may pipeline it after another request.
     pub fn is_pipelinable(&self) -> bool {
         self.upload == Upload::None && self.manner == Manner::KeepAlive && self.size <= 65_536
     }
@@ -149,7 +148,7 @@ impl Plan {
         }
     }
 
-    /// The word in the request line.
+    /// The method in the request line.
     pub fn method_name(&self) -> &'static str {
         match self.method {
             Method::Get => "GET",
@@ -196,7 +195,7 @@ fn draw_upload(rng: &mut fastrand::Rng) -> Upload {
     if rng.u32(..100) < 30 { Upload::Chunked(size) } else { Upload::Length(size) }
 }
 
-/// A body: bytes that tell to which key and to which place in the body they belong.
+/// A body: bytes that identify their key and their offset in the body.
 #[derive(Clone, Copy)]
 pub struct Pattern {
     base: u64,
@@ -204,14 +203,14 @@ pub struct Pattern {
 
 impl Pattern {
     const BLOCK: usize = 4096;
-    const LARGEST_CHUNK: usize = 40_000;
+    const MAX_CHUNK: usize = 40_000;
 
-    /// What the client sends.
+    /// The request.
     pub fn of_request(plan: &Plan) -> Self {
         Self { base: mix(plan.seed, u64::from(plan.key) << 1) }
     }
 
-    /// What the backend responds with.
+    /// The response.
     pub fn of_response(plan: &Plan) -> Self {
         Self { base: mix(plan.seed, (u64::from(plan.key) << 1) | 1) }
     }
@@ -226,7 +225,7 @@ impl Pattern {
         let mut at = 0;
         while at < size {
             // Sizes that differ, without a generator: any cut is right.
-            let chunk = (size - at).min(1 + (self.base as usize ^ at) % Self::LARGEST_CHUNK);
+            let chunk = (size - at).min(1 + (self.base as usize ^ at) % Self::MAX_CHUNK);
             write!(out, "{chunk:x}\r\n").expect("a vector takes every write");
             self.append_range(out, at, chunk);
             out.extend_from_slice(b"\r\n");
@@ -235,7 +234,7 @@ impl Pattern {
         out.extend_from_slice(b"0\r\n\r\n");
     }
 
-    /// Whether these bytes stand at this place of the body.
+    /// Whether the body has these bytes at this offset.
     pub fn matches(self, at: usize, bytes: &[u8]) -> bool {
         let mut block = [0; Self::BLOCK];
         let mut at = at;
@@ -276,7 +275,7 @@ fn mix(seed: u64, value: u64) -> u64 {
 }
 
 #[test]
-fn a_body_is_recognised_in_any_pieces_and_no_other_is_taken_for_it() {
+fn a_body_matches_its_key_in_any_pieces_and_no_other_key() {
     let plan = Plan { size: 20_000, ..Plan::of(7, 3) };
     let mut body = Vec::new();
     Pattern::of_response(&plan).append(&mut body, plan.size);

@@ -1,5 +1,4 @@
-//! What is printed in the end: what became of all requests, what was lost to which fault, and the
-//! verdict.
+//! The printed report: the outcomes of all requests, the losses by fault, and the verdict.
 
 use super::balancer::End;
 use super::faults::Fault;
@@ -18,11 +17,11 @@ pub struct Run {
     pub end: End,
     pub stopped_in: Duration,
     pub peak_mib: f64,
-    /// When it was idle at its end.
+    /// The memory at its end, when it was idle.
     pub resident_mib: Option<f64>,
 }
 
-/// All that came of a run.
+/// The results of a run.
 pub struct Report {
     pub settings: Settings,
     pub took: Duration,
@@ -54,7 +53,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// How many requests were lost that could have been sent again.
+    /// The number of lost requests that were retryable.
     pub fn avoidable(&self) -> u64 {
         let replayable = Class::ALL.iter().filter(|class| class.is_replayable());
         replayable.map(|class| self.ledger.count(Outcome::Lost, *class)).sum()
@@ -78,7 +77,7 @@ impl Report {
         let idle = self.runs.iter().filter_map(|run| run.resident_mib).fold(0.0, f64::max);
         writeln!(
             f,
-            "{} balancers, ended: {} clean, {} with connections cut, {} wrong; resident: at most {peak:.0} MiB, {idle:.0} MiB when idle",
+            "{} balancers, ended: {} clean, {} with connections aborted, {} wrong; resident: at most {peak:.0} MiB, {idle:.0} MiB when idle",
             self.runs.len(),
             ends(End::Clean),
             ends(End::Cut),
@@ -99,7 +98,7 @@ impl Report {
     }
 
     fn outcomes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| what became of requests | {} | all |", Class::NAMES.join(" | "))?;
+        writeln!(f, "| outcome of requests | {} | all |", Class::NAMES.join(" | "))?;
         writeln!(f, "|---|{}", "---:|".repeat(Class::ALL.len() + 1))?;
         for (outcome, name) in Outcome::ALL.iter().zip(Outcome::NAMES) {
             let counts = Class::ALL.map(|class| self.ledger.count(*outcome, class));

@@ -1,5 +1,4 @@
-//! The run: one balancer after another under a load that never stops, with misfortune at its
-//! backends.
+//! The run: one balancer after another under a load that never stops, with faults at its backends.
 
 use super::backend::Backend;
 use super::balancer::{Balancer, End};
@@ -12,27 +11,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// Between two looks at everything.
+/// The interval between two checks.
 const TICK: Duration = Duration::from_millis(10);
-/// A client's patience, and some for a busy machine.
+/// A client's timeout, and some for a busy machine.
 const PARKED_WITHIN: Duration = Duration::from_secs(80);
 const BACKENDS: usize = 4;
 const MEBIBYTE: f64 = 1024.0;
 
-/// How long, how wild.
+/// The length and the intensity of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub seed: u64,
     pub span: Duration,
     pub clients: usize,
-    /// How many in a hundred responses a client thinks about, and for how long at most.
+    /// After how many percent of responses a client pauses, and for how long at most.
     pub thinking: (u32, Duration),
     /// The longest time for which one balancer runs.
     pub longest_run: Duration,
     /// The longest time for which a backend is bad.
     pub longest_episode: Duration,
-    /// Whether each run is told as it ends.
-    pub is_told: bool,
+    /// Whether each run is printed as it ends.
+    pub is_printed: bool,
 }
 
 /// A run in progress. The clients end before the backends do.
@@ -48,7 +47,7 @@ struct Scenario {
     sockets_at_first: usize,
 }
 
-/// Runs it all and says what came of it.
+/// Runs it all and returns the results.
 pub fn run(settings: Settings) -> Report {
     let ledger = Arc::new(Ledger::new(settings.seed));
     let mut rng = fastrand::Rng::with_seed(settings.seed);
@@ -92,8 +91,8 @@ impl Scenario {
             Gate::new().wait_for(TICK);
             ticks += 1;
         }
-        let is_quiet = (is_last || self.rng.u8(..3) == 0) && balancer.is_running();
-        let resident_mib = if is_quiet { Some(self.park(&balancer)) } else { None };
+        let is_parked = (is_last || self.rng.u8(..3) == 0) && balancer.is_running();
+        let resident_mib = if is_parked { Some(self.park(&balancer)) } else { None };
         let end = self.stop_balancer(&mut balancer);
         let run = Run {
             words: balancer.words.clone(),
@@ -104,7 +103,7 @@ impl Scenario {
             peak_mib: balancer.peak_kib as f64 / MEBIBYTE,
             resident_mib,
         };
-        if self.settings.is_told {
+        if self.settings.is_printed {
             println!(
                 "{:>5.0} s  {run}, {} violations so far",
                 begun.elapsed().as_secs_f64(),
@@ -125,7 +124,7 @@ impl Scenario {
         let balancer = Balancer::start(self.stage.address, &addresses, &mut self.rng, &self.ledger);
         if self.are_parked {
             self.sockets_at_first = balancer.sockets();
-            self.stage.tell(Order::Ask);
+            self.stage.broadcast(Order::Ask);
             self.are_parked = false;
         }
         self.stage.is_serving.store(true, SeqCst);
@@ -133,10 +132,10 @@ impl Scenario {
         balancer
     }
 
-    /// Lets all clients go and looks at what is left. Returns the resident memory.
+    /// Makes all clients close, and checks the remaining descriptors. Returns the resident memory.
     fn park(&mut self, balancer: &Balancer) -> f64 {
         self.outages.clear();
-        self.stage.tell(Order::Park);
+        self.stage.broadcast(Order::Park);
         self.are_parked = true;
         let start = Instant::now();
         while self.stage.parked() < self.crowd.len() {

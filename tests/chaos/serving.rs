@@ -1,16 +1,16 @@
-//! What a backend does with a connection: reads requests strictly, executes them, and responds as
-//! its sickness has it.
+//! A backend's handling of a connection: it reads requests strictly, executes them, and responds by
+//! its fault rate.
 
-use super::faults::{Fault, Sickness};
+use super::backend_connection::{Connection, Gone};
+use super::faults::{Fault, FaultRate};
 use super::http::{Body, Head};
 use super::ledger::Ledger;
-use super::line::{Gone, Line};
 use super::plan::{Key, Manner, Method, Pattern, Plan, Shape};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Ends a response's head: the connection goes on, or is closed with the body's last byte.
+/// Ends a response's head: the connection stays, or is closed with the body's last byte.
 const KEEP: &str = "";
 const CLOSE: &str = "Connection: close\r\n";
 
@@ -25,53 +25,53 @@ const GARBAGE: [&[u8]; 5] = [
 /// Serves one connection at a time. Each serving thread has its own.
 pub struct Server {
     ledger: Arc<Ledger>,
-    sickness: Arc<Sickness>,
+    fault_rate: Arc<FaultRate>,
     rng: fastrand::Rng,
     out: Vec<u8>,
 }
 
-/// A request's head, judged.
+/// A validated request head.
 enum Asked {
     Health,
     Request(Plan, Option<Body>),
 }
 
 impl Server {
-    pub fn new(ledger: Arc<Ledger>, sickness: Arc<Sickness>) -> Self {
-        Self { ledger, sickness, rng: fastrand::Rng::new(), out: Vec::new() }
+    pub fn new(ledger: Arc<Ledger>, fault_rate: Arc<FaultRate>) -> Self {
+        Self { ledger, fault_rate, rng: fastrand::Rng::new(), out: Vec::new() }
     }
 
     /// Serves a connection to its end.
-    pub fn serve(&mut self, mut line: Line) {
-        while self.serve_request(&mut line).is_ok() {}
+    pub fn serve(&mut self, mut connection: Connection) {
+        while self.serve_request(&mut connection).is_ok() {}
     }
 
-    fn serve_request(&mut self, line: &mut Line) -> Result<(), Gone> {
-        line.end();
+    fn serve_request(&mut self, connection: &mut Connection) -> Result<(), Gone> {
+        connection.end();
         let head_len = loop {
-            match line.inbox.head_len() {
+            match connection.inbox.head_len() {
                 Some(len) => break len,
-                None => line.receive()?,
+                None => connection.receive()?,
             }
         };
-        let asked = self.judge_head(&line.inbox.bytes()[..head_len]);
-        line.inbox.consume(head_len);
+        let asked = self.check_head(&connection.inbox.bytes()[..head_len]);
+        connection.inbox.consume(head_len);
         match asked {
-            Ok(Asked::Health) => self.respond_to_check(line),
+            Ok(Asked::Health) => self.respond_to_check(connection),
             Ok(Asked::Request(plan, body)) => {
                 self.ledger.saw(plan.key);
-                line.begin(plan.key);
-                self.serve_plan(line, &plan, body)
+                connection.begin(plan.key);
+                self.serve_plan(connection, &plan, body)
             }
             Err(what) => {
                 self.ledger.violate("wrong request at a backend", &what);
-                Err(line.reset())
+                Err(connection.reset())
             }
         }
     }
 
-    /// Whether this is what the client sent under this key.
-    fn judge_head(&self, head: &[u8]) -> Result<Asked, String> {
+    /// Whether the client sent this under this key.
+    fn check_head(&self, head: &[u8]) -> Result<Asked, String> {
         let head = Head::parse(head)?;
         let mut words = head.start_line.split(' ');
         let (method, target, version) =
@@ -81,8 +81,8 @@ impl Server {
         }
         let key: Option<Key> = target.strip_prefix("/key/").and_then(|key| key.parse().ok());
         let key = key
-            .filter(|key| self.ledger.knows(*key))
-            .ok_or_else(|| format!("nobody sent {:?}", head.start_line))?;
+            .filter(|key| self.ledger.contains(*key))
+            .ok_or_else(|| format!("no client sent {:?}", head.start_line))?;
         let plan = Plan::of(self.ledger.seed, key);
         let is_its_own = method == Some(plan.method_name())
             && version == Some("HTTP/1.1")
@@ -95,38 +95,48 @@ impl Server {
         }
     }
 
-    fn respond_to_check(&mut self, line: &mut Line) -> Result<(), Gone> {
+    fn respond_to_check(&mut self, connection: &mut Connection) -> Result<(), Gone> {
         let status =
-            if self.sickness.fails_checks() { "500 Internal Server Error" } else { "200 OK" };
-        line.send(
+            if self.fault_rate.fails_checks() { "500 Internal Server Error" } else { "200 OK" };
+        connection.send(
             format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
                 .as_bytes(),
         )?;
         Err(Gone::Closed)
     }
 
-    fn serve_plan(&mut self, line: &mut Line, plan: &Plan, body: Option<Body>) -> Result<(), Gone> {
+    fn serve_plan(
+        &mut self,
+        connection: &mut Connection,
+        plan: &Plan,
+        body: Option<Body>,
+    ) -> Result<(), Gone> {
         let has_body = plan.upload_bytes() > 0;
         let fault =
-            self.sickness.draw(&mut self.rng).filter(|fault| *fault != Fault::Early || has_body);
+            self.fault_rate.draw(&mut self.rng).filter(|fault| *fault != Fault::Early || has_body);
         match fault {
             Some(Fault::ResetInRequest) => {
-                line.meet(Fault::ResetInRequest);
-                return Err(line.reset());
+                connection.meet(Fault::ResetInRequest);
+                return Err(connection.reset());
             }
-            Some(Fault::Early) => return self.respond_early(line, plan, body),
+            Some(Fault::Early) => return self.respond_early(connection, plan, body),
             _ => {}
         }
-        self.read_body(line, plan, body)?;
+        self.read_body(connection, plan, body)?;
         self.ledger.executed(plan);
         if plan.manner == Manner::Upgrade && fault.is_none() {
-            return self.echo(line, plan);
+            return self.echo(connection, plan);
         }
         self.out.clear();
-        self.respond(line, plan, fault)
+        self.respond(connection, plan, fault)
     }
 
-    fn read_body(&self, line: &mut Line, plan: &Plan, body: Option<Body>) -> Result<(), Gone> {
+    fn read_body(
+        &self,
+        connection: &mut Connection,
+        plan: &Plan,
+        body: Option<Body>,
+    ) -> Result<(), Gone> {
         let pattern = Pattern::of_request(plan);
         let Some(mut body) = body else {
             if plan.upload_bytes() > 0 {
@@ -135,50 +145,55 @@ impl Server {
             return Ok(());
         };
         loop {
-            match body.read(&mut line.inbox, |at, bytes| pattern.matches(at, bytes)) {
+            match body.read(&mut connection.inbox, |at, bytes| pattern.matches(at, bytes)) {
                 Ok(true) if body.at == plan.upload_bytes() => return Ok(()),
-                Ok(false) => line.receive()?,
+                Ok(false) => connection.receive()?,
                 wrong => {
                     let what = format!("{:?} bytes of body, {:?}: {plan:?}", body.at, wrong.err());
                     self.ledger.violate("wrong request at a backend", &what);
-                    return Err(line.reset());
+                    return Err(connection.reset());
                 }
             }
         }
     }
 
-    /// Responds when only the head, and perhaps a piece of the body, has come; what follows is
-    /// read, or not.
+    /// Responds when only the head, and perhaps a piece of the body, has come; the rest is read, or
+    /// not.
     fn respond_early(
         &mut self,
-        line: &mut Line,
+        connection: &mut Connection,
         plan: &Plan,
         body: Option<Body>,
     ) -> Result<(), Gone> {
-        line.meet(Fault::Early);
+        connection.meet(Fault::Early);
         self.ledger.executed(plan);
         let (status, goes_on) = (if self.rng.bool() { 413 } else { 200 }, self.rng.u8(..4));
         self.out.clear();
         self.write_head(plan, status, Shape::Length, if goes_on == 0 { KEEP } else { CLOSE });
         Pattern::of_response(plan).append(&mut self.out, plan.size);
-        line.send(&self.out)?;
+        connection.send(&self.out)?;
         if goes_on == 3 {
             return Err(Gone::Closed);
         }
-        self.read_body(line, plan, body)?;
+        self.read_body(connection, plan, body)?;
         if goes_on == 0 { Ok(()) } else { Err(Gone::Closed) }
     }
 
-    /// Responds to a whole request, in whatever way.
-    fn respond(&mut self, line: &mut Line, plan: &Plan, fault: Option<Fault>) -> Result<(), Gone> {
+    /// Responds to a complete request.
+    fn respond(
+        &mut self,
+        connection: &mut Connection,
+        plan: &Plan,
+        fault: Option<Fault>,
+    ) -> Result<(), Gone> {
         if let Some(fault) = fault {
-            line.meet(fault);
+            connection.meet(fault);
         }
         let status = match fault {
             Some(Fault::Error) => [404, 500][self.rng.usize(..2)],
             _ => 200,
         };
-        // What ends with its connection looks whole wherever it ends in order.
+        // A close-delimited response looks complete after any orderly close.
         let shape = if fault == Some(Fault::Truncate) && plan.shape == Shape::ToEnd {
             Shape::Chunked
         } else {
@@ -190,20 +205,22 @@ impl Server {
         match fault {
             Some(Fault::CloseBeforeResponse) => return Err(Gone::Closed),
             Some(Fault::Garbage) => {
-                line.send(GARBAGE[self.rng.usize(..GARBAGE.len())])?;
+                connection.send(GARBAGE[self.rng.usize(..GARBAGE.len())])?;
                 return Err(Gone::Closed);
             }
-            Some(Fault::PartialHead | Fault::ResetInHead) => line.send(&self.out[..in_head])?,
-            Some(Fault::Truncate | Fault::ResetInBody) => line.send(&self.out[..in_body])?,
-            Some(Fault::Trickle) => self.trickle(line)?,
-            _ => line.send(&self.out)?,
+            Some(Fault::PartialHead | Fault::ResetInHead) => {
+                connection.send(&self.out[..in_head])?;
+            }
+            Some(Fault::Truncate | Fault::ResetInBody) => connection.send(&self.out[..in_body])?,
+            Some(Fault::Trickle) => self.trickle(connection)?,
+            _ => connection.send(&self.out)?,
         }
         match fault {
-            Some(Fault::ResetInHead | Fault::ResetInBody) => Err(line.reset()),
+            Some(Fault::ResetInHead | Fault::ResetInBody) => Err(connection.reset()),
             Some(Fault::PartialHead | Fault::Truncate) => Err(Gone::Closed),
             Some(Fault::CloseIdle) => {
-                line.end();
-                line.rest(Duration::from_micros(self.rng.u64(..6000)))?;
+                connection.end();
+                connection.rest(Duration::from_micros(self.rng.u64(..6000)))?;
                 Err(Gone::Closed)
             }
             _ if plan.shape == Shape::ToEnd => Err(Gone::Closed),
@@ -231,35 +248,35 @@ impl Server {
             Shape::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
             Shape::ToEnd => String::new(),
         };
-        write!(self.out, "HTTP/1.1 {status} Said\r\nX-Key: {key}\r\n{framing}{connection}\r\n")
+        write!(self.out, "HTTP/1.1 {status} Scripted\r\nX-Key: {key}\r\n{framing}{connection}\r\n")
             .expect("a vector takes every write");
         self.out.len()
     }
 
     /// About a second in all, and never more than a tenth of it without a byte once the head has
     /// begun.
-    fn trickle(&mut self, line: &mut Line) -> Result<(), Gone> {
-        line.rest(Duration::from_millis(self.rng.u64(..400)))?;
+    fn trickle(&mut self, connection: &mut Connection) -> Result<(), Gone> {
+        connection.rest(Duration::from_millis(self.rng.u64(..400)))?;
         for piece in self.out.chunks(self.out.len().div_ceil(10)) {
-            line.send(piece)?;
-            line.rest(Duration::from_millis(self.rng.u64(..80)))?;
+            connection.send(piece)?;
+            connection.rest(Duration::from_millis(self.rng.u64(..80)))?;
         }
         Ok(())
     }
 
-    /// Switches protocols and sends back whatever comes.
-    fn echo(&mut self, line: &mut Line, plan: &Plan) -> Result<(), Gone> {
+    /// Switches protocols and echoes all input.
+    fn echo(&mut self, connection: &mut Connection, plan: &Plan) -> Result<(), Gone> {
         let key = plan.key;
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nX-Key: {key}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         );
-        line.send(head.as_bytes())?;
+        connection.send(head.as_bytes())?;
         loop {
             self.out.clear();
-            self.out.extend_from_slice(line.inbox.bytes());
-            line.inbox.consume(self.out.len());
-            line.send(&self.out)?;
-            line.receive()?;
+            self.out.extend_from_slice(connection.inbox.bytes());
+            connection.inbox.consume(self.out.len());
+            connection.send(&self.out)?;
+            connection.receive()?;
         }
     }
 }

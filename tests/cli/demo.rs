@@ -1,4 +1,4 @@
-//! `demo`, the one-command start, and `backend`, what it is made of.
+//! `demo`, the one-command start, and `backend`, its part.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, get, until, until_some};
@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 
-/// A running demo, as it introduces itself.
+/// A running demo, read from its own output.
 struct Demo {
     program: Program,
     balancer: SocketAddr,
@@ -42,7 +42,7 @@ impl Demo {
         }
     }
 
-    /// Which backend answers.
+    /// The name of the backend that responds.
     #[track_caller]
     fn served_by(&self) -> String {
         let response = get(self.balancer, "/");
@@ -80,30 +80,31 @@ fn the_demos_backends_end_even_if_it_is_killed() {
 }
 
 #[test]
-fn the_demo_keeps_its_word_that_killing_a_backend_fails_no_request() {
+fn killing_a_backend_of_the_demo_fails_no_request() {
     let demo = Demo::start();
     let (name, _, id) = &demo.backends[0];
     let mut client = Client::connect(demo.balancer);
     for _ in 0..6 {
         client.get("/").expect_status(200);
     }
-    // Started by the demo, which this test started: the very process that the demo invites to kill.
+    // Started by the demo, which this test started: the process that the demo's output suggests to
+    // kill.
     kill_process(Pid::from_raw(*id).expect("a process id"), Signal::KILL).expect("it runs");
     for _ in 0..60 {
         let response = client.get("/");
         response.expect_status(200);
         assert_ne!(response.header("X-Backend"), Some(name.as_str()));
     }
-    demo.program.until_it_says(" down after ");
+    demo.program.until_logged(" down after ");
 }
 
-/// A `backend` and where it says that it listens.
+/// A `backend` and its address from its output.
 #[track_caller]
 fn backend(environment: &[(&str, &str)]) -> (Program, SocketAddr) {
     let mut command = program::command(["backend", "--port", "0"]);
     command.envs(environment.iter().copied());
     let program = Program::start(command);
-    let address = until_some("the backend says where it is", || {
+    let address = until_some("the backend has printed its address", || {
         let output = program.output();
         output.strip_suffix('\n')?.rsplit("http://").next()?.parse().ok()
     });
@@ -111,7 +112,7 @@ fn backend(environment: &[(&str, &str)]) -> (Program, SocketAddr) {
 }
 
 #[test]
-fn a_demo_backend_that_always_fails_is_healthy_all_the_same() {
+fn a_demo_backend_that_always_fails_stays_healthy() {
     let (_program, address) = backend(&[("FAILURE_RATE", "1"), ("SERVER_ID", "bad")]);
     let mut client = Client::connect(address);
     for _ in 0..10 {
@@ -122,7 +123,7 @@ fn a_demo_backend_that_always_fails_is_healthy_all_the_same() {
 }
 
 #[test]
-fn a_demo_backend_answers_all_methods_and_counts() {
+fn a_demo_backend_responds_to_all_methods_and_counts() {
     let (_program, address) =
         backend(&[("FAILURE_RATE", "0"), ("MIN_LATENCY", "1ms"), ("MAX_LATENCY", "2ms")]);
     let mut client = Client::connect(address);
@@ -149,7 +150,7 @@ fn a_demo_backend_answers_all_methods_and_counts() {
 }
 
 #[test]
-fn a_demo_backend_reads_as_many_fields_as_a_balancer_lets_through_and_adds() {
+fn a_demo_backend_accepts_as_many_fields_as_a_balancer_forwards() {
     let (_program, address) = backend(&[]);
     let fields: String = (0..120).map(|number| format!("X-{number}: y\r\n")).collect();
     Client::connect(address)

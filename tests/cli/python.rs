@@ -1,5 +1,5 @@
-//! `python3 -m http.server` as backend: what most people have at hand, HTTP/1.0 and a close behind
-//! every answer.
+//! `python3 -m http.server` as backend: available everywhere, HTTP/1.0, and a close after every
+//! response.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Lb, config, get, until_some};
@@ -19,7 +19,7 @@ struct Servers {
 }
 
 impl Servers {
-    /// `name` tells apart what different tests copy.
+    /// `name` keeps the copies of different tests apart.
     #[track_caller]
     fn start(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("lb-threads-{}-{name}", std::process::id()));
@@ -38,7 +38,7 @@ impl Servers {
             servers.programs.push(Program::start(command));
         }
         let address = |program: &Program| {
-            until_some("the python server says where it is", || {
+            until_some("the python server has printed its address", || {
                 let output = program.output();
                 output.split_once("(http://")?.1.split_once('/')?.0.parse().ok()
             })
@@ -57,7 +57,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         self.programs.clear();
-        // What is left in a temporary folder is no failure.
+        // Files left in a temporary folder are no failure.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -78,7 +78,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn python_servers_take_turns_and_every_kind_of_answer_comes_through() {
+fn python_servers_take_turns_and_every_kind_of_response_is_forwarded() {
     let servers = Servers::start("kinds");
     let lb = servers.balancer();
     let mut client = lb.connect();
@@ -89,7 +89,7 @@ fn python_servers_take_turns_and_every_kind_of_answer_comes_through() {
         assert_eq!(
             pages.iter().filter(|got| **got == page).count(),
             1,
-            "{server} has one turn of three"
+            "{server} gets one request of three"
         );
     }
     let missing = client.get("/no-such-page");

@@ -1,4 +1,4 @@
-//! The balancer as a process: its environment, its log, and a log that nobody reads.
+//! The balancer as a process: its environment, its log, and an unread log.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Origin, Script, get, refused_address, until};
@@ -39,14 +39,14 @@ fn a_flag_wins_over_the_environment() {
 
 #[test]
 fn the_admin_address_can_be_switched_off() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let balancer = Program::balancer(&[origin.address()], &["--admin", "off", "--workers", "1"]);
     assert_eq!(get(balancer.address(), "/").text(), "hello");
 }
 
 #[test]
-fn a_host_name_is_listened_on_at_every_address_of_it() {
-    let origin = Origin::answering("hello");
+fn the_balancer_listens_on_every_address_of_a_host_name() {
+    let origin = Origin::responding("hello");
     let port = refused_address().port();
     let words =
         ["--host", "localhost", "--port", &port.to_string(), "-b", &origin.address().to_string()];
@@ -62,15 +62,15 @@ fn a_host_name_is_listened_on_at_every_address_of_it() {
 }
 
 #[test]
-fn info_has_one_summary_a_request() {
-    let origin = Origin::answering("hello");
+fn info_logs_one_summary_per_request() {
+    let origin = Origin::responding("hello");
     let balancer = Program::balancer(&[origin.address()], &[]);
     let mut client = Client::connect(balancer.address());
     client.get("/first?a=b").expect_status(200);
     client
         .exchange("POST /second HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
         .expect_status(200);
-    balancer.until_it_says("/second");
+    balancer.until_logged("/second");
     let log = balancer.log();
     for label in ["GET /first?a=b", "POST /second"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(label)).collect();
@@ -91,7 +91,7 @@ fn info_has_one_summary_a_request() {
 #[test]
 fn debug_shows_heads_both_ways_with_secrets_masked() {
     let origin = Origin::serve(|_, reply| {
-        reply.answer(200, &[("Set-Cookie", "id=topsecret"), ("X-Origin", "one")], "the body");
+        reply.respond(200, &[("Set-Cookie", "id=topsecret"), ("X-Origin", "one")], "the body");
     });
     let mut command = program::command(program::balancer_words(&[origin.address()], &[]));
     command.env("LOGLEVEL", "DEBUG");
@@ -100,10 +100,10 @@ fn debug_shows_heads_both_ways_with_secrets_masked() {
         .exchange(
             "GET /shown HTTP/1.1\r\nHost: example.com\r\nAuthorization: Basic topsecret\r\ncookie: a=topsecret\r\n\
              Proxy-Authorization: topsecret\r\nX-Mine: visible\r\nX-Odd: \u{9b}1m\r\n\r\n\
-             GET /behind HTTP/1.1\r\nHost: example.com\r\nAuthorization: Basic topsecret\r\n\r\n",
+             GET /pipelined HTTP/1.1\r\nHost: example.com\r\nAuthorization: Basic topsecret\r\n\r\n",
         )
         .expect_status(200);
-    balancer.until_it_says("bytes");
+    balancer.until_logged("bytes");
     let log = balancer.log();
     let shown = [
         "GET /shown HTTP/1.1",
@@ -123,7 +123,7 @@ fn debug_shows_heads_both_ways_with_secrets_masked() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stalls_nothing() {
+fn an_unread_log_stalls_nothing() {
     let origin = Origin::start(Script::named("one"));
     let port = refused_address().port();
     let words =
@@ -144,12 +144,12 @@ fn a_log_that_nobody_reads_stalls_nothing() {
         }
     }
     balancer.signal(Signal::TERM);
-    assert_eq!(balancer.exit_code(), Some(0), "and it ends, though nobody reads why");
+    assert_eq!(balancer.exit_code(), Some(0), "it exits, though its log is unread");
 }
 
 #[test]
-fn a_terminal_that_goes_away_stalls_nothing() {
-    let origin = Origin::answering("hello");
+fn a_closed_terminal_stalls_nothing() {
+    let origin = Origin::responding("hello");
     let port = refused_address().port();
     let words = ["--port", &port.to_string(), "-b", &origin.address().to_string()];
     let mut balancer = Program::start_unheard(program::command(words));

@@ -1,18 +1,18 @@
-//! Stopping the real program while clients are busy: no request is lost that a client could not
-//! know to be unwelcome.
+//! Stopping the real program while clients are busy: no request is lost on a connection whose close
+//! was not announced.
 //!
-//! Lost is a request that was sent on a connection which the balancer had not announced to close,
-//! and that got no whole response. A connect that is refused is no loss: the balancer has ended.
+//! A request is lost if it was sent on a connection whose close was not announced, and got no
+//! complete response. A refused connect is no loss: the balancer has ended.
 
 use crate::support::program::Program;
-use crate::support::{Origin, PATIENCE, until};
+use crate::support::{Origin, TEST_TIMEOUT, until};
 use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-/// What all clients of one run share.
+/// The state that all clients of one run share.
 #[derive(Debug, Default)]
 struct Run {
     served: AtomicUsize,
@@ -23,11 +23,11 @@ struct Run {
 }
 
 impl Run {
-    /// Asks again and again, on kept connections or each time on a new one, until a connect is
+    /// Sends requests in a loop, on kept connections or each time on a new one, until a connect is
     /// refused.
     fn be_busy(&self, address: SocketAddr, keeps: bool) {
         while let Ok(mut stream) = TcpStream::connect(address) {
-            stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+            stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a socket takes a timeout");
             loop {
                 match ask(&mut stream, keeps) {
                     Ok(closes) => {
@@ -68,10 +68,11 @@ fn ask(stream: &mut TcpStream, keeps: bool) -> io::Result<bool> {
     Ok(String::from_utf8_lossy(&received).to_lowercase().contains("connection: close"))
 }
 
-/// Sends one SIGTERM to a program with so many busy clients, after so many requests: what they saw.
+/// Sends one SIGTERM to a program with so many busy clients, after so many requests, and returns
+/// their results.
 #[track_caller]
 fn stop_under_load(kept: usize, new: usize, requests: usize) -> Run {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let program = Program::balancer(&[origin.address()], &[]);
     let (address, run) = (program.address(), Run::default());
     thread::scope(|scope| {
@@ -88,7 +89,7 @@ fn stop_under_load(kept: usize, new: usize, requests: usize) -> Run {
 }
 
 #[test]
-fn busy_clients_lose_no_request_when_the_process_is_stopped() {
+fn busy_clients_lose_no_request_when_the_process_stops() {
     for round in 0..3 {
         let run = stop_under_load(50, 0, 200 + 37 * round);
         assert_eq!(run.lost.into_inner(), 0, "of {:?}", run.served);
@@ -115,8 +116,8 @@ fn a_hundred_and_fifty_busy_clients_lose_no_request_in_twenty_stops() {
 }
 
 #[test]
-fn connections_that_wait_in_the_backlog_when_the_process_is_stopped_are_served() {
-    let origin = Origin::answering("hello");
+fn connections_in_the_backlog_when_the_process_stops_are_served() {
+    let origin = Origin::responding("hello");
     let program = Program::balancer(&[origin.address()], &[]);
     let address = program.address();
     program.signal(Signal::STOP);
@@ -128,7 +129,7 @@ fn connections_that_wait_in_the_backlog_when_the_process_is_stopped_are_served()
     program.signal(Signal::TERM);
     program.signal(Signal::CONT);
     let served = clients.iter_mut().map(|client| {
-        client.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+        client.set_read_timeout(Some(TEST_TIMEOUT)).expect("a socket takes a timeout");
         let mut response = Vec::new();
         client.read_to_end(&mut response)?;
         Ok(response.starts_with(b"HTTP/1.1 200 ") && response.ends_with(b"hello"))

@@ -1,21 +1,21 @@
-//! A backend that hangs with requests in it: once it is marked down, those that may be sent again
-//! go to another.
+//! A backend that hangs with requests in it: once it is marked down, its retryable requests go to
+//! another.
 
 use crate::support::{Client, Health, Lb, Origin, Script, Step, stays, until, until_some};
 use std::time::Duration;
 
-/// A backend that responds to checks until it hangs, and from then on to nothing.
+/// A backend that responds to checks until it hangs, and then to nothing.
 fn hanging() -> Origin {
     Origin::start(Script::steps([Step::ReadRequest, Step::Hang]))
 }
 
 #[test]
-fn requests_that_wait_for_a_backend_that_is_marked_down_go_to_another_if_they_may() {
+fn retryable_requests_at_a_backend_that_is_marked_down_go_to_another() {
     let (hangs, other) = (hanging(), Origin::named("other"));
     let lb = Lb::with(&[&hangs, &other], |config| {
-        config.workers = 1;
-        config.health.period = Duration::from_millis(200);
-        config.health.timeout = Duration::from_millis(200);
+        config.boot.workers = 1;
+        config.settings.health.period = Duration::from_millis(200);
+        config.settings.health.timeout = Some(Duration::from_millis(200));
     });
     lb.wait_for_up(2);
     let mut clients: Vec<Client> = (0..20).map(|_| lb.connect()).collect();
@@ -46,12 +46,12 @@ fn requests_that_wait_for_a_backend_that_is_marked_down_go_to_another_if_they_ma
 }
 
 #[test]
-fn a_request_leaves_a_backend_that_was_marked_down_once_at_most() {
+fn a_request_leaves_a_backend_marked_down_at_most_once() {
     let (one, two, three) = (hanging(), hanging(), hanging());
     let lb = Lb::with(&[&one, &two, &three], |config| {
-        config.workers = 1;
-        config.health.period = Duration::from_millis(200);
-        config.health.timeout = Duration::from_millis(200);
+        config.boot.workers = 1;
+        config.settings.health.period = Duration::from_millis(200);
+        config.settings.health.timeout = Some(Duration::from_millis(200));
     });
     lb.wait_for_up(3);
     let mut client = lb.connect();
@@ -67,5 +67,5 @@ fn a_request_leaves_a_backend_that_was_marked_down_once_at_most() {
         .expect("two have it");
     second.set_health(Health::Hang);
     lb.wait_for_up(1);
-    stays("nobody else is asked", Duration::from_millis(100), || at(&all) == 2);
+    stays("no other backend is tried", Duration::from_millis(100), || at(&all) == 2);
 }

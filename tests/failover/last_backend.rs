@@ -8,7 +8,8 @@ use std::time::Duration;
 #[test]
 fn the_last_healthy_backend_dies_while_another_is_ejected_but_alive_and_no_request_fails() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
-    let lb = Lb::with(&[&one, &two], |config| config.health.period = Duration::from_secs(10));
+    let lb =
+        Lb::with(&[&one, &two], |config| config.settings.health.period = Duration::from_secs(10));
     lb.wait_for_up(2);
     let mut client = lb.connect();
     one.stop();
@@ -27,8 +28,9 @@ fn the_last_healthy_backend_dies_while_another_is_ejected_but_alive_and_no_reque
 fn a_rolling_restart_of_two_backends_under_load_fails_no_get() {
     for period in [1, 10] {
         let (one, two) = (Origin::named("one"), Origin::named("two"));
-        let lb =
-            Lb::with(&[&one, &two], |config| config.health.period = Duration::from_secs(period));
+        let lb = Lb::with(&[&one, &two], |config| {
+            config.settings.health.period = Duration::from_secs(period);
+        });
         lb.wait_for_up(2);
         let (sent, _restarted) = under_load(lb.address(), "GET", || {
             let busy = |origin: &Origin, count| until("it is busy", || origin.count() > count);
@@ -57,7 +59,8 @@ fn a_rolling_restart_of_two_backends_under_load_fails_no_get() {
 fn a_backend_that_came_back_before_its_check_serves_when_the_last_one_dies() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     one.stop();
-    let lb = Lb::with(&[&one, &two], |config| config.health.period = Duration::from_secs(10));
+    let lb =
+        Lb::with(&[&one, &two], |config| config.settings.health.period = Duration::from_secs(10));
     lb.wait_for_up(1);
     let (sent, _one) = under_load(lb.address(), "GET", || {
         until("it is busy", || two.count() > 20);
@@ -71,12 +74,12 @@ fn a_backend_that_came_back_before_its_check_serves_when_the_last_one_dies() {
 }
 
 #[test]
-fn without_checks_a_request_is_spent_on_one_probe_at_most() {
+fn without_checks_a_request_is_used_for_one_probe_at_most() {
     let alive = Origin::named("alive");
     let dead: Vec<SocketAddr> = (0..6).map(|_| refused_address()).collect();
     let lb = Lb::start({
         let mut config = config(&[&dead[..], &[alive.address()]].concat());
-        config.health.checks = false;
+        config.settings.health.checks = false;
         config
     });
     until("all the dead are out", || {

@@ -1,5 +1,5 @@
-//! Backends that go and come back: who gets the requests meanwhile, and that none is lost that
-//! could be sent elsewhere.
+//! Backends that go down and come back: the requests meanwhile, none of which is lost if another
+//! backend is up.
 
 mod hanging;
 mod last_backend;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A request that a crowd sent, and what came of it.
+/// A request of a crowd, and its outcome.
 #[derive(Debug)]
 struct Sent {
     target: String,
@@ -21,8 +21,7 @@ struct Sent {
     cause: Option<String>,
 }
 
-/// Opens its gate however the scope that holds it ends: a crowd must not outlive a test that has
-/// failed.
+/// Opens its gate at the end of its scope: a crowd must not outlive a failed test.
 struct OpensAtEnd<'g>(&'g Gate);
 
 impl Drop for OpensAtEnd<'_> {
@@ -59,7 +58,7 @@ fn under_load<R>(address: SocketAddr, method: &str, act: impl FnOnce() -> R) -> 
         drop(ending);
         let sent = clients
             .into_iter()
-            .flat_map(|client| client.join().expect("every request is answered"))
+            .flat_map(|client| client.join().expect("every request gets a response"))
             .collect();
         (sent, result)
     })
@@ -95,8 +94,9 @@ fn three_backends_take_turns_whatever_connections_the_requests_come_on() {
 fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
     let [one, two, three] = named();
     // Checks are far apart: it is the requests that take the dead backend out.
-    let lb =
-        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb = Lb::with(&[&one, &two, &three], |config| {
+        config.settings.health.period = Duration::from_secs(10);
+    });
     lb.wait_for_up(3);
     let (sent, (again, out_after)) = under_load(lb.address(), "GET", || {
         until("all backends are busy", || {
@@ -121,7 +121,7 @@ fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
     assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), sent.len());
     let seen = seen(&[&one, &two, &three, &again]);
     let lost: Vec<&Sent> = sent.iter().filter(|sent| !seen.contains_key(&sent.target)).collect();
-    assert!(lost.is_empty(), "answered, though no backend has seen them: {lost:?}");
+    assert!(lost.is_empty(), "a response, though no backend has seen the request: {lost:?}");
     let totals = lb.totals();
     assert_eq!(totals.requests, sent.len() as u64);
     let surplus = seen.values().sum::<u64>() - sent.len() as u64;
@@ -131,8 +131,9 @@ fn a_backend_that_is_killed_under_load_and_comes_back_fails_no_request() {
 #[test]
 fn posts_to_a_backend_that_is_killed_under_load_are_never_executed_twice() {
     let [one, two, three] = named();
-    let lb =
-        Lb::with(&[&one, &two, &three], |config| config.health.period = Duration::from_secs(10));
+    let lb = Lb::with(&[&one, &two, &three], |config| {
+        config.settings.health.period = Duration::from_secs(10);
+    });
     lb.wait_for_up(3);
     let (sent, ()) = under_load(lb.address(), "POST", || {
         until("all backends are busy", || {
@@ -154,28 +155,24 @@ fn posts_to_a_backend_that_is_killed_under_load_are_never_executed_twice() {
         );
         assert!(sent.status == 502 || seen.contains_key(&sent.target), "{sent:?}");
     }
-    // One a client at the most was at the backend when it died.
+    // At most one request per client was at the backend when it died.
     assert!(sent.iter().filter(|sent| sent.status != 200).count() <= 4, "{sent:?}");
 }
 
 #[test]
-fn two_refused_connects_take_a_backend_out_at_once() {
+fn two_refused_connects_take_a_backend_down_at_once() {
     let origin = Origin::named("one");
     let lb = Lb::start({
         let mut config = config(&[refused_address(), origin.address()]);
-        config.health.checks = false;
+        config.settings.health.checks = false;
         config
     });
     assert_eq!(lb.up(), 2, "without checks all are up");
     for number in 1..=2 {
         assert_eq!(get(lb.address(), "/").text(), "one");
-        assert_eq!(
-            lb.totals().retries,
-            number,
-            "its turn comes, and the request goes on to the next"
-        );
+        assert_eq!(lb.totals().retries, number, "it is picked, and the request goes to the next");
         assert_eq!(lb.up(), if number == 2 { 1 } else { 2 });
-        // The next turn is the origin's.
+        // The origin is next.
         if number == 1 {
             get(lb.address(), "/");
         }
@@ -185,9 +182,9 @@ fn two_refused_connects_take_a_backend_out_at_once() {
 }
 
 #[test]
-fn without_checks_a_trial_request_brings_a_backend_back() {
+fn without_checks_a_probe_request_brings_a_backend_back() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
-    let lb = Lb::with(&[&one, &two], |config| config.health.checks = false);
+    let lb = Lb::with(&[&one, &two], |config| config.settings.health.checks = false);
     one.stop();
     let mut client = lb.connect();
     until("the dead backend is out", || {
@@ -196,9 +193,9 @@ fn without_checks_a_trial_request_brings_a_backend_back() {
     });
     let tried = lb.totals().retries;
     assert_eq!(tried, 2);
-    // So many requests that each trial is made in the very moment when it is due.
+    // So many requests that each probe is sent as soon as it is due.
     let (sent, one) = under_load(lb.address(), "GET", || {
-        until("a trial has failed", || lb.totals().retries > tried);
+        until("a probe has failed", || lb.totals().retries > tried);
         assert_eq!(lb.up(), 1);
         let one = Origin::start_on(one.address(), Script::named("one again"));
         let start = Instant::now();
@@ -207,16 +204,16 @@ fn without_checks_a_trial_request_brings_a_backend_back() {
         assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
         one
     });
-    assert!(sent.iter().all(|sent| sent.status == 200), "at nobody's cost");
+    assert!(sent.iter().all(|sent| sent.status == 200), "no request failed");
     let names: Vec<String> = (0..2).map(|_| client.get("/").text()).collect();
     assert!(names.contains(&"one again".to_owned()), "{names:?}");
     assert_eq!((one.health_checks(), two.health_checks()), (0, 0));
 }
 
 #[test]
-fn a_trial_is_one_request_and_its_answer_decides() {
+fn a_probe_is_one_request_and_its_response_decides() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
-    let lb = Lb::with(&[&one, &two], |config| config.health.checks = false);
+    let lb = Lb::with(&[&one, &two], |config| config.settings.health.checks = false);
     one.stop();
     until("the dead backend is out", || {
         get(lb.address(), "/").expect_status(200);
@@ -233,7 +230,7 @@ fn a_trial_is_one_request_and_its_answer_decides() {
         one.wait_for_requests(1);
         let before = two.count();
         until("the others go on", || two.count() > before + 50);
-        assert_eq!((one.count(), lb.up()), (1, 1), "one is tried, nobody else waits for it");
+        assert_eq!((one.count(), lb.up()), (1, 1), "one request is tried, no other waits for it");
         gate.open();
         lb.wait_for_up(2);
     });
@@ -241,9 +238,9 @@ fn a_trial_is_one_request_and_its_answer_decides() {
 }
 
 #[test]
-fn without_checks_the_only_backend_is_tried_for_every_request() {
+fn without_checks_every_request_is_tried_at_the_only_backend() {
     let origin = Origin::named("one");
-    let lb = Lb::with(&[&origin], |config| config.health.checks = false);
+    let lb = Lb::with(&[&origin], |config| config.settings.health.checks = false);
     origin.stop();
     for _ in 0..10 {
         let response = get(lb.address(), "/");
@@ -258,14 +255,14 @@ fn without_checks_the_only_backend_is_tried_for_every_request() {
     );
 }
 
-/// A backend that knows nothing newer than HTTP/1.0.
+/// A backend that supports only HTTP/1.0.
 fn old_origin(name: &str) -> Origin {
-    let answer = format!("HTTP/1.0 200 OK\r\nX-Origin: {name}\r\n\r\n{name}");
-    Origin::raw(answer, After::Close).health(Health::Raw(b"HTTP/1.0 200 OK\r\n\r\nok".to_vec()))
+    let raw = format!("HTTP/1.0 200 OK\r\nX-Origin: {name}\r\n\r\n{name}");
+    Origin::raw(raw, After::Close).health(Health::Raw(b"HTTP/1.0 200 OK\r\n\r\nok".to_vec()))
 }
 
 #[test]
-fn backends_that_speak_only_http_1_0_take_turns_too() {
+fn http_1_0_backends_take_turns_too() {
     let (one, two) = (old_origin("one"), old_origin("two"));
     let lb = Lb::over(&[&one, &two]);
     lb.wait_for_up(2);
@@ -290,13 +287,13 @@ fn backends_that_speak_only_http_1_0_take_turns_too() {
     assert_eq!(
         client.exchange(chunked).text(),
         "one",
-        "collected, refused by the dead one, sent to the other"
+        "buffered, refused by the dead one, sent to the other"
     );
     assert_eq!(one.requests().pop().expect("it came").text(), "abcde");
 }
 
 #[test]
-fn a_chunked_body_over_64_kib_for_http_1_0_is_refused_with_411() {
+fn a_chunked_body_over_64_kib_for_http_1_0_gets_411() {
     let origin = old_origin("one");
     let lb = Lb::over(&[&origin]);
     lb.wait_for_up(1);

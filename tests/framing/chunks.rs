@@ -1,5 +1,5 @@
-//! Chunked request bodies: every line by the letter, and a request that breaks off for the backend
-//! if one is not.
+//! Chunked request bodies: every line is checked strictly, and an invalid one truncates the request
+//! at the backend.
 
 use super::Scene;
 use crate::support::*;
@@ -7,13 +7,13 @@ use lb_threads::reason::Reason;
 
 const HEAD: &str = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// Each of these bodies is refused, whether it comes together with its head or when the backend has
-/// the head already.
-fn refuses(bodies: &[impl AsRef<[u8]>]) {
+/// Each of these bodies is rejected, whether it comes together with its head or after the backend
+/// has the head.
+fn rejects(bodies: &[impl AsRef<[u8]>]) {
     let scene = Scene::new();
     for body in bodies {
         let body = body.as_ref();
-        scene.refuses_one(400, "bad_chunk", &[HEAD.as_bytes(), body].concat());
+        scene.rejects_one(400, "bad_chunk", &[HEAD.as_bytes(), body].concat());
         let seen = scene.origin.count();
         let mut client = scene.lb.connect();
         client.send(format!("{HEAD}3\r\nabc\r\n"));
@@ -28,10 +28,10 @@ fn refuses(bodies: &[impl AsRef<[u8]>]) {
             "{}",
             escaped(body)
         );
-        assert!(response.says_close() && client.at_end(), "{}", escaped(body));
+        assert!(response.announces_close() && client.at_end(), "{}", escaped(body));
         drop(client);
-        scene.refusals.set(scene.refusals.get() + 1);
-        scene.lb.wait_for_closed(Reason::Refused, scene.refusals.get());
+        scene.rejections.set(scene.rejections.get() + 1);
+        scene.lb.wait_for_closed(Reason::Rejected, scene.rejections.get());
     }
     until("the backend's connections are closed", || scene.origin.open_connections() == 0);
     assert!(
@@ -44,7 +44,7 @@ fn refuses(bodies: &[impl AsRef<[u8]>]) {
 
 #[test]
 fn a_chunk_size_is_plain_hexadecimal() {
-    refuses(&[
+    rejects(&[
         "+5\r\nhello\r\n0\r\n\r\n",
         "-5\r\nhello\r\n0\r\n\r\n",
         "0x5\r\nhello\r\n0\r\n\r\n",
@@ -66,8 +66,8 @@ fn a_chunk_size_is_plain_hexadecimal() {
 }
 
 #[test]
-fn a_chunk_size_that_overflows_is_refused() {
-    refuses(&[
+fn a_chunk_size_that_overflows_is_rejected() {
+    rejects(&[
         "8000000000000000\r\n",
         "ffffffffffffffff\r\n",
         "10000000000000000\r\n",
@@ -78,8 +78,8 @@ fn a_chunk_size_that_overflows_is_refused() {
 }
 
 #[test]
-fn a_chunk_ends_in_cr_lf_where_its_size_says() {
-    refuses(&[
+fn a_chunk_ends_in_cr_lf_after_exactly_its_size() {
+    rejects(&[
         "5\nhello\r\n0\r\n\r\n",
         "5\rhello\r\n0\r\n\r\n",
         "5\r\r\nhello\r\n0\r\n\r\n",
@@ -99,7 +99,7 @@ fn a_chunk_ends_in_cr_lf_where_its_size_says() {
 fn a_chunk_extension_has_no_control_characters_and_a_limit() {
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(4_100));
     let without_end = format!("5;{}", "x".repeat(4_100));
-    refuses(&[
+    rejects(&[
         "5;a\nb\r\nhello\r\n0\r\n\r\n",
         "5;\n\r\nhello\r\n0\r\n\r\n",
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
@@ -119,7 +119,7 @@ fn trailers_are_fields_and_have_a_limit() {
     let many = format!("0\r\n{}\r\n", "a: b\r\n".repeat(101));
     let large = format!("0\r\nX: {}\r\n\r\n", "a".repeat(9_000));
     let without_end = format!("0\r\nX: {}", "a".repeat(9_000));
-    refuses(&[
+    rejects(&[
         "0\r\nno colon\r\n\r\n",
         "0\r\nA : b\r\n\r\n",
         "0\r\n: b\r\n\r\n",
@@ -136,7 +136,7 @@ fn trailers_are_fields_and_have_a_limit() {
 }
 
 #[test]
-fn bad_trailers_are_refused_for_an_http_1_0_backend_too() {
+fn bad_trailers_are_rejected_for_an_http_1_0_backend_too() {
     let origin = Origin::raw(
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok",
         After::Keep,
@@ -155,15 +155,15 @@ fn bad_trailers_are_refused_for_an_http_1_0_backend_too() {
 }
 
 #[test]
-fn what_stands_behind_a_bad_chunk_reaches_nobody() {
+fn bytes_after_a_bad_chunk_reach_no_backend() {
     let scene = Scene::new();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
-    scene.refuses_one(
+    scene.rejects_one(
         400,
         "bad_chunk",
         format!("{HEAD}5\r\nhello\r\n0\r\nX\r\n\r\n{smuggled}{smuggled}").as_bytes(),
     );
-    scene.refuses_one(
+    scene.rejects_one(
         400,
         "bad_chunk",
         format!("{HEAD}5\r\nhelloX\r\n0\r\n\r\n{smuggled}").as_bytes(),
@@ -175,7 +175,7 @@ fn what_stands_behind_a_bad_chunk_reaches_nobody() {
 }
 
 #[test]
-fn chunks_in_good_order_are_served_and_written_anew() {
+fn valid_chunks_are_accepted_and_re_encoded() {
     let scene = Scene::new();
     scene.serves(&[
         format!("{HEAD}0\r\n\r\n"),

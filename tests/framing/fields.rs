@@ -4,7 +4,7 @@ use super::Scene;
 
 #[test]
 fn every_line_of_a_head_ends_in_cr_lf() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_line_end",
         &[
@@ -21,7 +21,7 @@ fn every_line_of_a_head_ends_in_cr_lf() {
 #[test]
 fn an_empty_line_before_a_request_ends_in_cr_lf_too() {
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &["\n".to_owned(), format!("\n{request}"), format!("\r\n\n{request}")],
@@ -29,7 +29,7 @@ fn an_empty_line_before_a_request_ends_in_cr_lf_too() {
 }
 
 #[test]
-fn a_bare_cr_is_refused_wherever_it_stands() {
+fn a_bare_cr_is_rejected_everywhere() {
     let scene = Scene::new();
     for request in [
         "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n",
@@ -45,7 +45,7 @@ fn a_bare_cr_is_refused_wherever_it_stands() {
         "GET\r / HTTP/1.1\r\nHost: h\r\n\r\n",
         "\rGET / HTTP/1.1\r\nHost: h\r\n\r\n",
     ] {
-        // The word depends on where it stands; the refusal does not.
+        // The code depends on its position; the rejection does not.
         let response = crate::support::exchange(scene.lb.address(), request);
         assert_eq!(response.status, 400, "{request:?} gave {response:?}");
     }
@@ -53,8 +53,8 @@ fn a_bare_cr_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn a_folded_line_is_refused() {
-    Scene::new().refuses_fields(
+fn a_folded_line_is_rejected() {
+    Scene::new().rejects_fields(
         400,
         "bad_field",
         &[
@@ -69,10 +69,10 @@ fn a_folded_line_is_refused() {
 }
 
 #[test]
-fn a_line_that_begins_with_a_space_is_refused() {
+fn a_line_that_begins_with_a_space_is_rejected() {
     let scene = Scene::new();
-    scene.refuses_fields(400, "bad_field", &[" X: a", "\tX: a"]);
-    scene.refuses(
+    scene.rejects_fields(400, "bad_field", &[" X: a", "\tX: a"]);
+    scene.rejects(
         400,
         "bad_field",
         &[
@@ -83,8 +83,8 @@ fn a_line_that_begins_with_a_space_is_refused() {
 }
 
 #[test]
-fn a_space_before_the_colon_is_refused() {
-    Scene::new().refuses_fields(
+fn a_space_before_the_colon_is_rejected() {
+    Scene::new().rejects_fields(
         400,
         "bad_field",
         &[
@@ -100,7 +100,7 @@ fn a_space_before_the_colon_is_refused() {
 
 #[test]
 fn a_field_name_is_a_token() {
-    Scene::new().refuses_fields(
+    Scene::new().rejects_fields(
         400,
         "bad_field",
         &[
@@ -132,7 +132,7 @@ fn a_field_name_is_a_token() {
 
 #[test]
 fn a_field_value_has_no_control_characters() {
-    Scene::new().refuses_fields(
+    Scene::new().rejects_fields(
         400,
         "bad_field",
         &[
@@ -150,7 +150,7 @@ fn a_field_value_has_no_control_characters() {
 }
 
 #[test]
-fn tabs_inside_and_bytes_beyond_ascii_are_allowed_in_a_value_and_pass_unchanged() {
+fn tabs_and_bytes_beyond_ascii_are_allowed_in_a_value_and_forwarded_unchanged() {
     let scene = Scene::new();
     scene.serves(&[b"GET / HTTP/1.1\r\nHost: h\r\nX-Odd: a\tb \xff\xfe \xc3\xa9\r\n\r\n"]);
     let head = scene.origin.only_request().raw_head;

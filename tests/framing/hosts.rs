@@ -1,10 +1,10 @@
-//! The Host field: there, once, and `host[:port]` by its grammar.
+//! The Host field: present, once, and `host[:port]` by its grammar.
 
 use super::Scene;
 
 #[test]
 fn http_1_1_needs_exactly_one_host() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_host",
         &[
@@ -60,12 +60,12 @@ fn a_host_follows_its_grammar_in_either_version_and_beside_an_absolute_target() 
             [start.as_bytes(), host, b"\r\n\r\n"].concat()
         };
         let requests: Vec<Vec<u8>> = bad.iter().map(request).collect();
-        scene.refuses(400, "bad_host", &requests);
+        scene.rejects(400, "bad_host", &requests);
     }
 }
 
 #[test]
-fn good_hosts_pass_as_they_are() {
+fn valid_hosts_are_forwarded_unchanged() {
     let scene = Scene::new();
     let good = [
         "a",

@@ -11,7 +11,7 @@ fn a_content_length_is_one_plain_number_given_once() {
     ];
     let lines: Vec<String> =
         values.iter().map(|value| format!("Content-Length: {value}")).collect();
-    scene.refuses_fields(
+    scene.rejects_fields(
         400,
         "bad_content_length",
         &lines.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -19,8 +19,8 @@ fn a_content_length_is_one_plain_number_given_once() {
 }
 
 #[test]
-fn a_second_content_length_is_refused_even_if_it_agrees() {
-    Scene::new().refuses_fields(
+fn a_second_content_length_is_rejected_even_if_it_agrees() {
+    Scene::new().rejects_fields(
         400,
         "bad_content_length",
         &[
@@ -34,9 +34,9 @@ fn a_second_content_length_is_refused_even_if_it_agrees() {
 }
 
 #[test]
-fn a_content_length_that_overflows_is_refused() {
-    // 2^63, 2^64, 2^64 + 5, 2 * 2^64 + 5, 2^128 + 5 and a hundred digits: what wraps around would
-    // be 0 or 5.
+fn a_content_length_that_overflows_is_rejected() {
+    // 2^63, 2^64, 2^64 + 5, 2 * 2^64 + 5, 2^128 + 5 and a hundred digits: a wrapped result would be
+    // 0 or 5.
     let hundred = "9".repeat(100);
     let values = [
         "9223372036854775808",
@@ -49,7 +49,7 @@ fn a_content_length_that_overflows_is_refused() {
     ];
     let lines: Vec<String> =
         values.iter().map(|value| format!("Content-Length: {value}")).collect();
-    Scene::new().refuses_fields(
+    Scene::new().rejects_fields(
         400,
         "bad_content_length",
         &lines.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -57,9 +57,9 @@ fn a_content_length_that_overflows_is_refused() {
 }
 
 #[test]
-fn content_length_beside_transfer_encoding_is_refused_in_any_order_and_case() {
+fn content_length_beside_transfer_encoding_is_rejected_in_any_order_and_case() {
     let scene = Scene::new();
-    scene.refuses_fields(
+    scene.rejects_fields(
         400,
         "length_and_coding",
         &[
@@ -70,7 +70,7 @@ fn content_length_beside_transfer_encoding_is_refused_in_any_order_and_case() {
             "Connection: content-length\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
         ],
     );
-    scene.refuses(
+    scene.rejects(
         400,
         "length_and_coding",
         &["POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n\
@@ -79,8 +79,8 @@ fn content_length_beside_transfer_encoding_is_refused_in_any_order_and_case() {
 }
 
 #[test]
-fn a_transfer_encoding_that_is_not_exactly_one_chunked_is_refused() {
-    Scene::new().refuses_fields(
+fn a_transfer_encoding_other_than_exactly_one_chunked_is_rejected() {
+    Scene::new().rejects_fields(
         400,
         "bad_transfer_encoding",
         &[
@@ -104,9 +104,9 @@ fn a_transfer_encoding_that_is_not_exactly_one_chunked_is_refused() {
 }
 
 #[test]
-fn a_coding_behind_chunked_is_refused_the_same_on_one_line_or_two() {
-    // RFC 9110 section 5.3: two lines say the same as one list.
-    Scene::new().refuses_fields(
+fn a_coding_after_chunked_is_rejected_alike_on_one_line_or_two() {
+    // RFC 9110 section 5.3: two lines mean the same as one list.
+    Scene::new().rejects_fields(
         400,
         "bad_transfer_encoding",
         &[
@@ -118,8 +118,8 @@ fn a_coding_behind_chunked_is_refused_the_same_on_one_line_or_two() {
 }
 
 #[test]
-fn a_well_formed_coding_that_nobody_knows_is_not_implemented() {
-    Scene::new().refuses_fields(
+fn a_well_formed_unknown_coding_gets_501() {
+    Scene::new().rejects_fields(
         501,
         "transfer_encoding_unknown",
         &[
@@ -135,8 +135,8 @@ fn a_well_formed_coding_that_nobody_knows_is_not_implemented() {
 }
 
 #[test]
-fn http_1_0_knows_no_transfer_encoding() {
-    Scene::new().refuses(
+fn http_1_0_has_no_transfer_encoding() {
+    Scene::new().rejects(
         400,
         "bad_transfer_encoding",
         &[
@@ -148,7 +148,7 @@ fn http_1_0_knows_no_transfer_encoding() {
 }
 
 #[test]
-fn framing_in_good_order_is_served() {
+fn valid_framing_is_accepted() {
     Scene::new().serves(&[
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length:  5\t\r\n\r\nhello",
@@ -158,8 +158,8 @@ fn framing_in_good_order_is_served() {
 }
 
 #[test]
-fn a_length_is_passed_on_without_its_leading_zeros() {
-    // Somebody behind us may read them as octal.
+fn a_length_is_forwarded_without_leading_zeros() {
+    // A backend may read them as octal.
     let scene = Scene::new();
     for (written, passed_on) in
         [("0000011", "11"), ("011", "11"), ("11", "11"), ("0", "0"), ("000", "0")]

@@ -1,5 +1,5 @@
-//! The limits of a head and of a body: what just fits is served, one more byte is not, however it
-//! is split.
+//! The limits of a head and of a body: a request at the limit is served, one more byte is rejected,
+//! however it is split.
 
 use super::{Scene, head_of};
 use crate::support::*;
@@ -17,15 +17,15 @@ fn target(length: usize) -> String {
 }
 
 #[test]
-fn what_just_fits_is_served() {
+fn requests_at_the_limits_are_served() {
     let scene = Scene::new();
     scene.serves(&[head_of(16 * 1024), fields(100), target(8 * 1024)]);
     assert_eq!(scene.origin.requests()[2].target.len(), 8 * 1024);
 }
 
 #[test]
-fn a_head_over_its_limit_is_refused() {
-    Scene::new().refuses(
+fn a_head_over_its_limit_is_rejected() {
+    Scene::new().rejects(
         431,
         "head_too_large",
         &[head_of(16 * 1024 + 1), head_of(40_000), fields(101), fields(1_000)],
@@ -33,9 +33,9 @@ fn a_head_over_its_limit_is_refused() {
 }
 
 #[test]
-fn a_target_over_its_limit_is_refused() {
+fn a_target_over_its_limit_is_rejected() {
     let absolute = format!("GET http://h/{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(8 * 1024));
-    Scene::new().refuses(
+    Scene::new().rejects(
         414,
         "target_too_long",
         &[target(8 * 1024 + 1), target(12_000), target(30_000), absolute],
@@ -43,23 +43,23 @@ fn a_target_over_its_limit_is_refused() {
 }
 
 #[test]
-fn a_head_without_end_is_refused_when_it_passes_the_limit() {
+fn an_endless_head_is_rejected_at_the_limit() {
     let scene = Scene::new();
-    scene.refuses(
+    scene.rejects(
         431,
         "head_too_large",
         &[format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "a".repeat(17_000))],
     );
-    scene.refuses(
+    scene.rejects(
         431,
         "head_too_large",
         &[format!("GET / HTTP/1.1\r\nHost: h\r\n{}", "a: b\r\n".repeat(3_000))],
     );
-    scene.refuses(414, "target_too_long", &[format!("GET /{}", "a".repeat(17_000))]);
+    scene.rejects(414, "target_too_long", &[format!("GET /{}", "a".repeat(17_000))]);
 }
 
 #[test]
-fn the_limits_are_the_same_for_a_head_that_comes_in_pieces() {
+fn the_limits_are_the_same_for_a_head_in_pieces() {
     let scene = Scene::new();
     let in_pieces = |request: &str| {
         let mut client = scene.lb.connect();
@@ -74,14 +74,14 @@ fn the_limits_are_the_same_for_a_head_that_comes_in_pieces() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it() {
+fn a_content_length_over_the_limit_is_rejected_before_any_backend_is_connected() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nhello world");
     let response = client.read_response();
     assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
-    assert!(response.says_close() && client.at_end());
+    assert!(response.announces_close() && client.at_end());
     assert_eq!((lb.totals().backend_connects, origin.count()), (0, 0));
     let fits = exchange(
         lb.address(),
@@ -89,13 +89,13 @@ fn a_body_over_the_limit_is_refused_by_its_length_before_any_backend_hears_of_it
     );
     assert_eq!(fits.text(), "helloworld");
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 }
 
 #[test]
-fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
+fn a_chunked_body_is_rejected_when_it_passes_the_limit() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut client = lb.connect();
     client.send(format!("{head}5\r\nhello\r\n"));
@@ -105,7 +105,7 @@ fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
     assert_eq!((response.status, response.header("X-LB-Error")), (413, Some("body_too_large")));
     assert!(client.at_end());
     origin.wait_for_ending(0);
-    assert!(!origin.only_request().complete, "the backend sees a request that breaks off");
+    assert!(!origin.only_request().complete, "the backend sees a truncated request");
     assert_eq!(
         exchange(lb.address(), format!("{head}a\r\nhelloworld\r\n0\r\n\r\n")).text(),
         "helloworld"
@@ -113,9 +113,9 @@ fn a_chunked_body_over_the_limit_is_refused_when_it_passes_it() {
 }
 
 #[test]
-fn a_chunk_that_is_announced_to_be_over_the_limit_is_not_waited_for() {
+fn a_chunk_size_over_the_limit_is_rejected_without_waiting_for_its_data() {
     let origin = Origin::echo();
-    let lb = Lb::with(&[&origin], |config| config.body_bytes = Some(10));
+    let lb = Lb::with(&[&origin], |config| config.settings.limits.max_body_bytes = Some(10));
     let response = exchange(
         lb.address(),
         "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5000000\r\n",
@@ -128,8 +128,8 @@ fn empty_lines_before_a_request_are_skipped_up_to_a_limit() {
     let scene = Scene::new();
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     let with = |count: usize| format!("{}{request}", "\r\n".repeat(count));
-    scene.serves(&[with(1), with(config::LEADING_EMPTY_LINES), format!("{request}\r\n")]);
-    for count in [config::LEADING_EMPTY_LINES + 1, 50, 5_000] {
+    scene.serves(&[with(1), with(config::MAX_LEADING_EMPTY_LINES), format!("{request}\r\n")]);
+    for count in [config::MAX_LEADING_EMPTY_LINES + 1, 50, 5_000] {
         let response = exchange(scene.lb.address(), with(count));
         assert_eq!(response.status, 400, "{count} empty lines");
     }

@@ -1,9 +1,8 @@
-//! What is refused: raw bytes in, one clear answer out, and nothing of it at a backend.
+//! Rejected requests: raw bytes in, one clear response out, and nothing of it at a backend.
 //!
-//! Statuses and words stand here as literals, not read from the product's table: a row that changes
+//! Statuses and codes are literals here, not read from the product's table: a row that changes
 //! there fails here.
 
-mod answers;
 mod chunks;
 mod fields;
 mod hosts;
@@ -12,6 +11,7 @@ mod limits;
 mod pipelines;
 mod protocols;
 mod request_lines;
+mod response_grammar;
 
 use std::cell::Cell;
 
@@ -20,26 +20,26 @@ use lb_threads::reason::Reason;
 
 use crate::support::*;
 
-/// A balancer over one origin that would answer anything, and how many refusals it has given so
-/// far.
+/// A balancer over one origin that would accept anything, and the number of its rejections so far.
 struct Scene {
     origin: Origin,
     lb: Lb,
-    refusals: Cell<u64>,
+    rejections: Cell<u64>,
 }
 
 impl Scene {
     fn new() -> Self {
-        let origin = Origin::answering("served");
+        let origin = Origin::responding("served");
         let lb = Lb::over(&[&origin]);
-        Self { origin, lb, refusals: Cell::new(0) }
+        Self { origin, lb, rejections: Cell::new(0) }
     }
 
-    /// Each of these requests is refused with this status and word, and no backend hears of it.
+    /// Each of these requests is rejected with this status and code, and no byte of it reaches a
+    /// backend.
     #[track_caller]
-    fn refuses(&self, status: u16, word: &str, requests: &[impl AsRef<[u8]>]) {
+    fn rejects(&self, status: u16, code: &str, requests: &[impl AsRef<[u8]>]) {
         for request in requests {
-            self.refuses_one(status, word, request.as_ref());
+            self.rejects_one(status, code, request.as_ref());
             assert_eq!(
                 self.lb.totals().backend_connects,
                 0,
@@ -55,42 +55,42 @@ impl Scene {
         );
     }
 
-    /// Each of these field lines, in an otherwise good request, is refused.
+    /// Each of these field lines, in an otherwise valid request, is rejected.
     #[track_caller]
-    fn refuses_fields(&self, status: u16, word: &str, lines: &[&str]) {
+    fn rejects_fields(&self, status: u16, code: &str, lines: &[&str]) {
         let request = |line: &&str| {
             format!(
                 "POST / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
             )
         };
         let requests: Vec<String> = lines.iter().map(request).collect();
-        self.refuses(status, word, &requests);
+        self.rejects(status, code, &requests);
     }
 
     #[track_caller]
-    fn refuses_one(&self, status: u16, word: &str, request: &[u8]) {
+    fn rejects_one(&self, status: u16, code: &str, request: &[u8]) {
         let shown = escaped(request);
         let cause = *Cause::ALL
             .iter()
-            .find(|cause| cause.word() == word)
-            .expect("the word is in the table of causes");
+            .find(|cause| cause.code() == code)
+            .expect("the code is in the table of causes");
         let counted = self.lb.totals().failed(cause);
         let mut client = self.lb.connect();
         client.send(request);
         let response = client.read_response();
         let found = (response.status, response.header("X-LB-Error"));
-        assert_eq!(found, (status, Some(word)), "{shown} gave {response:?}");
+        assert_eq!(found, (status, Some(code)), "{shown} gave {response:?}");
         assert!(
-            response.says_close() && response.header("Date").is_some(),
+            response.announces_close() && response.header("Date").is_some(),
             "{shown} gave {response:?}"
         );
         assert_eq!(response.header("Server"), Some("lb-threads"));
-        assert!(response.text().contains(word), "{shown} gave {response:?}");
-        assert!(client.at_end(), "one refusal and nothing behind it for {shown}");
+        assert!(response.text().contains(code), "{shown} gave {response:?}");
+        assert!(client.at_end(), "one rejection and nothing after it for {shown}");
         drop(client);
-        self.refusals.set(self.refusals.get() + 1);
-        self.lb.wait_for_closed(Reason::Refused, self.refusals.get());
-        assert_eq!(self.lb.totals().failed(cause), counted + 1, "{shown} is counted as {word}");
+        self.rejections.set(self.rejections.get() + 1);
+        self.lb.wait_for_closed(Reason::Rejected, self.rejections.get());
+        assert_eq!(self.lb.totals().failed(cause), counted + 1, "{shown} is counted as {code}");
     }
 
     /// Each of these requests is served.

@@ -1,5 +1,5 @@
-//! A refusal in the middle of a pipeline, and how the connection ends behind it: nothing is lost,
-//! nothing passes.
+//! A rejection inside a pipeline, and the end of the connection after it: no response is lost, no
+//! byte is forwarded.
 
 use super::Scene;
 use crate::support::*;
@@ -11,7 +11,8 @@ const GOOD: &str = "GET /good HTTP/1.1\r\nHost: h\r\n\r\n";
 const BAD: &str = "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n";
 
 #[test]
-fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_reaches_a_backend() {
+fn valid_requests_before_an_invalid_one_get_responses_in_order_and_nothing_after_it_reaches_a_backend()
+ {
     let origin = Origin::serve(|request, reply| reply.ok(&request.target));
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -22,11 +23,11 @@ fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_re
     ));
     assert_eq!(client.read_response().text(), "/1");
     assert_eq!(client.read_response().text(), "/2");
-    let refusal = client.read_response();
-    assert_eq!((refusal.status, refusal.header("X-LB-Error")), (400, Some("bad_field")));
-    assert!(refusal.says_close() && client.at_end());
+    let rejection = client.read_response();
+    assert_eq!((rejection.status, rejection.header("X-LB-Error")), (400, Some("bad_field")));
+    assert!(rejection.announces_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     let targets: Vec<String> =
         origin.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/1", "/2"]);
@@ -38,7 +39,7 @@ fn good_requests_before_a_bad_one_are_answered_in_order_and_nothing_behind_it_re
 }
 
 #[test]
-fn a_request_with_a_body_before_a_bad_one_is_answered_first() {
+fn a_request_with_a_body_before_an_invalid_one_gets_its_response_first() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let sized = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
@@ -55,16 +56,16 @@ fn a_request_with_a_body_before_a_bad_one_is_answered_first() {
 }
 
 #[test]
-fn a_smuggled_request_in_a_refused_body_reaches_nobody() {
+fn a_request_smuggled_in_a_rejected_body_reaches_no_backend() {
     let scene = Scene::new();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     let both = "Content-Length: 4\r\nTransfer-Encoding: chunked";
-    scene.refuses(
+    scene.rejects(
         400,
         "length_and_coding",
         &[format!("POST / HTTP/1.1\r\nHost: h\r\n{both}\r\n\r\n0\r\n\r\n{smuggled}")],
     );
-    scene.refuses(
+    scene.rejects(
         400,
         "bad_content_length",
         &[format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 35\r\n\r\n{smuggled}{smuggled}")],
@@ -72,7 +73,7 @@ fn a_smuggled_request_in_a_refused_body_reaches_nobody() {
 }
 
 #[test]
-fn the_refusal_is_not_lost_to_a_reset_when_the_client_goes_on_sending() {
+fn the_rejection_is_not_lost_to_a_reset_while_the_client_still_sends() {
     let scene = Scene::new();
     for length in [1, 30_000, 200_000] {
         let request = format!(
@@ -80,14 +81,14 @@ fn the_refusal_is_not_lost_to_a_reset_when_the_client_goes_on_sending() {
             "x".repeat(length)
         );
         // Panics on a reset.
-        let answer = raw_exchange(scene.lb.address(), &request);
-        assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{}", escaped(&answer));
+        let raw = raw_exchange(scene.lb.address(), &request);
+        assert!(raw.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{}", escaped(&raw));
     }
-    scene.lb.wait_for_closed(Reason::Refused, 3);
+    scene.lb.wait_for_closed(Reason::Rejected, 3);
 }
 
 #[test]
-fn bytes_that_come_after_the_refusal_are_swallowed_for_a_while() {
+fn bytes_after_the_rejection_are_discarded_during_the_lingering_close() {
     let scene = Scene::new();
     let mut client = scene.lb.connect();
     client.send(BAD);
@@ -101,48 +102,53 @@ fn bytes_that_come_after_the_refusal_are_swallowed_for_a_while() {
     assert!(client.at_end(), "the sending side was shut, and no reset came");
     assert_eq!(scene.lb.totals().closed_in_all(), 0, "it lingers until the client ends");
     client.shutdown_write();
-    scene.lb.wait_for_closed(Reason::Refused, 1);
+    scene.lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(scene.origin.connections(), 0);
 }
 
 #[test]
 fn the_linger_ends_after_its_time_or_after_too_many_bytes() {
-    let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_millis(100));
+    let origin = Origin::responding("x");
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_millis(100));
     let mut silent = lb.connect();
     silent.send(BAD);
     assert_eq!(silent.read_response().status, 400);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
 
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut flood = lb.connect();
     flood.send(BAD);
     assert_eq!(flood.read_response().status, 400);
-    until("the flood is cut", || flood.try_send(vec![b'x'; 32 * 1024]).is_err());
-    lb.wait_for_closed(Reason::Refused, 1);
+    until("the connection is closed during the flood", || {
+        flood.try_send(vec![b'x'; 32 * 1024]).is_err()
+    });
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(origin.connections(), 0);
 }
 
 #[test]
-fn a_long_answer_reaches_a_client_that_reads_late_and_has_sent_too_much() {
-    let body = "answer ".repeat(100_000);
-    let answer = format!("HTTP/1.1 413 Too Much\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let origin = Origin::start([Step::ReadHead, Step::send(answer), Step::Hang]);
-    let lb = Lb::with(&[&origin], |config| config.timeouts.linger = Duration::from_secs(60));
+fn a_long_response_reaches_a_client_that_reads_late_and_has_sent_too_much() {
+    let body = "content ".repeat(100_000);
+    let raw = format!("HTTP/1.1 413 Too Much\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let origin = Origin::start([Step::ReadHead, Step::send(raw), Step::Hang]);
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.linger = Duration::from_secs(60));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n");
-    // More than is dropped after an answer, and sent before any of the answer is read.
+    // More than is discarded after a response, and sent before any of the response is read.
     while client.try_send(vec![b'x'; 32 * 1024]).is_ok()
         && lb.totals().bytes_sent < body.len() as u64
     {}
     let response = client.read_response();
     assert!(response.text() == body, "{} bytes of {}", response.body.len(), body.len());
     client.reset();
-    lb.wait_for_closed(Reason::EarlyAnswer, 1);
+    lb.wait_for_closed(Reason::EarlyResponse, 1);
 }
 
 #[test]
-fn a_refusal_to_head_has_no_body() {
+fn a_rejection_of_head_has_no_body() {
     let scene = Scene::new();
     for request in [
         "HEAD / HTTP/1.1\r\n\r\n",
@@ -157,7 +163,7 @@ fn a_refusal_to_head_has_no_body() {
 }
 
 #[test]
-fn a_refusal_has_its_body_even_if_a_head_request_stands_behind_it() {
+fn a_rejection_has_its_body_even_if_a_head_request_follows() {
     let lb = Lb::over(&[]);
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -170,14 +176,14 @@ fn a_refusal_has_its_body_even_if_a_head_request_stands_behind_it() {
 }
 
 #[test]
-fn a_refusal_is_json_for_a_client_that_takes_json() {
+fn a_rejection_is_json_if_the_client_accepts_json() {
     let lb = Lb::over(&[]);
     let response = exchange(
         lb.address(),
         "GET / HTTP/1.1\r\nHost: h\r\nAccept: text/html, application/json\r\n\r\n",
     );
     assert_eq!((response.status, response.header("Content-Type")), (503, Some("application/json")));
-    assert!(response.header("Retry-After").is_some() && !response.says_close());
+    assert!(response.header("Retry-After").is_some() && !response.announces_close());
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("it is JSON");
     assert_eq!((&body["status"], &body["error"]), (&503.into(), &"no_backend".into()));
 }

@@ -1,12 +1,12 @@
-//! Other protocols that knock at the port: they get one answer that their users can read, and no
-//! backend hears of them.
+//! Other protocols at the port: they get one readable response, and no byte of them reaches a
+//! backend.
 
 use super::Scene;
 use crate::support::exchange;
 
 #[test]
-fn http_0_9_is_refused() {
-    Scene::new().refuses(
+fn http_0_9_is_rejected() {
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &["GET /\r\n\r\n", "GET / \r\n\r\n", "GET\r\n\r\n"],
@@ -14,9 +14,9 @@ fn http_0_9_is_refused() {
 }
 
 #[test]
-fn the_preface_of_http_2_is_refused() {
+fn the_http_2_preface_is_rejected() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64".as_slice();
-    Scene::new().refuses(505, "version_unknown", &[preface]);
+    Scene::new().rejects(505, "version_unknown", &[preface]);
 }
 
 /// The start of a TLS 1.2 ClientHello with this random part.
@@ -31,11 +31,11 @@ fn client_hello(random: [u8; 32]) -> Vec<u8> {
 }
 
 #[test]
-fn a_tls_client_hello_is_refused_at_once() {
+fn a_tls_client_hello_is_rejected_at_once() {
     let scene = Scene::new();
     let mut with_line_end = [0x5a; 32];
     with_line_end[6..8].copy_from_slice(b"\r\n");
-    scene.refuses(
+    scene.rejects(
         400,
         "bad_request_line",
         &[client_hello([0x5a; 32]), client_hello(with_line_end)],
@@ -43,23 +43,23 @@ fn a_tls_client_hello_is_refused_at_once() {
 }
 
 #[test]
-fn a_first_line_of_something_else_is_answered_at_once_and_its_head_is_not_waited_for() {
+fn an_invalid_first_line_is_rejected_without_waiting_for_the_head() {
     // An HTTP/0.9 client sends exactly this, and waits; the others wait for a greeting.
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &["GET /\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "EHLO mail.test\r\n", "* OK\r\n"],
     );
-    Scene::new().refuses(
+    Scene::new().rejects(
         505,
         "version_unknown",
         &["PRI * HTTP/2.0\r\n", "GET / HTTP/2.0\r\nHost: h\r\n"],
     );
-    Scene::new().refuses(405, "method_refused", &["CONNECT h:80 HTTP/1.1\r\n"]);
+    Scene::new().rejects(405, "method_not_allowed", &["CONNECT h:80 HTTP/1.1\r\n"]);
 }
 
 #[test]
-fn a_refusal_is_json_for_who_accepts_json_also_if_the_head_is_not_understood() {
+fn a_rejection_is_json_if_the_client_accepts_json_even_for_an_invalid_head() {
     let scene = Scene::new();
     for head in [
         "GET / HTTP/1.1\r\nHost: a b\r\nAccept: application/json",
@@ -72,17 +72,17 @@ fn a_refusal_is_json_for_who_accepts_json_also_if_the_head_is_not_understood() {
 }
 
 #[test]
-fn a_cr_that_ends_no_line_is_answered_at_once() {
+fn a_bare_cr_is_rejected_at_once() {
     let heads = [
         "GET / HTTP/1.1\rHost: h\r\r",
         "GET / HTTP/1.1\r\nHost: h\r\n\r\r\n",
         "GET / HTTP/1.1\r\nHost: h\rA: b",
     ];
-    Scene::new().refuses(400, "bad_line_end", &heads);
+    Scene::new().rejects(400, "bad_line_end", &heads);
 }
 
 #[test]
-fn what_is_wrong_is_the_same_however_the_head_is_split() {
+fn the_cause_of_a_rejection_does_not_depend_on_how_the_head_is_split() {
     let scene = Scene::new();
     for (head, status) in [
         ("GET / HTTP/2.0\r\nA: b\n\r\n", 505),
@@ -104,11 +104,11 @@ fn what_is_wrong_is_the_same_however_the_head_is_split() {
 }
 
 #[test]
-fn a_first_byte_that_begins_no_method_is_refused_at_once_and_not_waited_on() {
-    // No line end will ever come: whoever sent this should not have to wait for the head's timeout.
+fn a_first_byte_that_begins_no_method_is_rejected_at_once() {
+    // No line end will ever come: the client should not have to wait for the timeout of the head.
     let socks = b"\x05\x01\x00".to_vec();
     let proxy_v2 = b"\r\n\r\n\x00\r\nQUIT\n".to_vec();
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &[vec![0], socks, proxy_v2, b"(".to_vec(), b" ".to_vec(), b"\n".to_vec(), vec![0xff]],

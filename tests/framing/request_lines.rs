@@ -3,14 +3,14 @@
 use super::Scene;
 use crate::support::{After, Lb, Origin, get};
 
-/// A request with this first line and otherwise in order.
+/// A request with this first line and otherwise valid.
 fn lines(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| format!("{line}\r\nHost: h\r\n\r\n")).collect()
 }
 
 #[test]
 fn a_method_is_a_token() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &lines(&[
@@ -32,7 +32,7 @@ fn a_method_is_a_token() {
 
 #[test]
 fn a_request_line_has_three_parts_and_one_space_between_them() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &lines(&[
@@ -57,7 +57,7 @@ fn a_request_line_has_three_parts_and_one_space_between_them() {
 
 #[test]
 fn a_version_is_spelled_exactly() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_request_line",
         &lines(&[
@@ -81,7 +81,7 @@ fn a_version_is_spelled_exactly() {
 
 #[test]
 fn another_major_version_is_not_supported() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         505,
         "version_unknown",
         &lines(&[
@@ -95,13 +95,13 @@ fn another_major_version_is_not_supported() {
 }
 
 #[test]
-fn a_higher_minor_version_is_served_as_the_one_we_know() {
+fn a_higher_minor_version_is_served_as_1_1() {
     let scene = Scene::new();
     let mut client = scene.lb.connect();
     for version in ["HTTP/1.2", "HTTP/1.9"] {
         let response = client.exchange(format!("GET / {version}\r\nHost: h\r\n\r\n"));
         assert_eq!(
-            (response.status, response.version.as_str(), response.says_close()),
+            (response.status, response.version.as_str(), response.announces_close()),
             (200, "HTTP/1.1", false)
         );
     }
@@ -116,7 +116,7 @@ fn a_higher_minor_version_is_served_as_the_one_we_know() {
 
 #[test]
 fn a_target_has_no_invalid_characters() {
-    Scene::new().refuses(
+    Scene::new().rejects(
         400,
         "bad_target",
         &lines(&[
@@ -135,8 +135,8 @@ fn a_target_has_no_invalid_characters() {
 }
 
 #[test]
-fn a_target_has_a_form_that_is_known() {
-    Scene::new().refuses(
+fn a_target_has_one_of_the_four_forms() {
+    Scene::new().rejects(
         400,
         "bad_target",
         &lines(&[
@@ -161,11 +161,11 @@ fn a_target_has_a_form_that_is_known() {
 }
 
 #[test]
-fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
+fn connect_and_trace_get_405_with_allow() {
     let scene = Scene::new();
-    scene.refuses(
+    scene.rejects(
         405,
-        "method_refused",
+        "method_not_allowed",
         &lines(&[
             "CONNECT h:443 HTTP/1.1",
             "CONNECT / HTTP/1.1",
@@ -173,9 +173,9 @@ fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
             "TRACE * HTTP/1.1",
         ]),
     );
-    scene.refuses(
+    scene.rejects(
         405,
-        "method_refused",
+        "method_not_allowed",
         &["TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"],
     );
     let response =
@@ -189,7 +189,7 @@ fn connect_and_trace_are_not_allowed_and_the_answer_says_what_is() {
 }
 
 #[test]
-fn any_other_method_is_passed_on_in_its_own_case() {
+fn any_other_method_is_forwarded_case_sensitively() {
     let scene = Scene::new();
     for method in [
         "GET",

@@ -46,10 +46,10 @@ fn a_chunked_body_passes_both_ways_in_chunks() {
 }
 
 #[test]
-fn extensions_of_chunks_are_dropped_and_sizes_written_anew_in_both_directions() {
-    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0005;a=b\r\nhello\r\n0A ;c=\"d;e\"\r\n\
+fn chunk_extensions_are_dropped_and_sizes_re_encoded_in_both_directions() {
+    let raw = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0005;a=b\r\nhello\r\n0A ;c=\"d;e\"\r\n\
                   , world...\r\n000;end\r\n\r\n";
-    let origin = Origin::raw(answer, After::Keep);
+    let origin = Origin::raw(raw, After::Keep);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0003;a=b\r\nabc\r\n00;end\r\n\r\n");
@@ -120,23 +120,23 @@ fn ten_megabytes_with_a_length_pass_both_ways_unchanged() {
     let body = noise(10 * MEGABYTE);
     let response = exchange(lb.address(), post(&body));
     assert!(origin.only_request().body == body, "the upload");
-    assert!(response.body == body && !response.truncated, "the answer");
+    assert!(response.body == body && !response.truncated, "the response");
 }
 
 #[test]
 fn ten_megabytes_in_chunks_pass_both_ways_unchanged() {
     let down = noise(10 * MEGABYTE + 1);
-    let answer = [
+    let raw = [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
         &in_chunks(&down, &[65_536, 100, 9_999]),
     ]
     .concat();
-    let origin = Origin::raw(answer, After::Keep);
+    let origin = Origin::raw(raw, After::Keep);
     let lb = Lb::over(&[&origin]);
     let up = noise(10 * MEGABYTE);
     let response = exchange(lb.address(), post_chunked(&up, &[40_000, 1, 8_191]));
     assert!(origin.only_request().body == up, "the upload");
-    assert!(response.body == down && !response.truncated, "the answer");
+    assert!(response.body == down && !response.truncated, "the response");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn ten_megabytes_that_end_with_the_connection_arrive_whole() {
 
 #[test]
 fn both_directions_flow_at_once() {
-    // The origin answers while it reads, and neither side buffers 5 MB.
+    // The origin responds while it reads, and neither side buffers 5 MB.
     let body = noise(5 * MEGABYTE);
     let down = body.clone();
     let origin = Origin::start(Script::serve_heads(move |_, reply| {
@@ -168,7 +168,7 @@ fn both_directions_flow_at_once() {
 }
 
 #[test]
-fn many_large_answers_on_one_connection_are_counted_and_unchanged() {
+fn many_large_responses_on_one_connection_are_counted_and_unchanged() {
     let origin = Origin::serve(|request, reply| {
         let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
         reply.ok(noise(length));
@@ -182,7 +182,7 @@ fn many_large_answers_on_one_connection_are_counted_and_unchanged() {
     }
     assert_eq!((origin.connections(), lb.totals().requests, lb.totals().backend_reuses), (1, 9, 8));
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     // Heads included, and nothing twice.
     assert!(
         (bodies..bodies + 9 * 200).contains(&lb.totals().bytes_sent),

@@ -1,7 +1,7 @@
 //! Where our own buffers end: messages laid exactly across their limits must not stall, break or
 //! change.
 //!
-//! A stall shows because the client's patience is shorter than the timeout of a body.
+//! A stall shows because the client's timeout is shorter than the balancer's for a body.
 
 use super::{noise, post, post_chunked};
 use crate::support::*;
@@ -52,14 +52,14 @@ fn a_pipeline_of_requests_with_bodies_longer_than_a_buffer_is_served_to_its_end(
 
 #[test]
 fn a_chunked_upload_whose_last_lines_meet_the_end_of_the_replay_buffer_does_not_stall() {
-    // Each chunk is one write that the origin has received before the next, so that what is kept is
-    // known to the byte: 65 chunks of 1,007 bytes and a last one leave 2 bytes, or 5, or 1 of 64
-    // KiB for `0 CR LF CR LF`.
+    // Each chunk is one write that the origin has received before the next, so that the replay
+    // buffer is filled to a known byte: 65 chunks of 1,007 bytes and a last one leave 2 bytes, or
+    // 5, or 1 of 64 KiB for `0 CR LF CR LF`.
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     for left in [1, 2, 4, 5] {
         let before = origin.count();
-        let last = config::REPLAY_BYTES - 65 * 1_007 - left - 6;
+        let last = config::MAX_REPLAY_BYTES - 65 * 1_007 - left - 6;
         assert!((16..256).contains(&last), "its size has two digits");
         let mut client = lb.connect();
         client.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -78,7 +78,7 @@ fn a_chunked_upload_whose_last_lines_meet_the_end_of_the_replay_buffer_does_not_
 }
 
 #[test]
-fn trailers_larger_than_what_is_left_of_the_replay_buffer_do_not_stall() {
+fn trailers_larger_than_the_rest_of_the_replay_buffer_do_not_stall() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let trailer = "t".repeat(7_000);
@@ -98,7 +98,7 @@ fn trailers_larger_than_what_is_left_of_the_replay_buffer_do_not_stall() {
 
 #[test]
 fn a_large_head_and_many_small_chunks_in_one_piece_do_not_stall() {
-    // Together they fill a buffer of 64 KiB to the last bytes; written anew they are a little
+    // Together they fill a buffer of 64 KiB to the last bytes; re-serialised they are a little
     // longer.
     let origin = Origin::serve(|request, reply| {
         let total: usize = request.target.trim_start_matches('/').parse().expect("a number");
@@ -123,7 +123,7 @@ fn a_large_head_and_many_small_chunks_in_one_piece_do_not_stall() {
 }
 
 #[test]
-fn several_large_interim_answers_and_a_large_final_one_pass() {
+fn several_large_interim_responses_and_a_large_final_one_are_forwarded() {
     let pad = "p".repeat(30_000);
     let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {pad}\r\n\r\n").repeat(4);
     let origin = Origin::raw(
@@ -142,14 +142,14 @@ fn several_large_interim_answers_and_a_large_final_one_pass() {
 }
 
 #[test]
-fn an_answer_in_very_many_tiny_chunks_passes() {
+fn a_response_in_very_many_tiny_chunks_is_forwarded() {
     let body = noise(60_000);
-    let answer = [
+    let raw = [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
         &super::in_chunks(&body, &[1, 2, 3]),
     ]
     .concat();
-    let origin = Origin::raw(answer, After::Keep);
+    let origin = Origin::raw(raw, After::Keep);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -159,14 +159,14 @@ fn an_answer_in_very_many_tiny_chunks_passes() {
 }
 
 #[test]
-fn trailers_of_an_answer_that_just_fit_pass() {
-    let trailer = "t".repeat(config::TRAILER_BYTES - "X-T: \r\n\r\n".len());
+fn response_trailers_at_their_limit_are_forwarded() {
+    let trailer = "t".repeat(config::MAX_TRAILER_BYTES - "X-T: \r\n\r\n".len());
     for length in [1, 30_000, 32_760, 65_000] {
         let body = "x".repeat(length);
-        let answer = format!(
+        let raw = format!(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\nX-T: {trailer}\r\n\r\n"
         );
-        let origin = Origin::raw(answer, After::Keep);
+        let origin = Origin::raw(raw, After::Keep);
         let lb = Lb::over(&[&origin]);
         let response = get(lb.address(), "/");
         assert_eq!(
@@ -177,7 +177,7 @@ fn trailers_of_an_answer_that_just_fit_pass() {
 }
 
 #[test]
-fn a_slow_reader_gets_every_byte_of_a_large_answer() {
+fn a_slow_reader_gets_every_byte_of_a_large_response() {
     let body = noise(3_000_000);
     let sized =
         [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body]
@@ -187,8 +187,8 @@ fn a_slow_reader_gets_every_byte_of_a_large_answer() {
         &super::in_chunks(&body, &[20_000, 1]),
     ]
     .concat();
-    for answer in [sized, in_chunks] {
-        let origin = Origin::raw(answer, After::Keep);
+    for raw in [sized, in_chunks] {
+        let origin = Origin::raw(raw, After::Keep);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
         client.send(super::GET);

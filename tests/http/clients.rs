@@ -1,10 +1,10 @@
-//! What clients do: close one side, close both, reset, or ask many things at once.
+//! Clients that close one side, close both, reset, or pipeline many requests.
 
 use super::{GET, wait_until_free};
 use crate::support::*;
 use lb_threads::reason::Reason;
 
-/// An origin that answers when the gate opens.
+/// An origin that responds when the gate opens.
 fn gated() -> (Origin, Gate) {
     let gate = Gate::new();
     let origin =
@@ -13,7 +13,7 @@ fn gated() -> (Origin, Gate) {
 }
 
 #[test]
-fn a_client_that_closes_its_sending_side_after_its_request_still_gets_the_answer() {
+fn a_client_half_closed_after_its_request_still_gets_the_response() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let chunked =
@@ -33,11 +33,11 @@ fn a_client_that_closes_its_sending_side_after_its_request_still_gets_the_answer
         );
         assert!(client.at_end());
     }
-    lb.wait_for_closed(Reason::ClientDone, 3);
+    lb.wait_for_closed(Reason::ClientClosed, 3);
 }
 
 #[test]
-fn a_client_that_closes_its_sending_side_waits_for_a_slow_backend_and_a_large_answer() {
+fn a_half_closed_client_gets_a_slow_and_large_response() {
     let (origin, gate) = gated();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -49,18 +49,18 @@ fn a_client_that_closes_its_sending_side_waits_for_a_slow_backend_and_a_large_an
     assert_eq!(client.read_response().text(), "late");
 
     let body = super::noise(2_000_000);
-    let origin = Origin::answering(&body);
+    let origin = Origin::responding(&body);
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send(GET);
     client.shutdown_write();
     let response = client.read_response();
     assert!(response.body == body && client.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]
-fn a_pipeline_before_a_closed_sending_side_is_served_to_its_end() {
+fn a_pipeline_from_a_half_closed_client_is_served_to_its_end() {
     let origin = Origin::serve(|request, reply| reply.ok(&request.target));
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -74,12 +74,12 @@ fn a_pipeline_before_a_closed_sending_side_is_served_to_its_end() {
         assert_eq!(client.read_response().text(), format!("/{number}"));
     }
     assert!(client.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]
-fn a_client_that_closes_inside_a_head_is_closed_without_an_answer() {
-    let origin = Origin::answering("x");
+fn a_client_that_closes_inside_a_head_gets_no_response() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     for part in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: h\r\n"] {
         let mut client = lb.connect();
@@ -92,14 +92,14 @@ fn a_client_that_closes_inside_a_head_is_closed_without_an_answer() {
 }
 
 #[test]
-fn a_client_that_comes_and_goes_without_a_byte_is_no_error() {
-    let origin = Origin::answering("x");
+fn a_client_that_closes_without_a_byte_is_no_error() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     drop(lb.connect());
     let mut half = lb.connect();
     half.shutdown_write();
     assert!(half.at_end());
-    lb.wait_for_closed(Reason::ClientDone, 2);
+    lb.wait_for_closed(Reason::ClientClosed, 2);
     assert_eq!((lb.totals().requests, lb.totals().backend_connects), (0, 0));
 }
 
@@ -132,7 +132,7 @@ fn a_close_inside_a_body_aborts_the_request_and_closes_the_backends_connection()
 }
 
 #[test]
-fn a_client_that_resets_while_its_backend_works_frees_the_backends_connection() {
+fn a_client_that_resets_before_its_response_frees_the_backend_connection() {
     let (origin, _gate) = gated();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -161,7 +161,7 @@ fn the_backend_sees_at_once_that_its_client_has_reset() {
 }
 
 #[test]
-fn a_client_that_resets_inside_its_upload_or_its_answer_frees_the_backend() {
+fn a_client_that_resets_inside_its_upload_or_response_frees_the_backend() {
     let origin = Origin::start([
         Step::ReadRequest,
         Step::send("HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\nsome"),
@@ -183,8 +183,8 @@ fn a_client_that_resets_inside_its_upload_or_its_answer_frees_the_backend() {
 }
 
 #[test]
-fn an_idle_client_that_resets_harms_nobody() {
-    let origin = Origin::answering("x");
+fn a_reset_by_an_idle_client_affects_no_other_client() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.get("/");
@@ -194,10 +194,10 @@ fn an_idle_client_that_resets_harms_nobody() {
 }
 
 #[test]
-fn fifty_requests_in_one_write_are_answered_in_order_over_one_backend_connection() {
+fn fifty_requests_in_one_write_are_served_in_order_over_one_backend_connection() {
     let origin = Origin::serve(|request, reply| match request.target.len() % 2 {
         0 => reply.ok(&request.target),
-        _ => reply.answer_chunked(&request.target, &[]),
+        _ => reply.respond_chunked(&request.target, &[]),
     });
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -210,7 +210,7 @@ fn fifty_requests_in_one_write_are_answered_in_order_over_one_backend_connection
         assert_eq!(client.read_response().text(), format!("/{number}"));
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
@@ -220,7 +220,7 @@ fn fifty_requests_in_one_write_are_answered_in_order_over_one_backend_connection
 }
 
 #[test]
-fn a_pipelined_request_waits_for_the_answer_before_it() {
+fn a_pipelined_request_waits_for_the_response_before_it() {
     let (origin, gate) = gated();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -236,8 +236,8 @@ fn a_pipelined_request_waits_for_the_answer_before_it() {
 
 #[test]
 fn a_client_that_sends_far_ahead_is_not_read_further_than_needed() {
-    // Thousands of pipelined requests behind one that waits: they stay in the kernel, and all are
-    // answered in the end.
+    // Thousands of requests pipelined after a waiting one: they stay in the kernel, and all are
+    // served in the end.
     let (origin, gate) = gated();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();

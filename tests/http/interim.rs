@@ -1,4 +1,4 @@
-//! 1xx answers and `Expect: 100-continue`, end to end.
+//! 1xx responses and `Expect: 100-continue`, end to end.
 
 use super::wait_until_free;
 use crate::support::*;
@@ -10,7 +10,7 @@ const EXPECTING: &str =
     "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 
 #[test]
-fn interim_answers_reach_the_client_before_the_final_one_is_there() {
+fn interim_responses_reach_the_client_before_the_final_one() {
     let gate = Gate::new();
     let origin = Origin::start([
         Step::ReadRequest,
@@ -37,16 +37,16 @@ fn interim_answers_reach_the_client_before_the_final_one_is_there() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_no_interim_answers() {
+fn an_http_1_0_client_gets_no_interim_responses() {
     let origin = Origin::raw(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nDate: d\r\n\
          Content-Length: 2\r\n\r\nok",
         After::Keep,
     );
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\nX-Request-Id: i\r\n\r\n");
+    let raw = raw_exchange(lb.address(), "GET / HTTP/1.0\r\nX-Request-Id: i\r\n\r\n");
     let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\nX-Request-Id: i\r\nConnection: close\r\n\r\nok";
-    assert_eq!(String::from_utf8_lossy(&answer), expected);
+    assert_eq!(String::from_utf8_lossy(&raw), expected);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_client_that_waits_for_100_gets_it_from_the_backend() {
         (head.header("Expect"), head.header("Content-Length")),
         (Some("100-continue"), Some("5"))
     );
-    stays("nobody but the backend says 100", 20 * super::MS, || {
+    stays("only the backend sends 100", 20 * super::MS, || {
         client.is_open() && lb.totals().bytes_sent == 0
     });
     go.open();
@@ -81,7 +81,7 @@ fn a_client_that_waits_for_100_gets_it_from_the_backend() {
 }
 
 #[test]
-fn a_client_that_does_not_wait_for_the_100_is_served_all_the_same() {
+fn a_client_that_does_not_wait_for_the_100_is_served_too() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -92,14 +92,15 @@ fn a_client_that_does_not_wait_for_the_100_is_served_all_the_same() {
 }
 
 #[test]
-fn a_backend_that_refuses_the_body_gets_none_of_it() {
+fn a_backend_that_rejects_the_body_receives_none_of_it() {
     for status in [401, 413, 417] {
         let origin = Origin::start(Script::serve_heads(move |_, reply| {
-            reply.answer(status, &[], "no");
+            reply.respond(status, &[], "no");
             reply.step(&Step::Hang);
         }));
-        let lb =
-            Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::from_secs(60));
+        let lb = Lb::with(&[&origin], |config| {
+            config.settings.timeouts.backend_idle = Duration::from_secs(60);
+        });
         let mut client = lb.connect();
         client.send(EXPECTING);
         let response = client.read_response();
@@ -107,18 +108,18 @@ fn a_backend_that_refuses_the_body_gets_none_of_it() {
             (response.status, response.text().as_str(), response.interim.len()),
             (status, "no", 0)
         );
-        assert!(response.says_close(), "whether the body follows nobody can know");
+        assert!(response.announces_close(), "it is unknown whether the body follows");
         assert!(client.at_end());
         drop(client);
-        lb.wait_for_closed(Reason::EarlyAnswer, 1);
+        lb.wait_for_closed(Reason::EarlyResponse, 1);
         origin.wait_for_ending(0);
         assert!(origin.bytes_received()[0].ends_with(b"\r\n\r\n"), "{}", origin.story());
     }
 }
 
 #[test]
-fn a_backend_of_http_1_0_is_not_waited_for() {
-    // It cannot say 100, so the balancer does, and sends the chunked body with its length.
+fn an_http_1_0_backend_is_not_waited_for() {
+    // It cannot send 100, so the balancer does, and forwards the chunked body with its length.
     let origin = Origin::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Close);
     let lb = Lb::over(&[&origin]);
     assert_eq!(get(lb.address(), "/").text(), "ok");
@@ -133,7 +134,7 @@ fn a_backend_of_http_1_0_is_not_waited_for() {
 }
 
 #[test]
-fn an_interim_answer_counts_as_an_answer_so_that_nothing_is_sent_again() {
+fn an_interim_response_counts_as_a_response_and_prevents_a_retry() {
     let dies = || {
         Origin::start([
             Step::ReadRequest,
@@ -151,7 +152,7 @@ fn an_interim_answer_counts_as_an_answer_so_that_nothing_is_sent_again() {
 }
 
 #[test]
-fn an_interim_answer_passes_while_the_upload_still_comes() {
+fn an_interim_response_is_forwarded_during_the_upload() {
     let origin = Origin::start([
         Step::ReadHead,
         Step::send("HTTP/1.1 102 Processing\r\n\r\n"),
@@ -165,23 +166,23 @@ fn an_interim_answer_passes_while_the_upload_still_comes() {
         assert_eq!(client.read_interim().status, 102);
         client.send("llo");
         let response = client.read_response();
-        assert_eq!((response.text().as_str(), response.says_close()), ("done", false));
+        assert_eq!((response.text().as_str(), response.announces_close()), ("done", false));
     }
     assert_eq!((origin.connections(), lb.totals().backend_reuses), (1, 1));
 }
 
 #[test]
-fn what_a_client_of_http_1_0_expects_is_ignored() {
+fn expect_from_an_http_1_0_client_is_ignored() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(
+    let raw = raw_exchange(
         lb.address(),
         "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
     );
     assert!(
-        answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nhello"),
+        raw.starts_with(b"HTTP/1.1 200 ") && raw.ends_with(b"\r\n\r\nhello"),
         "{}",
-        escaped(&answer)
+        escaped(&raw)
     );
     assert_eq!(origin.only_request().header("Expect"), None);
 }

@@ -1,22 +1,22 @@
-//! HTTP as it is served: what the client got, the exact bytes that the backend saw, and how each
-//! connection ended.
+//! HTTP end to end: the response at the client, the exact bytes at the backend, and the end of each
+//! connection.
 
-mod answers;
 mod bodies;
 mod boundaries;
-mod breaking;
 mod clients;
 mod interim;
-mod lingering;
+mod lingering_close;
 mod old_peers;
 mod options;
 mod pieces;
 mod request_ids;
 mod requests;
+mod response_forwarding;
 mod reuse;
 mod streaming;
 mod surplus;
 mod timeouts;
+mod truncation;
 mod waiting_for_100;
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn get_identified(client: &mut Client, target: &str) -> Response {
     client.read_response()
 }
 
-/// Bytes in which no piece looks like another: a lost, doubled or misplaced one shows.
+/// Bytes without a repeated piece: a lost, doubled or moved one shows.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(length as u64).fill(&mut bytes);
@@ -59,10 +59,10 @@ fn post_chunked(body: &[u8], sizes: &[usize]) -> Vec<u8> {
 fn in_chunks(body: &[u8], sizes: &[usize]) -> Vec<u8> {
     let (mut rest, mut pieces, mut sizes) = (body, Vec::new(), sizes.iter().cycle());
     while !rest.is_empty() {
-        let (piece, behind) =
+        let (piece, remaining) =
             rest.split_at((*sizes.next().expect("there are sizes")).min(rest.len()));
         pieces.push(piece);
-        rest = behind;
+        rest = remaining;
     }
     chunked(pieces)
 }
@@ -77,7 +77,7 @@ fn lines(raw_head: &[u8]) -> Vec<String> {
 #[track_caller]
 fn wait_until_free(lb: &Lb) {
     until("no request is at a backend", || {
-        lb.server().cluster().standings().iter().all(|standing| standing.backend.in_flight() == 0)
+        lb.server().registry().statuses().iter().all(|status| status.backend.in_flight() == 0)
     });
 }
 

@@ -1,4 +1,5 @@
-//! HTTP/1.0 on either side: no chunks, no 100, and connections that end unless somebody asks.
+//! HTTP/1.0 on either side: no chunks, no 100, and connections that close unless keep-alive is
+//! requested.
 
 use super::noise;
 use crate::support::*;
@@ -6,21 +7,21 @@ use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 use std::time::Duration;
 
-/// Answers HTTP/1.0 to everything, with a length, and closes.
+/// Responds HTTP/1.0 to everything, with a length, and closes.
 fn old_origin() -> Origin {
     Origin::raw("HTTP/1.0 200 OK\r\nDate: d\r\nContent-Length: 2\r\n\r\nok", After::Close)
 }
 
-/// A balancer that has seen that its backend speaks HTTP/1.0.
-fn over_known(origin: &Origin) -> Lb {
+/// A balancer that has recorded its backend as HTTP/1.0.
+fn over_recorded(origin: &Origin) -> Lb {
     let lb = Lb::over(&[origin]);
     assert_eq!(get(lb.address(), "/first").text(), "ok");
     lb
 }
 
 #[test]
-fn a_request_without_host_gets_the_backends() {
-    let origin = Origin::answering("x");
+fn a_request_without_host_is_forwarded_with_the_backends_host() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     exchange(lb.address(), "GET /a HTTP/1.0\r\nX: y\r\nX-Request-Id: i\r\n\r\n").expect_status(200);
     let host = origin.address();
@@ -39,23 +40,23 @@ fn a_request_without_host_gets_the_backends() {
 }
 
 #[test]
-fn a_client_of_http_1_0_is_closed_behind_its_answer() {
-    let origin = Origin::answering("x");
+fn an_http_1_0_client_is_closed_after_its_response() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
     let response = client.read_response();
     assert_eq!(
-        (response.version.as_str(), response.text().as_str(), response.says_close()),
+        (response.version.as_str(), response.text().as_str(), response.announces_close()),
         ("HTTP/1.1", "x", true)
     );
     assert!(client.at_end());
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
 #[test]
-fn a_client_of_http_1_0_that_asks_for_it_is_kept_and_told_so() {
-    let origin = Origin::answering("x");
+fn an_http_1_0_client_with_keep_alive_stays_open_and_gets_the_field() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -67,13 +68,13 @@ fn a_client_of_http_1_0_that_asks_for_it_is_kept_and_told_so() {
         );
     }
     client.send("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n");
-    assert!(client.read_response().says_close() && client.at_end());
+    assert!(client.read_response().announces_close() && client.at_end());
     assert_eq!((origin.connections(), origin.count()), (1, 4));
     assert!(origin.requests().iter().all(|request| request.header("Connection").is_none()));
 }
 
 #[test]
-fn a_kept_client_of_http_1_0_with_an_error_is_told_that_it_is_kept() {
+fn an_error_response_to_a_kept_http_1_0_client_has_keep_alive() {
     let lb = Lb::over(&[]);
     let mut client = lb.connect();
     for _ in 0..2 {
@@ -84,15 +85,15 @@ fn a_kept_client_of_http_1_0_with_an_error_is_told_that_it_is_kept() {
 }
 
 #[test]
-fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
+fn chunked_and_close_delimited_responses_reach_an_http_1_0_client_close_delimited() {
     let body = noise(300_000);
     for (fields, encoded) in [
         ("Transfer-Encoding: chunked\r\n", super::in_chunks(&body, &[10_000, 3])),
         ("", body.clone()),
     ] {
-        let answer =
+        let raw =
             [format!("HTTP/1.1 200 OK\r\nDate: d\r\n{fields}\r\n").as_bytes(), &encoded].concat();
-        let origin = Origin::raw(answer, After::Close);
+        let origin = Origin::raw(raw, After::Close);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
         client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\nX-Request-Id: i\r\n\r\n");
@@ -103,47 +104,47 @@ fn chunks_and_close_delimited_answers_reach_a_client_of_http_1_0_by_closing() {
         );
         client.read_body_to("GET", &mut response);
         assert!(response.body == body && !response.truncated);
-        lb.wait_for_closed(Reason::AnsweredLast, 1);
+        lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
     }
 }
 
 #[test]
-fn trailers_never_reach_a_client_of_http_1_0() {
+fn trailers_never_reach_an_http_1_0_client() {
     let origin = Origin::raw(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n",
         After::Keep,
     );
     let lb = Lb::over(&[&origin]);
-    let answer = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
-    assert!(answer.ends_with(b"\r\n\r\nok"), "{}", escaped(&answer));
+    let raw = raw_exchange(lb.address(), "GET / HTTP/1.0\r\n\r\n");
+    assert!(raw.ends_with(b"\r\n\r\nok"), "{}", escaped(&raw));
 }
 
 #[test]
-fn an_answer_that_breaks_off_never_looks_whole_to_a_client_of_http_1_0() {
-    // To such a client a close is the body's proper end: only a reset tells it that something is
-    // missing.
-    for answer in [
+fn a_truncated_response_never_looks_complete_to_an_http_1_0_client() {
+    // To such a client a close is the body's proper end: only a reset shows the truncation.
+    for raw in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
     ] {
-        let origin = Origin::raw(answer, After::Close);
+        let origin = Origin::raw(raw, After::Close);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
         client.send("GET / HTTP/1.0\r\n\r\n");
         let (bytes, end) = client.read_until_closed();
         assert_eq!(end, Next::Reset, "it looks whole: {}", escaped(&bytes));
-        lb.wait_for_closed(Reason::AnswerTruncated, 1);
+        lb.wait_for_closed(Reason::ResponseTruncated, 1);
     }
 }
 
 #[test]
-fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0() {
+fn a_response_not_read_in_time_never_looks_complete_to_an_http_1_0_client() {
     let origin = Origin::serve(|request, reply| {
         let length: usize = request.target.trim_start_matches('/').parse().expect("a number");
         let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length));
         reply.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
     });
-    let lb = Lb::with(&[&origin], |config| config.timeouts.body = Duration::from_millis(150));
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.timeouts.body = Duration::from_millis(150));
     let unread = |length: usize| {
         let mut client = lb.connect();
         client.send(format!("GET /{length} HTTP/1.0\r\n\r\n"));
@@ -152,8 +153,8 @@ fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0(
     let (_, mut first) = unread(30_000_000);
     lb.wait_for_closed(Reason::SlowReader, 1);
     assert_eq!(first.read_until_closed().1, Next::Reset);
-    // So much goes into the kernel's buffers. Of a little more the backend is rid as well, and only
-    // we still have a part.
+    // The kernel's buffers hold so much. The backend sends a little more, and the balancer still
+    // holds a part.
     let buffered = usize::try_from(lb.totals().bytes_sent).expect("some megabytes");
     let clients: Vec<_> = (0..8).map(|step| unread(buffered + step * 8 * 1024)).collect();
     until("all have ended", || lb.totals().closed_in_all() == 9);
@@ -165,9 +166,9 @@ fn an_answer_that_is_not_read_in_time_never_looks_whole_to_a_client_of_http_1_0(
 }
 
 #[test]
-fn a_client_that_waits_for_a_100_gets_it_from_us_if_the_backend_speaks_http_1_0() {
+fn the_balancer_sends_the_100_for_an_http_1_0_backend() {
     let origin = old_origin();
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
         let mut client = lb.connect();
         client.send(format!(
@@ -181,18 +182,15 @@ fn a_client_that_waits_for_a_100_gets_it_from_us_if_the_backend_speaks_http_1_0(
 }
 
 #[test]
-fn a_client_that_did_not_wait_is_not_told_to_go_on_in_the_middle_of_its_body() {
+fn a_client_that_did_not_wait_gets_no_100_inside_its_body() {
     let origin = old_origin();
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     until("the head was read", || lb.totals().requests == 2);
     client.send_in_pieces("5\r\nworld\r\n0\r\n\r\n", [1, 4, 6]);
     let response = client.read_response();
-    assert!(
-        response.interim.len() <= 1,
-        "the origin says one, and that is passed on: {response:?}"
-    );
+    assert!(response.interim.len() <= 1, "the origin sends one, and it is forwarded: {response:?}");
     assert_eq!(
         (response.text().as_str(), origin.requests()[1].body.as_slice()),
         ("ok", &b"helloworld"[..])
@@ -200,10 +198,10 @@ fn a_client_that_did_not_wait_is_not_told_to_go_on_in_the_middle_of_its_body() {
 }
 
 #[test]
-fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
+fn a_chunked_body_reaches_an_http_1_0_backend_after_a_refused_connect() {
     let old = old_origin();
     let mut config = config(&[old.address(), refused_address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     let lb = Lb::start(config);
     assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -214,11 +212,11 @@ fn a_chunked_body_finds_an_http_1_0_backend_behind_one_that_refuses() {
 }
 
 #[test]
-fn an_empty_chunked_body_that_was_taken_in_keeps_its_length_at_the_next_backend() {
+fn an_empty_buffered_chunked_body_keeps_its_length_at_the_next_backend() {
     let (old, new) = (old_origin(), Origin::named("new"));
     let mut config = config(&[old.address(), new.address()]);
-    config.health.checks = false;
-    config.workers = 1;
+    config.settings.health.checks = false;
+    config.boot.workers = 1;
     let lb = Lb::start(config);
     assert_eq!(get(lb.address(), "/").text(), "ok", "now it is known that it speaks HTTP/1.0");
     assert_eq!(get(lb.address(), "/").text(), "new");
@@ -229,14 +227,14 @@ fn an_empty_chunked_body_that_was_taken_in_keeps_its_length_at_the_next_backend(
 }
 
 #[test]
-fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
+fn responses_of_an_http_1_0_backend_are_forwarded_and_its_connection_closed() {
     let origin = old_origin();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..3 {
         let response = client.get("/");
         assert_eq!(
-            (response.version.as_str(), response.text().as_str(), response.says_close()),
+            (response.version.as_str(), response.text().as_str(), response.announces_close()),
             ("HTTP/1.1", "ok", false)
         );
     }
@@ -245,7 +243,7 @@ fn answers_of_an_http_1_0_backend_are_served_and_its_connection_closed() {
 }
 
 #[test]
-fn an_http_1_0_backend_that_keeps_its_connection_is_used_again() {
+fn an_http_1_0_connection_with_keep_alive_is_reused() {
     let origin = Origin::raw(
         "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
         After::Keep,
@@ -259,9 +257,9 @@ fn an_http_1_0_backend_that_keeps_its_connection_is_used_again() {
 }
 
 #[test]
-fn a_chunked_request_goes_to_an_http_1_0_backend_with_its_length() {
+fn a_chunked_request_reaches_an_http_1_0_backend_with_a_length() {
     let origin = old_origin();
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     let mut client = lb.connect();
     for length in [0, 5, 1_000, 40_000, 64 * 1024] {
         let body = noise(length);
@@ -277,16 +275,16 @@ fn a_chunked_request_goes_to_an_http_1_0_backend_with_its_length() {
 }
 
 #[test]
-fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
+fn a_chunked_request_too_long_to_buffer_gets_411() {
     let origin = old_origin();
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     let mut client = lb.connect();
     client.send(super::post_chunked(&noise(64 * 1024 + 1), &[5_000]));
     let response = client.read_response();
     assert_eq!((response.status, response.header("X-LB-Error")), (411, Some("length_required")));
-    assert!(response.says_close() && client.at_end());
+    assert!(response.announces_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(
         (lb.totals().failed(Cause::LengthRequired), origin.count()),
         (1, 1),
@@ -297,19 +295,19 @@ fn a_chunked_request_that_is_too_long_to_keep_needs_a_length() {
 #[test]
 fn a_request_with_a_length_streams_to_an_http_1_0_backend_whatever_its_size() {
     let origin = old_origin();
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     let body = noise(1_000_000);
     assert_eq!(exchange(lb.address(), super::post(&body)).text(), "ok");
     assert!(origin.requests()[1].body == body);
 }
 
 #[test]
-fn a_backend_that_learned_http_1_1_gets_chunks_again() {
+fn a_backend_upgraded_to_http_1_1_receives_chunks() {
     let origin = Origin::start(Script::sequence([
         Script::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Close),
         Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Keep),
     ]));
-    let lb = over_known(&origin);
+    let lb = over_recorded(&origin);
     assert_eq!(get(lb.address(), "/").text(), "ok");
     assert_eq!(exchange(lb.address(), super::post_chunked(b"hello", &[5])).text(), "ok");
     assert_eq!(origin.requests()[2].raw_body, b"5\r\nhello\r\n0\r\n\r\n");

@@ -1,4 +1,5 @@
-//! `Max-Forwards` on OPTIONS: counted down, and answered here at zero (RFC 9110 section 7.6.2).
+//! `Max-Forwards` on OPTIONS: decremented, and the balancer responds at zero (RFC 9110 section
+//! 7.6.2).
 
 use super::{GET, lines};
 use crate::support::program::Program;
@@ -7,9 +8,9 @@ use lb_threads::reason::Reason;
 
 const LAST: &str = "OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n";
 
-/// What the backend was told as `Max-Forwards`, line by line, for a request with these lines.
+/// The backend's `Max-Forwards` lines for a request with these lines.
 #[track_caller]
-fn passed_on(lb: &Lb, origin: &Origin, method: &str, fields: &str) -> Vec<String> {
+fn forwarded(lb: &Lb, origin: &Origin, method: &str, fields: &str) -> Vec<String> {
     exchange(lb.address(), format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"))
         .expect_status(200);
     let head = origin.requests().pop().expect("it came").raw_head;
@@ -20,8 +21,8 @@ fn passed_on(lb: &Lb, origin: &Origin, method: &str, fields: &str) -> Vec<String
 }
 
 #[test]
-fn options_that_may_go_no_further_gets_its_response_here() {
-    let origin = Origin::answering("from the backend");
+fn options_with_max_forwards_zero_gets_its_response_from_the_balancer() {
+    let origin = Origin::responding("from the backend");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for target in ["*", "/page", "http://other"] {
@@ -56,14 +57,14 @@ fn options_that_may_go_no_further_gets_its_response_here() {
 }
 
 #[test]
-fn it_needs_no_backend() {
+fn options_with_max_forwards_zero_needs_no_backend() {
     let lb = Lb::start(config(&[refused_address()]));
     exchange(lb.address(), LAST).expect_status(200);
 }
 
 #[test]
-fn it_keeps_its_place_in_a_pipeline() {
-    let origin = Origin::answering("x");
+fn options_with_max_forwards_zero_keeps_its_order_in_a_pipeline() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send([GET, LAST, GET].concat());
@@ -72,8 +73,8 @@ fn it_keeps_its_place_in_a_pipeline() {
 }
 
 #[test]
-fn an_http10_client_is_told_whether_its_connection_stays() {
-    let origin = Origin::answering("x");
+fn an_http_1_0_client_gets_a_connection_field_with_its_options_response() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     let kept =
@@ -84,58 +85,58 @@ fn an_http10_client_is_told_whether_its_connection_stays() {
     );
     let closed = client.exchange("OPTIONS / HTTP/1.0\r\nMax-Forwards: 0\r\n\r\n");
     assert_eq!((closed.status, closed.header("Connection")), (200, Some("close")));
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
     let closing = exchange(
         lb.address(),
         "OPTIONS / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nMax-Forwards: 0\r\n\r\n",
     );
-    assert!(closing.says_close());
+    assert!(closing.announces_close());
 }
 
 #[test]
-fn with_a_body_it_ends_the_connection_and_the_body_is_no_request() {
-    let origin = Origin::answering("x");
+fn a_body_ends_the_connection_and_is_not_parsed_as_a_request() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let head = "OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n";
     let sized = format!("Content-Length: {}\r\n\r\n{GET}", GET.len());
     for body in [sized.as_str(), "Transfer-Encoding: chunked\r\n\r\n5\r\nhello"] {
         let mut client = lb.connect();
         let response = client.exchange(format!("{head}{body}"));
-        assert_eq!((response.status, response.says_close()), (200, true));
+        assert_eq!((response.status, response.announces_close()), (200, true));
         assert_eq!(client.read_to_end(), b"");
     }
-    lb.wait_for_closed(Reason::AnsweredLast, 2);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 2);
     assert_eq!(origin.count(), 0);
 }
 
 #[test]
-fn options_that_may_go_further_is_counted_down() {
-    let origin = Origin::answering("x");
+fn max_forwards_of_options_is_decremented() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let rows =
         [("1", "0"), ("5", "4"), ("007", "6"), ("18446744073709551615", "18446744073709551614")];
     for (received, sent) in rows {
         let line = [format!("mAx-Forwards: {sent}")];
         assert_eq!(
-            passed_on(&lb, &origin, "OPTIONS", &format!("mAx-Forwards: {received}\r\n")),
+            forwarded(&lb, &origin, "OPTIONS", &format!("mAx-Forwards: {received}\r\n")),
             line
         );
         let named = format!("Connection: max-forwards, x\r\nmAx-Forwards: {received}\r\n");
         assert_eq!(
-            passed_on(&lb, &origin, "OPTIONS", &named),
+            forwarded(&lb, &origin, "OPTIONS", &named),
             line,
             "`Connection` cannot take it away"
         );
     }
-    let most = passed_on(&lb, &origin, "OPTIONS", "Max-Forwards: 99999999999999999999999\r\n");
+    let most = forwarded(&lb, &origin, "OPTIONS", "Max-Forwards: 99999999999999999999999\r\n");
     assert_eq!(most, ["Max-Forwards: 18446744073709551614"], "the most that is counted");
-    assert_eq!(passed_on(&lb, &origin, "OPTIONS", ""), [""; 0]);
+    assert_eq!(forwarded(&lb, &origin, "OPTIONS", ""), [""; 0]);
 }
 
 #[test]
-fn it_is_counted_down_once_however_many_backends_are_tried() {
+fn max_forwards_is_decremented_once_however_many_backends_are_tried() {
     let (resets, serves) =
-        (Origin::start([Step::ReadRequest, Step::Reset]), Origin::answering("x"));
+        (Origin::start([Step::ReadRequest, Step::Reset]), Origin::responding("x"));
     let lb = Lb::over(&[&resets, &serves]);
     lb.wait_for_up(2);
     let request = "OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n";
@@ -148,8 +149,8 @@ fn it_is_counted_down_once_however_many_backends_are_tried() {
 }
 
 #[test]
-fn options_with_a_malformed_or_repeated_count_is_rejected() {
-    let origin = Origin::answering("x");
+fn a_malformed_or_repeated_max_forwards_is_rejected() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     for value in ["", "-1", "+1", "1x", "0x1", "1.0", "0, 0", "1 0", "\u{b2}"] {
         let response = exchange(
@@ -172,27 +173,27 @@ fn options_with_a_malformed_or_repeated_count_is_rejected() {
 }
 
 #[test]
-fn with_other_methods_it_is_passed_on_as_it_is() {
-    let origin = Origin::answering("x");
+fn max_forwards_of_other_methods_is_forwarded_unchanged() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     for method in ["GET", "DELETE", "options", "PROPFIND"] {
         for value in ["0", "007", "none"] {
             let line = format!("Max-Forwards: {value}");
-            assert_eq!(passed_on(&lb, &origin, method, &format!("{line}\r\n")), [line], "{method}");
+            assert_eq!(forwarded(&lb, &origin, method, &format!("{line}\r\n")), [line], "{method}");
         }
-        let twice = passed_on(&lb, &origin, method, "Max-Forwards: 1\r\nmax-forwards: 2\r\n");
+        let twice = forwarded(&lb, &origin, method, "Max-Forwards: 1\r\nmax-forwards: 2\r\n");
         assert_eq!(twice, ["Max-Forwards: 1", "max-forwards: 2"]);
     }
 }
 
 #[test]
-fn it_has_its_line_in_the_log() {
-    let origin = Origin::answering("x");
+fn options_with_max_forwards_zero_has_its_line_in_the_log() {
+    let origin = Origin::responding("x");
     let balancer = Program::balancer(&[origin.address()], &[]);
     let mut client = Client::connect(balancer.address());
     client.exchange(LAST).expect_status(200);
     client.get("/next").expect_status(200);
-    balancer.until_it_says("/next");
+    balancer.until_logged("/next");
     let log = balancer.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("\"OPTIONS *\"")).collect();
     assert_eq!(lines.len(), 1, "{log}");

@@ -1,4 +1,4 @@
-//! However a message is cut into packets, it means the same.
+//! The meaning of a message does not depend on its packets.
 
 use super::{MS, get_identified};
 use crate::support::*;
@@ -16,7 +16,7 @@ const REQUESTS: [&str; 3] = [
 
 #[test]
 fn a_request_means_the_same_wherever_it_is_split() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for request in REQUESTS {
@@ -45,7 +45,7 @@ fn a_request_means_the_same_wherever_it_is_split() {
 }
 
 #[test]
-fn requests_that_drip_in_byte_by_byte_are_served() {
+fn requests_sent_byte_by_byte_are_served() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
@@ -54,11 +54,11 @@ fn requests_that_drip_in_byte_by_byte_are_served() {
         assert_eq!(client.read_response().text(), body);
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
 }
 
 #[test]
-fn a_pipeline_that_drips_in_byte_by_byte_is_served_in_order() {
+fn a_pipeline_sent_byte_by_byte_is_served_in_order() {
     let origin =
         Origin::serve(|request, reply| reply.ok(format!("{} {}", request.target, request.text())));
     let lb = Lb::over(&[&origin]);
@@ -70,8 +70,8 @@ fn a_pipeline_that_drips_in_byte_by_byte_is_served_in_order() {
 }
 
 #[test]
-fn refusals_are_the_same_for_a_request_that_drips_in() {
-    let origin = Origin::answering("x");
+fn rejections_are_the_same_for_a_request_sent_byte_by_byte() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     for (request, status, word) in [
         ("GET / HTTP/1.1\nHost: h\r\n\r\n", 400, "bad_line_end"),
@@ -106,7 +106,7 @@ fn refusals_are_the_same_for_a_request_that_drips_in() {
     assert!(origin.requests().iter().all(|request| !request.complete), "{}", origin.story());
 }
 
-const ANSWERS: [&str; 4] = [
+const RESPONSES: [&str; 4] = [
     "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 11\r\n\r\nhello\r\n\r\n0\r",
     "HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n5;x=\"y\"\r\nhello\r\n00A\r\n, world...\r\n0\r\n\
      X-Sum: 1\r\n\r\n",
@@ -114,7 +114,7 @@ const ANSWERS: [&str; 4] = [
     "HTTP/1.0 200 OK\r\nDate: d\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
 ];
 
-/// Answers request `/a/s` with answer `a` cut at byte `s`.
+/// Responds to `/a/s` with response `a` split at byte `s`.
 fn cutting_origin() -> Origin {
     Origin::serve(|request, reply| {
         let mut numbers = request
@@ -122,8 +122,8 @@ fn cutting_origin() -> Origin {
             .split('/')
             .skip(1)
             .map(|number| number.parse::<usize>().expect("a number"));
-        let answer = ANSWERS[numbers.next().expect("which answer")];
-        let (first, second) = answer.split_at(numbers.next().expect("where"));
+        let raw = RESPONSES[numbers.next().expect("which response")];
+        let (first, second) = raw.split_at(numbers.next().expect("where"));
         reply.send(first);
         reply.step(&Step::Pause(PIECE_PAUSE));
         reply.send(second);
@@ -131,13 +131,13 @@ fn cutting_origin() -> Origin {
 }
 
 #[test]
-fn an_answer_means_the_same_wherever_it_is_split() {
+fn a_response_means_the_same_wherever_it_is_split() {
     let origin = cutting_origin();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
-    for (number, answer) in ANSWERS.iter().enumerate() {
-        let whole = get_identified(&mut client, &format!("/{number}/{}", answer.len()));
-        for split in 0..answer.len() {
+    for (number, raw) in RESPONSES.iter().enumerate() {
+        let whole = get_identified(&mut client, &format!("/{number}/{}", raw.len()));
+        for split in 0..raw.len() {
             let response = get_identified(&mut client, &format!("/{number}/{split}"));
             assert_eq!(
                 String::from_utf8_lossy(&response.raw_head),
@@ -147,7 +147,7 @@ fn an_answer_means_the_same_wherever_it_is_split() {
             assert_eq!(
                 (&response.body, &response.trailers),
                 (&whole.body, &whole.trailers),
-                "{answer:?} split at {split}"
+                "{raw:?} split at {split}"
             );
             assert_eq!((response.interim.len(), response.truncated), (whole.interim.len(), false));
         }
@@ -156,9 +156,9 @@ fn an_answer_means_the_same_wherever_it_is_split() {
 }
 
 #[test]
-fn answers_that_drip_in_byte_by_byte_are_passed_on() {
-    for answer in ANSWERS {
-        let origin = Origin::start([Step::ReadRequest, Step::send_slowly(answer, 1, PIECE_PAUSE)]);
+fn responses_sent_byte_by_byte_are_forwarded() {
+    for raw in RESPONSES {
+        let origin = Origin::start([Step::ReadRequest, Step::send_slowly(raw, 1, PIECE_PAUSE)]);
         let lb = Lb::over(&[&origin]);
         let mut client = lb.connect();
         let first = client.get("/");
@@ -176,7 +176,7 @@ fn answers_that_drip_in_byte_by_byte_are_passed_on() {
 }
 
 #[test]
-fn a_close_delimited_answer_that_drips_in_is_whole() {
+fn a_close_delimited_response_sent_byte_by_byte_is_complete() {
     let origin = Origin::start([
         Step::ReadRequest,
         Step::send_slowly("HTTP/1.0 200 OK\r\n\r\nhello", 1, PIECE_PAUSE),

@@ -19,7 +19,7 @@ fn is_generated(id: &str) -> bool {
 #[test]
 fn the_backend_and_the_client_get_the_same_identifier() {
     let origin = Origin::serve(|request, reply| {
-        reply.answer(200, &[("X-Request-Id", "theirs"), ("X-Seen", &request.target)], "ok");
+        reply.respond(200, &[("X-Request-Id", "theirs"), ("X-Seen", &request.target)], "ok");
     });
     let lb = Lb::over(&[&origin]);
     let longest = "~".repeat(128);
@@ -72,7 +72,7 @@ fn every_access_line_has_the_identifier_of_its_response() {
         ("GET / HTTP/9.9\r\n\r\n", 505),
     ] {
         let id = id_of(exchange(balancer.address(), request).expect_status(status));
-        balancer.until_it_says(&format!("id {id}"));
+        balancer.until_logged(&format!("id {id}"));
         let log = balancer.log();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(&id)).collect();
         assert_eq!(lines.len(), 1, "one line for each exchange: {log}");
@@ -88,7 +88,7 @@ fn an_exchange_that_the_client_aborts_has_one_access_line() {
     client.send("GET /slow HTTP/1.1\r\nHost: h\r\nX-Request-Id: aborted\r\n\r\n");
     origin.wait_for_requests(1);
     client.reset();
-    balancer.until_it_says("id aborted");
+    balancer.until_logged("id aborted");
     let log = balancer.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("id aborted")).collect();
     assert_eq!(lines.len(), 1, "{log}");

@@ -1,5 +1,4 @@
-//! Heads of requests as the backend sees them: written anew, with everything that was said and
-//! nothing that was not.
+//! Request heads at the backend: re-serialised, complete, and with nothing that was not received.
 
 use super::lines;
 use crate::support::*;
@@ -14,7 +13,7 @@ fn seen(lb: &Lb, origin: &Origin, request: &str) -> String {
 
 #[test]
 fn fields_keep_their_order_their_case_and_their_repetitions() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let head = seen(
         &lb,
@@ -33,8 +32,8 @@ fn fields_keep_their_order_their_case_and_their_repetitions() {
 }
 
 #[test]
-fn what_belongs_to_the_clients_connection_stays_behind() {
-    let origin = Origin::answering("x");
+fn hop_by_hop_fields_of_the_client_are_removed() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let head = seen(
         &lb,
@@ -60,7 +59,7 @@ fn what_belongs_to_the_clients_connection_stays_behind() {
 }
 
 #[test]
-fn connection_cannot_name_away_framing_host_or_what_we_add() {
+fn connection_options_cannot_remove_framing_host_or_added_fields() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let named = "close, host, content-length, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Request-Id, transfer-encoding";
@@ -89,8 +88,8 @@ fn connection_cannot_name_away_framing_host_or_what_we_add() {
 }
 
 #[test]
-fn what_a_stranger_says_about_the_client_is_replaced() {
-    let origin = Origin::answering("x");
+fn forwarded_fields_from_an_untrusted_peer_are_replaced() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client =
         Client::connect_from("127.0.0.9".parse::<IpAddr>().expect("an address"), lb.address());
@@ -107,43 +106,43 @@ fn what_a_stranger_says_about_the_client_is_replaced() {
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
-    let origin = Origin::answering("x");
+fn forwarded_fields_from_a_trusted_proxy_are_kept_and_appended_to() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| {
-        config.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")];
+        config.settings.trusted_proxies = vec!["127.0.0.16/28".parse().expect("a network")];
     });
     let request = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\
                    X-Forwarded-Proto: https\r\n\
                    X-Forwarded-Host: front\r\nForwarded: for=1.2.3.4\r\n\r\n";
-    for (peer, believed) in [("127.0.0.17", true), ("127.0.0.15", false), ("127.0.0.32", false)] {
+    for (peer, trusted) in [("127.0.0.17", true), ("127.0.0.15", false), ("127.0.0.32", false)] {
         let mut client = Client::connect_from(peer.parse().expect("an address"), lb.address());
         client.send(request);
         client.read_response().expect_status(200);
         let request = origin.requests().pop().expect("it came");
         let chain = request.headers_named("X-Forwarded-For").join(", ");
-        let said = (
+        let forwarded = (
             request.header("X-Forwarded-Proto"),
             request.header("X-Forwarded-Host"),
             request.header("Forwarded"),
         );
-        match believed {
+        match trusted {
             true => {
                 assert_eq!(chain, format!("1.2.3.4, 5.6.7.8, {peer}"));
-                assert_eq!(said, (Some("https"), Some("front"), Some("for=1.2.3.4")));
+                assert_eq!(forwarded, (Some("https"), Some("front"), Some("for=1.2.3.4")));
             }
             false => {
                 assert_eq!(chain, peer);
-                assert_eq!(said, (Some("http"), Some("h"), None), "{peer} is not trusted");
+                assert_eq!(forwarded, (Some("http"), Some("h"), None), "{peer} is not trusted");
             }
         }
     }
 }
 
 #[test]
-fn what_a_trusted_proxy_leaves_out_is_added() {
-    let origin = Origin::answering("x");
+fn forwarded_fields_missing_from_a_trusted_proxy_are_added() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], |config| {
-        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        config.settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
     });
     exchange(lb.address(), "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For:\r\n\r\n")
         .expect_status(200);
@@ -157,7 +156,7 @@ fn what_a_trusted_proxy_leaves_out_is_added() {
 
 #[test]
 fn a_request_without_an_identifier_gets_one_of_its_own() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.get("/");
@@ -176,8 +175,8 @@ fn a_request_without_an_identifier_gets_one_of_its_own() {
 }
 
 #[test]
-fn an_absolute_target_goes_on_in_origin_form_and_its_host_counts() {
-    let origin = Origin::answering("x");
+fn an_absolute_target_is_forwarded_in_origin_form_and_its_host_counts() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     for (target, path, host) in [
         ("http://real:81/a?b", "/a?b", "real:81"),
@@ -199,8 +198,8 @@ fn an_absolute_target_goes_on_in_origin_form_and_its_host_counts() {
 }
 
 #[test]
-fn options_for_the_whole_server_keeps_its_star() {
-    let origin = Origin::answering("x");
+fn options_for_the_whole_server_keeps_its_asterisk() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     assert!(
         seen(&lb, &origin, "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -218,7 +217,7 @@ fn options_for_the_whole_server_keeps_its_star() {
 
 #[test]
 fn empty_lines_before_a_request_never_reach_a_backend() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     client.send("\r\n\r\nGET /1 HTTP/1.1\r\nHost: h\r\nX-Request-Id: i\r\n\r\n");
@@ -238,15 +237,18 @@ fn empty_lines_before_a_request_never_reach_a_backend() {
 }
 
 #[test]
-fn only_what_the_client_may_expect_is_passed_on() {
-    let origin = Origin::answering("x");
+fn only_100_continue_is_forwarded_of_expect() {
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let head = seen(&lb, &origin, "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
     assert!(!head.contains("Expect"), "there is no body to wait for: {head}");
-    let refused = exchange(
+    let rejected = exchange(
         lb.address(),
         "POST / HTTP/1.1\r\nHost: h\r\nExpect: magic\r\nContent-Length: 1\r\n\r\nx",
     );
-    assert_eq!((refused.status, refused.header("X-LB-Error")), (417, Some("expectation_unknown")));
+    assert_eq!(
+        (rejected.status, rejected.header("X-LB-Error")),
+        (417, Some("expectation_unknown"))
+    );
     assert_eq!(origin.count(), 1);
 }

@@ -1,4 +1,5 @@
-//! Kept connections on both sides: which is used, how long it is kept, and when it is not.
+//! Kept connections on both sides: which one is reused, for how long it is kept, and when it is
+//! closed.
 
 use super::MS;
 use crate::support::*;
@@ -7,14 +8,14 @@ use std::time::Duration;
 
 #[test]
 fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();
     for _ in 0..100 {
         assert_eq!(client.get("/").text(), "x");
     }
     drop(client);
-    lb.wait_for_closed(Reason::ClientDone, 1);
+    lb.wait_for_closed(Reason::ClientClosed, 1);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.requests, totals.backend_connects, totals.backend_reuses),
@@ -28,8 +29,8 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
 
 #[test]
 fn clients_share_the_idle_connections_of_their_worker() {
-    let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.workers = 1);
+    let origin = Origin::responding("x");
+    let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
     for _ in 0..20 {
         assert_eq!(get(lb.address(), "/").text(), "x");
     }
@@ -48,7 +49,7 @@ fn of_two_idle_connections_the_newest_is_used() {
             reply.step(&Step::WaitFor(waited[number].clone()));
             reply.ok(request.connection.to_string());
         });
-        let lb = Lb::with(&[&origin], |config| config.workers = 1);
+        let lb = Lb::with(&[&origin], |config| config.boot.workers = 1);
         let mut clients = [lb.connect(), lb.connect()];
         for (number, client) in clients.iter_mut().enumerate() {
             client.send(format!("GET /{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
@@ -67,9 +68,9 @@ fn of_two_idle_connections_the_newest_is_used() {
 }
 
 #[test]
-fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
-    let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = 20 * MS);
+fn an_idle_backend_connection_is_closed_at_its_timeout() {
+    let origin = Origin::responding("x");
+    let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = 20 * MS);
     let mut client = lb.connect();
     assert_eq!(client.get("/").text(), "x");
     assert_eq!(origin.wait_for_ending(0), Ending::PeerClosed);
@@ -78,9 +79,9 @@ fn an_idle_backend_connection_is_closed_when_its_time_is_over() {
 }
 
 #[test]
-fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
-    let origin = Origin::answering("x");
-    let lb = Lb::with(&[&origin], |config| config.timeouts.backend_idle = Duration::ZERO);
+fn an_expired_connection_is_not_reused_even_before_it_is_closed() {
+    let origin = Origin::responding("x");
+    let lb = Lb::with(&[&origin], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..5 {
         assert_eq!(client.get("/").text(), "x");
@@ -89,13 +90,13 @@ fn an_expired_connection_is_not_used_even_before_it_is_swept_away() {
 }
 
 #[test]
-fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
-    let saying = |seconds: u32| {
+fn the_keep_alive_field_of_a_backend_overrides_the_default() {
+    let announcing = |seconds: u32| {
         format!(
             "HTTP/1.1 200 OK\r\nKeep-Alive: timeout={seconds}, max=9\r\nContent-Length: 1\r\n\r\nx"
         )
     };
-    let short = Origin::raw(saying(1), After::Keep);
+    let short = Origin::raw(announcing(1), After::Keep);
     let lb = Lb::over(&[&short]);
     let mut client = lb.connect();
     for _ in 0..3 {
@@ -103,8 +104,8 @@ fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
     }
     assert_eq!(lb.totals().backend_reuses, 0, "a second of margin leaves nothing of one second");
 
-    let long = Origin::raw(saying(60), After::Keep);
-    let lb = Lb::with(&[&long], |config| config.timeouts.backend_idle = Duration::ZERO);
+    let long = Origin::raw(announcing(60), After::Keep);
+    let lb = Lb::with(&[&long], |config| config.settings.timeouts.backend_idle = Duration::ZERO);
     let mut client = lb.connect();
     for _ in 0..3 {
         assert_eq!(client.get("/").text(), "x");
@@ -113,14 +114,14 @@ fn what_the_backend_says_about_its_keep_alive_counts_more_than_our_default() {
 }
 
 #[test]
-fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
+fn the_backend_connection_of_an_upload_with_an_early_response_is_not_reused() {
     let origin = Origin::start(Script::sequence([
         Script::steps([Step::ReadHead, Step::send(ok("early")), Step::Hang]),
         Script::named("other"),
     ]));
     let lb = Lb::with(&[&origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = Duration::from_secs(60);
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
     });
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\npart");
@@ -131,7 +132,7 @@ fn an_upload_that_was_answered_early_does_not_leave_its_connection_to_others() {
 }
 
 #[test]
-fn many_clients_at_once_get_their_own_answers() {
+fn many_clients_at_once_get_their_own_responses() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let address = lb.address();
@@ -152,7 +153,7 @@ fn many_clients_at_once_get_their_own_answers() {
         })
         .collect();
     clients.into_iter().for_each(|client| client.join().expect("each got its own"));
-    lb.wait_for_closed(Reason::ClientDone, 30);
+    lb.wait_for_closed(Reason::ClientClosed, 30);
     let totals = lb.totals();
     assert_eq!((totals.requests, totals.retries), (600, 0));
     assert_eq!(totals.backend_connects + totals.backend_reuses, 600);

@@ -1,5 +1,5 @@
-//! Bodies that come bit by bit: what is there leaves at once, in both directions, and answers may
-//! come early.
+//! Bodies in small pieces: received bytes are forwarded at once, in both directions, and responses
+//! may come early.
 
 use super::wait_until_free;
 use crate::support::*;
@@ -29,7 +29,7 @@ fn piece_leaves_at_once(head: &str, first: &str, rest: &str, seen: &str) {
 }
 
 #[test]
-fn a_small_piece_of_a_chunked_answer_leaves_at_once() {
+fn a_small_piece_of_a_chunked_response_is_forwarded_at_once() {
     piece_leaves_at_once(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
         "7\r\nfirst\r\n\r\n",
@@ -39,7 +39,7 @@ fn a_small_piece_of_a_chunked_answer_leaves_at_once() {
 }
 
 #[test]
-fn half_a_chunk_leaves_at_once() {
+fn half_a_chunk_is_forwarded_at_once() {
     piece_leaves_at_once(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
         "b\r\nfirst",
@@ -49,7 +49,7 @@ fn half_a_chunk_leaves_at_once() {
 }
 
 #[test]
-fn a_small_piece_of_an_answer_with_a_length_leaves_at_once() {
+fn a_small_piece_of_a_response_with_a_length_is_forwarded_at_once() {
     piece_leaves_at_once(
         "HTTP/1.1 200 OK\r\nContent-Length: 11",
         "first",
@@ -65,12 +65,12 @@ fn a_small_piece_of_an_answer_with_a_length_leaves_at_once() {
 }
 
 #[test]
-fn a_small_piece_of_a_close_delimited_answer_leaves_at_once() {
+fn a_small_piece_of_a_close_delimited_response_is_forwarded_at_once() {
     piece_leaves_at_once("HTTP/1.1 200 OK", "first", "second", "5\r\nfirst\r\n");
 }
 
 #[test]
-fn the_head_alone_leaves_at_once() {
+fn the_head_alone_is_forwarded_at_once() {
     piece_leaves_at_once(
         "HTTP/1.1 200 OK\r\nContent-Length: 6",
         "",
@@ -132,9 +132,9 @@ fn small_pieces_of_an_upload_reach_the_backend_at_once() {
 }
 
 #[test]
-fn an_early_answer_is_passed_on_at_once_and_the_connection_closed() {
+fn an_early_response_is_forwarded_at_once_and_the_connection_closed() {
     let origin = Origin::start(Script::serve_heads(|_, reply| {
-        reply.answer(413, &[("Connection", "close")], "too much");
+        reply.respond(413, &[("Connection", "close")], "too much");
         reply.step(&Step::Close);
     }));
     let lb = Lb::over(&[&origin]);
@@ -143,20 +143,20 @@ fn an_early_answer_is_passed_on_at_once_and_the_connection_closed() {
         client.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}\r\n\r\n"));
         let response = client.read_response();
         assert_eq!(
-            (response.status, response.text().as_str(), response.says_close()),
+            (response.status, response.text().as_str(), response.announces_close()),
             (413, "too much", true)
         );
         assert!(client.at_end());
     }
-    lb.wait_for_closed(Reason::EarlyAnswer, 2);
+    lb.wait_for_closed(Reason::EarlyResponse, 2);
     wait_until_free(&lb);
     assert_eq!(lb.totals().retries, 0);
 }
 
 #[test]
-fn an_early_answer_is_not_lost_to_a_client_that_goes_on_sending() {
+fn an_early_response_is_not_lost_while_the_client_still_sends() {
     let origin = Origin::start(Script::serve_heads(|_, reply| {
-        reply.answer(403, &[], "forbidden");
+        reply.respond(403, &[], "forbidden");
         reply.step(&Step::Close);
     }));
     let lb = Lb::over(&[&origin]);
@@ -166,19 +166,19 @@ fn an_early_answer_is_not_lost_to_a_client_that_goes_on_sending() {
         let (first, second) = request.split_at(request.len() - 10);
         client.send(first);
         assert_eq!(client.read_response().expect_status(403).text(), "forbidden");
-        // Panics when a reset has told the client that nobody reads any more.
+        // Panics after a reset.
         client.send_in_pieces(second, [1; 10]);
         assert!(client.at_end(), "{length} bytes");
     }
-    lb.wait_for_closed(Reason::EarlyAnswer, 3);
+    lb.wait_for_closed(Reason::EarlyResponse, 3);
 }
 
 #[test]
-fn what_a_backend_answered_before_it_closed_is_worth_more_than_the_error() {
-    // The origin answers, and resets the connection while the upload still comes.
+fn a_response_sent_before_the_backend_closed_wins_over_the_error() {
+    // The origin responds, and resets the connection during the upload.
     let origin = Origin::start([
         Step::ReadHead,
-        Step::send(answer(400, &[("Connection", "close")], "bad form")),
+        Step::send(response(400, &[("Connection", "close")], "bad form")),
         Step::Reset,
     ]);
     let lb = Lb::over(&[&origin]);
@@ -190,7 +190,7 @@ fn what_a_backend_answered_before_it_closed_is_worth_more_than_the_error() {
 }
 
 #[test]
-fn an_upload_goes_on_while_an_early_answer_streams() {
+fn an_upload_continues_while_an_early_response_streams() {
     let origin = Origin::start([
         Step::ReadHead,
         Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"),
@@ -203,7 +203,7 @@ fn an_upload_goes_on_while_an_early_answer_streams() {
     let request = super::post(&body);
     client.send(&request[..1_000]);
     let mut response = client.read_head();
-    assert!(response.says_close());
+    assert!(response.announces_close());
     assert_eq!(client.read_exactly(10), b"5\r\nfirst\r\n");
     client.send(&request[1_000..]);
     client.read_body_to("GET", &mut response);
@@ -211,16 +211,16 @@ fn an_upload_goes_on_while_an_early_answer_streams() {
     assert!(origin.only_request().body == body);
     assert!(client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::AnsweredLast, 1);
+    lb.wait_for_closed(Reason::ClosedAfterResponse, 1);
 }
 
-/// What a hundred exchanges in two pieces each may take: less than a hundred delayed
-/// acknowledgements (40 ms each), for which every second piece would wait if any socket on the way
+/// The limit for a hundred exchanges in two pieces each: less than a hundred delayed
+/// acknowledgements (40 ms each), which every second piece would wait for if a socket on the way
 /// held it back, and far more than they need.
 const HUNDRED_EXCHANGES: Duration = Duration::from_millis(2_500);
 
 #[test]
-fn no_piece_of_an_answer_waits_for_the_acknowledgement_of_the_one_before() {
+fn no_piece_of_a_response_waits_for_a_delayed_acknowledgement() {
     let origin = Origin::serve(|_, reply| {
         reply.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
         reply.step(&Step::Pause(super::MS));
@@ -236,7 +236,7 @@ fn no_piece_of_an_answer_waits_for_the_acknowledgement_of_the_one_before() {
 }
 
 #[test]
-fn no_piece_of_an_upload_waits_for_the_acknowledgement_of_the_one_before() {
+fn no_piece_of_an_upload_waits_for_a_delayed_acknowledgement() {
     let origin = Origin::echo();
     let lb = Lb::over(&[&origin]);
     let mut client = lb.connect();

@@ -1,5 +1,4 @@
-//! Bytes of a backend that nobody asked for: they never reach a client, and their connection serves
-//! nobody again.
+//! Unrequested bytes of a backend: they never reach a client, and their connection is not reused.
 
 use super::noise;
 use crate::support::*;
@@ -7,18 +6,18 @@ use std::time::Duration;
 
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
-/// One worker, which keeps idle connections for longer than any test waits: what is closed was not
+/// One worker, which keeps idle connections for longer than any test waits: a closed one was not
 /// closed for its age.
 fn over(origin: &Origin) -> Lb {
     Lb::with(&[origin], |config| {
-        config.workers = 1;
-        config.timeouts.backend_idle = Duration::from_secs(60);
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
     })
 }
 
-/// Asks three times on one connection of an origin that always says too much.
-fn asks_thrice(method: &str, answer: impl AsRef<[u8]>, expected: &[u8]) {
-    let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
+/// Sends three requests on one connection to an origin that always sends too much.
+fn sends_three_requests(method: &str, raw: impl AsRef<[u8]>, expected: &[u8]) {
+    let origin = Origin::start([Step::ReadRequest, Step::send(raw), Step::Hang]);
     let lb = over(&origin);
     let mut client = lb.connect();
     for number in 0..3 {
@@ -27,39 +26,43 @@ fn asks_thrice(method: &str, answer: impl AsRef<[u8]>, expected: &[u8]) {
         assert!(response.body == expected && !response.truncated, "{method} gave {response:?}");
         origin.wait_for_ending(number);
     }
-    stays("nothing comes behind the last answer", 10 * super::MS, || client.is_open());
+    stays("no byte follows the last response", 10 * super::MS, || client.is_open());
     assert_eq!((origin.connections(), lb.totals().backend_reuses, lb.totals().requests), (3, 0, 3));
 }
 
 #[test]
-fn an_answer_longer_than_its_length_is_cut_there() {
-    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{EVIL}"), b"ok");
-    asks_thrice("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{EVIL}"), b"");
-    asks_thrice("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok\r\n", b"ok");
+fn a_response_longer_than_its_content_length_ends_there() {
+    sends_three_requests(
+        "GET",
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{EVIL}"),
+        b"ok",
+    );
+    sends_three_requests("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{EVIL}"), b"");
+    sends_three_requests("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok\r\n", b"ok");
 }
 
 #[test]
-fn a_large_answer_longer_than_its_length_is_cut_there() {
+fn a_large_response_longer_than_its_content_length_ends_there() {
     for length in [40_000, 200_000, 1_000_000] {
         let body = noise(length);
-        let answer = [
+        let raw = [
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
             &body,
             EVIL.as_bytes(),
         ]
         .concat();
-        asks_thrice("GET", answer, &body);
+        sends_three_requests("GET", raw, &body);
     }
 }
 
 #[test]
-fn what_stands_behind_the_last_chunk_is_dropped() {
-    asks_thrice(
+fn bytes_after_the_last_chunk_are_discarded() {
+    sends_three_requests(
         "GET",
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{EVIL}"),
         b"ok",
     );
-    asks_thrice(
+    sends_three_requests(
         "GET",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n\r\n",
         b"ok",
@@ -67,15 +70,15 @@ fn what_stands_behind_the_last_chunk_is_dropped() {
 }
 
 #[test]
-fn a_body_where_there_is_none_is_dropped() {
-    asks_thrice("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"");
-    asks_thrice(
+fn a_body_where_none_is_allowed_is_discarded() {
+    sends_three_requests("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"");
+    sends_three_requests(
         "HEAD",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
         b"",
     );
-    asks_thrice("GET", "HTTP/1.1 204 No Content\r\n\r\nevil", b"");
-    asks_thrice(
+    sends_three_requests("GET", "HTTP/1.1 204 No Content\r\n\r\nevil", b"");
+    sends_three_requests(
         "GET",
         format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n{EVIL}"),
         b"",
@@ -83,7 +86,7 @@ fn a_body_where_there_is_none_is_dropped() {
 }
 
 #[test]
-fn a_second_answer_to_one_request_never_reaches_the_next_client() {
+fn a_second_response_to_one_request_never_reaches_the_next_client() {
     let gate = Gate::new();
     let origin = Origin::start(Script::sequence([
         Script::steps([
@@ -106,7 +109,7 @@ fn a_second_answer_to_one_request_never_reaches_the_next_client() {
 }
 
 #[test]
-fn a_connection_that_the_backend_closed_while_idle_serves_nobody() {
+fn a_connection_that_the_backend_closed_while_idle_is_not_reused() {
     let origin = Origin::start([Step::ReadRequest, Step::send(ok("x")), Step::Close]);
     let lb = over(&origin);
     let mut client = lb.connect();

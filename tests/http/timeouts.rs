@@ -1,4 +1,4 @@
-//! What takes too long: each stage has its own limit, its own answer, and its own reason.
+//! Timeouts: each stage has its own limit, its own response, and its own reason.
 
 use super::{GET, MS, wait_until_free};
 use crate::support::*;
@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 pub(super) const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(60);
 
-/// All limits but the ones set by `change` are far away, so that only these can be what ends
-/// something.
+/// All limits but the ones set by `change` are far away, so that only these can end a connection.
 pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Config) {
     |config| {
         let far = Timeouts {
@@ -25,12 +24,12 @@ pub(super) fn only(change: impl FnOnce(&mut Timeouts)) -> impl FnOnce(&mut Confi
             backend_idle: LONG,
             ..Timeouts::default()
         };
-        config.timeouts = far;
-        change(&mut config.timeouts);
+        config.settings.timeouts = far;
+        change(&mut config.settings.timeouts);
     }
 }
 
-/// The answer is an error of ours, this one, and it came neither too early nor much too late.
+/// The response is this error response, and it came neither too early nor much too late.
 #[track_caller]
 pub(super) fn times_out(
     lb: &Lb,
@@ -42,7 +41,7 @@ pub(super) fn times_out(
     let response = client.read_response();
     assert_eq!(
         (response.status, response.header("X-LB-Error")),
-        (status, Some(cause.word())),
+        (status, Some(cause.code())),
         "{response:?}"
     );
     assert!((SHORT - MS..20 * SHORT).contains(&since.elapsed()), "after {:?}", since.elapsed());
@@ -51,33 +50,33 @@ pub(super) fn times_out(
 }
 
 #[test]
-fn a_client_too_slow_with_its_head_is_told_so() {
-    let origin = Origin::answering("x");
+fn a_client_too_slow_with_its_head_gets_408() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.head = SHORT));
     let mut client = lb.connect();
     let since = Instant::now();
     client.send("GET / HTTP/1.1\r\nHost");
     let response = times_out(&lb, &mut client, since, 408, Cause::HeadTimeout);
-    assert!(response.says_close() && client.at_end());
+    assert!(response.announces_close() && client.at_end());
     drop(client);
-    lb.wait_for_closed(Reason::Refused, 1);
+    lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(origin.connections(), 0);
 }
 
 #[test]
-fn a_drip_of_bytes_does_not_put_the_heads_deadline_off() {
-    let origin = Origin::answering("x");
+fn single_bytes_do_not_extend_the_deadline_of_a_head() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.head = SHORT));
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nX: ");
-    until("the drip is answered", || {
+    until("the slow request is served", || {
         client.try_send("x").is_err() || lb.totals().failed(Cause::HeadTimeout) == 1
     });
     assert_eq!(client.read_response().status, 408);
 }
 
 #[test]
-fn the_heads_deadline_is_the_heads_alone() {
+fn the_deadline_of_a_head_covers_only_the_head() {
     // It does not run while the client is idle, while the backend works, or for a head that came in
     // time before.
     let gate = Gate::new();
@@ -98,7 +97,7 @@ fn the_heads_deadline_is_the_heads_alone() {
 }
 
 #[test]
-fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
+fn a_client_too_slow_with_its_body_gets_408_and_the_backend_is_freed() {
     for (head, part) in [
         ("Content-Length: 10", "hello"),
         ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
@@ -110,9 +109,9 @@ fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
         let since = Instant::now();
         client.send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}\r\n\r\n{part}"));
         let response = times_out(&lb, &mut client, since, 408, Cause::RequestBodyTimeout);
-        assert!(response.says_close() && client.at_end());
+        assert!(response.announces_close() && client.at_end());
         drop(client);
-        lb.wait_for_closed(Reason::Refused, 1);
+        lb.wait_for_closed(Reason::Rejected, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
         assert!(!origin.only_request().complete);
@@ -120,12 +119,12 @@ fn a_client_too_slow_with_its_body_is_told_so_and_the_backend_freed() {
 }
 
 #[test]
-fn a_drip_of_a_body_is_no_progress() {
+fn single_bytes_of_a_body_are_no_progress() {
     let origin = Origin::echo();
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let mut client = lb.connect();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
-    until("the drip is answered", || {
+    until("the slow request is served", || {
         client.try_send("x").is_err() || lb.totals().failed(Cause::RequestBodyTimeout) == 1
     });
     assert_eq!(client.read_response().status, 408);
@@ -150,7 +149,7 @@ fn an_upload_that_makes_progress_may_take_as_long_as_it_needs() {
 }
 
 #[test]
-fn an_upload_that_is_collected_for_an_http_1_0_backend_may_take_as_long_as_it_needs() {
+fn an_upload_buffered_for_an_http_1_0_backend_may_take_as_long_as_it_needs() {
     let origin = Origin::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", After::Close);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 4 * SHORT));
     assert_eq!(get(lb.address(), "/").text(), "ok");
@@ -168,7 +167,7 @@ fn an_upload_that_is_collected_for_an_http_1_0_backend_may_take_as_long_as_it_ne
 }
 
 #[test]
-fn an_upload_that_makes_progress_keeps_an_early_answer_alive() {
+fn an_upload_that_makes_progress_keeps_an_early_response_alive() {
     let origin = Origin::start([
         Step::ReadHead,
         Step::send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"),
@@ -185,21 +184,21 @@ fn an_upload_that_makes_progress_keeps_an_early_answer_alive() {
 }
 
 #[test]
-fn a_backend_that_does_not_answer_in_time_is_a_gateway_timeout() {
+fn a_first_byte_timeout_is_a_gateway_timeout() {
     let origin = Origin::start([Step::ReadRequest, Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.first_byte = SHORT));
     let mut client = lb.connect();
     let since = Instant::now();
     client.send(GET);
     let response = times_out(&lb, &mut client, since, 504, Cause::FirstByteTimeout);
-    assert!(!response.says_close(), "the client did nothing wrong");
+    assert!(!response.announces_close(), "the client did nothing wrong");
     origin.wait_for_ending(0);
     wait_until_free(&lb);
     assert_eq!((lb.up(), lb.totals().closed_in_all()), (1, 0), "slowness is no illness");
 }
 
 #[test]
-fn a_drip_inside_the_answers_head_is_still_no_answer() {
+fn single_bytes_of_a_response_head_do_not_extend_its_deadline() {
     let origin = Origin::start([
         Step::ReadRequest,
         Step::send_slowly("HTTP/1.1 200 OK\r\n".to_owned() + &"a: b\r\n".repeat(90), 1, 20 * MS),
@@ -213,12 +212,12 @@ fn a_drip_inside_the_answers_head_is_still_no_answer() {
 }
 
 #[test]
-fn a_backend_that_takes_nothing_of_the_upload_is_a_gateway_timeout() {
+fn a_backend_that_reads_nothing_of_the_upload_is_a_gateway_timeout() {
     let origin = Origin::start([Step::ReadHead, Step::Stall]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), super::post(&vec![b'x'; 20_000_000]));
     assert_eq!((response.status, response.header("X-LB-Error")), (504, Some("send_timeout")));
-    assert!(response.says_close());
+    assert!(response.announces_close());
     wait_until_free(&lb);
 }
 
@@ -226,20 +225,20 @@ fn a_backend_that_takes_nothing_of_the_upload_is_a_gateway_timeout() {
 fn a_connect_that_hangs_is_a_gateway_timeout() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|timeouts| timeouts.connect = SHORT)(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();
     let since = Instant::now();
     client.send(GET);
     let response = times_out(&lb, &mut client, since, 504, Cause::ConnectTimeout);
-    assert!(!response.says_close());
+    assert!(!response.announces_close());
     wait_until_free(&lb);
 }
 
 #[test]
 fn an_idle_client_is_closed_without_a_byte() {
-    let origin = Origin::answering("x");
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.idle = SHORT));
     let mut fresh = lb.connect();
     let mut used = lb.connect();
@@ -252,8 +251,8 @@ fn an_idle_client_is_closed_without_a_byte() {
 }
 
 #[test]
-fn each_request_starts_the_idle_time_anew() {
-    let origin = Origin::answering("x");
+fn each_request_restarts_the_idle_timeout() {
+    let origin = Origin::responding("x");
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.idle = 4 * SHORT));
     let mut client = lb.connect();
     for _ in 0..10 {
@@ -265,16 +264,16 @@ fn each_request_starts_the_idle_time_anew() {
 }
 
 #[test]
-fn empty_lines_do_not_put_the_idle_deadline_off() {
+fn empty_lines_do_not_extend_the_idle_deadline() {
     for lines in [["\r\n"; 6], ["\r", "\n", "\r", "\n", "\r", "\n"]] {
-        let origin = Origin::answering("x");
+        let origin = Origin::responding("x");
         let lb = Lb::with(&[&origin], only(|timeouts| timeouts.idle = 4 * SHORT));
         let mut client = lb.connect();
         let since = Instant::now();
         for line in lines {
-            // Whether it is closed already is told below.
+            // The assertion below checks whether it is closed already.
             let _ = client.try_send(line);
-            stays("nothing is answered", SHORT, || lb.totals().bytes_sent == 0);
+            stays("no byte is sent", SHORT, || lb.totals().bytes_sent == 0);
         }
         lb.wait_for_closed(Reason::IdleTimeout, 1);
         assert!(since.elapsed() < 15 * SHORT / 2, "it was closed after {:?}", since.elapsed());
@@ -305,14 +304,14 @@ fn a_backend_that_stalls_inside_its_body_shows_as_a_truncation() {
             "{head:?}"
         );
         assert!(since.elapsed() >= SHORT - MS, "after {:?}", since.elapsed());
-        lb.wait_for_closed(Reason::AnswerTimeout, 1);
+        lb.wait_for_closed(Reason::ResponseTimeout, 1);
         origin.wait_for_ending(0);
         wait_until_free(&lb);
     }
 }
 
 #[test]
-fn an_answer_that_comes_bit_by_bit_may_take_as_long_as_it_needs() {
+fn a_response_that_makes_progress_may_take_as_long_as_it_needs() {
     let origin = Origin::start([
         Step::ReadRequest,
         Step::send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"),
@@ -323,7 +322,7 @@ fn an_answer_that_comes_bit_by_bit_may_take_as_long_as_it_needs() {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answer_is_closed() {
+fn a_client_that_does_not_read_its_response_is_closed() {
     for fields in ["Content-Length: 30000000", "Transfer-Encoding: chunked"] {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n1c9c380\r\n");
         let origin = Origin::raw([head.as_bytes(), &vec![b'x'; 30_000_000]].concat(), After::Keep);
@@ -339,14 +338,13 @@ fn a_client_that_does_not_read_its_answer_is_closed() {
 
 #[test]
 fn a_slow_backend_does_not_make_a_slow_reader() {
-    // The client has read all there is; what is missing is the backend's fault.
-    let answer =
-        format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(300_000));
-    let origin = Origin::start([Step::ReadRequest, Step::send(answer), Step::Hang]);
+    // The client has read all there is; the backend has not sent the rest.
+    let raw = format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(300_000));
+    let origin = Origin::start([Step::ReadRequest, Step::send(raw), Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = SHORT));
     let response = exchange(lb.address(), GET);
     assert_eq!((response.body.len(), response.truncated), (300_000, true));
-    lb.wait_for_closed(Reason::AnswerTimeout, 1);
+    lb.wait_for_closed(Reason::ResponseTimeout, 1);
     assert_eq!(lb.totals().closed(Reason::SlowReader), 0);
 }
 
@@ -359,11 +357,11 @@ fn a_client_that_reads_slowly_but_steadily_gets_everything() {
         } else {
             super::in_chunks(&body, &[100_000])
         };
-        let answer = [format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), &encoded].concat();
-        let origin = Origin::raw(answer, After::Keep);
+        let raw = [format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes(), &encoded].concat();
+        let origin = Origin::raw(raw, After::Keep);
         let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 4 * SHORT));
         let mut client = lb.connect();
-        // To this client the body goes as it is, without chunks of ours.
+        // This client gets the body unchunked.
         client.send("GET / HTTP/1.0\r\n\r\n");
         let mut begun = client.read_exactly(1);
         for _ in 0..14 {
@@ -376,10 +374,10 @@ fn a_client_that_reads_slowly_but_steadily_gets_everything() {
 }
 
 #[test]
-fn a_client_that_resets_while_a_connect_hangs_frees_its_place() {
+fn a_client_that_resets_during_a_hanging_connect_frees_its_slot() {
     let hole = Blackhole::start();
     let mut config = config(&[hole.address()]);
-    config.health.checks = false;
+    config.settings.health.checks = false;
     only(|_| {})(&mut config);
     let lb = Lb::start(config);
     let mut client = lb.connect();

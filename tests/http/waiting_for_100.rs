@@ -1,4 +1,5 @@
-//! Clients that wait for a 100 before they send their body: how long, and whose time it is.
+//! Clients that wait for a 100 before they send their body: for how long, and which timeout
+//! applies.
 
 use super::timeouts::{SHORT, only, times_out};
 use crate::support::*;
@@ -6,18 +7,18 @@ use lb_threads::error::Cause;
 use std::time::Instant;
 
 #[test]
-fn a_backend_that_never_says_100_is_a_gateway_timeout() {
+fn a_backend_that_never_sends_100_is_a_gateway_timeout() {
     let origin = Origin::start([Step::ReadHead, Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.first_byte = SHORT));
     let mut client = lb.connect();
     let since = Instant::now();
     client.send("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let response = times_out(&lb, &mut client, since, 504, Cause::FirstByteTimeout);
-    assert!(response.says_close(), "its body may still come");
+    assert!(response.announces_close(), "its body may still come");
 }
 
 #[test]
-fn a_client_that_was_told_to_go_on_has_a_bodys_time_from_then() {
+fn the_body_timeout_starts_at_the_100() {
     let gate = Gate::new();
     let go_on = Step::send("HTTP/1.1 100 Continue\r\n\r\n");
     let origin = Origin::start([Step::ReadHead, Step::WaitFor(gate.clone()), go_on, Step::Hang]);
@@ -33,7 +34,7 @@ fn a_client_that_was_told_to_go_on_has_a_bodys_time_from_then() {
 }
 
 #[test]
-fn a_client_that_gives_up_waiting_for_a_100_has_a_bodys_time_from_then() {
+fn the_body_timeout_starts_when_a_client_stops_waiting_for_a_100() {
     let late = Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
     let origin = Origin::start([Step::ReadHead, Step::ReadBody, late, Step::Hang]);
     let lb = Lb::with(&[&origin], only(|timeouts| timeouts.body = 2 * SHORT));
@@ -48,7 +49,7 @@ fn a_client_that_gives_up_waiting_for_a_100_has_a_bodys_time_from_then() {
 }
 
 #[test]
-fn the_wait_for_a_100_is_not_charged_to_the_answer() {
+fn the_wait_for_a_100_does_not_count_towards_the_first_byte_timeout() {
     let gate = Gate::new();
     let late = Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
     let origin = Origin::start([

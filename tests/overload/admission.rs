@@ -14,8 +14,9 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[test]
 fn connections_of_one_client_address_are_limited() {
-    let origin = Origin::answering("served");
-    let lb = Lb::with(&[&origin], |config| config.connections_a_client = Some(2));
+    let origin = Origin::responding("served");
+    let lb =
+        Lb::with(&[&origin], |config| config.settings.limits.max_connections_per_client = Some(2));
     let mut clients = [lb.connect(), lb.connect()];
     for client in &mut clients {
         assert_eq!(client.get("/").text(), "served");
@@ -31,13 +32,16 @@ fn connections_of_one_client_address_are_limited() {
 
 #[test]
 fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
-    let origin = Origin::answering("served");
+    let origin = Origin::responding("served");
     let lb = Lb::with(&[&origin], |config| {
-        (config.connections, config.connections_a_client) = (5, Some(2));
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (5, Some(2));
     });
     let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     for client in &mut crowd[2..] {
-        assert_eq!(client.read_response().status, 429, "unasked, because it says nothing");
+        assert_eq!(client.read_response().status, 429, "without a request, because it sends none");
     }
     let mut crowd_again: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
     let mut elsewhere = Client::connect_from(ELSEWHERE, lb.address());
@@ -50,8 +54,11 @@ fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
 fn a_client_at_its_limit_that_sees_its_connection_end_may_open_another_at_once() {
     let origin = Origin::serve(|_, reply: &mut Reply<'_>| reply.ok("served"));
     let lb = Lb::with(&[&origin], |config| {
-        (config.connections, config.connections_a_client) = (1, Some(1));
-        config.timeouts.idle = Duration::from_millis(1);
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (1, Some(1));
+        config.settings.timeouts.idle = Duration::from_millis(1);
     });
     for number in 1..=200 {
         let mut client = lb.connect();
@@ -72,9 +79,12 @@ fn stopping_under_load_leaves_no_permit() {
         reply.ok("late");
     });
     let mut lb = Lb::with(&[&origin], |config| {
-        (config.connections, config.connections_a_client) = (6, Some(4));
-        config.rejections = 4;
-        config.health.checks = false;
+        (
+            config.settings.limits.max_connections,
+            config.settings.limits.max_connections_per_client,
+        ) = (6, Some(4));
+        config.boot.max_graceful_rejections = 4;
+        config.settings.health.checks = false;
     });
     // Four at the backend, one idle, one with half a head, four to be rejected, ten shed.
     let mut clients: Vec<Client> = (0..4).map(|_| lb.connect()).collect();
@@ -86,6 +96,6 @@ fn stopping_under_load_leaves_no_permit() {
     until("all were accepted", || lb.totals().failed(Cause::Overload) >= 10);
     assert!((6..=10).contains(&lb.server().open_connections()));
     lb.begin_drain(Duration::ZERO);
-    assert_eq!(lb.wait_for_end(), Drained::Cut(5), "which sees that no permit is left");
+    assert_eq!(lb.wait_for_end(), Drained::Aborted(5), "which sees that no permit is left");
     gate.open();
 }

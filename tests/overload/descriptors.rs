@@ -1,17 +1,16 @@
-//! Few descriptors: they are shared out so that service goes on, and running out of them all the
-//! same ends nothing.
+//! Few descriptors: they are divided so that service continues, and exhaustion stops nothing.
 
 use crate::support::program::{self, Program};
 use crate::support::{Client, Gate, Origin, Step, comes_true, get, ok, until};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Connections at once, every other of which asks.
+/// The concurrent connections; every other one sends a request.
 const CROWD: usize = 2_000;
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// A balancer that may have so many descriptors, with a backend.
+/// A balancer with this limit of descriptors, and a backend.
 #[track_caller]
 fn balancer(descriptors: usize, origin: &Origin, words: &[&str]) -> Program {
     Program::start(program::command_with_descriptors(
@@ -20,16 +19,18 @@ fn balancer(descriptors: usize, origin: &Origin, words: &[&str]) -> Program {
     ))
 }
 
-/// Of a crowd's requests, how many were served when a balancer may have so many descriptors. All
-/// others are told 503.
+/// The number of a crowd's requests that were served with this limit of descriptors. All others get
+/// 503.
 #[track_caller]
 fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
-    lb_threads::net::raise_file_limit();
-    let origin = Origin::answering("hello");
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .expect("the soft limit can be raised to the hard one");
+    let origin = Origin::responding("hello");
     let program = balancer(descriptors, &origin, &["--workers", "2"]);
     let address = program.address();
     let start = Instant::now();
-    // One that was told 503 already may be closed: sending fails then.
+    // A connection with its 503 may be closed: sending fails then.
     let ask = |client: &mut Client| drop(client.try_send(REQUEST));
     let connect = |number: usize| {
         let mut client = Client::connect(address);
@@ -55,7 +56,7 @@ fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
         }
     }
     println!(
-        "{descriptors} descriptors: {served} served, the others told 503 after {:?}",
+        "{descriptors} descriptors: {served} served, the others got 503 after {:?}",
         start.elapsed()
     );
     assert!(!program.log().contains("cannot accept"), "{}", program.log());
@@ -67,32 +68,32 @@ fn served_with(descriptors: usize, asks_at_once: bool) -> usize {
 }
 
 #[test]
-fn with_128_descriptors_and_2000_connections_some_are_served_and_all_others_told() {
+fn with_128_descriptors_and_2000_connections_some_are_served_and_all_others_get_503() {
     let served = [served_with(128, true), served_with(128, false)];
     assert!(served.iter().all(|served| *served >= 8), "{served:?}");
 }
 
 #[test]
-fn with_256_descriptors_and_2000_connections_some_are_served_and_all_others_told() {
+fn with_256_descriptors_and_2000_connections_some_are_served_and_all_others_get_503() {
     let served = [served_with(256, true), served_with(256, false)];
     assert!(served.iter().all(|served| *served >= 32), "{served:?}");
 }
 
 #[test]
-fn with_512_descriptors_and_2000_connections_some_are_served_and_all_others_told() {
+fn with_512_descriptors_and_2000_connections_some_are_served_and_all_others_get_503() {
     let served = [served_with(512, true), served_with(512, false)];
     assert!(served.iter().all(|served| *served >= 64), "{served:?}");
 }
 
 #[test]
-fn with_1024_descriptors_and_2000_connections_some_are_served_and_all_others_told() {
+fn with_1024_descriptors_and_2000_connections_some_are_served_and_all_others_get_503() {
     let served = [served_with(1_024, true), served_with(1_024, false)];
     assert!(served.iter().all(|served| *served >= 176), "{served:?}");
 }
 
 #[test]
 fn a_process_without_free_descriptors_lives_on_and_serves_again() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let program = Program::balancer(
         &[origin.address()],
         &["1", "--workers", "2", "--health-timeout", "500ms"],
@@ -102,11 +103,11 @@ fn a_process_without_free_descriptors_lives_on_and_serves_again() {
     program.spare_descriptors(Some(10));
     let crowd: Vec<TcpStream> =
         (0..50).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
-    program.until_it_says("cannot accept connections");
-    // Meanwhile two checks are due, and cannot be made: that is no fault of the backend.
+    program.until_logged("cannot accept connections");
+    // Meanwhile two checks are due, and cannot be made: that is no failure of the backend.
     comes_true_for(Duration::from_millis(2_500), || program.log().contains(" down "));
     drop(crowd);
-    program.until_it_says("accepting connections again");
+    program.until_logged("accepting connections again");
     program.spare_descriptors(None);
     until("it serves again", || get(address, "/").status == 200);
     let log = program.log();
@@ -122,18 +123,18 @@ fn a_process_without_free_descriptors_lives_on_and_serves_again() {
 
 #[test]
 fn descriptors_that_come_and_go_do_not_flood_the_log() {
-    let origin = Origin::answering("hello");
+    let origin = Origin::responding("hello");
     let program = Program::balancer(&[origin.address()], &["--workers", "1", "--no-health-checks"]);
     let address = program.address();
     program.spare_descriptors(Some(10));
     let mut crowd: Vec<TcpStream> =
         (0..80).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
-    program.until_it_says("cannot accept connections");
-    // Each one that leaves makes room for one that waits, and then there is none again.
+    program.until_logged("cannot accept connections");
+    // Each closed connection frees a descriptor for a waiting one, and then there is none again.
     for _ in 0..40 {
         let before = program.descriptors();
         crowd.remove(0);
-        until("another has its place", || {
+        until("another request has its descriptor", || {
             let now = program.descriptors();
             now.len() == before.len() && now != before
         });
@@ -143,14 +144,14 @@ fn descriptors_that_come_and_go_do_not_flood_the_log() {
     assert!(lines <= 4, "{lines} lines about accepting in a moment: {log}");
 }
 
-/// Waits until it is so, but not longer than this.
+/// Waits for the condition, but not longer than this.
 fn comes_true_for(span: Duration, condition: impl Fn() -> bool) {
     let end = Instant::now() + span;
     comes_true(|| condition() || Instant::now() >= end);
 }
 
 #[test]
-fn a_request_that_finds_no_descriptor_for_its_backend_is_told_overload() {
+fn a_request_without_a_descriptor_for_its_backend_gets_503_overload() {
     let gate = Gate::new();
     let origin =
         Origin::start([Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok("late"))]);

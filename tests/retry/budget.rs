@@ -1,16 +1,15 @@
-//! The retry budget: when many sends fail, clients get errors, and the backends no storm.
+//! The retry budget: when many sends fail, clients get errors, and the backends get no retry storm.
 
 use super::{assert_failed, balancer};
 use crate::support::{Client, Gate, Health, Lb, Origin, Step};
 use std::time::Instant;
 
-/// What a balancer with an untouched budget has saved up, what a request adds, and what a second
-/// does.
+/// The initial budget of a balancer, and its growth per request and per second.
 const SAVED: f64 = 30.0;
 const A_REQUEST: f64 = 0.2;
 const A_SECOND: f64 = 3.0;
 
-/// Resets requests for `/fail` when it has read them, and answers all others.
+/// Resets requests for `/fail` when it has read them, and responds to all others.
 fn unreliable() -> Origin {
     Origin::serve(|request, reply| match request.target.as_str() {
         "/fail" => reply.step(&Step::Reset),
@@ -18,7 +17,7 @@ fn unreliable() -> Origin {
     })
 }
 
-/// How often `/fail` came to any of these.
+/// The number of requests for `/fail` at these.
 fn fails(origins: &[Origin]) -> usize {
     origins.iter().flat_map(Origin::requests).filter(|request| request.target == "/fail").count()
 }
@@ -29,8 +28,8 @@ fn two_unreliable() -> ([Origin; 2], Lb) {
     (origins, lb)
 }
 
-/// Two requests that are answered, one by each backend: so that neither has five failures in a row,
-/// and both stay.
+/// Two successful requests, one at each backend: so that neither has five failures in a row, and
+/// both stay up.
 #[track_caller]
 fn keep_both_up(client: &mut Client, lb: &Lb) {
     for _ in 0..2 {
@@ -46,7 +45,7 @@ fn fail(client: &mut Client, method: &str) {
 }
 
 #[test]
-fn when_many_sends_fail_the_budget_runs_out() {
+fn many_failed_sends_exhaust_the_budget() {
     let (origins, lb) = two_unreliable();
     let (mut client, start) = (lb.connect(), Instant::now());
     for _ in 0..60 {
@@ -68,7 +67,7 @@ fn when_many_sends_fail_the_budget_runs_out() {
 }
 
 #[test]
-fn the_fresh_connection_after_a_dead_reused_one_costs_nothing() {
+fn the_fresh_connection_after_a_dead_reused_one_costs_no_budget() {
     let origin = unreliable();
     let lb = balancer(&[origin.address()]);
     let mut client = lb.connect();
@@ -79,7 +78,7 @@ fn the_fresh_connection_after_a_dead_reused_one_costs_nothing() {
 }
 
 #[test]
-fn what_is_not_sent_again_costs_nothing() {
+fn requests_that_are_not_retried_cost_no_budget() {
     let (origins, lb) = two_unreliable();
     let mut client = lb.connect();
     for _ in 0..60 {
@@ -131,9 +130,9 @@ fn the_one_retry_after_a_dead_reused_connection_is_free() {
 }
 
 #[test]
-fn a_failure_with_nowhere_else_to_go_costs_nothing() {
+fn a_failure_without_another_backend_costs_no_budget() {
     let origins = [unreliable(), unreliable().health(Health::Status(503))];
-    let lb = Lb::with(&[&origins[0], &origins[1]], |config| config.workers = 1);
+    let lb = Lb::with(&[&origins[0], &origins[1]], |config| config.boot.workers = 1);
     lb.wait_for_up(1);
     let mut client = lb.connect();
     for _ in 0..120 {

@@ -1,4 +1,4 @@
-//! Row one: a connect failed and nothing was sent. The next backend gets the request, whatever its
+//! Row one: a connect failed and nothing was sent. The next backend gets the request, with any
 //! method, up to three attempts.
 
 use super::{assert_failed, balancer, balancer_with, body_of, origin, request};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const ANY_METHOD: [&str; 6] = ["GET", "PUT", "DELETE", "POST", "PATCH", "OPTIONS"];
 
 #[test]
-fn a_refused_connect_goes_on_to_the_next_backend_whatever_the_method() {
+fn after_a_refused_connect_the_next_backend_is_tried_for_any_method() {
     for method in ANY_METHOD {
         let next = Origin::named("next");
         let lb = balancer(&[refused_address(), next.address()]);
@@ -21,7 +21,7 @@ fn a_refused_connect_goes_on_to_the_next_backend_whatever_the_method() {
 }
 
 #[test]
-fn a_refused_connect_goes_on_to_the_next_backend_even_with_a_body_too_large_to_keep() {
+fn after_a_refused_connect_the_next_backend_is_tried_even_with_a_body_too_large_to_replay() {
     for method in ["PUT", "POST"] {
         let next = Origin::named("next");
         let lb = balancer(&[refused_address(), next.address()]);
@@ -36,13 +36,13 @@ fn a_refused_connect_goes_on_to_the_next_backend_even_with_a_body_too_large_to_k
 }
 
 #[test]
-fn a_connect_that_hangs_goes_on_to_the_next_backend_when_its_time_is_over() {
+fn after_a_connect_timeout_the_next_backend_is_tried() {
     let black_hole = Blackhole::start();
     for method in ["GET", "POST"] {
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
         let lb = balancer_with(&[black_hole.address(), next.address()], |config| {
-            config.timeouts.connect = timeout;
+            config.settings.timeouts.connect = timeout;
         });
         let start = Instant::now();
         assert_eq!(exchange(lb.address(), request(method, "/a", 5)).text(), "next", "{method}");
@@ -56,23 +56,23 @@ fn a_connect_that_hangs_goes_on_to_the_next_backend_when_its_time_is_over() {
 }
 
 #[test]
-fn if_no_backend_can_be_connected_to_the_error_says_how_the_last_one_failed() {
+fn if_every_connect_fails_the_error_names_the_last_failure() {
     let lb = balancer(&[refused_address(), refused_address()]);
     assert_failed(&get(lb.address(), "/"), 502, "connect_failed");
     assert_eq!(lb.totals().retries, 1, "two attempts are one and one more");
     let black_hole = Blackhole::start();
     let lb = balancer_with(&[black_hole.address()], |config| {
-        config.timeouts.connect = Duration::from_millis(50);
+        config.settings.timeouts.connect = Duration::from_millis(50);
     });
     assert_failed(&get(lb.address(), "/"), 504, "connect_timeout");
     let lb = balancer_with(&[refused_address(), black_hole.address()], |config| {
-        config.timeouts.connect = Duration::from_millis(50);
+        config.settings.timeouts.connect = Duration::from_millis(50);
     });
     assert_failed(&get(lb.address(), "/"), 504, "connect_timeout");
 }
 
 #[test]
-fn three_backends_are_tried_and_no_fourth() {
+fn connects_are_tried_at_three_backends_and_no_fourth() {
     let fourth = Origin::named("fourth");
     let lb = balancer(&[refused_address(), refused_address(), refused_address(), fourth.address()]);
     assert_failed(&get(lb.address(), "/"), 502, "connect_failed");
@@ -85,21 +85,23 @@ fn three_backends_are_tried_and_no_fourth() {
 #[test]
 fn connect_failures_are_free_however_many_there_are() {
     let alive = Origin::named("alive");
-    // With a fall of 1,000 the dead backend stays, and keeps having its turn.
-    let lb =
-        balancer_with(&[refused_address(), alive.address()], |config| config.health.fall = 1_000);
+    // With a fall of 1,000 the dead backend stays up and in the rotation.
+    let lb = balancer_with(&[refused_address(), alive.address()], |config| {
+        config.settings.health.fall = 1_000;
+    });
     let mut client = lb.connect();
     for _ in 0..300 {
         assert_eq!(client.get("/").text(), "alive");
     }
-    // A turn that went to the dead one moves on by two: it has every other turn, or each.
+    // A pick of the dead one advances the rotation by two: it is picked every other time, or
+    // always.
     assert!(lb.totals().retries >= 150, "{}", lb.totals().retries);
 }
 
 #[test]
 fn a_connection_that_is_reset_before_anything_was_read_loses_no_request() {
-    // The origin resets what it accepts: whether a byte was written by then is a race, so a GET
-    // must survive either.
+    // The origin resets accepted connections: whether a byte was written by then is a race, so a
+    // GET must survive either.
     let first = origin("first", [vec![crate::support::Step::Reset]])
         .health(crate::support::Health::Scripted);
     let next = Origin::named("next");

@@ -1,13 +1,12 @@
-//! Origins that reset at every possible byte of an exchange: whatever is lost, a POST is never
-//! executed twice, a GET is never lost if no answer byte came, and no answer is ever glued together
-//! from two.
+//! Origins that reset at every possible byte of an exchange: a POST is never executed twice, a GET
+//! is never lost before a response byte, and no response is ever joined from two.
 
 use super::{assert_failed, balancer, body_of, origin, request};
 use crate::support::{Lb, Origin, Step};
 
 const BODY: usize = 7;
 
-/// The bytes that a backend receives for this request: how many there are.
+/// The number of bytes that a backend receives for this request.
 fn length_at_the_backend(sent: &[u8]) -> usize {
     let origin = Origin::named("measure");
     let lb = balancer(&[origin.address()]);
@@ -15,7 +14,7 @@ fn length_at_the_backend(sent: &[u8]) -> usize {
     origin.bytes_received()[0].len()
 }
 
-/// A world in which the first backend acts on one connection as told, and the second answers.
+/// A world in which the first backend runs these steps on one connection, and the second responds.
 struct World {
     first: Origin,
     next: Origin,
@@ -23,7 +22,7 @@ struct World {
 }
 
 impl World {
-    /// The first backend's first connection begins with what is told.
+    /// The first backend's first connection begins with these steps.
     fn with_a_fresh_connection(steps: Vec<Step>) -> Self {
         Self::over(origin("first", [steps]))
     }
@@ -42,7 +41,7 @@ impl World {
         Self { first, next, lb }
     }
 
-    /// How often the request's first bytes came to each of the two.
+    /// The number of requests at each of the two, by their first bytes.
     fn times(&self, method: &str) -> [usize; 2] {
         let line = format!("{method} /it ");
         [&self.first, &self.next].map(|origin| {
@@ -106,7 +105,7 @@ fn a_post_whose_connection_is_reset_at_once_is_executed_at_most_once() {
         );
         let response = world.lb.connect().exchange(request("POST", "/it", BODY));
         let executed: usize = world.times("POST").iter().sum();
-        // Before a byte was written it may go elsewhere; behind the first byte it must not.
+        // Before a byte was written it may go elsewhere; after the first byte it must not.
         match response.status {
             200 => assert_eq!(executed, 1),
             _ => {
@@ -117,48 +116,48 @@ fn a_post_whose_connection_is_reset_at_once_is_executed_at_most_once() {
     }
 }
 
-/// What a world did with a request whose answer was cut at this byte.
+/// Checks a request whose response was truncated at this byte.
 #[track_caller]
-fn check_a_cut_answer(world: &World, method: &str, answer: &[u8], cut: usize) {
-    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("it has a head") + 4;
+fn check_truncated_response(world: &World, method: &str, raw: &[u8], cut: usize) {
+    let head = raw.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("it has a head") + 4;
     let response = world.lb.connect().exchange(request(method, "/it", BODY));
     let goes_on = cut < head && method == "GET";
     if goes_on {
         assert_eq!(response.text(), "next", "cut at {cut}: nothing was forwarded yet");
     } else if cut < head {
-        assert_failed(&response, 502, "bad_answer");
+        assert_failed(&response, 502, "bad_response");
     } else {
         assert!(response.status == 200 && response.truncated, "cut at {cut}: {response:?}");
-        assert_eq!(response.body, answer[head..cut], "what came is passed on");
+        assert_eq!(response.body, raw[head..cut], "the received bytes are forwarded");
     }
     assert_eq!(world.times(method), [1, usize::from(goes_on)], "{method} cut at {cut}");
 }
 
 #[test]
-fn an_answer_that_is_reset_at_any_byte_of_its_body_or_answers_a_post_is_never_asked_for_twice() {
-    let answer = crate::support::answer(200, &[("X-A", "b")], "abcdefghij");
-    for cut in 1..answer.len() {
-        let steps = vec![Step::ReadRequest, Step::send(&answer[..cut]), Step::Reset];
+fn a_response_reset_at_any_byte_of_its_body_or_to_a_post_is_never_retried() {
+    let raw = crate::support::response(200, &[("X-A", "b")], "abcdefghij");
+    for cut in 1..raw.len() {
+        let steps = vec![Step::ReadRequest, Step::send(&raw[..cut]), Step::Reset];
         for method in ["POST", "GET"] {
-            check_a_cut_answer(
+            check_truncated_response(
                 &World::with_a_fresh_connection(steps.clone()),
                 method,
-                &answer,
+                &raw,
                 cut,
             );
         }
         if cut % 4 == 1 {
-            check_a_cut_answer(&World::with_a_kept_connection(steps), "GET", &answer, cut);
+            check_truncated_response(&World::with_a_kept_connection(steps), "GET", &raw, cut);
         }
     }
 }
 
 #[test]
-fn a_chunked_answer_that_is_closed_at_any_byte_is_never_whole() {
+fn a_chunked_response_closed_at_any_byte_is_never_complete() {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = [&head[..], b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"].concat();
-    for cut in head.len()..answer.len() {
-        let steps = vec![Step::ReadRequest, Step::send(&answer[..cut]), Step::Close];
+    let raw = [&head[..], b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"].concat();
+    for cut in head.len()..raw.len() {
+        let steps = vec![Step::ReadRequest, Step::send(&raw[..cut]), Step::Close];
         let world = World::with_a_fresh_connection(steps);
         let response = world.lb.connect().exchange(request("GET", "/it", BODY));
         assert!(response.status == 200 && response.truncated, "cut at {cut}: {response:?}");

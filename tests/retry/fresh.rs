@@ -1,11 +1,11 @@
-//! Row three: a fresh connection died before the head of an answer.
+//! Row three: a fresh connection died before a response head.
 
 use super::{DIES, assert_failed, balancer, balancer_with, body_of, origin, request};
 use crate::support::{Origin, Script, Step, exchange, get};
 use std::time::{Duration, Instant};
 
 #[test]
-fn an_idempotent_request_goes_on_to_the_next_backend() {
+fn an_idempotent_request_goes_to_the_next_backend() {
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
         for end in [Step::Reset, Step::Close] {
             let first = origin("first", [vec![Step::ReadRequest, end]]);
@@ -28,7 +28,7 @@ fn an_idempotent_request_goes_on_to_the_next_backend() {
 }
 
 #[test]
-fn what_is_sent_again_is_the_same_request() {
+fn a_retry_sends_the_same_request() {
     let first = origin("first", [DIES.to_vec()]);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);
@@ -38,7 +38,7 @@ fn what_is_sent_again_is_the_same_request() {
 }
 
 #[test]
-fn a_post_that_was_written_is_not_sent_again() {
+fn a_post_that_was_written_is_not_retried() {
     for method in ["POST", "PATCH"] {
         for end in [Step::Reset, Step::Close] {
             let first = origin("first", [vec![Step::ReadRequest, end]]);
@@ -53,7 +53,7 @@ fn a_post_that_was_written_is_not_sent_again() {
 }
 
 #[test]
-fn a_body_of_up_to_64_kib_is_sent_again_whole() {
+fn a_body_of_up_to_64_kib_is_replayed_whole() {
     for length in [1, 4_096, 32_768, 65_535, 65_536] {
         let first = origin("first", [DIES.to_vec()]);
         let next = Origin::named("next");
@@ -67,7 +67,7 @@ fn a_body_of_up_to_64_kib_is_sent_again_whole() {
 }
 
 #[test]
-fn a_chunked_body_of_up_to_64_kib_is_sent_again_whole_and_a_longer_one_is_not() {
+fn a_chunked_body_of_up_to_64_kib_is_replayed_whole_and_a_longer_one_is_not() {
     let chunked = |length: usize| {
         let chunks: String =
             (0..length / 4096).map(|_| format!("1000\r\n{}\r\n", "x".repeat(4096))).collect();
@@ -85,7 +85,7 @@ fn a_chunked_body_of_up_to_64_kib_is_sent_again_whole_and_a_longer_one_is_not() 
 }
 
 #[test]
-fn a_body_over_64_kib_is_not_sent_again() {
+fn a_body_over_64_kib_is_not_replayed() {
     for length in [65_537, 200_000] {
         let first = origin("first", [DIES.to_vec()]);
         let next = Origin::named("next");
@@ -96,9 +96,8 @@ fn a_body_over_64_kib_is_not_sent_again() {
 }
 
 #[test]
-fn a_retry_sends_what_is_kept_and_then_goes_on_reading() {
-    // The first backend dies when it has half of the body, which is all that the client has sent by
-    // then.
+fn a_retry_replays_the_buffered_bytes_and_continues_reading() {
+    // The first backend dies when it has half of the body, all that the client has sent by then.
     let sent = request("PUT", "/a", 20_000);
     let (half, rest) = sent.split_at(sent.len() - 10_000);
     let first = origin("first", [vec![Step::ReadHead, Step::ReadBytes(10_000), Step::Reset]]);
@@ -121,7 +120,7 @@ fn the_only_backend_is_not_tried_twice() {
 }
 
 #[test]
-fn three_backends_see_a_request_and_no_fourth() {
+fn a_request_is_tried_at_three_backends_and_no_fourth() {
     let origins = ["a", "b", "c", "d"].map(|name| origin(name, [DIES.to_vec()]));
     let lb = balancer(&origins.each_ref().map(Origin::address));
     assert_failed(&get(lb.address(), "/"), 502, "backend_closed");
@@ -129,13 +128,13 @@ fn three_backends_see_a_request_and_no_fourth() {
 }
 
 #[test]
-fn a_backend_that_does_not_answer_in_time_is_a_504_and_nobody_else_is_asked() {
+fn a_first_byte_timeout_is_a_504_without_a_retry() {
     for method in ["GET", "POST"] {
         let first = Origin::start([Step::ReadRequest, Step::Hang]);
         let next = Origin::named("next");
         let timeout = Duration::from_millis(100);
         let lb = balancer_with(&[first.address(), next.address()], |config| {
-            config.timeouts.first_byte = timeout;
+            config.settings.timeouts.first_byte = timeout;
         });
         assert_failed(&exchange(lb.address(), request(method, "/a", 5)), 504, "first_byte_timeout");
         first.wait_for_requests(1);
@@ -159,7 +158,7 @@ fn all_attempts_share_one_deadline() {
     let next = Origin::start(Script::steps([Step::ReadRequest, Step::Hang]));
     let timeout = Duration::from_secs(2);
     let lb = balancer_with(&[first.address(), next.address()], |config| {
-        config.timeouts.first_byte = timeout;
+        config.settings.timeouts.first_byte = timeout;
     });
     let start = Instant::now();
     assert_failed(&get(lb.address(), "/"), 504, "first_byte_timeout");
@@ -170,9 +169,9 @@ fn all_attempts_share_one_deadline() {
 }
 
 #[test]
-fn an_answer_that_was_given_before_the_connection_died_is_not_thrown_away() {
-    // It answers without having read the body, and resets: the balancer's sends fail, but the
-    // answer is there.
+fn a_response_received_before_the_connection_died_is_forwarded() {
+    // It responds without reading the body, and resets: the balancer's sends fail, but the response
+    // has come.
     let early =
         Step::send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
     let first = Origin::start([Step::ReadHead, early, Step::Reset]);

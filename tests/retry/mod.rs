@@ -1,14 +1,14 @@
-//! The retry contract end to end: what is sent again, to whom, how often, and above all what is
-//! not.
+//! The retry contract end to end: which requests are retried, where, how often, and above all which
+//! are not.
 //!
-//! All balancers here have one worker and no checks, so that the first turn is the first backend's
-//! and connections are reused.
+//! All balancers here have one worker and no checks, so that the first backend is picked first and
+//! connections are reused.
 
-mod answered;
 mod budget;
 mod connecting;
 mod every_byte;
 mod fresh;
+mod response_failures;
 mod reused;
 mod stale;
 
@@ -16,10 +16,10 @@ use crate::support::{Lb, Origin, Response, Script, Step, config};
 use lb_threads::config::Config;
 use std::net::SocketAddr;
 
-/// What is behind a request that a backend reads and does not answer.
+/// The code for a request that a backend reads without a response.
 const DIES: [Step; 2] = [Step::ReadRequest, Step::Reset];
 
-/// A balancer whose turns begin with the first of these.
+/// A balancer that picks the first of these first.
 #[track_caller]
 fn balancer(backends: &[SocketAddr]) -> Lb {
     balancer_with(backends, |_| {})
@@ -28,26 +28,26 @@ fn balancer(backends: &[SocketAddr]) -> Lb {
 #[track_caller]
 fn balancer_with(backends: &[SocketAddr], change: impl FnOnce(&mut Config)) -> Lb {
     let mut config = config(backends);
-    config.workers = 1;
-    config.health.checks = false;
+    config.boot.workers = 1;
+    config.settings.health.checks = false;
     change(&mut config);
     Lb::start(config)
 }
 
-/// An origin whose first connections go like this, one after the other, and which answers on all
-/// others with its name.
+/// An origin whose first connections run these steps, one after the other, and which responds on
+/// all others with its name.
 fn origin(name: &str, connections: impl IntoIterator<Item = Vec<Step>>) -> Origin {
     let scripts: Vec<Script> =
         connections.into_iter().map(Script::steps).chain([Script::named(name)]).collect();
     Origin::start(Script::sequence(scripts))
 }
 
-/// An origin whose first connection answers one request, and then goes on like this.
+/// An origin whose first connection serves one request, and then runs these steps.
 fn origin_with_a_kept_connection(name: &str, then: impl IntoIterator<Item = Step>) -> Origin {
-    origin(name, [answers_once_then(name, then)])
+    origin(name, [responds_once_then(name, then)])
 }
 
-fn answers_once_then(name: &str, then: impl IntoIterator<Item = Step>) -> Vec<Step> {
+fn responds_once_then(name: &str, then: impl IntoIterator<Item = Step>) -> Vec<Step> {
     [Step::ReadRequest, Step::send(crate::support::ok(name))].into_iter().chain(then).collect()
 }
 

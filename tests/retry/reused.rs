@@ -1,13 +1,13 @@
-//! Row two: a connection that had served before died without a byte of an answer.
+//! Row two: a connection that had served before died without a byte of a response.
 
 use super::{
-    DIES, answers_once_then, assert_failed, balancer, body_of, origin,
-    origin_with_a_kept_connection, request,
+    DIES, assert_failed, balancer, body_of, origin, origin_with_a_kept_connection, request,
+    responds_once_then,
 };
 use crate::support::{Ending, Origin, Step};
 
 #[test]
-fn an_idempotent_request_is_sent_again_on_a_fresh_connection_to_the_same_backend() {
+fn an_idempotent_request_is_retried_on_a_fresh_connection_to_the_same_backend() {
     for end in [Step::Reset, Step::Close] {
         let first = origin_with_a_kept_connection("first", [Step::ReadRequest, end]);
         let next = Origin::named("next");
@@ -29,7 +29,7 @@ fn an_idempotent_request_is_sent_again_on_a_fresh_connection_to_the_same_backend
 }
 
 #[test]
-fn a_body_is_sent_again_whole_with_its_request() {
+fn a_body_is_replayed_whole_with_its_request() {
     let first = origin_with_a_kept_connection("first", DIES);
     let lb = balancer(&[first.address()]);
     let mut client = lb.connect();
@@ -51,7 +51,7 @@ fn a_body_is_sent_again_whole_with_its_request() {
 }
 
 #[test]
-fn a_post_is_not_sent_again_once_a_byte_of_it_was_written() {
+fn a_post_is_not_retried_once_a_byte_of_it_was_written() {
     for method in ["POST", "PATCH"] {
         for end in [Step::Reset, Step::Close] {
             let first = origin_with_a_kept_connection("first", [Step::ReadRequest, end]);
@@ -82,8 +82,8 @@ fn a_kept_connection_that_was_closed_before_a_post_is_not_used_for_it() {
 }
 
 #[test]
-fn if_the_fresh_connection_dies_too_the_next_backend_gets_it() {
-    let first = origin("first", [answers_once_then("first", DIES), DIES.to_vec()]);
+fn if_the_fresh_connection_dies_too_the_next_backend_is_tried() {
+    let first = origin("first", [responds_once_then("first", DIES), DIES.to_vec()]);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);
     let mut client = lb.connect();
@@ -97,7 +97,7 @@ fn if_the_fresh_connection_dies_too_the_next_backend_gets_it() {
 }
 
 #[test]
-fn if_the_backend_is_gone_altogether_the_next_backend_gets_it() {
+fn if_the_backend_refuses_connects_the_next_backend_is_tried() {
     let first = origin_with_a_kept_connection("first", [Step::ReadRequest, Step::Hang]);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);
@@ -111,7 +111,7 @@ fn if_the_backend_is_gone_altogether_the_next_backend_gets_it() {
 }
 
 #[test]
-fn a_body_too_large_to_keep_is_not_sent_again() {
+fn a_body_too_large_to_replay_is_not_retried() {
     let first = origin_with_a_kept_connection("first", DIES);
     let next = Origin::named("next");
     let lb = balancer(&[first.address(), next.address()]);

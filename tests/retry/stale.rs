@@ -1,12 +1,12 @@
-//! A backend whose kept connections keep dying: no GET is lost to it, POSTs are not for long, and
-//! others are still reused.
+//! A backend whose kept connections keep dying: no GET is lost, only the first POSTs are, and other
+//! connections are still reused.
 
 use super::{DIES, assert_failed, balancer, request};
 use crate::support::program::Program;
 use crate::support::{Client, Ending, Gate, Lb, Origin, Script, Step, ok};
 use std::time::Duration;
 
-/// Closes each connection 0 to 6 ms after each response, whatever has come by then.
+/// Closes each connection 0 to 6 ms after each response, with or without a further request.
 fn hasty() -> Origin {
     Origin::serve(|request, reply| {
         reply.ok("served");
@@ -15,7 +15,7 @@ fn hasty() -> Origin {
     })
 }
 
-/// Sends this many requests one after the other; which of them failed.
+/// Sends this many requests one after the other; returns the failed ones.
 fn failures(client: &mut Client, method: &str, count: usize) -> Vec<usize> {
     let is_lost = |number: &usize| {
         let response = client.exchange(request(method, &format!("/{number}"), 0));
@@ -28,7 +28,7 @@ fn failures(client: &mut Client, method: &str, count: usize) -> Vec<usize> {
 }
 
 #[test]
-fn no_get_is_lost_to_it() {
+fn stale_connections_lose_no_get() {
     let origin = hasty();
     let lb = balancer(&[origin.address()]);
     assert_eq!(failures(&mut lb.connect(), "GET", 500), [0; 0]);
@@ -38,9 +38,9 @@ fn no_get_is_lost_to_it() {
 }
 
 #[test]
-fn no_get_of_many_clients_at_once_is_lost_to_it() {
+fn stale_connections_lose_no_get_of_many_clients_at_once() {
     let origin = hasty();
-    let lb = Lb::with(&[&origin], |config| config.health.checks = false);
+    let lb = Lb::with(&[&origin], |config| config.settings.health.checks = false);
     std::thread::scope(|scope| {
         for _ in 0..10 {
             scope.spawn(|| assert_eq!(failures(&mut lb.connect(), "GET", 50), [0; 0]));
@@ -51,7 +51,7 @@ fn no_get_of_many_clients_at_once_is_lost_to_it() {
 }
 
 #[test]
-fn a_post_or_two_are_lost_to_it_and_then_none() {
+fn stale_connections_lose_at_most_a_few_posts() {
     let origin = hasty();
     let lb = balancer(&[origin.address()]);
     let lost = failures(&mut lb.connect(), "POST", 300);
@@ -60,7 +60,7 @@ fn a_post_or_two_are_lost_to_it_and_then_none() {
 }
 
 #[test]
-fn what_gets_have_shown_saves_the_posts() {
+fn stale_connections_seen_by_gets_save_the_posts() {
     let origin = hasty();
     let lb = balancer(&[origin.address()]);
     let mut client = lb.connect();
@@ -69,7 +69,7 @@ fn what_gets_have_shown_saves_the_posts() {
 }
 
 #[test]
-fn a_backend_that_closes_what_is_idle_shows_by_it_how_long_connections_live() {
+fn a_backend_that_closes_idle_connections_shows_how_long_they_live() {
     let origin = hasty();
     let lb = balancer(&[origin.address()]);
     let mut client = lb.connect();
@@ -77,7 +77,7 @@ fn a_backend_that_closes_what_is_idle_shows_by_it_how_long_connections_live() {
         client.get("/").expect_status(200);
         assert_eq!(origin.wait_for_ending(connection), Ending::Closed);
     }
-    // What a GET finds the balancer has seen before.
+    // The balancer has seen the end that a GET finds.
     client.get("/").expect_status(200);
     assert_eq!(failures(&mut client, "POST", 100), [0; 0]);
     assert_eq!(lb.totals().stale_reuses, 0);
@@ -86,16 +86,18 @@ fn a_backend_that_closes_what_is_idle_shows_by_it_how_long_connections_live() {
 #[test]
 fn after_a_restart_connections_are_reused_as_before() {
     let (old, gates) = (10, [Gate::new(), Gate::new()]);
-    let answers =
+    let responds =
         |gate: &Gate, text| [Step::ReadRequest, Step::WaitFor(gate.clone()), Step::send(ok(text))];
     // All were open at the same time, and all die: half of them idle, half under the next request.
     let dies =
         |number: usize| if number.is_multiple_of(2) { vec![Step::Reset] } else { DIES.to_vec() };
     let script = |number| {
-        Script::steps(answers(&gates[0], "old").into_iter().chain(dies(number)).collect::<Vec<_>>())
+        Script::steps(
+            responds(&gates[0], "old").into_iter().chain(dies(number)).collect::<Vec<_>>(),
+        )
     };
     let origin = Origin::start(Script::sequence(
-        (0..old).map(script).chain([answers(&gates[1], "new").into()]),
+        (0..old).map(script).chain([responds(&gates[1], "new").into()]),
     ));
     let lb = balancer(&[origin.address()]);
     let mut clients: Vec<Client> = (0..old).map(|_| lb.connect()).collect();
@@ -125,14 +127,14 @@ fn after_a_restart_connections_are_reused_as_before() {
 }
 
 #[test]
-fn the_operator_is_told_once_and_what_to_do() {
+fn stale_connections_are_logged_once_with_the_flag_to_set() {
     let origin = hasty();
     let program = Program::balancer(&[origin.address()], &["--no-health-checks"]);
     let mut client = Client::connect(program.address());
     assert_eq!(failures(&mut client, "GET", 100), [0; 0]);
-    let told = format!("backend {} closes idle connections after about", origin.address());
-    program.until_it_says(&told);
+    let notice = format!("backend {} closes idle connections after about", origin.address());
+    program.until_logged(&notice);
     let log = program.log();
-    assert_eq!(log.matches(&told).count(), 1, "{log}");
+    assert_eq!(log.matches(&notice).count(), 1, "{log}");
     assert!(log.contains("raise its keep-alive timeout above ours (4s)"), "{log}");
 }

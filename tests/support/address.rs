@@ -1,9 +1,9 @@
-//! Addresses at which nobody answers: one that refuses a connect, one that lets it hang.
+//! Addresses without a server: one refuses connects, the other leaves them pending.
 //!
 //! A port that was bound and dropped may be given to any other test a moment later. So these
 //! addresses stay reserved: a bound socket that never listens refuses every connect, and the kernel
-//! gives its port to nobody who asks for any free one. Only a listener that names the port (as a
-//! restarted origin does) gets it.
+//! never assigns its port to a bind to port 0. Only a listener that names the port (as a restarted
+//! origin does) gets it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,8 +23,8 @@ pub fn refused_address() -> SocketAddr {
     address
 }
 
-/// A port that is held without listening: connects to it are refused, and nobody is given it by
-/// chance.
+/// A port that is held without listening: connects to it are refused, and the kernel assigns it to
+/// no other socket.
 pub(super) struct Reservation {
     pub(super) address: SocketAddr,
     _socket: OwnedFd,
@@ -36,7 +36,7 @@ impl Reservation {
         Self::of((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port on 127.0.0.1 can be bound")
     }
 
-    /// Holds this port: fails while somebody listens there.
+    /// Holds this port: fails while another socket listens there.
     pub(super) fn of(address: SocketAddr) -> io::Result<Self> {
         let socket = tcp_socket(address)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -74,7 +74,8 @@ impl Blackhole {
     /// More connects than any kernel queues for a backlog of zero.
     const MOST_FILLERS: usize = 16;
 
-    /// Starts to swallow connects. Takes about 100 ms: it makes sure that a connect really hangs.
+    /// Fills the backlog, so that further connects hang. Takes about 100 ms: it makes sure that a
+    /// connect really hangs.
     #[track_caller]
     pub fn start() -> Self {
         let listener =
@@ -98,7 +99,7 @@ impl Blackhole {
         Self { address, _listener: listener, _fillers: fillers }
     }
 
-    /// Where connects hang.
+    /// The address at which connects hang.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -3,14 +3,14 @@
 use super::client::Client;
 use super::origin::Origin;
 use super::wait;
-use lb_threads::config::{BackendAddress, Config, HealthConfig};
+use lb_threads::config::{BackendAddress, Boot, Config, HealthSettings, Settings};
 use lb_threads::metrics::Totals;
 use lb_threads::reason::Reason;
 use lb_threads::server::{Drained, Server};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A running balancer. Stops when dropped, cutting what is open.
+/// A running balancer. Stops when dropped, aborting open connections.
 pub struct Lb {
     server: Option<Server>,
     address: SocketAddr,
@@ -21,11 +21,16 @@ pub fn config(backends: &[SocketAddr]) -> Config {
     let backend =
         |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
     Config {
-        listen: vec![([127, 0, 0, 1], 0).into()],
+        boot: Boot { listen: vec![([127, 0, 0, 1], 0).into()], workers: 2, ..Boot::default() },
         backends: backends.iter().map(backend).collect(),
-        workers: 2,
-        health: HealthConfig { period: Duration::from_secs(1), ..HealthConfig::default() },
-        ..Config::default()
+        settings: Settings {
+            health: HealthSettings {
+                period: Duration::from_secs(1),
+                timeout: Some(Duration::from_secs(2)),
+                ..HealthSettings::default()
+            },
+            ..Settings::default()
+        },
     }
 }
 
@@ -53,7 +58,7 @@ impl Lb {
         Self::start(config)
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -67,6 +72,14 @@ impl Lb {
     /// The server itself.
     pub fn server(&self) -> &Server {
         self.server.as_ref().expect("a balancer under test runs until it is dropped")
+    }
+
+    /// Changes settings while it serves. Connections opened from now on have the new ones.
+    #[track_caller]
+    pub fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings::clone(&self.server().settings());
+        change(&mut settings);
+        self.server().apply_settings(settings).expect("the settings can be applied");
     }
 
     /// Its counters.
@@ -88,12 +101,12 @@ impl Lb {
     /// Waits until so many client connections have ended for this reason.
     #[track_caller]
     pub fn wait_for_closed(&self, reason: Reason, count: u64) {
-        wait::until(&format!("{count} connection(s) ended as {}", reason.word()), || {
+        wait::until(&format!("{count} connection(s) ended as {}", reason.code()), || {
             self.totals().closed(reason) == count
         });
     }
 
-    /// Stops accepting; what is in flight has this long.
+    /// Stops accepting; requests in flight have this long to finish.
     pub fn begin_drain(&mut self, timeout: Duration) {
         if let Some(server) = &mut self.server {
             server.begin_drain(Some(timeout));

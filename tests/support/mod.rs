@@ -1,24 +1,23 @@
-//! What the integration tests stand on: a scripted origin, a raw client, and bounded waiting.
+//! The basis of the integration tests: a scripted origin, a raw client, and bounded waiting.
 //!
 //! Everything here speaks raw bytes over real loopback sockets and shares no line with the product:
-//! a mistake in the product's own parser cannot hide behind the same mistake in the test's.
+//! a mistake in the product's own parser cannot cover up the same mistake in the test's.
 //!
-//! - [`Origin`] is a backend that does what its [`Script`] says (answers, dawdles, cuts, resets)
-//!   and records all that it received. `GET /health` it answers by itself, see [`Health`].
-//! - [`Client`] sends exact bytes and reads strictly: an answer that no correct peer sends fails
-//!   the test.
+//! - [`Origin`] is a backend that runs its [`Script`] (responds, delays, truncates, resets) and
+//!   records all that it received. It responds to `GET /health` by itself, see [`Health`].
+//! - [`Client`] sends exact bytes and reads strictly: a malformed response fails the test.
 //! - [`refused_address`] and [`Blackhole`] are the two ways in which a connect can fail.
 //! - [`until`] and [`Gate`] are how a test waits. Nothing sleeps, and nothing waits longer than
-//!   [`PATIENCE`].
+//!   [`TEST_TIMEOUT`].
 //!
 //! ```ignore
-//! let origin = Origin::answering("hello");
+//! let origin = Origin::responding("hello");
 //! let response = get(balancer.address(), "/a");
 //! assert_eq!(response.text(), "hello");
 //! assert_eq!(origin.only_request().header("Host"), Some("example.com"));
 //! ```
 //!
-//! A story that the ready-made origins do not tell is a list of steps, or a closure:
+//! Behaviour that the ready-made origins do not have is a list of steps, or a closure:
 //!
 //! ```ignore
 //! let gate = Gate::new();
@@ -44,5 +43,5 @@ pub use address::{Blackhole, refused_address};
 pub use client::{Client, Next, Response, exchange, get, raw_exchange};
 pub use lb::{Lb, config};
 pub use origin::{After, Ending, Health, Origin, Received, Reply, Script, Step};
-pub use wait::{Deadline, Gate, PATIENCE, comes_true, stays, until, until_some};
-pub use wire::{Field, Framing, answer, chunked, chunked_with_trailers, escaped, ok};
+pub use wait::{Deadline, Gate, TEST_TIMEOUT, comes_true, stays, until, until_some};
+pub use wire::{Field, Framing, chunked, chunked_with_trailers, escaped, ok, response};

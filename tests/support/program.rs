@@ -1,7 +1,7 @@
 //! The real program as a process of its own: started, read, signalled, ended.
 //!
-//! For what only a process shows: exit codes, signals, its log, its descriptors. Whoever starts one
-//! owns it: it is ended, by its own id, when it is dropped.
+//! For exit codes, signals, the log and descriptors, which only a process has. A [`Program`] owns
+//! its process and ends it, by its own id, when it is dropped.
 
 use crate::support::{until, until_some};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
@@ -16,11 +16,11 @@ use std::thread::{self, JoinHandle};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lb-threads");
 
-/// A running program and what it has said so far.
+/// A running program and its output so far.
 pub struct Program {
     child: Child,
-    stdout: Said,
-    stderr: Said,
+    stdout: Output,
+    stderr: Output,
 }
 
 /// How a program has ended.
@@ -34,7 +34,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// The program with these words behind its name, and with no environment but `PATH`.
+/// The program with these arguments, and with no environment but `PATH`.
 pub fn command<Word: AsRef<OsStr>>(words: impl IntoIterator<Item = Word>) -> Command {
     let mut command = clean(BINARY);
     command.args(words);
@@ -72,7 +72,7 @@ pub fn run<Word: AsRef<OsStr>>(words: impl IntoIterator<Item = Word>) -> Ended {
 }
 
 impl Program {
-    /// Starts a command and reads what it says.
+    /// Starts a command and reads its output.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
         let mut child = command
@@ -80,12 +80,12 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stdout = Said::by(child.stdout.take());
-        let stderr = Said::by(child.stderr.take());
+        let stdout = Output::by(child.stdout.take());
+        let stderr = Output::by(child.stderr.take());
         Self { child, stdout, stderr }
     }
 
-    /// Starts a command whose standard error nobody reads: the pipe is open, and full after 64 KiB.
+    /// Starts a command whose standard error is not read: the pipe is open, and full after 64 KiB.
     #[track_caller]
     pub fn start_unread(mut command: Command) -> Self {
         let mut child = command
@@ -93,8 +93,8 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stdout = Said::by(child.stdout.take());
-        Self { child, stdout, stderr: Said::default() }
+        let stdout = Output::by(child.stdout.take());
+        Self { child, stdout, stderr: Output::default() }
     }
 
     /// Starts a command whose outputs are closed at the other end, as those of a terminal that is
@@ -107,7 +107,7 @@ impl Program {
             .spawn()
             .expect("the program starts");
         drop((child.stdout.take(), child.stderr.take()));
-        Self { child, stdout: Said::default(), stderr: Said::default() }
+        Self { child, stdout: Output::default(), stderr: Output::default() }
     }
 
     /// Starts the balancer on a free port, in front of these backends.
@@ -116,21 +116,21 @@ impl Program {
         Self::start(command(balancer_words(backends, words)))
     }
 
-    /// Where the balancer says that it listens.
+    /// The address in the balancer's log line about listening.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
-        self.until_it_says("listening on http://");
-        let said = self.log();
-        let address = said
+        self.until_logged("listening on http://");
+        let log = self.log();
+        let address = log
             .split("listening on http://")
             .nth(1)
             .and_then(|rest| rest.split([',', '\n']).next());
         address
             .and_then(|address| address.parse().ok())
-            .unwrap_or_else(|| panic!("no address in its log: {said}"))
+            .unwrap_or_else(|| panic!("no address in its log: {log}"))
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         self.stderr.text()
     }
@@ -141,20 +141,21 @@ impl Program {
         self.stderr.whole()
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     pub fn output(&self) -> String {
         self.stdout.text()
     }
 
     /// Waits until its log contains this.
     #[track_caller]
-    pub fn until_it_says(&self, text: &str) {
+    pub fn until_logged(&self, text: &str) {
         if !crate::support::comes_true(|| self.log().contains(text)) {
-            panic!("it never said `{text}`: {}", self.log());
+            panic!("its log never contained `{text}`: {}", self.log());
         }
     }
 
-    /// What its descriptors are: each socket has a number of its own, which is not given again.
+    /// The targets of its descriptors: each socket has a number of its own, which is not given
+    /// again.
     pub fn descriptors(&self) -> BTreeSet<(u32, PathBuf)> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
         let open = entries.filter_map(|entry| {
@@ -208,7 +209,7 @@ impl Program {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// Its exit code once it has ended, whoever still holds its outputs.
+    /// Its exit code once it has ended, even if its outputs are still open elsewhere.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         until_some("the program ends", || self.child.try_wait().expect("a child can be waited for"))
@@ -223,7 +224,7 @@ impl Program {
     }
 }
 
-/// The words that make a balancer on a free port, in front of these backends.
+/// The arguments of a balancer on a free port, in front of these backends.
 pub fn balancer_words(backends: &[SocketAddr], words: &[&str]) -> Vec<String> {
     let backends = backends.iter().flat_map(|address| ["-b".to_owned(), address.to_string()]);
     let free_port = ["--port".to_owned(), "0".to_owned()];
@@ -242,14 +243,14 @@ impl Drop for Program {
     }
 }
 
-/// What comes out of a pipe, read by a thread until its end.
+/// The output of a pipe, read by a thread until its end.
 #[derive(Default)]
-struct Said {
+struct Output {
     text: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Said {
+impl Output {
     fn by(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let (sink, mut pipe) = (Arc::clone(&text), pipe.expect("the output is a pipe"));
@@ -271,7 +272,7 @@ impl Said {
 
     #[track_caller]
     fn whole(&self) -> String {
-        until("all who hold the output have ended", || {
+        until("all writers of the output have ended", || {
             self.reader.as_ref().is_none_or(JoinHandle::is_finished)
         });
         self.text()

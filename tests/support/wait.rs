@@ -1,8 +1,8 @@
 //! Bounded waiting: the only place where a test waits for something, and the only one that sleeps.
 //!
 //! A test never sleeps "long enough". It waits until a condition holds, or it opens and awaits a
-//! [`Gate`]. Each such wait ends at the latest after [`PATIENCE`], with a panic that says what was
-//! waited for.
+//! [`Gate`]. Each such wait ends at the latest after [`TEST_TIMEOUT`], with a panic that names the
+//! condition.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
@@ -10,19 +10,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The one timeout of the whole test suite: generous for a busy machine, short enough to notice.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(2);
 
-/// Waits until `condition` holds, and panics with `what` if it does not within [`PATIENCE`].
+/// Waits until `condition` holds, and panics with `what` if it does not within [`TEST_TIMEOUT`].
 ///
-/// `what` continues the sentence "waited in vain until": `until("the backend is down", || ...)`.
+/// `what` continues the sentence "timed out waiting until": `until("the backend is down", || ...)`.
 #[track_caller]
 pub fn until(what: &str, condition: impl FnMut() -> bool) {
-    assert!(comes_true(condition), "waited {PATIENCE:?} in vain until {what}");
+    assert!(comes_true(condition), "timed out after {TEST_TIMEOUT:?} waiting until {what}");
 }
 
-/// Waits until `attempt` gives a value, and panics with `what` if it does not within [`PATIENCE`].
+/// Waits until `attempt` gives a value, and panics with `what` if it does not within
+/// [`TEST_TIMEOUT`].
 #[track_caller]
 pub fn until_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut value = None;
@@ -33,7 +34,7 @@ pub fn until_some<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     value.expect("until returns only after a value came")
 }
 
-/// Waits for `condition` and says whether it came true within [`PATIENCE`].
+/// Waits for `condition` and returns whether it came true within [`TEST_TIMEOUT`].
 pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Deadline::new();
     loop {
@@ -56,7 +57,7 @@ pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
 pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + span;
     loop {
-        assert!(condition(), "it did not stay true that {what}");
+        assert!(condition(), "did not stay true: {what}");
         if Instant::now() >= end {
             return;
         }
@@ -64,24 +65,24 @@ pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The instant at which patience ends, for an operation of several blocking calls.
+/// The instant of the timeout, for an operation of several blocking calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     end: Instant,
 }
 
 impl Deadline {
-    /// A deadline [`PATIENCE`] from now.
+    /// A deadline [`TEST_TIMEOUT`] from now.
     pub fn new() -> Self {
-        Self { end: Instant::now() + PATIENCE }
+        Self { end: Instant::now() + TEST_TIMEOUT }
     }
 
-    /// What is left, never zero: zero means "for ever" to a socket's timeout.
+    /// The time left, never zero: zero means "for ever" to a socket's timeout.
     pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
-    /// Whether patience has ended.
+    /// Whether the timeout has passed.
     pub fn has_passed(&self) -> bool {
         Instant::now() >= self.end
     }
@@ -108,7 +109,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Opens the gate for all who wait and all who come.
+    /// Opens the gate for present and future waits.
     pub fn open(&self) {
         let (open, opened) = &*self.shared;
         *open.lock().expect("no holder of a gate's lock panics") = true;
@@ -120,10 +121,10 @@ impl Gate {
         *self.shared.0.lock().expect("no holder of a gate's lock panics")
     }
 
-    /// Waits until the gate opens, and panics if it does not within [`PATIENCE`].
+    /// Waits until the gate opens, and panics if it does not within [`TEST_TIMEOUT`].
     #[track_caller]
     pub fn wait(&self) {
-        assert!(self.wait_for(PATIENCE), "waited {PATIENCE:?} in vain until a gate opens");
+        assert!(self.wait_for(TEST_TIMEOUT), "timed out after {TEST_TIMEOUT:?} waiting for a gate");
     }
 
     /// Waits until the gate opens, `span` at most. Returns whether it is open.

@@ -1,9 +1,9 @@
 //! The few lines of HTTP/1.1 that the origin and the client need: heads, body framing, and bytes to
 //! send.
 //!
-//! Pure and incremental: each `take` eats from the front of a buffer and leaves what it cannot use
-//! yet. Strict without exception, because whatever it reads comes from the product under test, and
-//! a repair here would hide a bug there.
+//! Pure and incremental: each `take` consumes the front of a buffer and leaves incomplete input.
+//! Strict without exception, because its input comes from the product under test, and a repair here
+//! would hide a bug there.
 
 use std::mem;
 
@@ -11,8 +11,8 @@ use std::mem;
 pub type Field = (String, String);
 
 /// A head or a chunk line longer than this is a mistake, not a message.
-const LONGEST_HEAD: usize = 1024 * 1024;
-const LONGEST_LINE: usize = 64 * 1024;
+const MAX_HEAD: usize = 1024 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 
 /// The value of the first field of this name, in any case.
 pub(super) fn first_named<'a>(fields: &'a [Field], name: &str) -> Option<&'a str> {
@@ -47,7 +47,7 @@ impl Head {
     /// Takes a whole head off the front of `inbox`, or nothing if its end has not come yet.
     pub(super) fn take(inbox: &mut Vec<u8>) -> Result<Option<Self>, String> {
         let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else {
-            if inbox.len() > LONGEST_HEAD {
+            if inbox.len() > MAX_HEAD {
                 return Err(format!("no end of the head in {} bytes", inbox.len()));
             }
             return Ok(None);
@@ -78,7 +78,7 @@ fn parse_field(line: &str) -> Result<Field, String> {
     Ok((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()))
 }
 
-/// How a message says where its body ends.
+/// The framing of a message's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body.
@@ -166,7 +166,7 @@ impl BodyReader {
         }
     }
 
-    /// Takes what belongs to the body off the front of `inbox`. Returns whether the body is whole.
+    /// Takes the bytes of the body off the front of `inbox`. Returns whether the body is whole.
     pub(super) fn take(&mut self, inbox: &mut Vec<u8>) -> Result<bool, String> {
         let mut used = 0;
         let outcome = loop {
@@ -180,7 +180,7 @@ impl BodyReader {
         outcome
     }
 
-    /// What came since the last call: decoded content and raw bytes.
+    /// The bytes since the last call: decoded content and raw bytes.
     pub(super) fn take_progress(&mut self) -> (Vec<u8>, Vec<u8>) {
         (mem::take(&mut self.content), mem::take(&mut self.raw))
     }
@@ -218,7 +218,7 @@ impl BodyReader {
                 size => Stage::ChunkData(size),
             },
             (Stage::ChunkEnd, true) => Stage::ChunkSize,
-            (Stage::ChunkEnd, false) => return Err(format!("{line:?} behind a chunk's data")),
+            (Stage::ChunkEnd, false) => return Err(format!("{line:?} after a chunk's data")),
             (_, true) => Stage::Done,
             (_, false) => {
                 self.trailers.push(parse_field(line)?);
@@ -243,7 +243,7 @@ impl BodyReader {
 /// The line at the front, without its CRLF, or `None` if it is not whole yet.
 fn complete_line(bytes: &[u8]) -> Result<Option<&str>, String> {
     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
-        if bytes.len() > LONGEST_LINE {
+        if bytes.len() > MAX_LINE {
             return Err(format!("no end of the line in {} bytes", bytes.len()));
         }
         return Ok(None);
@@ -264,10 +264,10 @@ fn parse_chunk_size(line: &str) -> Result<u64, String> {
     u64::from_str_radix(digits, 16).map_err(|error| format!("chunk size {line:?}: {error}"))
 }
 
-/// The bytes of an answer with a `Content-Length`: `answer(404, &[("X-A", "b")], "gone")`.
+/// The bytes of a response with a `Content-Length`: `response(404, &[("X-A", "b")], "gone")`.
 ///
 /// A status that never has a body gets no length either.
-pub fn answer(status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
+pub fn response(status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut bytes = format!("HTTP/1.1 {status} Scripted\r\n");
     for (name, value) in fields {
@@ -282,9 +282,9 @@ pub fn answer(status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) -> V
     bytes
 }
 
-/// The bytes of a 200 answer with a `Content-Length`.
+/// The bytes of a 200 response with a `Content-Length`.
 pub fn ok(body: impl AsRef<[u8]>) -> Vec<u8> {
-    answer(200, &[], body)
+    response(200, &[], body)
 }
 
 /// A chunked body of these pieces, with its end and without trailers: `chunked(["ab", "c"])`.

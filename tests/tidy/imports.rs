@@ -1,4 +1,4 @@
-//! Who imports whom, file by file, and that nobody imports anybody in a circle.
+//! The imports of each file, and that there is no circle of them.
 
 use super::{product, sources};
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::path::Path;
 /// A module: the names on the way to it from the crate's root.
 type Module = Vec<String>;
 
-/// The modules of `src` with what stands in their files before the unit tests.
+/// The modules of `src` with the code of their files before the unit tests.
 fn modules() -> BTreeMap<Module, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let name = |path: &Path| {
@@ -50,8 +50,7 @@ fn paths(tree: &str) -> Vec<String> {
     parts.flat_map(|part| paths(part)).map(|path| format!("{start}{path}")).collect()
 }
 
-/// The `use` declarations of a source: what they name, and whether they only hand it on (`pub
-/// use`).
+/// The `use` declarations of a source: their paths, and whether they are re-exports (`pub use`).
 fn declarations(text: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for statement in text.split(';') {
@@ -65,14 +64,14 @@ fn declarations(text: &str) -> Vec<(String, bool)> {
             continue;
         };
         let declaration = lines[start..].concat();
-        let is_handed_on = declaration.starts_with("pub");
+        let is_reexport = declaration.starts_with("pub");
         let tree = declaration.split_once("use ").map_or("", |(_, tree)| tree).to_owned();
-        found.extend(paths(&tree).into_iter().map(|path| (path, is_handed_on)));
+        found.extend(paths(&tree).into_iter().map(|path| (path, is_reexport)));
     }
     found
 }
 
-/// The paths that stand in the code itself: `super::a::b(..)`.
+/// The paths in the code itself: `super::a::b(..)`.
 fn inline_paths(text: &str) -> Vec<String> {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
     let starts = ["crate::", "super::"]
@@ -85,7 +84,7 @@ fn inline_paths(text: &str) -> Vec<String> {
     whole.map(|at| path(at).trim_end_matches(':').to_owned()).collect()
 }
 
-/// The module that defines what `path` names, if it is one of ours: through what modules hand on.
+/// The module of this crate that defines `path`, through re-exports.
 fn resolve(path: &str, from: &Module, modules: &BTreeMap<Module, String>) -> Option<Module> {
     let mut names: Vec<String> = path.split("::").map(|name| name.trim().to_owned()).collect();
     let mut base = match names.first()?.as_str() {
@@ -108,10 +107,10 @@ fn resolve(path: &str, from: &Module, modules: &BTreeMap<Module, String>) -> Opt
     let Some(name) = rest.next() else {
         return Some(base);
     };
-    let handed_on = declarations(&modules[&base])
+    let reexport = declarations(&modules[&base])
         .into_iter()
-        .find(|(path, is_handed_on)| *is_handed_on && path.ends_with(&format!("::{name}")));
-    match handed_on {
+        .find(|(path, is_reexport)| *is_reexport && path.ends_with(&format!("::{name}")));
+    match reexport {
         Some((path, _)) => resolve(&path, &base, modules),
         None => Some(base),
     }
@@ -141,7 +140,7 @@ fn no_files_import_each_other_in_a_circle() {
         .map(|(module, text)| {
             let used = declarations(text)
                 .into_iter()
-                .filter(|(_, is_handed_on)| !is_handed_on)
+                .filter(|(_, is_reexport)| !is_reexport)
                 .map(|(path, _)| path);
             let all = used.chain(inline_paths(text));
             let others = all

@@ -1,7 +1,7 @@
-//! A client: sends what the script says, keeps what it gets, and judges it at the end.
+//! A client: sends its script, keeps its input, and checks it at the end.
 
-use crate::answers::Answer;
 use crate::requests::Requests;
+use crate::responses::Response;
 use crate::script::{Ending, Piece};
 use lb_threads::wire::Version;
 use rustix::net::sockopt;
@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// A connection to the balancer. Never waits: it is driven by [`Client::turn`].
+/// A connection to the balancer. Never waits: [`Client::step`] drives it.
 #[derive(Debug)]
 pub struct Client {
     /// None when it is over.
@@ -19,7 +19,7 @@ pub struct Client {
     script: VecDeque<Piece>,
     ending: Ending,
     reads_late: bool,
-    /// What the balancer's side took.
+    /// The bytes sent.
     pub sent: Vec<u8>,
     received: Vec<u8>,
 }
@@ -41,13 +41,13 @@ impl Client {
         Self { socket: Some(socket), script: script.into(), ending, reads_late, sent, received }
     }
 
-    /// What can be waited for.
+    /// The event to wait for.
     pub fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().filter(|_| !self.reads_late).map(AsFd::as_fd)
     }
 
     /// Sends the next piece and reads what is there; whether there is more to send at once.
-    pub fn turn(&mut self, quiet: bool) -> bool {
+    pub fn step(&mut self, quiet: bool) -> bool {
         let Some(mut socket) = self.socket.as_ref() else { return false };
         if let Some(piece) = self.script.front_mut().filter(|piece| quiet || !piece.waits) {
             match socket.write(&piece.bytes) {
@@ -68,11 +68,11 @@ impl Client {
         self.socket.is_some() && self.script.front().is_some_and(|piece| !piece.waits)
     }
 
-    /// What is done once everything is sent.
+    /// The action once everything is sent.
     fn end(&mut self) {
         let Some(socket) = self.socket.as_ref().filter(|_| self.script.is_empty()) else { return };
         match self.ending {
-            // An error says that the balancer was faster.
+            // An error means that the balancer was faster.
             Ending::Finish => drop(socket.shutdown(Shutdown::Write)),
             Ending::Stay => {}
             Ending::Leave => self.socket = None,
@@ -95,47 +95,47 @@ impl Client {
         }
     }
 
-    /// Checks that what came is valid answers to what was asked, in this order, the last one maybe
-    /// cut short. Returns those that are the origin's.
-    pub fn judge(&self, asked: &Requests) -> Vec<Answer> {
-        let (mut rest, mut answered, mut forwarded) = (&self.received[..], 0, Vec::new());
+    /// Checks that the input is valid responses to the requests, in order, the last one perhaps
+    /// truncated. Returns those of the origin.
+    pub fn check(&self, asked: &Requests) -> Vec<Response> {
+        let (mut rest, mut responded, mut forwarded) = (&self.received[..], 0, Vec::new());
         loop {
-            let request = asked.all.get(answered);
-            let is_refusal_of_head = request.is_none() && asked.pending.starts_with(b"HEAD ");
+            let request = asked.all.get(responded);
+            let is_rejection_of_head = request.is_none() && asked.pending.starts_with(b"HEAD ");
             let to_head =
-                is_refusal_of_head || request.is_some_and(|request| request.method == "HEAD");
-            let Some(answer) = Answer::take(&mut rest, to_head).expect("it is a valid answer")
+                is_rejection_of_head || request.is_some_and(|request| request.method == "HEAD");
+            let Some(response) = Response::take(&mut rest, to_head).expect("a valid response")
             else {
                 return forwarded;
             };
-            if answer.is_interim() {
-                let asker = request.expect("a 1xx answers a request");
+            if response.is_interim() {
+                let asker = request.expect("a 1xx belongs to a request");
                 assert!(
-                    asker.version == Version::Http11 && (answer.status != 101 || asker.websocket),
+                    asker.version == Version::Http11 && (response.status != 101 || asker.websocket),
                     "{asker:?}"
                 );
-                if answer.status == 101 {
-                    forwarded.push(answer);
+                if response.status == 101 {
+                    forwarded.push(response);
                     return forwarded;
                 }
                 continue;
             }
-            answered += 1;
-            assert!(answered <= asked.all.len() + 1, "more answers than requests");
-            // Whether a head that was refused asked like HEAD depends on how much of it had come.
+            responded += 1;
+            assert!(responded <= asked.all.len() + 1, "more responses than requests");
+            // Whether a rejected head counts as HEAD depends on how much of it had come.
             assert!(
-                !answer.closes || rest.is_empty() || is_refusal_of_head,
-                "something follows the last answer"
+                !response.closes || rest.is_empty() || is_rejection_of_head,
+                "bytes follow the last response"
             );
-            if answer.is_own {
+            if response.is_own {
                 assert!(
-                    answer.status != 400 || asked.is_malformed,
-                    "what is well-formed is refused"
+                    response.status != 400 || asked.is_malformed,
+                    "a well-formed request is rejected"
                 );
             } else {
-                forwarded.push(answer);
+                forwarded.push(response);
             }
-            if is_refusal_of_head {
+            if is_rejection_of_head {
                 return forwarded;
             }
         }

@@ -1,27 +1,26 @@
-//! The whole balancer over loopback: clients send what the input says, the origin answers what it
-//! says.
+//! The whole balancer over loopback: clients and origin follow the input.
 //!
-//! Holds, whatever comes: nothing panics. The origin is sent well-formed requests alone, each one
-//! that a client has sent, and not more than were sent or retried. Clients get valid answers, in
-//! order, not more than they asked for, none of the origin's that it did not give, and no refusal
-//! of what is well-formed. Every connection ends and is counted. Afterwards plain requests are
-//! served, on the backend connections that are left, and in the end no session and no descriptor is
-//! left. One thread plays all parts but the balancer's.
+//! Invariants: nothing panics. The origin gets only well-formed requests, each of them from a
+//! client, and not more than were sent or retried. Clients get valid responses, in order, at most
+//! one per request, none that the origin did not send, and no rejection of a well-formed request.
+//! Every connection ends and is counted. Afterwards plain requests are served, on the remaining
+//! backend connections, and in the end no session and no descriptor is left. One thread plays all
+//! parts but the balancer's.
 
 #![no_main]
 
-mod answers;
 mod client;
 mod origin;
 mod requests;
+mod responses;
 mod script;
 mod stage;
 
-use answers::Answer;
 use client::Client;
 use lb_threads::reason::Reason;
 use libfuzzer_sys::fuzz_target;
 use requests::{Request, Requests};
+use responses::Response;
 use script::Script;
 use stage::Stage;
 use std::collections::HashSet;
@@ -36,8 +35,8 @@ fuzz_target!(|input: &[u8]| {
 
 fn run(stage: &mut Stage, script: Script) {
     let before = stage.server.totals();
-    let said = answers::said(&script.answers, origin::PLAIN);
-    stage.origin.play(script.answers);
+    let scripted = responses::scripted(&script.responses, origin::PLAIN);
+    stage.origin.play(script.responses);
     let sends = script.clients.into_iter().filter(|pieces| !pieces.is_empty());
     let mut clients: Vec<Client> =
         sends.map(|pieces| stage.connect(pieces, script.ending, script.reads_late)).collect();
@@ -58,17 +57,18 @@ fn run(stage: &mut Stage, script: Script) {
     let whole: HashSet<_> =
         all.iter().filter(|request| request.whole).map(|request| request.words()).collect();
     for request in seen.iter().filter(|request| request.whole) {
-        assert!(whole.contains(&request.words()), "nobody sent {request:?}");
+        assert!(whole.contains(&request.words()), "no client sent {request:?}");
     }
-    let judged = clients.iter().zip(&asked).flat_map(|(client, asked)| client.judge(asked));
-    let forwarded: Vec<Answer> = judged.collect();
-    assert!(forwarded.len() <= seen.len(), "more answers of the origin than it was asked for");
-    if let Some(said) = said.filter(|_| all.iter().all(|request| request.method != "HEAD")) {
-        for answer in forwarded.into_iter().filter(|answer| !answer.ends_by_close) {
-            let (status, body) = (answer.status, answer.body);
+    let checked = clients.iter().zip(&asked).flat_map(|(client, asked)| client.check(asked));
+    let forwarded: Vec<Response> = checked.collect();
+    assert!(forwarded.len() <= seen.len(), "more responses of the origin than requests");
+    if let Some(scripted) = scripted.filter(|_| all.iter().all(|request| request.method != "HEAD"))
+    {
+        for response in forwarded.into_iter().filter(|response| !response.ends_by_close) {
+            let (status, body) = (response.status, response.body);
             assert!(
-                body.is_none_or(|body| said.contains(&(status, body))),
-                "the origin did not say this {status}"
+                body.is_none_or(|body| scripted.contains(&(status, body))),
+                "the origin did not send this {status}"
             );
         }
     }

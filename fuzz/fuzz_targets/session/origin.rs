@@ -1,8 +1,7 @@
-//! The origin: two backends that answer what the script says, and check that all they are asked is
-//! well-formed.
+//! The origin: two backends that follow the script, and check that all requests are well-formed.
 
 use crate::requests::{Next, Request, Requests};
-use crate::script::{Answer, Then};
+use crate::script::{Response, Then};
 use rustix::net::sockopt;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -10,15 +9,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// What it answers when the script is over.
+/// The response after the end of the script.
 pub const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Both backends and their connections. Never waits: it is driven by [`Origin::turn`].
+/// Both backends and their connections. Never waits: [`Origin::step`] drives it.
 #[derive(Debug)]
 pub struct Origin {
     listeners: [TcpListener; 2],
     connections: Vec<Connection>,
-    answers: VecDeque<Answer>,
+    responses: VecDeque<Response>,
     /// Requests of connections that are closed already.
     seen: Vec<Request>,
 }
@@ -27,10 +26,10 @@ pub struct Origin {
 struct Connection {
     socket: TcpStream,
     requests: Requests,
-    /// What is still to be said.
+    /// The bytes still to send.
     out: VecDeque<Vec<u8>>,
     then: Then,
-    is_answered: bool,
+    has_response: bool,
     is_tunnel: bool,
     is_over: bool,
 }
@@ -46,36 +45,36 @@ impl Origin {
         Self {
             listeners: [listen(), listen()],
             connections: Vec::new(),
-            answers: VecDeque::new(),
+            responses: VecDeque::new(),
             seen: Vec::new(),
         }
     }
 
-    /// Where the backends are.
+    /// The addresses of the backends.
     pub fn addresses(&self) -> [SocketAddr; 2] {
         self.listeners.each_ref().map(|listener| listener.local_addr().expect("it is bound"))
     }
 
-    /// Says what is answered from now on, when there is nothing left a plain 200.
-    pub fn play(&mut self, answers: Vec<Answer>) {
-        self.answers = answers.into();
+    /// Sets the responses from now on; after the last one a plain 200.
+    pub fn play(&mut self, responses: Vec<Response>) {
+        self.responses = responses.into();
     }
 
-    /// What can be waited for.
+    /// The event to wait for.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listeners = self.listeners.iter().map(AsFd::as_fd);
         listeners.chain(self.connections.iter().map(|connection| connection.socket.as_fd()))
     }
 
-    /// Does what can be done now; whether there is more to say.
-    pub fn turn(&mut self) -> bool {
+    /// Runs without waiting; returns whether there is more to send.
+    pub fn step(&mut self) -> bool {
         for listener in &self.listeners {
             while let Ok((socket, _)) = listener.accept() {
                 self.connections.push(Connection::of(socket));
             }
         }
         for connection in &mut self.connections {
-            connection.turn(&mut self.answers);
+            connection.step(&mut self.responses);
         }
         let (over, open) = std::mem::take(&mut self.connections)
             .into_iter()
@@ -89,7 +88,7 @@ impl Origin {
 
     /// Closes everything and returns all requests that came.
     pub fn stop(&mut self) -> Vec<Request> {
-        self.turn();
+        self.step();
         let rest = std::mem::take(&mut self.connections);
         self.seen.extend(rest.into_iter().flat_map(|connection| connection.requests.all));
         std::mem::take(&mut self.seen)
@@ -108,13 +107,13 @@ impl Connection {
             requests,
             out,
             then: Then::Stay,
-            is_answered: false,
+            has_response: false,
             is_tunnel: false,
             is_over: false,
         }
     }
 
-    fn turn(&mut self, answers: &mut VecDeque<Answer>) {
+    fn step(&mut self, responses: &mut VecDeque<Response>) {
         let mut buffer = [0; 64 * 1024];
         loop {
             match self.socket.read(&mut buffer) {
@@ -124,40 +123,42 @@ impl Connection {
                 Ok(count) => self.requests.pending.extend_from_slice(&buffer[..count]),
             }
         }
-        while !self.is_tunnel && self.take_request(answers) {}
-        self.say();
+        while !self.is_tunnel && self.take_request(responses) {}
+        self.send_next();
     }
 
     /// Whether there was another head or end of a request.
-    fn take_request(&mut self, answers: &mut VecDeque<Answer>) -> bool {
+    fn take_request(&mut self, responses: &mut VecDeque<Response>) -> bool {
         let found = self.requests.next();
         let found = found.unwrap_or_else(|wrong| {
             panic!("a backend is sent something malformed: {wrong}: {:?}", self.requests)
         });
         match found {
             Next::More => return false,
-            Next::Head => self.is_answered = answers.front().is_some_and(|answer| answer.early),
-            Next::End if self.is_answered => return true,
+            Next::Head => {
+                self.has_response = responses.front().is_some_and(|response| response.early)
+            }
+            Next::End if self.has_response => return true,
             Next::End => {}
         }
-        if found == Next::End || self.is_answered {
-            let answer = answers.pop_front();
-            let answer = answer.unwrap_or_else(|| Answer {
+        if found == Next::End || self.has_response {
+            let response = responses.pop_front();
+            let response = response.unwrap_or_else(|| Response {
                 pieces: vec![PLAIN.to_vec()],
                 early: false,
                 then: Then::Stay,
             });
-            let switches = answer.pieces.concat().windows(4).any(|window| window == b" 101");
+            let switches = response.pieces.concat().windows(4).any(|window| window == b" 101");
             self.is_tunnel =
                 switches && self.requests.all.last().is_some_and(|request| request.websocket);
-            self.out.extend(answer.pieces);
-            self.then = answer.then;
+            self.out.extend(response.pieces);
+            self.then = response.then;
         }
         !self.is_tunnel
     }
 
-    /// One piece a turn.
-    fn say(&mut self) {
+    /// One piece per step.
+    fn send_next(&mut self) {
         if let Some(piece) = self.out.front_mut() {
             match self.socket.write(piece) {
                 Ok(count) => drop(piece.drain(..count)),

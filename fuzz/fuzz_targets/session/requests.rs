@@ -1,5 +1,5 @@
-//! Requests, read from a stream as strictly as the balancer reads them: what a client has asked,
-//! what the origin is asked.
+//! Requests, read from a stream as strictly as the balancer reads them: at the client and at the
+//! origin.
 
 use lb_threads::config;
 use lb_threads::wire::chunked::{self, Decoder, Piece};
@@ -16,7 +16,7 @@ pub struct Request {
     pub path: String,
     /// Its version.
     pub version: Version,
-    /// Whether a 101 may answer it.
+    /// Whether a 101 is a valid response.
     pub websocket: bool,
     /// Its body, as far as it came.
     pub body: Vec<u8>,
@@ -25,13 +25,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// What it says, to be found again.
+    /// Its identity.
     pub fn words(&self) -> (&str, &str, &[u8]) {
         (&self.method, &self.path, &self.body)
     }
 }
 
-/// What stands next in a stream.
+/// The next item of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// More must come first.
@@ -45,11 +45,11 @@ pub enum Next {
 /// Reads requests from a stream that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// What was not understood yet.
+    /// The unparsed rest.
     pub pending: Vec<u8>,
     /// All requests so far; only the last one may be in progress.
     pub all: Vec<Request>,
-    /// Whether something may be refused.
+    /// Whether a rejection is valid.
     pub is_malformed: bool,
     rest: Rest,
 }
@@ -63,7 +63,7 @@ enum Rest {
 }
 
 impl Requests {
-    /// All requests of bytes that are all there, up to the first that is refused.
+    /// All requests of bytes that are all there, up to the first rejected one.
     pub fn of(bytes: &[u8]) -> Self {
         let mut requests = Self { pending: bytes.to_vec(), ..Self::default() };
         loop {
@@ -75,7 +75,7 @@ impl Requests {
         }
     }
 
-    /// Goes one step on; an error says what is not well-formed.
+    /// Parses one item; an error names the malformed part.
     pub fn next(&mut self) -> Result<Next, String> {
         match &mut self.rest {
             Rest::Head => return self.next_head(),
@@ -122,11 +122,11 @@ impl Requests {
 
     fn next_head(&mut self) -> Result<Next, String> {
         let empty_lines = request::leading_empty_lines(&self.pending);
-        self.is_malformed |= empty_lines > config::LEADING_EMPTY_LINES;
+        self.is_malformed |= empty_lines > config::MAX_LEADING_EMPTY_LINES;
         self.pending.drain(..2 * empty_lines);
         let mut end = HeadEnd::default();
         let Some(length) = end.find(&self.pending).map_err(|cause| cause.to_string())? else {
-            // What cannot be the start of a request need not be waited for.
+            // There is no need to wait after an invalid start.
             self.is_malformed |= match end.first_line(&self.pending) {
                 Some(line) => request::check_line(line).is_err(),
                 None => self
@@ -138,15 +138,15 @@ impl Requests {
         };
         let line = end.first_line(&self.pending).map_or(0, <[u8]>::len);
         request::lower_minor_version(&mut self.pending[..line]);
-        let mut room = fields::room();
+        let mut room = fields::field_storage();
         let head = request::parse(&self.pending[..length], &mut room)
             .map_err(|cause| cause.to_string())?;
-        let mut other = [httparse::EMPTY_HEADER; config::HEAD_FIELDS];
+        let mut other = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
         let agrees = httparse::Request::new(&mut other).parse(&self.pending[..length]);
         assert_eq!(
             agrees,
             Ok(httparse::Status::Complete(length)),
-            "httparse refuses what we accept"
+            "httparse rejects an accepted head"
         );
         assert_unambiguous(&self.pending[..length]);
         let slash = if head.target.path.starts_with('?') { "/" } else { "" };

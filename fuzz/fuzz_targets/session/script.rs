@@ -1,37 +1,36 @@
-//! What an input makes the clients and the origin do.
+//! The script of clients and origin, from an input.
 //!
-//! The first byte is about all; behind it come sections, separated by 0xFF, each of one byte and a
-//! text. A section is something that a client sends, or an answer that the origin gives, in the
-//! order of the requests that it sees.
+//! The first byte is about all; sections follow, separated by 0xFF, each of one byte and a text. A
+//! section is bytes from a client, or a response of the origin, in the order of its requests.
 //!
-//! The first byte: 1 and 2 how the clients end, 4 they read late. A section's first byte: 1 it is
-//! an answer; 2, 4, 8 how often the text is repeated, or what of it stands behind an empty line; 16
-//! a client waits for a quiet moment before, the origin answers at the request's head; 32 it goes
-//! in small pieces; 64, 128 which client, or what the origin does behind it.
+//! The first byte: 1 and 2 how the clients end, 4 they read late. A section's first byte: 1 a
+//! response; 2, 4, 8 how often the text is repeated, or its part after an empty line; 16 a client
+//! waits for an idle moment before, the origin responds at the request's head; 32 in small pieces;
+//! 64, 128 which client, or the origin's action after it.
 
 /// How often a section's text is repeated.
 const REPEATS: [usize; 8] = [1, 1, 2, 16, 256, 1024, 4096, 16384];
-/// What one section and one client may come to, in bytes.
+/// The limits of one section and of one client, in bytes.
 const MOST_BYTES: usize = 160 * 1024;
 const MOST_SECTIONS: usize = 48;
 const PIECES: usize = 8;
 /// How many clients there are at once.
 pub const CLIENTS: usize = 4;
 
-/// What clients do when they have sent everything.
+/// The clients' action after the last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// They close their sending side and read to the end.
     Finish,
     /// They stay until they are closed.
     Stay,
-    /// They close, whatever comes.
+    /// They close at once.
     Leave,
     /// They reset the connection.
     Reset,
 }
 
-/// What the origin does behind an answer.
+/// The origin's action after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// It reads the next request.
@@ -42,23 +41,23 @@ pub enum Then {
     Reset,
 }
 
-/// Bytes that leave at once.
+/// Bytes that are sent at once.
 #[derive(Clone, Debug)]
 pub struct Piece {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Not before a moment in which nothing happens.
+    /// Not before an idle moment.
     pub waits: bool,
 }
 
-/// What the origin says to one request.
+/// The origin's response to one request.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// The bytes, in the pieces in which they leave.
+pub struct Response {
+    /// The bytes, in the pieces in which they are sent.
     pub pieces: Vec<Vec<u8>>,
     /// As soon as the request's head is there.
     pub early: bool,
-    /// What comes behind them.
+    /// The action after them.
     pub then: Then,
 }
 
@@ -69,14 +68,14 @@ pub struct Script {
     pub ending: Ending,
     /// Whether they read only when everything is sent.
     pub reads_late: bool,
-    /// What each client sends.
+    /// The bytes of each client.
     pub clients: [Vec<Piece>; CLIENTS],
-    /// The origin's answers.
-    pub answers: Vec<Answer>,
+    /// The origin's responses.
+    pub responses: Vec<Response>,
 }
 
 impl Script {
-    /// None if it says nothing.
+    /// None if it is empty.
     pub fn of(input: &[u8]) -> Option<Self> {
         let (flags, sections) = input.split_first()?;
         let ending =
@@ -85,7 +84,7 @@ impl Script {
             ending,
             reads_late: flags & 4 != 0,
             clients: Default::default(),
-            answers: Vec::new(),
+            responses: Vec::new(),
         };
         for section in sections.split(|byte| *byte == 0xFF).take(MOST_SECTIONS) {
             if let Some((op, text)) = section.split_first() {
@@ -101,7 +100,7 @@ impl Script {
         let pieces = bytes.chunks(length.max(1)).map(<[u8]>::to_vec);
         if op & 1 != 0 {
             let then = [Then::Stay, Then::Stay, Then::Close, Then::Reset][usize::from(op >> 6)];
-            self.answers.push(Answer { pieces: pieces.collect(), early: op & 16 != 0, then });
+            self.responses.push(Response { pieces: pieces.collect(), early: op & 16 != 0, then });
             return;
         }
         let client = &mut self.clients[usize::from(op >> 6)];

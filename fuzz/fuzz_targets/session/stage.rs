@@ -1,18 +1,20 @@
-//! What stays from one input to the next: the balancer, the origin behind it, and how they are
+//! The state kept from one input to the next: the balancer, its origin, and how they are
 //! driven.
 
 use crate::client::Client;
 use crate::origin::Origin;
 use crate::requests::{Request, Requests};
 use crate::script::{CLIENTS, Ending, Piece};
-use lb_threads::config::{BackendAddress, Config, HealthConfig, Timeouts};
+use lb_threads::config::{
+    BackendAddress, Boot, Config, HealthSettings, Limits, Settings, Timeouts,
+};
 use lb_threads::server::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
 
 /// How long anything may take; far beyond every timeout of the balancer.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Descriptors that the balancer may keep for later: the pipes of as many long answers at once as
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Descriptors that the balancer may keep for later: the pipes of as many long responses at once as
 /// there are clients.
 const KEPT_FILES: usize = 2 * CLIENTS;
 /// Enough to come by each backend twice.
@@ -20,7 +22,7 @@ const PLAIN_REQUESTS: usize = 4;
 
 /// The balancer and its origin.
 pub struct Stage {
-    /// The balancer, with timeouts so short that what stalls ends soon, and one worker, so that all
+    /// The balancer, with timeouts so short that a stall ends soon, and one worker, so that all
     /// clients share its connections.
     pub server: Server,
     /// Both its backends.
@@ -62,13 +64,18 @@ impl Stage {
         let backends =
             origin.addresses().map(|address| BackendAddress { name: address.to_string(), address });
         let server = Server::start(Config {
-            listen: vec![([127, 0, 0, 1], 0).into()],
+            boot: Boot {
+                listen: vec![([127, 0, 0, 1], 0).into()],
+                workers: 1,
+                ..Boot::default()
+            },
             backends: backends.into(),
-            workers: 1,
-            health: HealthConfig { checks: false, ..HealthConfig::default() },
-            timeouts: Timeouts { tunnel: short, linger: short, ..timeouts },
-            body_bytes: Some(100_000),
-            ..Config::default()
+            settings: Settings {
+                health: HealthSettings { checks: false, ..HealthSettings::default() },
+                timeouts: Timeouts { tunnel: short, linger: short, ..timeouts },
+                limits: Limits { max_body_bytes: Some(100_000), ..Limits::default() },
+                ..Settings::default()
+            },
         });
         let mut stage = Self {
             server: server.expect("a free port"),
@@ -92,10 +99,10 @@ impl Stage {
     pub fn play(&mut self, clients: &mut [Client]) {
         let (started, mut quiet) = (Instant::now(), false);
         while clients.iter().any(|client| client.socket.is_some()) {
-            assert!(started.elapsed() < PATIENCE, "a connection does not end: {clients:?}");
-            let mut busy = self.origin.turn();
+            assert!(started.elapsed() < TEST_TIMEOUT, "a connection does not end: {clients:?}");
+            let mut busy = self.origin.step();
             for client in clients.iter_mut() {
-                busy |= client.turn(quiet);
+                busy |= client.step(quiet);
             }
             let sockets = self.origin.sockets().chain(clients.iter().filter_map(Client::readable));
             let mut polled: Vec<PollFd<'_>> =
@@ -106,19 +113,19 @@ impl Stage {
     }
 
     /// The origin closes its connections; waits until the balancer holds nothing any more. Returns
-    /// what the origin was asked.
+    /// the origin's requests.
     pub fn settle(&mut self) -> Vec<Request> {
         let (started, mut seen) = (Instant::now(), Vec::new());
         loop {
             seen.extend(self.origin.stop());
-            // One that was closed at once may not even be accepted yet.
+            // A connection that was closed at once may not even be accepted yet.
             let coming = self.connected - self.server.totals().connections;
             let (open, files) = (self.server.open_connections(), open_files());
             if coming == 0 && open == 0 && files <= self.files + KEPT_FILES {
                 return seen;
             }
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TEST_TIMEOUT,
                 "{coming} to come, {open} sessions and {files} files are left, at first {}",
                 self.files
             );
@@ -126,8 +133,8 @@ impl Stage {
         }
     }
 
-    /// Whatever was before, plain requests are served. What was before, or a machine that is slow
-    /// for a moment, may spoil a few.
+    /// Plain requests are served after every input. Its leftovers, or a machine that is slow for a
+    /// moment, may fail a few.
     pub fn serve_plain_requests(&mut self) -> Vec<Client> {
         let (started, mut all) = (Instant::now(), Vec::new());
         loop {
@@ -137,16 +144,18 @@ impl Stage {
             };
             let mut clients = [self.connect(vec![piece], Ending::Finish, false)];
             self.play(&mut clients);
-            let answers = clients[0].judge(&Requests::of(&clients[0].sent));
-            let served = answers
+            let responses = clients[0].check(&Requests::of(&clients[0].sent));
+            let served = responses
                 .iter()
-                .filter(|answer| answer.status == 200 && answer.body.as_deref() == Some(b"ok"))
+                .filter(|response| {
+                    response.status == 200 && response.body.as_deref() == Some(b"ok")
+                })
                 .count();
             all.extend(clients);
             if served == PLAIN_REQUESTS {
                 return all;
             }
-            assert!(started.elapsed() < PATIENCE, "plain requests are not served");
+            assert!(started.elapsed() < TEST_TIMEOUT, "plain requests are not served");
         }
     }
 }

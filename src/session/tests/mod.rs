@@ -1,6 +1,6 @@
 //! Sessions without a worker: real sockets, a real poller, and a loop that steps one session.
 //!
-//! [`Stage`] is what a worker would lend. The origin and the client of a test are threads with
+//! [`Stage`] stands in for a worker's state. The origin and the client of a test are threads with
 //! blocking sockets.
 
 mod parts;
@@ -13,8 +13,8 @@ use crate::config::{BackendAddress, Config};
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
-use crate::upstream::cluster::Cluster;
-use crate::upstream::queue::Caller;
+use crate::upstream::queue::Mailbox;
+use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -23,9 +23,9 @@ use std::thread;
 use std::time::Duration;
 
 /// No test of this module takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a worker would lend, for one session.
+/// A worker's state for one session.
 pub(super) struct Stage {
     pub(super) resources: Resources,
     pub(super) token: Token,
@@ -39,18 +39,20 @@ impl Stage {
             |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
         let mut config =
             Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
-        config.health.checks = false;
+        config.settings.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();
+        let registry = Arc::new(Registry::new(&config));
         let shared = Shared {
-            cluster: Arc::new(Cluster::new(&config)),
-            config: Arc::new(config),
+            cluster: Arc::clone(registry.cluster()),
+            registry,
+            settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
         };
-        let caller = Caller::new(crossbeam_channel::unbounded().0, poller.waker());
+        let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let local = Local::new(poller, Pipes::new(4), counters);
         Self {
-            resources: Resources::new(shared, caller, local),
+            resources: Resources::new(shared, mailbox, local),
             token: Slab::default().insert(()),
             is_masked,
         }
@@ -94,7 +96,7 @@ impl Stage {
         self.resources.local.poller.register(run.stream(), Source::Client(self.token)).unwrap();
         let mut events = Vec::new();
         loop {
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < TEST_TIMEOUT, "it does not end");
             self.resources.local.clock.update();
             let verdict = run.step(&mut self.context());
             if self.is_masked {
@@ -114,9 +116,10 @@ impl Stage {
             };
             // As a worker: no step without an event or a deadline.
             loop {
-                let timeout = until.saturating_duration_since(Instant::now()).min(PATIENCE);
+                let timeout = until.saturating_duration_since(Instant::now()).min(TEST_TIMEOUT);
                 self.resources.local.poller.wait(&mut events, Some(timeout), || true).unwrap();
-                if !events.is_empty() || until <= Instant::now() || start.elapsed() >= PATIENCE {
+                if !events.is_empty() || until <= Instant::now() || start.elapsed() >= TEST_TIMEOUT
+                {
                     break;
                 }
             }
@@ -133,7 +136,7 @@ impl Stage {
     }
 }
 
-/// What a [`Stage`] can run: a session, or a stand-in for one.
+/// Runs on a [`Stage`]: a session, or a stand-in for one.
 pub(super) trait Steps {
     fn stream(&mut self) -> &mut Stream;
     fn step(&mut self, cx: &mut Context<'_>) -> Verdict;
@@ -156,7 +159,7 @@ pub(super) fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Two connected sockets: the client's end and ours.
+/// Two connected sockets: the client's end and the session's.
 pub(super) fn pair() -> (TcpStream, TcpStream) {
     let (listener, address) = listen();
     let client = TcpStream::connect(address).unwrap();
@@ -173,7 +176,7 @@ pub(super) fn permit(socket: &TcpStream) -> Permit {
 /// A session with this socket.
 pub(super) fn session(socket: TcpStream) -> Session {
     let permit = permit(&socket);
-    Session::new(socket, permit, Instant::now() + PATIENCE)
+    Session::new(socket, permit, Instant::now() + TEST_TIMEOUT)
 }
 
 /// Writes and reads on a blocking socket, masked or not.
@@ -188,13 +191,13 @@ impl Peer {
         if self.is_masked {
             mask(&mut bytes);
         }
-        // The other side may have closed: what it has said counts.
+        // The other side may have closed: its bytes count.
         let _ = self.socket.write_all(&bytes);
     }
 
     /// Reads until `is_enough` holds of what came, or the end.
     pub(super) fn read_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let (mut all, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
         while !is_enough(&all) {
             let count = self.socket.read(&mut piece).unwrap_or(0);
@@ -211,8 +214,8 @@ impl Peer {
     }
 }
 
-/// An origin that reads one request of `length` bytes on each connection and responds; what it has
-/// received, connection by connection.
+/// An origin that reads one request of `length` bytes on each connection and responds; returns its
+/// input by connection.
 pub(super) fn origin(
     is_masked: bool,
     exchanges: Vec<(usize, Vec<u8>)>,
@@ -231,7 +234,7 @@ pub(super) fn origin(
     (address, thread::spawn(serve))
 }
 
-/// What stands behind a head, if that is whole.
+/// The bytes after a head, if that is complete.
 pub(super) fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|head| &bytes[head + 4..])
 }

@@ -7,12 +7,12 @@ use crate::session::download::{BodyError, BodyStart, Download, Downloaded};
 use crate::session::progress::{Blocked, Progress};
 use crate::session::stop::AttemptError;
 use crate::session::upload::{FramingSupport, Upload, Uploaded};
-use crate::upstream::cluster::Picked;
-use crate::upstream::retry::Failed;
-use crate::wire::rewrite::Delivery;
+use crate::upstream::cluster::{Picked, Wanted};
+use crate::upstream::retry::FailureKind;
+use crate::wire::rewrite::ResponseFraming;
 use crate::wire::{Body, fields, request};
 
-/// A client whose socket nobody writes to, with these bytes received already.
+/// A client without a writing peer, with these bytes received already.
 fn client(input: &[u8]) -> (TcpStream, Client) {
     let (theirs, ours) = pair();
     let permit = permit(&ours);
@@ -23,11 +23,11 @@ fn client(input: &[u8]) -> (TcpStream, Client) {
 
 fn upload(framing: &str, stage: &mut Stage) -> Upload {
     let head = format!("PUT / HTTP/1.1\r\nHost: x\r\n{framing}\r\n");
-    let mut storage = fields::room();
+    let mut storage = fields::field_storage();
     let head = request::parse(head.as_bytes(), &mut storage).unwrap();
     let mut upload = Upload::new(&head, 0, &stage.context());
     upload.head_mut().extend_from_slice(b"HEAD ");
-    upload.end_common_head();
+    upload.mark_common_end();
     upload
 }
 
@@ -38,11 +38,10 @@ fn sink() -> (Peer, Stream) {
 }
 
 #[test]
-fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
+fn an_upload_moves_received_bytes_and_returns_the_blocked_side() {
     let all = Uploaded::All;
     let waits = Uploaded::Blocked(Blocked::OnClient);
-    // framing, what has come of the body, what the upload says, what the backend gets behind the
-    // head, what is left over
+    // framing, received body, result of the upload, bytes for the backend after the head, rest
     type Row<'b> = (&'b str, &'b [u8], Uploaded, &'b [u8], usize);
     let rows: [Row<'_>; 8] = [
         ("", b"GET", all, b"", 3),
@@ -66,7 +65,7 @@ fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
             0,
         ),
     ];
-    for (framing, input, says, sent, left) in rows {
+    for (framing, input, result, sent, left) in rows {
         let mut stage = Stage::new(&[], false);
         let (_theirs, mut client) = client(input);
         let (mut peer, mut backend) = sink();
@@ -75,7 +74,7 @@ fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
         upload.start_attempt(None);
         assert_eq!(
             upload.pump(&mut client, &mut backend, &mut stage.resources.local),
-            Ok(says),
+            Ok(result),
             "{framing}{input:?}"
         );
         drop(backend);
@@ -86,19 +85,19 @@ fn an_upload_moves_what_has_come_and_says_what_it_waits_for() {
             b"HEAD \r\n"
         };
         assert_eq!(received.strip_prefix(end), Some(sent), "{framing}{input:?}: {received:?}");
-        assert_eq!((client.input.len(), upload.is_sent()), (left, says == all));
+        assert_eq!((client.input.len(), upload.is_sent()), (left, result == all));
     }
 }
 
 #[test]
-fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
+fn an_upload_rejects_a_malformed_or_too_large_body() {
     for (framing, input, cause) in [
         ("Transfer-Encoding: chunked\r\n", &b"x\r\n"[..], Cause::BadChunk),
         ("Transfer-Encoding: chunked\r\n", b"0\r\nbad field\r\n\r\n", Cause::BadChunk),
         ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
     ] {
         let mut stage = Stage::new(&[], false);
-        Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+        Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
         let (_theirs, mut client) = client(input);
         let (_peer, mut backend) = sink();
         let mut upload = upload(framing, &mut stage);
@@ -110,7 +109,7 @@ fn an_upload_rejects_what_is_no_body_or_too_much_of_it() {
         );
     }
     let mut stage = Stage::new(&[], false);
-    Arc::make_mut(&mut stage.resources.shared.config).body_bytes = Some(10);
+    Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
     assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
     assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
 }
@@ -159,11 +158,11 @@ fn chunks_that_were_sent_cannot_become_a_length() {
     assert_eq!(upload.choose_framing(true), FramingSupport::Unsupported);
 }
 
-/// What a download makes of these bytes from the backend, which then closes if `closes`, and what
-/// the client gets.
+/// The result of a download of these bytes from the backend, which then closes if `closes`, and the
+/// client's bytes.
 fn download(
     body: Body,
-    delivery: Delivery,
+    framing: ResponseFraming,
     bytes: &[u8],
     closes: bool,
 ) -> (Result<Downloaded, BodyError>, Vec<u8>) {
@@ -180,9 +179,9 @@ fn download(
     } else {
         Some(origin)
     };
-    let progress = Progress::new(Instant::now(), PATIENCE);
-    let mut download = Download::new(BodyStart { body, delivery, starts_at: 0 }, &client, progress);
-    let says = loop {
+    let progress = Progress::new(Instant::now());
+    let mut download = Download::new(BodyStart { body, framing, starts_at: 0 }, &client, progress);
+    let result = loop {
         let backend = attempt
             .connection(&mut stage.resources.connections)
             .filter(|_| !download.is_received());
@@ -190,64 +189,65 @@ fn download(
             Ok(Downloaded::Received) => {}
             // The last event is the end of the connection, or that there is room to write.
             Ok(Downloaded::Blocked(Blocked::OnBackend)) if stage.note_backend_events() => {}
-            says => break says,
+            result => break result,
         }
     };
     drop((client, open));
-    (says, Peer { socket: theirs, is_masked: false }.read_until(|_| false))
+    (result, Peer { socket: theirs, is_masked: false }.read_until(|_| false))
 }
 
 #[test]
-fn a_download_forwards_each_framing_and_knows_its_end() {
+fn a_download_forwards_each_framing_to_its_end() {
     let (all, waits) = (Ok(Downloaded::All), Ok(Downloaded::Blocked(Blocked::OnBackend)));
     let closed = || Err(BodyError::Backend("it closed the connection inside the body".to_owned()));
     let bad = || Err(BodyError::Backend("its chunks are not well-formed".to_owned()));
     let chunks = b"3\r\nabc\r\n0\r\n\r\n";
-    // framing, delivery, what the backend sends, whether it closes, what the download says, what
-    // the client gets
-    type Row<'b> = (Body, Delivery, &'b [u8], bool, Result<Downloaded, BodyError>, &'b [u8]);
+    // framing, response framing, the backend's bytes, whether it closes, result of the download,
+    // the client's bytes
+    type Row<'b> = (Body, ResponseFraming, &'b [u8], bool, Result<Downloaded, BodyError>, &'b [u8]);
     let rows: [Row<'_>; 10] = [
-        (Body::Length(3), Delivery::Plain, b"abc", false, all.clone(), b"abc"),
-        (Body::Length(3), Delivery::Plain, b"abcSURPLUS", false, all.clone(), b"abc"),
-        (Body::Length(3), Delivery::Plain, b"ab", false, waits.clone(), b"ab"),
-        (Body::Length(3), Delivery::Plain, b"ab", true, closed(), b"ab"),
-        (Body::Chunked, Delivery::Chunked, chunks, false, all.clone(), chunks),
-        (Body::Chunked, Delivery::UntilClose, chunks, false, all.clone(), b"abc"),
-        (Body::Chunked, Delivery::Chunked, b"3\r\nabc\r\nx", false, bad(), b""),
-        (Body::Chunked, Delivery::Chunked, b"3\r\nabc\r\n", true, closed(), b"3\r\nabc\r\n"),
-        (Body::UntilClose, Delivery::Chunked, b"abc", true, all.clone(), chunks),
-        (Body::UntilClose, Delivery::UntilClose, b"abc", true, all, b"abc"),
+        (Body::Length(3), ResponseFraming::Plain, b"abc", false, all.clone(), b"abc"),
+        (Body::Length(3), ResponseFraming::Plain, b"abcSURPLUS", false, all.clone(), b"abc"),
+        (Body::Length(3), ResponseFraming::Plain, b"ab", false, waits.clone(), b"ab"),
+        (Body::Length(3), ResponseFraming::Plain, b"ab", true, closed(), b"ab"),
+        (Body::Chunked, ResponseFraming::Chunked, chunks, false, all.clone(), chunks),
+        (Body::Chunked, ResponseFraming::UntilClose, chunks, false, all.clone(), b"abc"),
+        (Body::Chunked, ResponseFraming::Chunked, b"3\r\nabc\r\nx", false, bad(), b""),
+        (Body::Chunked, ResponseFraming::Chunked, b"3\r\nabc\r\n", true, closed(), b"3\r\nabc\r\n"),
+        (Body::UntilClose, ResponseFraming::Chunked, b"abc", true, all.clone(), chunks),
+        (Body::UntilClose, ResponseFraming::UntilClose, b"abc", true, all, b"abc"),
     ];
-    for (body, delivery, bytes, closes, says, gets) in rows {
+    for (body, framing, bytes, closes, result, gets) in rows {
         assert_eq!(
-            download(body, delivery, bytes, closes),
-            (says, gets.to_vec()),
-            "{body:?} {delivery:?} {bytes:?}"
+            download(body, framing, bytes, closes),
+            (result, gets.to_vec()),
+            "{body:?} {framing:?} {bytes:?}"
         );
     }
 }
 
 #[test]
-fn a_response_that_nobody_has_seen_can_be_taken_back() {
+fn an_unsent_response_can_be_replaced() {
     let (_theirs, mut client) = client(b"");
     client.output.append(b"1xx");
-    let progress = Progress::new(Instant::now(), PATIENCE);
+    let progress = Progress::new(Instant::now());
     let start = BodyStart {
         body: Body::Chunked,
-        delivery: Delivery::Chunked,
+        framing: ResponseFraming::Chunked,
         starts_at: client.output.len(),
     };
     let download = Download::new(start, &client, progress);
     client.output.append(b"HEAD");
-    assert!(download.take_back(&mut client));
+    assert!(download.retract(&mut client));
     assert_eq!(client.output.unread(), b"1xx");
     client.sent += 1;
-    assert!(!download.take_back(&mut client));
+    assert!(!download.retract(&mut client));
 }
 
 fn attempt_at(stage: &mut Stage) -> Attempt {
-    let Picked::Backend(slot) = stage.resources.shared.cluster.pick(&[], true, Instant::now())
-    else {
+    let cx = stage.context();
+    let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
+    let Picked::Backend(slot) = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) else {
         panic!("it is up")
     };
     Attempt::new(slot, &stage.context())
@@ -262,14 +262,17 @@ fn an_attempt_connects_is_kept_and_is_found_again() {
     while attempt.poll_connect(&mut stage.context()).unwrap().is_some() {
         assert!(stage.note_backend_events());
     }
-    assert_eq!(attempt.closed(true, String::new()).failed, Failed::Fresh { written: true });
-    attempt.release(Some(PATIENCE), &mut stage.context());
+    assert_eq!(attempt.closed(true, String::new()).failed, FailureKind::Fresh { written: true });
+    attempt.release(Some(TEST_TIMEOUT), &mut stage.context());
     assert_eq!(attempt.backend().in_flight(), 0);
     for reuse in [Reuse::Any, Reuse::Verified] {
         let mut next = attempt_at(&mut stage);
         assert_eq!(next.open(reuse, &mut stage.context()), Ok(Opened::Reused));
-        assert_eq!(next.closed(false, String::new()).failed, Failed::Reused { written: false });
-        next.release(Some(PATIENCE), &mut stage.context());
+        assert_eq!(
+            next.closed(false, String::new()).failed,
+            FailureKind::Reused { written: false }
+        );
+        next.release(Some(TEST_TIMEOUT), &mut stage.context());
     }
     let mut fresh = attempt_at(&mut stage);
     assert_eq!(fresh.open(Reuse::Never, &mut stage.context()), Ok(Opened::Connecting));
@@ -291,13 +294,14 @@ fn a_refused_connect_is_a_failed_attempt() {
     let Err(Stop::AttemptFailed(AttemptError { failed, cause, detail })) = opened else {
         panic!("{opened:?}")
     };
-    assert_eq!((failed, cause), (Failed::Connect, Cause::ConnectFailed));
+    assert_eq!((failed, cause), (FailureKind::Connect, Cause::ConnectFailed));
     assert!(detail.contains("refused"), "{detail}");
 }
 
 #[test]
-fn a_body_that_stays_within_the_replay_buffer_can_be_sent_again() {
-    for (length, is_replayable) in [(config::REPLAY_BYTES, true), (config::REPLAY_BYTES + 1, false)]
+fn a_body_within_the_replay_buffer_is_replayable() {
+    for (length, is_replayable) in
+        [(config::MAX_REPLAY_BYTES, true), (config::MAX_REPLAY_BYTES + 1, false)]
     {
         let mut stage = Stage::new(&[], false);
         let (_theirs, mut client) = client(&vec![b'x'; length]);

@@ -1,10 +1,8 @@
-//! Whole exchanges, over plain sockets and over masked ones: the session does not know the
-//! difference.
+//! Whole exchanges, over plain sockets and over masked ones: the session is the same.
 
 use super::*;
 
-/// What comes of a request: what the origin received, what the client received, and how the
-/// connection ended.
+/// The outcome of a request: the origin's input, the client's input, and the end of the connection.
 struct Scene {
     received: Vec<u8>,
     response: Vec<u8>,
@@ -28,7 +26,7 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     let mut stage = Stage::new(&[address], is_masked);
     let mut session = session(ours);
     let reason = stage.run(&mut session);
-    session.close(Reason::ClientDone, &mut stage.context());
+    session.close(Reason::ClientClosed, &mut stage.context());
     let received = served.join().unwrap().remove(0);
     Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
 }
@@ -52,7 +50,7 @@ fn bodies_of_every_framing_pass_both_ways() {
         assert_eq!(body_of(&scene.received), Some(&upload[..]), "masked: {is_masked}");
         assert_eq!(
             (body_of(&scene.response), scene.reason),
-            (Some(&b"hello"[..]), Reason::AnsweredLast)
+            (Some(&b"hello"[..]), Reason::ClosedAfterResponse)
         );
 
         let sent = request("PUT", "Transfer-Encoding: chunked\r\n", b"3;x\r\nabc\r\n0\r\n\r\n");
@@ -83,7 +81,7 @@ fn a_long_body_passes_through_a_pipe_or_past_it_and_nothing_is_kept() {
 }
 
 #[test]
-fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
+fn a_rejected_request_gets_an_error_and_reaches_no_backend() {
     for is_masked in [false, true] {
         let (socket, ours) = pair();
         let mut client = Peer { socket, is_masked };
@@ -91,8 +89,8 @@ fn what_is_rejected_gets_an_error_and_reaches_no_backend() {
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
         let mut stage = Stage::new(&[], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::Refused);
-        session.close(Reason::ClientDone, &mut stage.context());
+        assert_eq!(stage.run(&mut session), Reason::Rejected);
+        session.close(Reason::ClientClosed, &mut stage.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -110,8 +108,8 @@ fn a_failed_attempt_is_followed_by_another() {
     client.write(&request("GET", "", b""));
     let mut stage = Stage::new(&[one, two], false);
     let mut session = session(ours);
-    assert_eq!(stage.run(&mut session), Reason::AnsweredLast);
-    session.close(Reason::ClientDone, &mut stage.context());
+    assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
+    session.close(Reason::ClientClosed, &mut stage.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
     assert_eq!(stage.resources.local.counters.retries.get(), 1);
@@ -121,13 +119,13 @@ fn a_failed_attempt_is_followed_by_another() {
 fn a_session_that_waits_for_its_backend_holds_no_buffer() {
     let begun = response("Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n");
     let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec();
-    for (said, stage_name) in [(begun, "response body"), (interim, "await response")] {
+    for (sent_bytes, stage_name) in [(begun, "response body"), (interim, "await response")] {
         let (listener, address) = listen();
-        let length = said.len();
+        let length = sent_bytes.len();
         let backend = thread::spawn(move || {
             let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked: false };
             peer.read_until(|all| body_of(all).is_some());
-            peer.write(&said);
+            peer.write(&sent_bytes);
             peer
         });
         let (socket, ours) = pair();
@@ -144,7 +142,7 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
             (0, 0),
             "{stage_name}"
         );
-        session.close(Reason::ClientDone, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         drop(backend.join().unwrap());
     }
 }
@@ -157,8 +155,8 @@ fn an_upgrade_becomes_a_tunnel() {
             let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
             peer.read_until(|all| body_of(all).is_some());
             peer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi ");
-            let said = peer.read_until(|all| all.ends_with(b"bye"));
-            peer.write(&said);
+            let sent_bytes = peer.read_until(|all| all.ends_with(b"bye"));
+            peer.write(&sent_bytes);
         });
         let (socket, ours) = pair();
         let client = thread::spawn(move || {
@@ -174,7 +172,7 @@ fn an_upgrade_becomes_a_tunnel() {
         let mut stage = Stage::new(&[address], is_masked);
         let mut session = session(ours);
         assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(Reason::ClientDone, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut stage.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

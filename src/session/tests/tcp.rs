@@ -1,9 +1,9 @@
-//! A TCP session made of the same parts: what balancing connections takes, without a line of HTTP.
+//! A TCP session made of the same parts, without a line of HTTP.
 
 use super::*;
 use crate::session::attempt::{Attempt, Reuse};
-use crate::session::record::Facts;
-use crate::upstream::cluster::Picked;
+use crate::session::record::ExchangeData;
+use crate::upstream::cluster::{Picked, Wanted};
 
 /// A client's connection that is forwarded as it is.
 struct TcpSession {
@@ -32,7 +32,10 @@ impl TcpSession {
         loop {
             self.phase = match std::mem::replace(&mut self.phase, TcpPhase::Dispatch) {
                 TcpPhase::Dispatch => {
-                    let Picked::Backend(slot) = cx.shared.cluster.pick(&[], false, cx.now) else {
+                    let client = self.client.peer().ip();
+                    let wanted = Wanted { tried: &[], is_idempotent: false, client };
+                    let picked = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng);
+                    let Picked::Backend(slot) = picked else {
                         return Err(Reason::TunnelBroken);
                     };
                     let mut attempt = Attempt::new(slot, cx);
@@ -47,7 +50,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
-                            Facts::new(self.client.peer(), RequestId::generate(1), cx.now),
+                            ExchangeData::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
                         )),
                     }
@@ -72,8 +75,8 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
         let backend = thread::spawn(move || {
             let mut peer = Peer { socket: listener.accept().unwrap().0, is_masked };
             peer.write(b"220 ready\r\n");
-            let said = peer.read_until(|_| false);
-            peer.write(&said);
+            let sent_bytes = peer.read_until(|_| false);
+            peer.write(&sent_bytes);
         });
         let (socket, ours) = pair();
         let client = thread::spawn(move || {

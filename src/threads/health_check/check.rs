@@ -1,10 +1,12 @@
 //! One check: `GET /health` on a fresh connection, with one deadline for all of it.
 
-use crate::config::HealthConfig;
+use crate::config::HealthSettings;
 use crate::net;
-use crate::upstream::backend::Backend;
+use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::health::CheckResult;
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use ureq::config::Config;
@@ -21,30 +23,37 @@ const BODY_BYTES: u64 = 64 * 1024;
 
 /// What a checker is to do.
 pub enum Job {
-    Check(Arc<Backend>),
+    /// Check this backend like this.
+    Check(Target, Arc<Checker>),
+    /// End the thread.
     End,
+}
+
+/// What is to be checked: a copy, so that checkers share nothing.
+pub struct Target {
+    id: BackendId,
+    name: String,
+    address: SocketAddr,
+}
+
+impl From<&Backend> for Target {
+    fn from(backend: &Backend) -> Self {
+        Self { id: backend.id, name: backend.name.clone(), address: backend.address }
+    }
 }
 
 /// What a check found.
 pub struct Outcome {
-    pub backend: Arc<Backend>,
-    pub finding: Finding,
+    pub id: BackendId,
+    /// None if this machine has run out of something: that is no fault of the backend.
+    pub result: Option<CheckResult>,
+    /// What was seen, in words.
+    pub detail: String,
     /// The response was HTTP/1.0.
     pub is_http10: bool,
 }
 
-/// What a check says about the backend, in words.
-pub enum Finding {
-    Passed(String),
-    Failed(String),
-    /// The connection was refused or broke.
-    Unreachable(String),
-    /// Nothing: this machine has run out of something. That is no fault of the backend.
-    Unknown(String),
-}
-
-/// What a checker thread needs.
-#[derive(Clone)]
+/// How a backend is checked.
 pub struct Checker {
     agent: Agent,
     path: String,
@@ -68,11 +77,24 @@ impl Resolver for NoLookup {
     }
 }
 
+/// A thread's whole life.
+pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
+    while let Ok(Job::Check(target, checker)) = todo.recv() {
+        // A checker that died would leave its backend unchecked for ever.
+        let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&target)));
+        let outcome = checked
+            .unwrap_or_else(|_| Outcome::new(&target, None, "the check panicked".to_owned()));
+        if results.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
 impl Checker {
     /// One fresh connection a check, nothing followed, nothing from the environment.
-    pub fn new(config: &HealthConfig) -> Self {
-        let settings = Agent::config_builder()
-            .timeout_global(Some(config.timeout))
+    pub fn new(health: &HealthSettings) -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(health.check_timeout()))
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -84,58 +106,53 @@ impl Checker {
             .user_agent("lb-threads health check")
             .build();
         Self {
-            agent: Agent::with_parts(settings, DefaultConnector::default(), NoLookup),
-            path: config.path.clone(),
+            agent: Agent::with_parts(config, DefaultConnector::default(), NoLookup),
+            path: health.path.clone(),
         }
     }
 
-    /// A thread's whole life.
-    pub fn run(&self, todo: &Receiver<Job>, results: &Sender<Outcome>) {
-        while let Ok(Job::Check(backend)) = todo.recv() {
-            // A checker that died would leave its backend unchecked for ever.
-            let checked = catch_unwind(AssertUnwindSafe(|| self.check(&backend)));
-            let (finding, is_http10) = checked
-                .unwrap_or_else(|_| (Finding::Unknown("the check panicked".to_owned()), false));
-            if results.send(Outcome { backend, finding, is_http10 }).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn check(&self, backend: &Backend) -> (Finding, bool) {
+    fn check(&self, target: &Target) -> Outcome {
         let path = &self.path;
-        let url = format!("http://{}{path}", backend.address);
-        match self.agent.get(&url).header("Host", &backend.name).call() {
+        let url = format!("http://{}{path}", target.address);
+        match self.agent.get(&url).header("Host", &target.name).call() {
             Ok(response) => {
                 let is_http10 = response.version() == Version::HTTP_10;
-                (self.judge(response), is_http10)
+                let (result, detail) = self.evaluate(response);
+                Outcome { is_http10, ..Outcome::new(target, Some(result), detail) }
             }
-            Err(ureq::Error::Io(error)) if net::is_shortage(&error) => {
-                (Finding::Unknown(error.to_string()), false)
+            Err(ureq::Error::Io(error)) if net::is_resource_exhaustion(&error) => {
+                Outcome::new(target, None, error.to_string())
             }
             Err(ureq::Error::Io(error)) => {
-                (Finding::Unreachable(format!("GET {path} failed: {error}")), false)
+                let detail = format!("GET {path} failed: {error}");
+                Outcome::new(target, Some(CheckResult::Unreachable), detail)
             }
             Err(error) => {
-                (Finding::Failed(format!("GET {path} failed: {}", in_words(&error))), false)
+                let detail = format!("GET {path} failed: {}", in_words(&error));
+                Outcome::new(target, Some(CheckResult::Failed), detail)
             }
         }
     }
 
-    fn judge(&self, mut response: Response<Body>) -> Finding {
+    fn evaluate(&self, mut response: Response<Body>) -> (CheckResult, String) {
         let (path, status) = (&self.path, response.status().as_u16());
         // A longer body is not read to its end: that it comes is proof enough.
         let body = io::copy(&mut response.body_mut().as_reader().take(BODY_BYTES), &mut io::sink());
-        match (status, body) {
-            (200..=399, Ok(_)) => Finding::Passed(format!("GET {path} answered {status}")),
-            (200..=399, Err(error)) => Finding::Failed(format!(
-                "GET {path} answered {status}, but its body failed: {error}"
-            )),
-            (404, _) => Finding::Failed(format!(
-                "GET {path} answered 404: add that file, or use --health-path /"
-            )),
-            _ => Finding::Failed(format!("GET {path} answered {status}")),
-        }
+        let (result, addition) = match (status, body) {
+            (200..=399, Ok(_)) => (CheckResult::Passed, String::new()),
+            (200..=399, Err(error)) => {
+                (CheckResult::Failed, format!(", but its body failed: {error}"))
+            }
+            (404, _) => (CheckResult::Failed, ": add that file, or use --health-path /".to_owned()),
+            _ => (CheckResult::Failed, String::new()),
+        };
+        (result, format!("GET {path} returned {status}{addition}"))
+    }
+}
+
+impl Outcome {
+    fn new(target: &Target, result: Option<CheckResult>, detail: String) -> Self {
+        Self { id: target.id, result, detail, is_http10: false }
     }
 }
 

@@ -3,9 +3,8 @@
 //!
 //! The daemon owns this and does all the counting, so that nothing is shared but two channels.
 
-use super::check::{Checker, Job, Outcome};
-use crate::config::HealthConfig;
-use crate::upstream::backend::Backend;
+use super::check::{self, Checker, Job, Outcome, Target};
+use crate::config::HealthSettings;
 use crossbeam_channel::Sender;
 use std::io;
 use std::sync::Arc;
@@ -21,6 +20,8 @@ const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 /// The threads as the daemon sees them.
 pub struct Checkers {
     jobs: Sender<Job>,
+    /// How backends are checked from now on.
+    checker: Arc<Checker>,
     /// Starts one more.
     spawn: Spawn,
     count: usize,
@@ -39,25 +40,33 @@ type Spawn = Box<dyn FnMut(usize) -> io::Result<()> + Send>;
 impl Checkers {
     /// Starts the first one, which stays: it checks whatever the machine refuses later.
     pub fn start(
-        config: &HealthConfig,
+        health: &HealthSettings,
+        limit: usize,
         results: &Sender<Outcome>,
         now: Instant,
     ) -> io::Result<Self> {
         let (jobs, todo) = crossbeam_channel::unbounded();
-        let (checker, results) = (Checker::new(config), results.clone());
+        let results = results.clone();
         let spawn = move |number| {
-            let (checker, todo, results) = (checker.clone(), todo.clone(), results.clone());
+            let (todo, results) = (todo.clone(), results.clone());
             let thread =
                 thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
-            thread.spawn(move || checker.run(&todo, &results)).map(drop)
+            thread.spawn(move || check::run(&todo, &results)).map(drop)
         };
-        Self::with(jobs, Box::new(spawn), config.checkers, now)
+        Self::with(jobs, health, Box::new(spawn), limit, now)
     }
 
-    fn with(jobs: Sender<Job>, mut spawn: Spawn, limit: usize, now: Instant) -> io::Result<Self> {
+    fn with(
+        jobs: Sender<Job>,
+        health: &HealthSettings,
+        mut spawn: Spawn,
+        limit: usize,
+        now: Instant,
+    ) -> io::Result<Self> {
         spawn(0)?;
         Ok(Self {
             jobs,
+            checker: Arc::new(Checker::new(health)),
             spawn,
             count: 1,
             in_flight: 0,
@@ -68,12 +77,17 @@ impl Checkers {
         })
     }
 
-    /// Has the backend checked, by a new thread if all are busy.
-    pub fn check(&mut self, backend: Arc<Backend>) {
+    /// Changes how backends are checked; checks in flight stay as they are.
+    pub fn apply(&mut self, health: &HealthSettings) {
+        self.checker = Arc::new(Checker::new(health));
+    }
+
+    /// Has a backend checked, by a new thread if all are busy.
+    pub fn check(&mut self, target: Target) {
         self.in_flight += 1;
         self.needed = self.needed.max(self.in_flight);
         // The checkers live as long as this sender.
-        let _ = self.jobs.send(Job::Check(backend));
+        let _ = self.jobs.send(Job::Check(target, Arc::clone(&self.checker)));
         while self.count < self.in_flight.min(self.most) {
             match (self.spawn)(self.count) {
                 Ok(()) => self.count += 1,
@@ -120,12 +134,13 @@ impl Checkers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::backend::Backend;
     use crossbeam_channel::Receiver;
 
     const LIMIT: usize = 40;
 
-    fn backend() -> Arc<Backend> {
-        Arc::new(Backend::new(0, "b".to_owned(), ([127, 0, 0, 1], 1).into()))
+    fn target() -> Target {
+        Target::from(&Backend::at(0, ([127, 0, 0, 1], 1).into()))
     }
 
     /// Checkers that do nothing, of which only so many can be started.
@@ -134,7 +149,8 @@ mod tests {
         let spawn = move |number| {
             if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
-        (Checkers::with(jobs, Box::new(spawn), LIMIT, now).unwrap(), todo)
+        let health = HealthSettings::default();
+        (Checkers::with(jobs, &health, Box::new(spawn), LIMIT, now).unwrap(), todo)
     }
 
     #[test]
@@ -142,7 +158,7 @@ mod tests {
         let (mut checkers, todo) = checkers(usize::MAX, Instant::now());
         assert_eq!(checkers.count, 1);
         for number in 1..=LIMIT + 10 {
-            checkers.check(backend());
+            checkers.check(target());
             assert_eq!((checkers.count, todo.len()), (number.min(LIMIT), number));
         }
     }
@@ -151,8 +167,8 @@ mod tests {
     fn a_free_one_is_used_again() {
         let (mut checkers, _todo) = checkers(usize::MAX, Instant::now());
         for _ in 0..10 {
-            checkers.check(backend());
-            checkers.check(backend());
+            checkers.check(target());
+            checkers.check(target());
             checkers.ended();
             checkers.ended();
         }
@@ -164,7 +180,7 @@ mod tests {
         let now = Instant::now();
         let (mut checkers, todo) = checkers(usize::MAX, now);
         for _ in 0..20 {
-            checkers.check(backend());
+            checkers.check(target());
         }
         for _ in 0..17 {
             checkers.ended();
@@ -182,7 +198,7 @@ mod tests {
         assert_eq!(
             todo.try_iter().filter(|job| matches!(job, Job::End)).count(),
             19,
-            "each was told"
+            "each gets its end"
         );
     }
 
@@ -191,11 +207,11 @@ mod tests {
         let now = Instant::now();
         let (mut checkers, todo) = checkers(8, now);
         for _ in 0..20 {
-            checkers.check(backend());
+            checkers.check(target());
         }
         assert_eq!((checkers.count, todo.len()), (6, 22), "no more are tried for now");
         checkers.dismiss_idle(now + REVIEW_PERIOD);
-        checkers.check(backend());
+        checkers.check(target());
         assert_eq!(checkers.count, 6, "tried again");
         assert_eq!(todo.try_iter().filter(|job| matches!(job, Job::End)).count(), 4);
     }
@@ -204,8 +220,8 @@ mod tests {
     fn the_first_one_is_never_given_back() {
         let now = Instant::now();
         let (mut checkers, _todo) = checkers(1, now);
-        checkers.check(backend());
-        checkers.check(backend());
+        checkers.check(target());
+        checkers.check(target());
         checkers.dismiss_idle(now + REVIEW_PERIOD);
         assert_eq!(checkers.count, 1);
     }

@@ -4,16 +4,17 @@
 //! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks
 //! in `ureq`, for one backend at a time and never longer than the timeout. There are as many
 //! checkers as checks in flight, so a hanging backend delays no other, and it has at most one check
-//! in flight. Results go to the daemon, which passes them to the cluster; the cluster judges.
+//! in flight, and touches nothing shared. Results go to the daemon, which reports them to the
+//! registry.
 
 mod check;
 mod checkers;
 mod schedule;
 
-use crate::config::HealthConfig;
-use crate::upstream::cluster::Cluster;
-use crate::upstream::health::CheckResult;
-use check::{Finding, Outcome};
+use crate::config::HealthSettings;
+use crate::upstream::health::Observation;
+use crate::upstream::registry::Registry;
+use check::{Outcome, Target};
 use checkers::Checkers;
 use crossbeam_channel::{Receiver, Sender};
 use schedule::{SOON, Schedule};
@@ -30,34 +31,55 @@ const FIRST_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 /// The running health checks; they end when this is dropped.
 #[derive(Debug)]
 pub struct HealthChecks {
-    _stop: Sender<()>,
+    settings: Sender<HealthSettings>,
+    first_is_up: Receiver<()>,
+    first_round_is_over: Receiver<()>,
 }
 
-/// Starts the threads and waits for the first round: until every backend was checked, but not long
-/// for the last ones if another can serve, and never longer than two seconds.
-pub fn start(cluster: &Arc<Cluster>, config: &HealthConfig) -> io::Result<HealthChecks> {
-    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-    let (results, outcomes) = crossbeam_channel::unbounded();
-    let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
-    let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
-    let daemon = Daemon {
-        cluster: Arc::clone(cluster),
-        checkers: Checkers::start(config, &results, Instant::now())?,
-        outcomes,
-        schedule: Schedule::new(config.period),
-        first_up: Some(first_up),
-        first_round: Some(first_round),
-        rng: fastrand::Rng::new(),
-    };
-    thread::Builder::new().name("health".to_owned()).spawn(move || daemon.run(&stopped))?;
-    // Each ends by time, or because the daemon drops its end.
-    let _ = first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
-    let _ = first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
-    Ok(HealthChecks { _stop: stop })
+impl HealthChecks {
+    /// Starts the daemon and the first checker; `limit` is the most checks at once.
+    pub fn start(
+        registry: &Arc<Registry>,
+        health: &HealthSettings,
+        limit: usize,
+    ) -> io::Result<Self> {
+        let (settings, changes) = crossbeam_channel::unbounded();
+        let (results, outcomes) = crossbeam_channel::unbounded();
+        let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
+        let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
+        let daemon = Daemon {
+            additions: registry.additions(),
+            registry: Arc::clone(registry),
+            checkers: Checkers::start(health, limit, &results, Instant::now())?,
+            outcomes,
+            schedule: Schedule::new(health.period),
+            first_up: Some(first_up),
+            first_round: Some(first_round),
+            rng: fastrand::Rng::new(),
+        };
+        thread::Builder::new().name("health".to_owned()).spawn(move || daemon.run(&changes))?;
+        Ok(Self { settings, first_is_up, first_round_is_over })
+    }
+
+    /// Waits for the first round: until every backend was checked, but not long for the last ones
+    /// if another can serve, and never longer than two seconds.
+    pub fn wait_for_first_round(&self) {
+        // Each ends by time, or because the daemon drops its end.
+        let _ = self.first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
+        let _ = self.first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
+    }
+
+    /// Changes the settings for the checks to come. A shorter period brings the next one forward.
+    pub fn apply(&self, health: &HealthSettings) {
+        // Fails only if the daemon has ended.
+        let _ = self.settings.send(health.clone());
+    }
 }
 
 struct Daemon {
-    cluster: Arc<Cluster>,
+    registry: Arc<Registry>,
+    /// Says that backends were added.
+    additions: Receiver<()>,
     checkers: Checkers,
     outcomes: Receiver<Outcome>,
     schedule: Schedule,
@@ -69,16 +91,16 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, changes: &Receiver<HealthSettings>) {
         loop {
             let now = Instant::now();
-            self.schedule.follow(self.cluster.standings(), now);
+            self.schedule.follow(self.registry.statuses(), now);
             self.note_first_round();
             for backend in self.schedule.take_due(now, &mut self.rng) {
-                self.checkers.check(backend);
+                self.checkers.check(Target::from(&*backend));
             }
             self.checkers.dismiss_idle(now);
-            // Attempts change the standings too, and tell nobody here.
+            // Attempts change states too, without a message.
             let wait = self
                 .schedule
                 .next_due()
@@ -88,7 +110,14 @@ impl Daemon {
                     Ok(outcome) => self.take(&outcome),
                     Err(_) => return,
                 },
-                recv(stopped) -> _ => return,
+                recv(self.additions) -> _ => {}
+                recv(changes) -> health => match health {
+                    Ok(health) => {
+                        self.checkers.apply(&health);
+                        self.schedule.set_period(health.period);
+                    }
+                    Err(_) => return,
+                },
                 default(wait) => {}
             }
             while let Ok(outcome) = self.outcomes.try_recv() {
@@ -101,33 +130,27 @@ impl Daemon {
         if self.schedule.is_first_round_over() {
             self.first_round = None;
         }
-        if self.first_round.is_none() || self.cluster.up() > 0 {
+        if self.first_round.is_none() || self.registry.cluster().up() > 0 {
             self.first_up = None;
         }
     }
 
     fn take(&mut self, outcome: &Outcome) {
-        let (backend, now) = (&outcome.backend, Instant::now());
-        // Checks may be answered by somebody else than requests: only the careful guess is taken
+        self.checkers.ended();
+        let Some(backend) = self.schedule.ended(outcome.id, outcome.result.is_some()) else {
+            return;
+        };
+        // Another process may respond to checks than to requests: only the careful guess is taken
         // from them.
         if outcome.is_http10 {
-            backend.note_version(true);
+            backend.record_version(true);
         }
-        match &outcome.finding {
-            Finding::Passed(finding) => {
-                self.cluster.checked(backend, CheckResult::Passed, finding, now);
+        match outcome.result {
+            Some(result) => {
+                let seen = Observation::Check(result);
+                self.registry.observe(outcome.id, seen, &outcome.detail, Instant::now());
             }
-            Finding::Failed(finding) => {
-                self.cluster.checked(backend, CheckResult::Failed, finding, now);
-            }
-            Finding::Unreachable(finding) => {
-                self.cluster.checked(backend, CheckResult::Unreachable, finding, now);
-            }
-            Finding::Unknown(finding) => {
-                log::warn!("cannot check backend {}: {finding}", backend.name);
-            }
+            None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
         }
-        self.checkers.ended();
-        self.schedule.ended(backend.id, !matches!(outcome.finding, Finding::Unknown(_)));
     }
 }

@@ -4,8 +4,8 @@
 //! backend's state is about to change or has just gone down, while it has never been up, and while
 //! no backend is, or only one that is spared because it is the last.
 
-use crate::upstream::backend::Backend;
-use crate::upstream::cluster::Standing;
+use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::registry::BackendStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub const SOON: Duration = Duration::from_secs(1);
 /// The due times of all backends.
 pub struct Schedule {
     period: Duration,
-    entries: BTreeMap<usize, Entry>,
+    entries: BTreeMap<BackendId, Entry>,
 }
 
 struct Entry {
@@ -30,8 +30,8 @@ struct Entry {
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// It has gone down since its last check began: that may have been a hiccup, and the next check
-    /// tells.
+    /// It has gone down since its last check began. That may have been a hiccup: the next check
+    /// comes soon.
     has_fallen: bool,
 }
 
@@ -41,13 +41,19 @@ impl Schedule {
         Self { period, entries: BTreeMap::new() }
     }
 
-    /// Follows the cluster: new backends are due at once, those that may change within a second.
-    pub fn follow(&mut self, standings: Vec<Standing>, now: Instant) {
-        let any_serves = standings.iter().any(|standing| standing.is_up && !standing.is_spared);
-        let mut known = std::mem::take(&mut self.entries);
-        for Standing { backend, is_up, in_transition, .. } in standings {
-            let id = backend.id;
-            let mut entry = known.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
+    /// Changes the time between two checks: from the next one on if it is longer, at once if it is
+    /// shorter.
+    pub fn set_period(&mut self, period: Duration) {
+        self.period = period;
+    }
+
+    /// Follows the registry: new backends are due at once, those that may change within a second.
+    pub fn follow(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
+        let any_serves = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
+        let mut earlier = std::mem::take(&mut self.entries);
+        for BackendStatus { backend, state, in_transition, .. } in statuses {
+            let (id, is_up) = (backend.id, state.is_up());
+            let mut entry = earlier.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
             entry.was_up |= is_up;
             entry.has_fallen |= entry.is_up && !is_up;
             entry.is_up = is_up;
@@ -74,15 +80,16 @@ impl Schedule {
         due
     }
 
-    /// The check of this backend has ended; without a result, the next one comes soon.
-    pub fn ended(&mut self, id: usize, has_result: bool) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.in_flight = false;
-            entry.was_checked = true;
-            if !has_result {
-                entry.pause = entry.pause.min(SOON);
-            }
+    /// The check of this backend has ended; without a result, the next one comes soon. None if the
+    /// backend was removed meanwhile.
+    pub fn ended(&mut self, id: BackendId, has_result: bool) -> Option<&Backend> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.in_flight = false;
+        entry.was_checked = true;
+        if !has_result {
+            entry.pause = entry.pause.min(SOON);
         }
+        Some(&entry.backend)
     }
 
     /// When the next check is due, if any waits for its time.
@@ -122,6 +129,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::backend::AdminState;
+    use crate::upstream::health::State;
 
     const PERIOD: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
@@ -129,46 +138,45 @@ mod tests {
     /// A schedule, the backends it is for, and a clock.
     struct Scene {
         schedule: Schedule,
-        standings: Vec<Standing>,
+        statuses: Vec<BackendStatus>,
         rng: fastrand::Rng,
         now: Instant,
     }
 
     impl Scene {
         fn new(period: Duration, backends: u16) -> Self {
-            let standing = |id: u16| {
-                let backend =
-                    Backend::new(id.into(), format!("b{id}"), ([127, 0, 0, 1], id + 1).into());
-                Standing {
-                    backend: Arc::new(backend),
-                    is_up: false,
-                    is_spared: false,
-                    in_transition: false,
-                }
+            let status = |id: u16| BackendStatus {
+                backend: Arc::new(Backend::at(id.into(), ([127, 0, 0, 1], id + 1).into())),
+                state: State::Unknown,
+                admin_state: AdminState::Active,
+                since: Instant::now(),
+                detail: String::new(),
+                is_spared: false,
+                in_transition: false,
             };
-            let standings = (0..backends).map(standing).collect();
+            let statuses = (0..backends).map(status).collect();
             Self {
                 schedule: Schedule::new(period),
-                standings,
+                statuses,
                 rng: fastrand::Rng::with_seed(7),
                 now: Instant::now(),
             }
         }
 
-        /// Who is checked now.
-        fn due(&mut self) -> Vec<usize> {
-            self.schedule.follow(self.standings.clone(), self.now);
+        /// The backends that are checked now.
+        fn due(&mut self) -> Vec<u32> {
+            self.schedule.follow(self.statuses.clone(), self.now);
             self.schedule
                 .take_due(self.now, &mut self.rng)
                 .iter()
-                .map(|backend| backend.id)
+                .map(|backend| backend.id.0)
                 .collect()
         }
 
-        fn end(&mut self, id: usize, is_up: bool) {
-            self.standings[id].is_up = is_up;
-            self.schedule.ended(id, true);
-            self.schedule.follow(self.standings.clone(), self.now);
+        fn end(&mut self, id: u32, is_up: bool) {
+            self.statuses[id as usize].state = if is_up { State::Up } else { State::Down };
+            self.schedule.ended(BackendId(id), true);
+            self.schedule.follow(self.statuses.clone(), self.now);
         }
 
         /// How long it is until the next check.
@@ -229,8 +237,8 @@ mod tests {
         assert_eq!(scene.due(), [0], "once more, because it has just gone down");
         scene.end(0, false);
         scene.pass(SECOND);
-        assert_eq!(scene.due(), [0_usize; 0]);
-        scene.standings[1].is_spared = true;
+        assert_eq!(scene.due(), [0_u32; 0]);
+        scene.statuses[1].is_spared = true;
         assert_eq!(scene.due(), [0, 1]);
         scene.end(0, false);
         scene.end(1, true);
@@ -238,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nobody_is_up_every_backend_is_checked_once_a_second() {
+    fn while_none_is_up_every_backend_is_checked_once_a_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
         scene.end(0, true);
@@ -295,10 +303,48 @@ mod tests {
         scene.end(0, true);
         scene.end(1, true);
         scene.pass(3 * SECOND);
-        scene.standings[1].in_transition = true;
+        scene.statuses[1].in_transition = true;
         assert_eq!(scene.due(), [1], "its last check was three seconds ago");
         scene.end(1, true);
         assert_eq!(scene.wait(), SECOND);
+    }
+
+    /// The time from a failure at the worst moment, just after a passed check, to the end of the
+    /// second failed check, each of which takes `check`.
+    fn time_to_two_failures(check: Duration) -> Duration {
+        let mut scene = Scene::new(PERIOD, 2);
+        scene.due();
+        scene.end(0, true);
+        scene.end(1, true);
+        let start = scene.now;
+        for in_transition in [true, false] {
+            while !scene.due().contains(&1) {
+                scene.pass(scene.wait());
+            }
+            scene.pass(check);
+            scene.statuses[1].in_transition = in_transition;
+            scene.end(1, in_transition);
+        }
+        scene.now - start
+    }
+
+    #[test]
+    fn a_dead_backend_fails_two_checks_within_a_period_and_a_second() {
+        let took = time_to_two_failures(Duration::ZERO);
+        assert!(took > PERIOD.mul_f64(0.9) && took <= PERIOD + SECOND, "{took:?}");
+    }
+
+    #[test]
+    fn a_hanging_backend_fails_two_checks_within_a_period_a_second_and_two_timeouts() {
+        let took = time_to_two_failures(2 * SECOND);
+        assert!(took > PERIOD && took <= PERIOD + SECOND + 2 * (2 * SECOND), "{took:?}");
+    }
+
+    #[test]
+    fn without_backends_the_first_round_is_over_at_once() {
+        let mut scene = Scene::new(PERIOD, 0);
+        scene.due();
+        assert!(scene.schedule.is_first_round_over());
     }
 
     #[test]
@@ -308,15 +354,31 @@ mod tests {
         scene.end(0, true);
         scene.pass(PERIOD);
         scene.due();
-        scene.schedule.ended(0, false);
+        scene.schedule.ended(BackendId(0), false);
         assert_eq!(scene.wait(), SECOND);
     }
 
     #[test]
-    fn what_has_left_the_cluster_is_not_checked() {
+    fn a_shorter_period_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+        let mut scene = Scene::new(PERIOD, 1);
+        scene.due();
+        scene.end(0, true);
+        scene.pass(2 * SECOND);
+        scene.schedule.set_period(SECOND);
+        assert_eq!(scene.due().len(), 1);
+        scene.end(0, true);
+        scene.schedule.set_period(PERIOD);
+        scene.pass(SECOND);
+        assert_eq!(scene.due().len(), 1);
+        scene.end(0, true);
+        assert!(scene.wait() >= PERIOD.mul_f64(0.9));
+    }
+
+    #[test]
+    fn a_removed_backend_is_not_checked() {
         let mut scene = Scene::new(PERIOD, 2);
-        scene.standings.remove(0);
+        scene.statuses.remove(0);
         assert_eq!(scene.due(), [1]);
-        scene.schedule.ended(0, true);
+        assert!(scene.schedule.ended(BackendId(0), true).is_none());
     }
 }

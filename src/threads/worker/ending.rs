@@ -1,5 +1,5 @@
-//! What a worker ends by itself: all sessions when the balancer stops, and the oldest of too many
-//! lingering ones. Runs on the worker's thread.
+//! Sessions that a worker ends by itself: all sessions when the balancer stops, and the oldest of
+//! too many lingering ones. Runs on the worker's thread.
 
 use super::Worker;
 use crate::config;
@@ -32,7 +32,7 @@ impl Worker {
         let mut aborted = 0;
         for token in self.sessions.tokens() {
             let is_busy = self.sessions.get_mut(token).is_some_and(|session| session.is_busy());
-            self.close(token, if is_busy { Reason::DrainCut } else { Reason::Drained });
+            self.close(token, if is_busy { Reason::DrainAborted } else { Reason::Drained });
             aborted += usize::from(is_busy);
         }
         aborted
@@ -42,12 +42,12 @@ impl Worker {
     /// read the response.
     pub(super) fn limit_lingering(&mut self) {
         self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
-        if self.resources.local.lingering.len() > config::LINGERING
+        if self.resources.local.lingering.len() > config::MAX_LINGERING
             && let Some(token) = self.resources.local.lingering.pop_front()
         {
             let context = self.resources.context(token);
             if let Some(session) = self.sessions.get_mut(token) {
-                session.cut_linger_short(&context);
+                session.shorten_linger(&context);
             }
             self.step(token);
         }

@@ -5,7 +5,7 @@ use std::mem;
 
 use rustix::event::PollFlags;
 
-use super::super::wait::{Deadline, PATIENCE};
+use super::super::wait::{Deadline, TEST_TIMEOUT};
 use super::super::wire::{self, BodyReader, Framing, Head};
 use super::{Client, Next, Response};
 
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// Reads the body that belongs to a head, as the answer to a request of this method.
+    /// Reads the body that belongs to a head, as the response to a request of this method.
     #[track_caller]
     pub fn read_body_to(&mut self, method: &str, response: &mut Response) {
         let deadline = Deadline::new();
@@ -96,7 +96,7 @@ impl Client {
 
 /// Reading bytes.
 impl Client {
-    /// Waits for what the peer does next, and takes the bytes if it sends some.
+    /// Waits for the next event from the peer, and takes the bytes if it sends some.
     #[track_caller]
     pub fn comes_next(&mut self) -> Next {
         let next = self.peek();
@@ -104,8 +104,8 @@ impl Client {
         next
     }
 
-    /// Waits for what the peer does next. True if it closes in order; false if it sends a byte or
-    /// resets.
+    /// Waits for the next event from the peer. True if it closes in order; false if it sends a byte
+    /// or resets.
     #[track_caller]
     pub fn at_end(&mut self) -> bool {
         self.peek() == Next::End
@@ -120,7 +120,7 @@ impl Client {
         }
     }
 
-    /// Reads all until the peer closes or resets, and says which of the two.
+    /// Reads all until the peer closes or resets, and returns which of the two.
     #[track_caller]
     pub fn read_until_closed(&mut self) -> (Vec<u8>, Next) {
         let deadline = Deadline::new();
@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    /// What comes next, left where it is.
+    /// The next event, without consuming its bytes.
     #[track_caller]
     fn peek(&mut self) -> Next {
         if self.inbox.is_empty()
@@ -171,7 +171,7 @@ impl Client {
         }
     }
 
-    /// Reads once into the inbox, or gives the connection's end. Panics when patience ends.
+    /// Reads once into the inbox, or gives the connection's end. Panics at the timeout.
     #[track_caller]
     fn fill(&mut self, deadline: Deadline) -> Result<(), Next> {
         let mut piece = [0; 64 * 1024];
@@ -190,7 +190,7 @@ impl Client {
                     ErrorKind::Interrupted => {}
                     ErrorKind::ConnectionReset => self.was_reset = true,
                     ErrorKind::WouldBlock if !deadline.has_passed() => {}
-                    ErrorKind::WouldBlock => panic!("nothing in {PATIENCE:?}; {}", self.seen()),
+                    ErrorKind::WouldBlock => panic!("nothing in {TEST_TIMEOUT:?}; {}", self.seen()),
                     _ => panic!("cannot read: {error}; {}", self.seen()),
                 },
             }
@@ -200,7 +200,8 @@ impl Client {
     /// Which end it is that a read of nothing shows.
     fn end(&mut self) -> Next {
         if self.events().contains(PollFlags::HUP) {
-            // All is over, so the sender is too. It may be the one who was told of a reset.
+            // The connection has ended, so the sender has too. The kernel may have reported a reset
+            // to the sender.
             self.finish_sending();
         }
         match self.was_reset {

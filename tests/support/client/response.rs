@@ -17,17 +17,17 @@ pub struct Response {
     pub headers: Vec<Field>,
     /// The head exactly as received, with its last CRLFCRLF.
     pub raw_head: Vec<u8>,
-    /// How the response said where its body ends. What the method makes of it (HEAD) is considered
-    /// when it is read.
+    /// The framing of the body by the header fields. The method (HEAD) is considered when the body
+    /// is read.
     pub framing: Framing,
     /// The body, decoded.
     pub body: Vec<u8>,
     /// The body as it came: with chunk sizes and trailers.
     pub raw_body: Vec<u8>,
-    /// The fields behind the last chunk.
+    /// The fields after the last chunk.
     pub trailers: Vec<Field>,
-    /// The connection ended before the framing said so. A body without framing is whole if the end
-    /// is orderly.
+    /// The connection ended before the end of the framed body. A body without framing is whole if
+    /// the end is orderly.
     pub truncated: bool,
     /// The 1xx responses that came before, but for 101, which is a final one.
     pub interim: Vec<Response>,
@@ -81,8 +81,8 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether the response says that its connection will close.
-    pub fn says_close(&self) -> bool {
+    /// Whether the response announces that its connection will close.
+    pub fn announces_close(&self) -> bool {
         wire::lists_token(&self.headers, "Connection", "close")
     }
 
@@ -99,7 +99,7 @@ impl Response {
         matches!(self.status, 100 | 102..=199)
     }
 
-    /// The framing of the body in an answer to this method.
+    /// The framing of the body in a response to this method.
     pub(super) fn framing_for(&self, method: &str) -> Framing {
         match method {
             "HEAD" => Framing::Empty,

@@ -1,4 +1,4 @@
-//! One connection of an origin, on a thread of its own: reads, records, and acts the script out.
+//! One connection of an origin, on a thread of its own: reads, records, and runs the script.
 //!
 //! An operation that cannot go on returns the [`Ending`] of the connection, and `?` carries it to
 //! the thread's end. Blocking reads and writes have no timeout: stopping the origin shuts the
@@ -13,14 +13,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::super::wait::{Deadline, Gate, PATIENCE};
+use super::super::wait::{Deadline, Gate, TEST_TIMEOUT};
 use super::super::wire::{self, BodyReader, Head};
 use super::Shared;
 use super::record::{Ending, Received, RequestId};
 use super::reply::Reply;
 use super::script::{Handler, Health, Part, Script, Step};
 
-/// How often a wait for something else looks whether the origin is stopped.
+/// How often a wait for another event checks whether the origin is stopped.
 const LOOK: Duration = Duration::from_millis(5);
 
 const HEALTH_CHECK: &[u8] = b"GET /health ";
@@ -33,7 +33,7 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     /// Bytes that came and that no step has taken yet.
     inbox: Vec<u8>,
-    /// Its number in the ledger, from the moment when it is known to be more than a health check.
+    /// Its number in the record, once it has turned out to be more than a health check.
     pub(super) index: Option<usize>,
     /// The request whose head was read last.
     request: Option<RequestId>,
@@ -45,7 +45,7 @@ impl Connection {
         Self { stream, shared, inbox: Vec::new(), index: None, request: None, requests: 0 }
     }
 
-    /// Acts the script out to the connection's end.
+    /// Runs the script to the connection's end.
     pub(super) fn run(&mut self, script: &Script) -> Ending {
         let story = self.pass_health_checks(script).and_then(|index| match script.part(index) {
             Part::Steps(steps) => self.act(steps),
@@ -64,8 +64,8 @@ impl Connection {
     pub(super) fn prepare_close(&mut self, ending: &Ending) {
         match ending {
             Ending::Reset => {
-                // Cannot fail on an open socket; if it did, the test would miss its reset and say
-                // so.
+                // Cannot fail on an open socket; if it did, the test would fail for want of its
+                // reset.
                 let _ =
                     rustix::net::sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO));
             }
@@ -74,7 +74,7 @@ impl Connection {
         }
     }
 
-    /// Answers health checks until something else comes, and counts the connection then.
+    /// Responds to health checks until other bytes come, and counts the connection then.
     fn pass_health_checks(&mut self, script: &Script) -> Outcome<usize> {
         while self.shared.health() != Health::Scripted && !script.talks_first() {
             let length = self.inbox.len().min(HEALTH_CHECK.len());
@@ -82,7 +82,7 @@ impl Connection {
                 break;
             }
             match self.take_head()? {
-                Some(head) if is_health_check(&head) => self.answer_health_check(&head)?,
+                Some(head) if is_health_check(&head) => self.respond_to_health_check(&head)?,
                 Some(_) => unreachable!("a head that starts like a health check is one"),
                 None => self.fill()?,
             }
@@ -92,17 +92,17 @@ impl Connection {
         Ok(index)
     }
 
-    fn answer_health_check(&mut self, head: &Head) -> Outcome<()> {
+    fn respond_to_health_check(&mut self, head: &Head) -> Outcome<()> {
         self.shared.ledger().health_checks += 1;
         match self.shared.health() {
             Health::Healthy | Health::Scripted => self.send(&wire::ok("ok"))?,
-            Health::Status(status) => self.send(&wire::answer(status, &[], "scripted"))?,
+            Health::Status(status) => self.send(&wire::response(status, &[], "scripted"))?,
             Health::Raw(bytes) => {
                 self.send(&bytes)?;
                 return Err(Ending::Closed);
             }
             Health::Close => return Err(Ending::Closed),
-            Health::Hang => return self.swallow(),
+            Health::Hang => return self.discard_input(),
         }
         if wire::lists_token(&head.fields, "Connection", "close") {
             return Err(Ending::Closed);
@@ -118,7 +118,7 @@ impl Connection {
                 self.step(step)?;
             }
             if !repeats {
-                self.swallow()?;
+                self.discard_input()?;
             }
         }
     }
@@ -141,7 +141,7 @@ impl Connection {
             Step::ShutdownWrite => self.shutdown_write(),
             Step::Close => Err(Ending::Closed),
             Step::Reset => Err(Ending::Reset),
-            Step::Hang => self.swallow(),
+            Step::Hang => self.discard_input(),
             Step::Stall => self.stall(),
         }
     }
@@ -164,7 +164,7 @@ impl Connection {
                         let mut ledger = self.shared.ledger();
                         ledger.forget(index, head.raw.len(), self.inbox.len());
                     }
-                    self.answer_health_check(&head)?;
+                    self.respond_to_health_check(&head)?;
                 }
                 Some(head) => return self.record(head),
                 None => self.fill()?,
@@ -190,8 +190,7 @@ impl Connection {
         Ok(request)
     }
 
-    /// Reads the current request's body, or what is left to read of it: nothing, if it was read
-    /// before.
+    /// Reads the current request's body, or the rest of it: nothing, if it was read before.
     pub(super) fn read_body(&mut self) -> Outcome<()> {
         let Some(id) = self.request else {
             return Err(Ending::Fault("a body is read before any head".to_owned()));
@@ -239,7 +238,7 @@ impl Connection {
     }
 
     /// Reads until the peer closes, which is the connection's end.
-    fn swallow(&mut self) -> Outcome<()> {
+    fn discard_input(&mut self) -> Outcome<()> {
         self.read_to_end()?;
         Err(Ending::PeerClosed)
     }
@@ -321,7 +320,7 @@ impl Connection {
                 return Err(Ending::Stopped);
             }
             if deadline.has_passed() {
-                return Err(Ending::Fault(format!("no gate opened in {PATIENCE:?}")));
+                return Err(Ending::Fault(format!("no gate opened in {TEST_TIMEOUT:?}")));
             }
         }
         Ok(())

@@ -1,8 +1,7 @@
-//! What an origin remembers: the requests, the bytes of each connection, and how each connection
+//! The record of an origin: the requests, the bytes of each connection, and how each connection
 //! ended.
 //!
-//! One ledger for an origin, behind one lock that is never held across a read or a write of a
-//! socket.
+//! One record per origin, behind one lock that is never held across a read or a write of a socket.
 
 use std::fmt;
 use std::mem;
@@ -14,7 +13,7 @@ use super::super::wire::{self, BodyReader, Field, Framing, Head};
 pub struct Received {
     /// `GET`
     pub method: String,
-    /// `/path?query`, or whatever form it came in.
+    /// `/path?query`, or another form, as received.
     pub target: String,
     /// `HTTP/1.1`
     pub version: String,
@@ -22,19 +21,19 @@ pub struct Received {
     pub headers: Vec<Field>,
     /// The head exactly as received, with its last CRLFCRLF.
     pub raw_head: Vec<u8>,
-    /// How the request said where its body ends.
+    /// The framing of the request's body.
     pub framing: Framing,
     /// The body read so far, decoded.
     pub body: Vec<u8>,
     /// The body read so far, as it came: with chunk sizes and trailers.
     pub raw_body: Vec<u8>,
-    /// The fields behind the last chunk.
+    /// The fields after the last chunk.
     pub trailers: Vec<Field>,
     /// Whether the whole request was read, its body included.
     pub complete: bool,
-    /// On which connection of the origin it came, from 0.
+    /// The number of its connection at the origin, from 0.
     pub connection: usize,
-    /// Which request of its connection it is, from 0.
+    /// Its number on its connection, from 0.
     pub index: usize,
 }
 
@@ -81,7 +80,7 @@ impl Received {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether a server must close the connection behind its answer.
+    /// Whether a server must close the connection after its response.
     pub(super) fn wants_close(&self) -> bool {
         let listed = |token| wire::lists_token(&self.headers, "Connection", token);
         listed("close") || (self.version == "HTTP/1.0" && !listed("keep-alive"))
@@ -120,7 +119,7 @@ pub enum Ending {
     Reset,
     /// The origin was stopped.
     Stopped,
-    /// The script could not go on: malformed bytes from the peer, a gate that nobody opened, a
+    /// The script could not go on: malformed bytes from the peer, a gate that was never opened, a
     /// panic.
     Fault(String),
 }
@@ -139,7 +138,7 @@ pub(super) struct Ledger {
     connections: Vec<Line>,
 }
 
-/// One connection's page.
+/// The record of one connection.
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
@@ -170,7 +169,7 @@ impl Ledger {
         RequestId(self.requests.len() - 1)
     }
 
-    /// Moves what the reader has to the request. `complete` says whether that was all.
+    /// Moves what the reader has to the request. `complete`: whether that was all.
     pub(super) fn body_came(&mut self, id: RequestId, reader: &mut BodyReader, complete: bool) {
         let request = &mut self.requests[id.0];
         let (mut content, mut raw) = reader.take_progress();
@@ -214,7 +213,7 @@ impl Ledger {
         self.connections.get(connection)?.ending.clone()
     }
 
-    /// The story so far, for the message of a test that fails.
+    /// The history so far, for the message of a test that fails.
     pub(super) fn story(&self) -> String {
         let mut story = format!(
             "{} requests and {} health checks on {} counted connections, {} accepted",

@@ -1,12 +1,11 @@
-//! What a script's closure answers with: all steps, and the answers of a correct server.
+//! The reply of a script's closure: all steps, and the responses of a correct server.
 
 use super::super::wire::{self, Field};
 use super::connection::{Connection, Outcome};
 use super::record::{Ending, Received};
 use super::script::Step;
 
-/// What a script's closure answers with. When the connection has ended, all that follows does
-/// nothing.
+/// The reply of a script's closure. When the connection has ended, all further calls do nothing.
 pub struct Reply<'a> {
     connection: &'a mut Connection,
     is_head: bool,
@@ -38,20 +37,20 @@ impl<'a> Reply<'a> {
         self.attempt(|connection| connection.send(bytes.as_ref()));
     }
 
-    /// Answers 200 with this body, as [`Reply::answer`] does.
+    /// Responds 200 with this body, as [`Reply::respond`] does.
     pub fn ok(&mut self, body: impl AsRef<[u8]>) {
-        self.answer(200, &[], body);
+        self.respond(200, &[], body);
     }
 
-    /// Answers with a `Content-Length`, as a correct server does: no body to HEAD, and closed if
+    /// Responds with a `Content-Length`, as a correct server does: no body to HEAD, and closed if
     /// the request wants it.
-    pub fn answer(&mut self, status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) {
+    pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: impl AsRef<[u8]>) {
         let mut fields = fields.to_vec();
         if self.wants_close {
             fields.push(("Connection", "close"));
         }
         let body = body.as_ref();
-        let mut bytes = wire::answer(status, &fields, body);
+        let mut bytes = wire::response(status, &fields, body);
         if self.is_head {
             bytes.truncate(bytes.len() - body.len());
         }
@@ -59,8 +58,9 @@ impl<'a> Reply<'a> {
         self.close_if_wanted();
     }
 
-    /// Answers 200 with this body in one chunk and these trailers, otherwise as [`Reply::answer`].
-    pub fn answer_chunked(&mut self, body: impl AsRef<[u8]>, trailers: &[Field]) {
+    /// Responds 200 with this body in one chunk and these trailers, otherwise as
+    /// [`Reply::respond`].
+    pub fn respond_chunked(&mut self, body: impl AsRef<[u8]>, trailers: &[Field]) {
         let close = if self.wants_close { "Connection: close\r\n" } else { "" };
         let head = format!("HTTP/1.1 200 Scripted\r\n{close}Transfer-Encoding: chunked\r\n\r\n");
         self.send(head);
@@ -77,8 +77,8 @@ impl<'a> Reply<'a> {
         self.connection.current_request()
     }
 
-    /// Reads this many bytes behind what was read, whatever they are: what a tunnel brings, say.
-    /// `None` if the connection ended before.
+    /// Reads this many further bytes, whatever they are: the bytes of a tunnel, for example. `None`
+    /// if the connection ended before.
     pub fn read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         self.attempt(|connection| connection.read_bytes(count))
     }

@@ -1,7 +1,7 @@
-//! What an origin does: steps, scripts made of steps or of a closure, and the well-behaved
+//! The behaviour of an origin: steps, scripts made of steps or of a closure, and the well-behaved
 //! ready-made ones.
 //!
-//! Only the vocabulary stands here. `connection.rs` acts it out, on the thread of each connection.
+//! Only the vocabulary is here. `connection.rs` runs it, on the thread of each connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::super::wire::Framing;
 use super::record::Received;
 use super::reply::Reply;
 
-/// One thing that an origin does on a connection.
+/// One action of an origin on a connection.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Reads a request's head and records it. Answers health checks on the way (see [`Health`]).
-    /// The connection ends here, properly, if the peer closes before a head.
+    /// Reads a request's head and records it. Responds to health checks on the way (see
+    /// [`Health`]). The connection ends here, properly, if the peer closes before a head.
     ReadHead,
     /// Reads the body of the request whose head was read last: by `Content-Length`, chunked, or
     /// none.
@@ -31,7 +31,7 @@ pub enum Step {
     /// Sends these bytes in pieces of `piece` bytes with a `pause` between two. See
     /// [`Step::send_slowly`].
     SendSlowly {
-        /// What to send.
+        /// The bytes.
         bytes: Vec<u8>,
         /// How many bytes at once.
         piece: usize,
@@ -40,7 +40,7 @@ pub enum Step {
     },
     /// Does nothing for a while.
     Pause(Duration),
-    /// Waits until the test opens the gate, [`PATIENCE`](super::super::PATIENCE) at most.
+    /// Waits until the test opens the gate, [`TEST_TIMEOUT`](super::super::PATIENCE) at most.
     WaitFor(Gate),
     /// Opens a gate that the test may wait for.
     Open(Gate),
@@ -51,7 +51,7 @@ pub enum Step {
     Close,
     /// Resets the connection (RST).
     Reset,
-    /// Holds the connection and swallows what comes, until the peer closes or the origin stops.
+    /// Holds the connection and discards its input, until the peer closes or the origin stops.
     Hang,
     /// Holds the connection and reads nothing, so that the peer's sending comes to a halt.
     Stall,
@@ -70,32 +70,31 @@ impl Step {
     }
 }
 
-/// How an origin treats `GET /health`: by itself, not counted and not recorded, unless told
-/// otherwise.
+/// How an origin treats `GET /health`: by itself, not counted and not recorded, by default.
 ///
-/// To tell a health check from a request, an origin reads the first bytes of a connection before it
-/// counts it and before its script begins; only a script that begins with sending is not kept
-/// waiting. A script that must begin at the accept with anything else (a close, a reset) needs
+/// To distinguish a health check from a request, an origin reads the first bytes of a connection
+/// before it counts it and before its script begins; only a script that begins with sending is not
+/// kept waiting. A script that must begin at the accept with anything else (a close, a reset) needs
 /// [`Health::Scripted`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// Answers 200.
+    /// Responds 200.
     #[default]
     Healthy,
-    /// Answers this status.
+    /// Responds with this status.
     Status(u16),
     /// Sends exactly these bytes and closes.
     Raw(Vec<u8>),
-    /// Closes without an answer. (To refuse the connect itself, stop the origin.)
+    /// Closes without a response. (For a refused connect, stop the origin.)
     Close,
-    /// Never answers.
+    /// Never responds.
     Hang,
     /// Is nothing special: the script sees the request, and all connections count from their accept
     /// on.
     Scripted,
 }
 
-/// What happens to a connection behind the bytes of [`Script::raw`].
+/// The fate of a connection after the bytes of [`Script::raw`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// It stays and the next request gets the same bytes.
@@ -104,7 +103,7 @@ pub enum After {
     Close,
 }
 
-/// What an origin does on each of its connections. Cheap to clone.
+/// The behaviour of an origin on each of its connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Script {
     plan: Arc<Plan>,
@@ -137,8 +136,7 @@ impl Script {
         Self::of(Plan::Serve { reads_body: true, handler: Box::new(handler) })
     }
 
-    /// This closure for each request, when its head is read. What it leaves of the body is read
-    /// behind it.
+    /// This closure for each request, when its head is read. The rest of the body is read after it.
     pub fn serve_heads(
         handler: impl Fn(&Received, &mut Reply<'_>) + Send + Sync + 'static,
     ) -> Self {
@@ -148,7 +146,7 @@ impl Script {
     /// The first script on the first connection, the second on the second, and the last on all that
     /// follow.
     ///
-    /// Health checks are not counted here either, as long as no script of the sequence talks first.
+    /// Health checks are not counted here either, as long as no script of the sequence sends first.
     #[track_caller]
     pub fn sequence<One: Into<Script>>(scripts: impl IntoIterator<Item = One>) -> Self {
         let scripts: Vec<Script> = scripts.into_iter().map(Into::into).collect();
@@ -157,7 +155,7 @@ impl Script {
     }
 
     /// 200 with this body to each request.
-    pub fn answering(body: impl AsRef<[u8]>) -> Self {
+    pub fn responding(body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref().to_vec();
         Self::serve(move |_, reply| reply.ok(&body))
     }
@@ -165,14 +163,14 @@ impl Script {
     /// 200 with its name to each request, as body and as field `X-Origin`.
     pub fn named(name: &str) -> Self {
         let name = name.to_owned();
-        Self::serve(move |_, reply| reply.answer(200, &[("X-Origin", &name)], &name))
+        Self::serve(move |_, reply| reply.respond(200, &[("X-Origin", &name)], &name))
     }
 
     /// 200 with the request's body to each request: with a length, or chunked and with its
     /// trailers, as it came.
     pub fn echo() -> Self {
         Self::serve(|request, reply| match request.framing {
-            Framing::Chunked => reply.answer_chunked(&request.body, &request.trailers),
+            Framing::Chunked => reply.respond_chunked(&request.body, &request.trailers),
             _ => reply.ok(&request.body),
         })
     }
@@ -190,7 +188,7 @@ impl Script {
         Self { plan: Arc::new(plan) }
     }
 
-    /// What to do on connection number `index`.
+    /// The script of connection number `index`.
     pub(super) fn part(&self, index: usize) -> Part<'_> {
         match &*self.plan {
             Plan::Steps(steps) => Part::Steps(steps),

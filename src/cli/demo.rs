@@ -1,0 +1,20 @@
+//! `lb-threads demo`: its flags.
+
+use super::values::parse_level;
+use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
+use clap::Args;
+use log::LevelFilter;
+
+/// The flags of `lb-threads demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Address to listen on
+    #[arg(long, default_value_t = DEFAULT_HOST.to_string())]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// What to log: off, error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
+    pub log_level: LevelFilter,
+}

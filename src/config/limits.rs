@@ -1,0 +1,60 @@
+//! Fixed limits: what no setting changes.
+
+use std::time::Duration;
+
+/// The largest request head, in bytes; a larger one gets 431.
+pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
+/// The longest request target, in bytes; a longer one gets 414.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Fields in a request head or a trailer section; more get 431 from a client, 502 from a backend.
+pub const MAX_HEAD_FIELDS: usize = 100;
+/// The largest response head, in bytes; a larger one becomes 502.
+pub const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
+/// Fields in a response head; more become 502.
+pub const MAX_RESPONSE_HEAD_FIELDS: usize = 4096;
+/// 1xx responses before a final one; more become 502.
+pub const MAX_INTERIM_RESPONSES: u32 = 32;
+/// The longest line with a chunk's size and extensions, in bytes.
+pub const MAX_CHUNK_LINE_BYTES: usize = 4096;
+/// The largest trailer section, in bytes.
+pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+/// Empty lines tolerated before a request line (RFC 9112 section 2.2).
+pub const MAX_LEADING_EMPTY_LINES: usize = 8;
+/// The part of a request body that is kept for a retry, in bytes.
+pub const MAX_REPLAY_BYTES: usize = 64 * 1024;
+/// Backends that one exchange is tried on.
+pub const MAX_ATTEMPTS: usize = 3;
+/// Requests that wait for a slot at a backend; more get 503.
+pub const MAX_PENDING: usize = 4096;
+/// Connects in progress at one backend, above which another backend is preferred: it may be
+/// dropping SYNs.
+pub const MAX_PENDING_CONNECTS: usize = 4;
+/// The longest time for which an idle backend connection is kept, whatever the backend announces.
+pub const MAX_BACKEND_IDLE: Duration = Duration::from_secs(60);
+/// The I/O budget of one step, in bytes: other ready sessions are stepped after it.
+pub const MAX_STEP_BYTES: usize = 256 * 1024;
+/// A body makes progress if at least this many bytes move within the body timeout.
+pub const PROGRESS_BYTES: u64 = 1024;
+/// The shortest body that moves through a pipe inside the kernel, in bytes.
+pub const MIN_SPLICE_BYTES: u64 = 64 * 1024;
+/// Pipes in use by one worker; more long bodies are copied.
+pub const MAX_PIPES_PER_WORKER: usize = 256;
+/// The bytes that any socket's buffers hold: a longer response may still be in flight when its last
+/// byte was written.
+pub const SOCKET_BUFFER_BYTES: u64 = 16 * 1024;
+/// The bytes read and dropped in a lingering close: more than most clients send before they read a
+/// response.
+pub const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Connections of one worker in a lingering close; with more, the oldest is closed.
+pub const MAX_LINGERING: usize = 256;
+/// Connections over a limit that the workers hold, to respond to their requests with 503 or 429;
+/// more are rejected by the listener, unasked.
+pub const MAX_GRACEFUL_REJECTIONS: usize = 256;
+/// Connections that one listener keeps for a moment after it has rejected them.
+pub const MAX_SHED: usize = 32;
+/// The listen backlog.
+pub const BACKLOG: i32 = 4096;
+/// Health checks at once, each with a thread and a connection of its own.
+pub const MAX_CHECKERS: usize = 512;
+/// The shortest time between two health checks of one backend.
+pub const MIN_HEALTH_PERIOD: Duration = Duration::from_secs(1);

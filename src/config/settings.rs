@@ -1,0 +1,111 @@
+//! What may change while the balancer runs.
+//!
+//! Plain values. A change makes a new [`Settings`], which reaches each thread as a message
+//! (`Server::apply_settings`); a thread keeps no copy of a single setting.
+
+use super::timeouts::Timeouts;
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The timeout of a health check, unless the period is shorter.
+const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Every setting that may change at runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Limits of number and size.
+    pub limits: Limits,
+    /// Health checks.
+    pub health: HealthSettings,
+    /// Networks allowed to set `X-Forwarded-*` fields.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Limits of number and size; none is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Concurrent client connections; more get 503.
+    pub max_connections: usize,
+    /// Concurrent connections from one client address; more get 429.
+    pub max_connections_per_client: Option<usize>,
+    /// Concurrent requests at one backend; more are queued.
+    pub max_requests_per_backend: Option<usize>,
+    /// The largest request body, in bytes; a larger one gets 413.
+    pub max_body_bytes: Option<u64>,
+}
+
+/// How backends are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Whether `GET path` is sent at all. Without it, only attempts count.
+    pub checks: bool,
+    /// The path of a check's request.
+    pub path: String,
+    /// The time between two checks of one backend.
+    pub period: Duration,
+    /// The time limit of one check, if it is not the default.
+    pub timeout: Option<Duration>,
+    /// Consecutive successes that mark a backend up.
+    pub rise: u32,
+    /// Consecutive failures of checks or connects that mark a backend down.
+    pub fall: u32,
+}
+
+impl Settings {
+    /// Whether a peer may set `X-Forwarded-*` fields.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+impl HealthSettings {
+    /// The time limit of one check.
+    pub fn check_timeout(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_CHECK_TIMEOUT.min(self.period))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_connections_per_client: None,
+            max_requests_per_backend: None,
+            max_body_bytes: None,
+        }
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            checks: true,
+            path: "/health".to_owned(),
+            period: Duration::from_secs(10),
+            timeout: None,
+            rise: 1,
+            fall: 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_takes_two_seconds_at_most_and_no_longer_than_the_period_unless_told_otherwise() {
+        let seconds = Duration::from_secs;
+        for (period, timeout, expected) in
+            [(10, None, 2), (1, None, 1), (10, Some(5), 5), (1, Some(5), 5)]
+        {
+            let timeout = timeout.map(seconds);
+            let health =
+                HealthSettings { period: seconds(period), timeout, ..HealthSettings::default() };
+            assert_eq!(health.check_timeout(), seconds(expected), "{health:?}");
+        }
+    }
+}

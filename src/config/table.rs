@@ -1,0 +1,188 @@
+//! The table of settings: a setting is one row here, or one row in the table of timeouts.
+//!
+//! The command line, its help, its defaults and its errors are made from these rows, and the tables
+//! of the README are checked against them (`tests/docs.rs`).
+
+use super::limits::MIN_HEALTH_PERIOD;
+use super::settings::Settings;
+use super::timeouts::{TimeoutFlag, Timeouts};
+use super::values::{
+    Show, parse_count, parse_duration, parse_limit, parse_networks, parse_path, parse_size,
+    parse_timeout,
+};
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The flag without its dashes, or the name of the positional argument.
+    pub flag: &'static str,
+    /// Older names of the flag, still accepted.
+    pub aliases: &'static [&'static str],
+    /// The meaning, for `--help`.
+    pub help: &'static str,
+    /// The section of `--help`.
+    pub section: Option<&'static str>,
+    /// How it is written on the command line.
+    pub form: Form,
+    access: Access,
+}
+
+/// How a setting is written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The flag and a value of this kind.
+    Value(&'static str),
+    /// The same; may be repeated, and one value may be a list with commas.
+    List(&'static str),
+    /// The flag alone.
+    Switch,
+    /// A value without a flag.
+    Positional,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    Field(fn(&mut Settings, &str) -> Result<(), String>, fn(&Settings) -> Option<String>),
+    Timeout(&'static TimeoutFlag),
+}
+
+/// The value of a [`Form::Switch`] that is given.
+pub const ON: &str = "true";
+
+macro_rules! settings {
+    ($($section:expr => {
+        $($form:expr, $flag:literal $(or $($alias:literal),+)?,
+            $($field:ident).+ = $parse:expr, $help:literal;)*
+    })*) => {
+        const SETTINGS: &[Setting] = &[$($(Setting {
+            flag: $flag,
+            aliases: &[$($($alias),+)?],
+            help: $help,
+            section: $section,
+            form: $form,
+            access: Access::Field(
+                |settings, text| {
+                    settings.$($field).+ = $parse(text)?.into();
+                    Ok(())
+                },
+                |settings| settings.$($field).+.show(),
+            ),
+        },)*)*];
+    };
+}
+
+settings! {
+    None => {
+        Form::Positional, "PERIOD", health.period = parse_period, "Time between two health checks of a backend; at least 1s";
+        Form::Value("PATH"), "health-path", health.path = parse_path, "Path of health checks; 2xx and 3xx responses pass";
+        Form::Value("DURATION"), "health-timeout", health.timeout = parse_timeout, "Time limit for one health check [default: 2s, or PERIOD if that is shorter]";
+        Form::Value("COUNT"), "rise", health.rise = parse_threshold, "Consecutive successes that mark a backend up";
+        Form::Value("COUNT"), "fall", health.fall = parse_threshold, "Consecutive failed checks or connects that mark a backend down";
+        Form::Switch, "no-health-checks", health.checks = parse_no, "Send no health checks: rely on passive health checking only";
+        Form::List("CIDR"), "trusted-proxies", trusted_proxies = parse_networks, "Networks allowed to set X-Forwarded-* fields: 10.0.0.0/8,192.168.1.7 [default: none]";
+    }
+    Some("Limits") => {
+        Form::Value("COUNT"), "max-connections", limits.max_connections = parse_limit, "Concurrent client connections, fewer if the limit of open files is low; more get 503";
+        Form::Value("COUNT"), "max-connections-per-client", limits.max_connections_per_client = parse_limit, "Concurrent connections from one client address; more get 429 [default: no limit]";
+        Form::Value("COUNT"), "backend-max-requests" or "backend-max-connections", "maxconn", limits.max_requests_per_backend = parse_limit, "Concurrent requests per backend; more are queued for up to --queue-timeout, then get 503 [default: no limit]";
+        Form::Value("SIZE"), "max-body", limits.max_body_bytes = parse_size, "Largest request body, like 512K, 10M or 1G; a larger one gets 413 [default: no limit]";
+    }
+}
+
+/// A period below the minimum is raised to it.
+fn parse_period(text: &str) -> Result<std::time::Duration, String> {
+    parse_duration(text).map(|period| period.max(MIN_HEALTH_PERIOD))
+}
+
+fn parse_threshold(text: &str) -> Result<u32, String> {
+    parse_count(text, 1, 1000)
+}
+
+fn parse_no(text: &str) -> Result<bool, String> {
+    Ok(text != ON)
+}
+
+impl Setting {
+    /// Every setting, in the order of `--help`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let timeout = |timeout: &'static TimeoutFlag| Self {
+            flag: timeout.flag,
+            aliases: &[],
+            help: timeout.help,
+            section: Some("Timeouts"),
+            form: Form::Value("DURATION"),
+            access: Access::Timeout(timeout),
+        };
+        SETTINGS.iter().copied().chain(Timeouts::FLAGS.iter().map(timeout))
+    }
+
+    /// Reads a value and puts it in its place. The error says how the value is written.
+    pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        match self.access {
+            Access::Field(set, _) => set(settings, text),
+            Access::Timeout(timeout) => {
+                let parse = if timeout.may_be_zero { parse_duration } else { parse_timeout };
+                *(timeout.field)(&mut settings.timeouts) = parse(text)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The value as [`Setting::set`] reads it; none for no value, and for a switch.
+    pub fn show(&self, settings: &Settings) -> Option<String> {
+        match self.access {
+            Access::Field(_, show) => show(settings),
+            Access::Timeout(timeout) => (timeout.field)(&mut settings.timeouts.clone()).show(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_flag_is_written_once() {
+        let flags: Vec<&str> =
+            Setting::all().flat_map(|row| row.aliases.iter().copied().chain([row.flag])).collect();
+        let different: HashSet<&str> = flags.iter().copied().collect();
+        assert_eq!(flags.len(), different.len(), "{flags:?}");
+    }
+
+    #[test]
+    fn every_setting_reads_what_it_shows_and_changes_nothing_else() {
+        for row in Setting::all() {
+            let text = match row.form {
+                Form::Value("COUNT") => "7",
+                Form::Value("DURATION") | Form::Positional => "7s",
+                Form::Value("SIZE") => "7M",
+                Form::Value(_) => "/seven",
+                Form::List(_) => "10.0.0.0/8, ::1",
+                Form::Switch => ON,
+            };
+            let mut changed = Settings::default();
+            row.set(&mut changed, text).unwrap();
+            assert_ne!(changed, Settings::default(), "{}", row.flag);
+            if row.form == Form::Switch {
+                continue;
+            }
+            let shown = row.show(&changed).unwrap();
+            let mut again = Settings::default();
+            row.set(&mut again, &shown).unwrap();
+            assert_eq!(again, changed, "{} shows {shown}", row.flag);
+            for other in Setting::all().filter(|other| other.flag != row.flag) {
+                let default = other.show(&Settings::default());
+                assert_eq!(other.show(&changed), default, "{} and {}", row.flag, other.flag);
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_below_the_minimum_is_raised_to_it() {
+        let mut settings = Settings::default();
+        let period = Setting::all().next().unwrap();
+        period.set(&mut settings, "0.2").unwrap();
+        assert_eq!(settings.health.period, MIN_HEALTH_PERIOD);
+    }
+}

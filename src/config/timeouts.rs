@@ -1,0 +1,144 @@
+//! Timeouts: one table of names, flags, defaults and meanings.
+//!
+//! Some timeouts are *stages*: a session in one waits with a [`Deadline`] of that class, and each
+//! class has a list of its own in `net::Timers`.
+
+use std::time::{Duration, Instant};
+
+/// A timeout with a flag.
+#[derive(Debug)]
+pub struct TimeoutFlag {
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// The meaning, for `--help`.
+    pub help: &'static str,
+    /// Whether 0 is a value.
+    pub may_be_zero: bool,
+    /// The field.
+    pub field: fn(&mut Timeouts) -> &mut Duration,
+}
+
+macro_rules! timeouts {
+    (
+        stages with a flag { $($stage:ident, $field:ident, $flag:literal, $ms:literal, $help:literal;)* }
+        stages { $($fixed_stage:ident, $fixed_field:ident, $fixed_ms:literal, $fixed_help:literal;)* }
+        flags { $($flag_field:ident, $other_flag:literal, $flag_ms:literal, $flag_help:literal;)* }
+        others { $($other_field:ident, $other_ms:literal, $other_help:literal;)* }
+    ) => {
+        /// A stage with a time limit.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Timeout {
+            $(#[doc = $help] $stage,)*
+            $(#[doc = $fixed_help] $fixed_stage,)*
+        }
+
+        impl Timeout {
+            /// Every stage; `as usize` is a stage's index.
+            pub const ALL: &'static [Timeout] = &[$(Timeout::$stage,)* $(Timeout::$fixed_stage,)*];
+            /// The number of stages.
+            pub const COUNT: usize = Self::ALL.len();
+        }
+
+        /// Every timeout.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Timeouts {
+            $(#[doc = $help] pub $field: Duration,)*
+            $(#[doc = $fixed_help] pub $fixed_field: Duration,)*
+            $(#[doc = $flag_help] pub $flag_field: Duration,)*
+            $(#[doc = $other_help] pub $other_field: Duration,)*
+        }
+
+        impl Default for Timeouts {
+            fn default() -> Self {
+                Self {
+                    $($field: Duration::from_millis($ms),)*
+                    $($fixed_field: Duration::from_millis($fixed_ms),)*
+                    $($flag_field: Duration::from_millis($flag_ms),)*
+                    $($other_field: Duration::from_millis($other_ms),)*
+                }
+            }
+        }
+
+        impl Timeouts {
+            /// The timeouts that have a flag.
+            pub const FLAGS: &'static [TimeoutFlag] = &[
+                $(TimeoutFlag {
+                    flag: $flag, help: $help, may_be_zero: false, field: |all| &mut all.$field,
+                },)*
+                $(TimeoutFlag {
+                    flag: $other_flag, help: $flag_help, may_be_zero: true,
+                    field: |all| &mut all.$flag_field,
+                },)*
+            ];
+
+            /// The time limit of a stage.
+            pub fn of(&self, timeout: Timeout) -> Duration {
+                match timeout {
+                    $(Timeout::$stage => self.$field,)*
+                    $(Timeout::$fixed_stage => self.$fixed_field,)*
+                }
+            }
+        }
+    };
+}
+
+// Defaults in milliseconds.
+timeouts! {
+    stages with a flag {
+        Head, head, "head-timeout", 10_000, "Time for a request head, from its first byte to its end";
+        Idle, idle, "idle-timeout", 75_000, "Time between two requests on a client connection";
+        Queue, queue, "queue-timeout", 5_000, "Time to wait for a free backend";
+        Connect, connect, "connect-timeout", 2_000, "Time to connect to a backend";
+        FirstByte, first_byte, "first-byte-timeout", 30_000, "Time from the end of a request to the response head, over all attempts";
+        Body, body, "body-timeout", 30_000, "Time without progress of a body, in either direction";
+        Tunnel, tunnel, "tunnel-timeout", 3_600_000, "Time without a byte in either direction after an upgrade";
+    }
+    stages {
+        Linger, linger, 2_000, "Time without a byte from the client in a lingering close";
+        Grace, grace, 1_000, "Time for one more request on an idle connection while the balancer stops";
+        Rejection, rejection, 400, "Time for the request, or the rest of it, on a connection over a limit";
+    }
+    flags {
+        drain, "drain-timeout", 30_000, "Time for requests in flight when the balancer stops";
+    }
+    others {
+        linger_total, 30_000, "Time for a lingering close as a whole";
+        backend_idle, 4_000, "Time for which an unused backend connection is kept, unless its `Keep-Alive` field says otherwise";
+    }
+}
+
+/// The end of a stage's time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The stage that ends then.
+    pub timeout: Timeout,
+    /// The end of its time.
+    pub at: Instant,
+}
+
+impl Deadline {
+    /// Whether the moment has come.
+    pub fn has_passed(self, now: Instant) -> bool {
+        self.at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_and_each_flag_has_a_field_of_its_own() {
+        let mut timeouts = Timeouts::default();
+        for (number, flag) in Timeouts::FLAGS.iter().enumerate() {
+            *(flag.field)(&mut timeouts) = Duration::from_secs(1000 + number as u64);
+        }
+        let seconds: Vec<u64> =
+            Timeouts::FLAGS.iter().map(|flag| (flag.field)(&mut timeouts).as_secs()).collect();
+        assert!(seconds.iter().copied().eq(1000..1000 + Timeouts::FLAGS.len() as u64));
+        for (index, stage) in Timeout::ALL.iter().enumerate() {
+            assert_eq!(*stage as usize, index);
+        }
+        assert_eq!(timeouts.of(Timeout::Head), Duration::from_secs(1000));
+    }
+}

@@ -1,0 +1,24 @@
+//! Names to addresses. Blocks for as long as the resolver takes: never on a worker.
+
+use crate::config::{BackendAddress, BackendSpec};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// Every address of a name, each once, at least one. An IPv6 address may have brackets.
+pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (host.trim_matches(['[', ']']), port).to_socket_addrs()? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(addresses) }
+}
+
+/// A backend's address: IPv4 if its name has both, since servers that listen on one family only
+/// mostly choose IPv4.
+pub fn resolve_backend(spec: &BackendSpec) -> io::Result<BackendAddress> {
+    let addresses = resolve(&spec.host, spec.port)?;
+    let address = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
+    Ok(BackendAddress { name: spec.to_string(), address: *address })
+}

@@ -1,0 +1,102 @@
+//! How the descriptors of the process are shared: between connections, pipes, rejections and health
+//! checks. Pure.
+
+use crate::config::{self, Config};
+
+/// Descriptors that are not for connections: standard streams, signals, a few to spare.
+const OTHER_FILES: usize = 32;
+/// An epoll and its waker.
+const FILES_PER_WORKER: usize = 2;
+/// Both ends.
+const FILES_PER_PIPE: usize = 2;
+/// A client connection, and one to a backend.
+const FILES_PER_CONNECTION: usize = 2;
+/// Pipes, and connections over a limit, get at most this fraction of the descriptors each.
+const SHARE_OF_FILES: usize = 16;
+/// Health checks get at most this fraction.
+const SHARE_OF_CHECKS: usize = 4;
+
+/// What the limit of open files allows, whatever the settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// The limit of open files.
+    pub files: usize,
+    /// Client connections.
+    pub connections: usize,
+    /// Pipes in use by one worker.
+    pub pipes_per_worker: usize,
+    /// Connections over a limit that the workers hold. A share of their own: a flood of rejections
+    /// never takes descriptors from connections within the limits.
+    pub rejections: usize,
+    /// Health checks at once.
+    pub checkers: usize,
+}
+
+impl Capacity {
+    /// Shares `files` descriptors.
+    pub fn new(files: usize, config: &Config) -> Self {
+        let (boot, share) = (&config.boot, files / SHARE_OF_FILES);
+        let pipes = share / FILES_PER_PIPE / boot.workers.max(1);
+        let pipes_per_worker = pipes.min(config::MAX_PIPES_PER_WORKER);
+        let rejections = boot.max_graceful_rejections.min(share.max(1));
+        let checkers = config::MAX_CHECKERS.min((files / SHARE_OF_CHECKS).max(1));
+        let for_workers = (FILES_PER_WORKER + FILES_PER_PIPE * pipes_per_worker) * boot.workers;
+        let for_listeners = (1 + config::MAX_SHED.min(rejections)) * boot.listen.len();
+        let for_checks = config.backends.len().min(checkers);
+        let for_others = OTHER_FILES + for_workers + rejections + for_listeners + for_checks;
+        let connections = (files.saturating_sub(for_others) / FILES_PER_CONNECTION).max(1);
+        Self { files, connections, pipes_per_worker, rejections, checkers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BackendAddress, Boot};
+
+    fn capacity(files: usize, workers: usize, backends: u16) -> Capacity {
+        let backend = |port: u16| BackendAddress {
+            name: format!("b{port}"),
+            address: ([127, 0, 0, 1], port + 1).into(),
+        };
+        let boot = Boot { workers, ..Boot::default() };
+        let backends = (0..backends).map(backend).collect();
+        Capacity::new(files, &Config { boot, backends, ..Config::default() })
+    }
+
+    #[test]
+    fn many_descriptors_leave_every_fixed_limit_in_place() {
+        let capacity = capacity(1 << 20, 4, 3);
+        assert_eq!(capacity.pipes_per_worker, config::MAX_PIPES_PER_WORKER);
+        assert_eq!(capacity.rejections, config::MAX_GRACEFUL_REJECTIONS);
+        assert_eq!(capacity.checkers, config::MAX_CHECKERS);
+        assert!(capacity.connections > 500_000);
+    }
+
+    #[test]
+    fn everything_together_stays_within_the_limit_of_open_files() {
+        for files in [64, 128, 256, 1024, 4096, 65_536] {
+            for (workers, backends) in [(1, 1), (2, 3), (4, 300)] {
+                let capacity = capacity(files, workers, backends);
+                let pipes = FILES_PER_PIPE * capacity.pipes_per_worker * workers;
+                let shed = config::MAX_SHED.min(capacity.rejections) + 1;
+                let checks = capacity.checkers.min(usize::from(backends));
+                let others = OTHER_FILES + FILES_PER_WORKER * workers + pipes + shed + checks;
+                let connections = FILES_PER_CONNECTION * capacity.connections;
+                let is_tiny = capacity.connections == 1;
+                assert!(
+                    others + capacity.rejections + connections <= files || is_tiny,
+                    "{files} {workers} {backends}: {capacity:?}"
+                );
+                assert!(pipes <= files / SHARE_OF_FILES);
+            }
+        }
+    }
+
+    #[test]
+    fn few_descriptors_still_allow_one_of_each_but_pipes() {
+        let smallest =
+            Capacity { files: 0, connections: 1, pipes_per_worker: 0, rejections: 1, checkers: 1 };
+        assert_eq!(capacity(0, 2, 3), smallest);
+    }
+}

@@ -1,0 +1,263 @@
+//! The balancer as a whole: built, started, drained.
+//!
+//! Owns the threads and ends them. Runs on the thread that calls it.
+
+mod capacity;
+mod start_error;
+
+pub use start_error::StartError;
+
+use crate::admission::{self, Admission};
+use crate::config::{Boot, Config, Settings};
+use crate::metrics::{Counters, Totals};
+use crate::net;
+use crate::session::Shared;
+use crate::threads::handle::Handle;
+use crate::threads::health_check::HealthChecks;
+use crate::threads::listener::{Listener, ListenerCounters};
+use crate::threads::worker::Worker;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::registry::Registry;
+use crate::upstream::retry::Budget;
+use capacity::Capacity;
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// The end of a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All requests in flight were finished.
+    Clean,
+    /// So many connections had to be aborted.
+    Aborted(usize),
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct Server {
+    capacity: Capacity,
+    registry: Arc<Registry>,
+    addresses: Vec<SocketAddr>,
+    stop: Option<Sender<()>>,
+    admission: Arc<Admission>,
+    listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
+    workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
+    /// Protects the pointer; no thread that serves takes it.
+    settings: Mutex<Arc<Settings>>,
+    /// Protects the running checks, and puts changes of settings in order: held while one reaches
+    /// all threads.
+    health: Mutex<Option<HealthChecks>>,
+}
+
+impl Server {
+    /// Listens, checks the backends once, starts the pool and serves.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+        let capacity = Capacity::new(files, &config);
+        let sockets = net::listen_on_all(&config.boot.listen)
+            .map_err(|(address, error)| StartError::Listen(address, error))?;
+        let addresses: Vec<SocketAddr> =
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        let is_loop = |address| net::is_own_listener(address, &addresses);
+        if let Some(backend) = config.backends.iter().find(|backend| is_loop(backend.address)) {
+            return Err(StartError::Loop(backend.name.clone()));
+        }
+        let registry = Arc::new(Registry::new(&config));
+        let Config { boot, settings, .. } = config;
+        let mut server = Self {
+            capacity,
+            registry,
+            addresses,
+            stop: None,
+            admission: Arc::new(Admission::new(admission_limits(capacity, &settings))),
+            listeners: Vec::new(),
+            workers: Vec::new(),
+            settings: Mutex::new(Arc::new(settings)),
+            health: Mutex::new(None),
+        };
+        // Checkers take the threads that the machine has left: those that must be there come first.
+        server.start_workers(&boot).map_err(StartError::Resources)?;
+        let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
+        server.start_health_checks().map_err(StartError::Resources)?;
+        drop(gate);
+        Ok(server)
+    }
+
+    fn start_health_checks(&mut self) -> io::Result<()> {
+        let settings = self.settings();
+        if settings.health.checks {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit)?;
+            self.health.get_mut().insert(checks).wait_for_first_round();
+        }
+        Ok(())
+    }
+
+    fn start_workers(&mut self, boot: &Boot) -> io::Result<()> {
+        let counters: Vec<Arc<Counters>> = (0..boot.workers).map(|_| Arc::default()).collect();
+        let shared = Shared {
+            settings: self.settings(),
+            cluster: Arc::clone(self.registry.cluster()),
+            registry: Arc::clone(&self.registry),
+            budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        };
+        let max_pipes = self.capacity.pipes_per_worker;
+        for (number, counters) in counters.into_iter().enumerate() {
+            let (worker, handle) =
+                Worker::new(shared.clone(), Arc::clone(&self.admission), max_pipes, counters)?;
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker.run())?;
+            self.workers.push((Arc::new(handle), Some(thread)));
+        }
+        Ok(())
+    }
+
+    /// Starts the listeners before a gate; they accept once it is dropped.
+    fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<Sender<()>> {
+        let (gate, opened) = crossbeam_channel::bounded::<()>(0);
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        self.stop = Some(stop);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let listener = Arc::new(Listener {
+                socket,
+                workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
+                max_held: self.capacity.rejections,
+                stop: stopped.clone(),
+                counters: ListenerCounters::default(),
+            });
+            let (of_thread, opened) = (Arc::clone(&listener), opened.clone());
+            let run = move || {
+                let _ = opened.recv();
+                of_thread.run();
+            };
+            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(run)?;
+            self.listeners.push((listener, Some(thread)));
+        }
+        Ok(gate)
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock())
+    }
+
+    /// Changes the settings while the balancer serves. Open connections stay, also beyond a new
+    /// limit. Deadlines that are set stay, and later ones use the new timeouts; a request keeps the
+    /// limit of its body. Fails, without a change, if health checks cannot be started.
+    pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
+        let mut running = self.health.lock();
+        // Before checks start: the results to come are judged by these rules.
+        self.registry.apply_settings(&settings);
+        if !settings.health.checks {
+            *running = None;
+        } else if let Some(checks) = &*running {
+            checks.apply(&settings.health);
+        } else {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit);
+            *running =
+                Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
+        }
+        let settings = Arc::new(settings);
+        self.admission.set_limits(admission_limits(self.capacity, &settings));
+        for (worker, _) in &self.workers {
+            worker.apply(&settings);
+        }
+        *self.settings.lock() = settings;
+        Ok(())
+    }
+
+    /// Where it listens, with the ports that were free.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The backends as workers see them.
+    pub fn cluster(&self) -> &Cluster {
+        self.registry.cluster()
+    }
+
+    /// The backends with their state, and the way to change them.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All workers' and listeners' counters, summed.
+    pub fn totals(&self) -> Totals {
+        let workers = self.workers.iter().map(|(handle, _)| handle.counters());
+        Totals::sum(
+            workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.shed())),
+        )
+    }
+
+    /// Failed accepts so far.
+    pub fn accept_errors(&self) -> u64 {
+        self.listeners
+            .iter()
+            .map(|(listener, _)| listener.counters.accept_errors.load(Relaxed))
+            .sum()
+    }
+
+    /// Client connections open now, those on their way to a worker included.
+    pub fn open_connections(&self) -> usize {
+        self.admission.open()
+    }
+
+    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if
+    /// there is one.
+    pub fn begin_drain(&mut self, timeout: Option<Duration>) {
+        self.stop = None;
+        for (listener, _) in &self.listeners {
+            listener.stop();
+        }
+        // What was accepted must have reached its worker before that is told to end.
+        for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
+            // A panic of the listener was printed; there is nothing left to end.
+            let _ = thread.join();
+        }
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        for (handle, _) in &self.workers {
+            handle.drain(deadline);
+        }
+    }
+
+    /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
+    pub fn wait(&mut self) -> Drained {
+        let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
+        let aborted: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
+        if aborted == 0 { Drained::Clean } else { Drained::Aborted(aborted) }
+    }
+}
+
+impl Drop for Server {
+    /// Without a drain, open connections are aborted.
+    fn drop(&mut self) {
+        if self.workers.iter().any(|(_, thread)| thread.is_some()) {
+            self.begin_drain(Some(Duration::ZERO));
+            self.wait();
+        }
+    }
+}
+
+/// The limits of connections: the settings, as far as descriptors allow.
+fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
+    let max_connections = settings.limits.max_connections.min(capacity.connections);
+    if max_connections < settings.limits.max_connections {
+        log::info!(
+            "serving at most {max_connections} connections at once: the limit of open files is {}",
+            capacity.files
+        );
+    }
+    admission::Limits {
+        max_connections,
+        max_connections_per_client: settings.limits.max_connections_per_client,
+        max_graceful_rejections: capacity.rejections,
+    }
+}

@@ -1,0 +1,227 @@
+//! The members of a pool and their state: plain data behind the registry's mutex.
+//!
+//! Every change keeps the atomics of the backends in step; [`Pool::snapshot`] makes what workers
+//! read. Nothing here locks, logs or waits.
+
+use super::backend::{AdminState, Backend, BackendId, BackendSpec};
+use super::balance::Algorithm;
+use super::cluster::Snapshot;
+use super::health::{Change, Health, Observation, Rules, State};
+use super::queue::PendingQueue;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a list of backends has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The new backends.
+    pub added: Vec<BackendId>,
+    /// The backends that have left.
+    pub removed: Vec<BackendId>,
+    /// The backends that were there before; they keep their state and counters.
+    pub kept: Vec<BackendId>,
+}
+
+/// Which backend stands for a specification that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// A new one.
+    New(BackendId),
+    /// One that was there before, with its state and counters; it is active again.
+    Kept(BackendId),
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) backend: Arc<Backend>,
+    pub(super) health: Health,
+    /// Since when it has been in its state of health.
+    pub(super) since: Instant,
+    /// Why it is in this state, in words.
+    pub(super) detail: String,
+}
+
+impl Member {
+    fn is_active(&self) -> bool {
+        self.backend.is_active()
+    }
+
+    fn is(&self, spec: &BackendSpec) -> bool {
+        self.backend.name == spec.name && self.backend.address == spec.address
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) members: Vec<Member>,
+    pub(super) algorithm: Algorithm,
+    rules: Rules,
+    /// The most requests at each backend.
+    limit: usize,
+    queue: Arc<PendingQueue>,
+    next_id: u32,
+}
+
+impl Pool {
+    /// A pool without members.
+    pub(super) fn new(rules: Rules, limit: usize, queue: Arc<PendingQueue>) -> Self {
+        let algorithm = Algorithm::default();
+        Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0 }
+    }
+
+    pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.backend.id == id)
+    }
+
+    /// Makes the members exactly these.
+    pub(super) fn apply(&mut self, specs: &[BackendSpec], now: Instant) -> Diff {
+        let (mut before, mut diff) = (std::mem::take(&mut self.members), Diff::default());
+        for spec in specs {
+            let member = match before.iter().position(|member| member.is(spec)) {
+                Some(index) => {
+                    let member = before.swap_remove(index);
+                    member.backend.set_weight(spec.weight);
+                    diff.kept.push(member.backend.id);
+                    member
+                }
+                None => {
+                    let member = self.new_member(spec, now);
+                    diff.added.push(member.backend.id);
+                    member
+                }
+            };
+            self.members.push(member);
+        }
+        before.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
+        diff.removed = before.iter().map(|member| member.backend.id).collect();
+        diff.removed.sort_unstable();
+        diff
+    }
+
+    pub(super) fn add(&mut self, spec: &BackendSpec, now: Instant) -> Added {
+        if let Some(member) = self.members.iter().find(|member| member.is(spec)) {
+            member.backend.set_weight(spec.weight);
+            member.backend.set_admin_state(AdminState::Active);
+            return Added::Kept(member.backend.id);
+        }
+        let member = self.new_member(spec, now);
+        let id = member.backend.id;
+        self.members.push(member);
+        Added::New(id)
+    }
+
+    fn new_member(&mut self, spec: &BackendSpec, now: Instant) -> Member {
+        let id = BackendId(self.next_id);
+        self.next_id += 1;
+        let backend = Backend::new(id, spec, Arc::clone(&self.queue) as _);
+        backend.set_limit(self.limit);
+        Member {
+            backend: Arc::new(backend),
+            health: Health::new(self.rules),
+            since: now,
+            detail: "it was not checked yet".to_owned(),
+        }
+    }
+
+    /// The backend that was removed, if there was one.
+    pub(super) fn remove(&mut self, id: BackendId) -> Option<Arc<Backend>> {
+        let index = self.members.iter().position(|member| member.backend.id == id)?;
+        let backend = self.members.remove(index).backend;
+        backend.set_admin_state(AdminState::Removed);
+        Some(backend)
+    }
+
+    pub(super) fn set_admin_state(
+        &mut self,
+        id: BackendId,
+        state: AdminState,
+    ) -> Option<Arc<Backend>> {
+        let backend = &self.member_mut(id)?.backend;
+        backend.set_admin_state(state);
+        Some(Arc::clone(backend))
+    }
+
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.members.iter_mut().for_each(|member| member.health.set_rules(rules));
+    }
+
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.members.iter().for_each(|member| member.backend.set_limit(limit));
+    }
+
+    /// Applies an observation; none if there is no such member.
+    pub(super) fn observe(
+        &mut self,
+        id: BackendId,
+        seen: Observation,
+        detail: &str,
+        now: Instant,
+    ) -> Option<Change> {
+        // Backends that are only ejected would serve: if none else is left, the snapshot has them.
+        let is_last = !self.members.iter().any(|member| {
+            member.backend.id != id && member.is_active() && member.health.state().passes_checks()
+        });
+        let Member { backend, health, since, detail: last_detail } = self.member_mut(id)?;
+        let change = health.observe(seen, is_last, now);
+        backend.set_recent_failures(health.has_recent_failures());
+        if let State::Ejected { until } = change.to
+            && change.from != change.to
+        {
+            backend.set_probe_at(until);
+        }
+        if change.from.code() != change.to.code() {
+            *since = now;
+            detail.clone_into(last_detail);
+        }
+        Some(change)
+    }
+
+    /// What workers are to read from now on.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut up = self.select(State::is_up);
+        let mut probing = Vec::new();
+        if up.is_empty() {
+            // Failed attempts never take the last backend, whichever way it became the last.
+            up = self.select(State::passes_checks);
+        } else if !self.rules.checks {
+            probing = self.select(|state| !state.is_up());
+        }
+        let is_chosen = |backend: &Arc<Backend>| up.iter().any(|one| Arc::ptr_eq(one, backend));
+        for Member { backend, health, .. } in &self.members {
+            // One that drains is not marked down by that: its requests in flight finish.
+            let is_serving = if backend.is_active() {
+                is_chosen(backend)
+            } else {
+                health.state().passes_checks()
+            };
+            backend.set_serving(is_serving);
+        }
+        let mut last_resort = self.select(State::is_last_resort);
+        last_resort.retain(|backend| !is_chosen(backend));
+        let algorithm = self.algorithm.row();
+        let cycle = (algorithm.cycle)(&up);
+        Snapshot { up, probing, last_resort, algorithm, cycle, outage: self.outage() }
+    }
+
+    /// The active backends in such a state.
+    fn select(&self, is_wanted: impl Fn(State) -> bool) -> Vec<Arc<Backend>> {
+        let members = self.members.iter();
+        let chosen =
+            members.filter(|member| member.is_active() && is_wanted(member.health.state()));
+        chosen.map(|member| Arc::clone(&member.backend)).collect()
+    }
+
+    /// Why no backend is up, if none is: each reason once.
+    fn outage(&self) -> Option<Box<str>> {
+        let is_up = |member: &Member| member.is_active() && member.health.state().is_up();
+        let reason =
+            |member| if Member::is_active(member) { member.detail.as_str() } else { "draining" };
+        let mut reasons: Vec<&str> = self.members.iter().map(reason).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        let is_out = !reasons.is_empty() && !self.members.iter().any(is_up);
+        is_out.then(|| reasons.join("; ").into_boxed_str())
+    }
+}

@@ -1,0 +1,446 @@
+//! The writing side of a pool of backends: membership, administrative state, health, settings.
+//!
+//! The one writer of all these, for the health daemon, for workers that report attempts, and for
+//! whatever changes membership. A change is made and published as a snapshot to the [`Cluster`]
+//! under one mutex, so the two never differ; queued requests and workers follow afterwards. No
+//! request takes that mutex unless an attempt has failed.
+
+use super::backend::{AdminState, Backend, BackendId, BackendSpec};
+use super::balance::Algorithm;
+use super::cluster::Cluster;
+use super::health::{Change, Observation, Outcome, Rules, State};
+pub use super::pool::{Added, Diff};
+use super::pool::{Member, Pool};
+use crate::config::{Config, Settings};
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A pool of backends.
+#[derive(Debug)]
+pub struct Registry {
+    cluster: Arc<Cluster>,
+    /// Protects membership and health; taken by the health daemon for each result and for statuses,
+    /// by workers for failed attempts and the first response after one, and for each change of
+    /// membership or settings.
+    pool: Mutex<Pool>,
+    /// Where the health daemon hears of new members.
+    added: (Sender<()>, Receiver<()>),
+}
+
+/// One backend as operators and the health daemon see it.
+#[derive(Clone, Debug)]
+pub struct BackendStatus {
+    /// The backend, with its counters.
+    pub backend: Arc<Backend>,
+    /// Its health.
+    pub state: State,
+    /// What the operator wants of it.
+    pub admin_state: AdminState,
+    /// Since when it has been in this state of health.
+    pub since: Instant,
+    /// Why it is in this state, in words.
+    pub detail: String,
+    /// Whether it gets requests only because it is the last.
+    pub is_spared: bool,
+    /// Whether its state is about to change.
+    pub in_transition: bool,
+}
+
+impl Registry {
+    /// A pool of the configured backends: all down until checked, or all up if there are no checks.
+    pub fn new(config: &Config) -> Self {
+        let (rules, limit) = (rules(&config.settings), limit(&config.settings));
+        let queue = Arc::default();
+        let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
+        let specs: Vec<BackendSpec> = config.backends.iter().map(BackendSpec::from).collect();
+        pool.apply(&specs, Instant::now());
+        let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
+        Self { cluster, pool: Mutex::new(pool), added: crossbeam_channel::bounded(1) }
+    }
+
+    /// The reading side.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Makes a change; if it returns a result, publishes what has come of it.
+    fn update<R>(&self, change: impl FnOnce(&mut Pool) -> Option<R>) -> Option<R> {
+        let mut pool = self.pool.lock();
+        let changed = change(&mut pool);
+        if changed.is_some() {
+            self.cluster.publish(pool.snapshot());
+        }
+        drop(pool);
+        if changed.is_some() {
+            self.cluster.announce();
+        }
+        changed
+    }
+
+    /// Applies what was seen of a backend; `detail` says in words what. A late observation of one
+    /// that was removed is ignored.
+    pub fn observe(&self, id: BackendId, seen: Observation, detail: &str, now: Instant) {
+        let mut observed = None;
+        self.update(|pool| {
+            let change = pool.observe(id, seen, detail, now)?;
+            observed = Some((Arc::clone(&pool.member_mut(id)?.backend), change));
+            change.is_transition().then_some(())
+        });
+        if let Some((backend, change)) = observed {
+            log_change(&backend.name, change, detail);
+        }
+    }
+
+    /// Applies a response to an attempt. Without a lock, unless attempts have failed before.
+    pub fn observe_response(&self, backend: &Backend, started: Instant, now: Instant) {
+        if backend.has_recent_failures() {
+            let seen = Observation::Attempt { outcome: Outcome::Responded, started };
+            self.observe(backend.id, seen, "a request was answered", now);
+        }
+    }
+
+    /// Makes the pool consist of exactly these backends. Backends with the same name and address
+    /// as before keep their state and counters.
+    pub fn apply(&self, specs: &[BackendSpec]) -> Diff {
+        let diff = self.update(|pool| Some(pool.apply(specs, Instant::now()))).unwrap_or_default();
+        if !diff.added.is_empty() {
+            self.note_added();
+        }
+        let (added, removed) = (diff.added.len(), diff.removed.len());
+        if added + removed > 0 {
+            log::info!("backends: {added} added, {removed} removed, {} kept", diff.kept.len());
+        }
+        diff
+    }
+
+    /// Adds a backend. One with the same name and address that is there already is active again.
+    pub fn add(&self, spec: &BackendSpec) -> Added {
+        let added = self.update(|pool| Some(pool.add(spec, Instant::now())));
+        let added = added.expect("an addition always returns a backend");
+        if let Added::New(_) = added {
+            self.note_added();
+        }
+        log::info!("backend {} added", spec.name);
+        added
+    }
+
+    /// Removes a backend: it gets no new request, those in flight finish, its idle connections
+    /// close. False if there is none.
+    pub fn remove(&self, id: BackendId) -> bool {
+        let removed = self.update(|pool| pool.remove(id));
+        log_administration(removed.as_ref(), "removed")
+    }
+
+    /// Stops new requests to a backend; those in flight finish, and health checks go on. False if
+    /// there is none.
+    pub fn drain(&self, id: BackendId) -> bool {
+        let drained = self.update(|pool| pool.set_admin_state(id, AdminState::Draining));
+        log_administration(drained.as_ref(), "draining")
+    }
+
+    /// Ends a drain. False if there is no such backend.
+    pub fn resume(&self, id: BackendId) -> bool {
+        let resumed = self.update(|pool| pool.set_admin_state(id, AdminState::Active));
+        log_administration(resumed.as_ref(), "active again")
+    }
+
+    /// Chooses backends by this algorithm from now on.
+    pub fn set_algorithm(&self, algorithm: Algorithm) {
+        self.update(|pool| {
+            pool.algorithm = algorithm;
+            Some(())
+        });
+    }
+
+    /// Applies the rules for the observations to come, and the limit for new requests.
+    pub fn apply_settings(&self, settings: &Settings) {
+        self.update(|pool| {
+            pool.set_rules(rules(settings));
+            pool.set_limit(limit(settings));
+            Some(())
+        });
+    }
+
+    /// The limit for new requests alone.
+    #[cfg(test)]
+    pub(super) fn set_limit(&self, limit: Option<usize>) {
+        let mut settings = Settings::default();
+        settings.health.checks = false;
+        settings.limits.max_requests_per_backend = limit;
+        self.apply_settings(&settings);
+    }
+
+    /// All backends but removed ones.
+    pub fn statuses(&self) -> Vec<BackendStatus> {
+        self.pool.lock().members.iter().map(status).collect()
+    }
+
+    /// A channel that has a message when backends were added: their first check is due.
+    pub fn additions(&self) -> Receiver<()> {
+        self.added.1.clone()
+    }
+
+    fn note_added(&self) {
+        // Full: it was said already.
+        let _ = self.added.0.try_send(());
+    }
+}
+
+fn status(member: &Member) -> BackendStatus {
+    BackendStatus {
+        backend: Arc::clone(&member.backend),
+        state: member.health.state(),
+        admin_state: member.backend.admin_state(),
+        since: member.since,
+        detail: member.detail.clone(),
+        is_spared: member.health.is_spared(),
+        in_transition: member.health.in_transition(),
+    }
+}
+
+fn log_change(name: &str, change: Change, detail: &str) {
+    match (change.from, change.to.is_up()) {
+        (State::Up, true) => log::debug!("backend {name} stays up: {detail}"),
+        (_, true) => log::info!("backend {name} up: {detail}"),
+        (State::Unknown, false) => log::info!("backend {name} down: {detail}"),
+        (State::Up, false) => {
+            log::info!("backend {name} down after {} failure(s): {detail}", change.streak);
+        }
+        (_, false) => log::debug!("backend {name} stays down: {detail}"),
+    }
+}
+
+/// Whether there was such a backend.
+fn log_administration(backend: Option<&Arc<Backend>>, what: &str) -> bool {
+    if let Some(backend) = backend {
+        log::info!("backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight());
+    }
+    backend.is_some()
+}
+
+fn rules(settings: &Settings) -> Rules {
+    let health = &settings.health;
+    Rules { checks: health.checks, rise: health.rise, fall: health.fall }
+}
+
+fn limit(settings: &Settings) -> usize {
+    settings.limits.max_requests_per_backend.unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::backend::Slot;
+    use crate::upstream::cluster::{Picked, Wanted};
+    use crate::upstream::health::CheckResult;
+
+    fn spec(port: u16) -> BackendSpec {
+        BackendSpec { name: format!("b{port}"), address: ([127, 0, 0, 1], port).into(), weight: 1 }
+    }
+
+    fn specs(ports: &[u16]) -> Vec<BackendSpec> {
+        ports.iter().copied().map(spec).collect()
+    }
+
+    /// A pool of backends at these ports, without checks.
+    fn pool(ports: &[u16]) -> Registry {
+        let mut config = Config::default();
+        config.settings.health.checks = false;
+        let pool = Registry::new(&config);
+        pool.apply(&specs(ports));
+        pool
+    }
+
+    fn picked(pool: &Registry, tried: &[BackendId]) -> Picked {
+        let wanted = Wanted { tried, is_idempotent: true, client: [127, 0, 0, 1].into() };
+        pool.cluster().pick(&wanted, Instant::now(), &mut fastrand::Rng::new())
+    }
+
+    /// The ports of the backends that the next requests go to, each once.
+    fn ports(pool: &Registry) -> Vec<u16> {
+        let mut ports: Vec<u16> = (0..10)
+            .filter_map(|_| match picked(pool, &[]) {
+                Picked::Backend(slot) => Some(slot.backend().address.port()),
+                Picked::AllFull | Picked::NoneUp => None,
+            })
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    fn id(pool: &Registry, port: u16) -> BackendId {
+        let statuses = pool.statuses();
+        let found = statuses.iter().find(|status| status.backend.address.port() == port);
+        found.expect("it is a member").backend.id
+    }
+
+    fn fail(pool: &Registry, id: BackendId) {
+        let seen =
+            Observation::Attempt { outcome: Outcome::ConnectFailed, started: Instant::now() };
+        (0..2).for_each(|_| pool.observe(id, seen, "connection refused", Instant::now()));
+    }
+
+    #[test]
+    fn a_list_changes_membership_and_backends_that_stay_keep_state_and_counters() {
+        let pool = pool(&[1, 2, 3]);
+        let ids = [1, 2, 3].map(|port| id(&pool, port));
+        fail(&pool, ids[1]);
+        let slot = Slot::take(&pool.statuses()[1].backend);
+        let mut list = specs(&[4, 2, 1]);
+        list[1].weight = 5;
+        let diff = pool.apply(&list);
+        let new = id(&pool, 4);
+        assert_eq!(
+            diff,
+            Diff { added: vec![new], removed: vec![ids[2]], kept: vec![ids[1], ids[0]] }
+        );
+        assert!(!ids.contains(&new), "a number is never reused");
+        let statuses = pool.statuses();
+        let kept = &statuses[1];
+        assert!(matches!(kept.state, State::Ejected { .. }));
+        assert_eq!((kept.backend.in_flight(), kept.backend.weight()), (1, 5));
+        assert_eq!(ports(&pool), [1, 4]);
+        drop(slot);
+    }
+
+    #[test]
+    fn a_draining_backend_gets_no_request_but_finishes_and_stays_under_observation() {
+        let pool = pool(&[1, 2]);
+        let Picked::Backend(slot) = picked(&pool, &[]) else { panic!("both are up") };
+        let draining = Arc::clone(slot.backend());
+        assert!(pool.drain(draining.id));
+        let other = 3 - draining.address.port();
+        assert_eq!(ports(&pool), [other]);
+        assert!(draining.is_serving() && !draining.accepts_work());
+        assert_eq!(draining.in_flight(), 1);
+        let other = id(&pool, other);
+        assert!(matches!(picked(&pool, &[other]), Picked::NoneUp), "it is no last resort either");
+        fail(&pool, draining.id);
+        let status = pool.statuses().into_iter().find(|status| status.backend.id == draining.id);
+        let status = status.expect("it is still a member");
+        assert_eq!(status.admin_state, AdminState::Draining);
+        assert!(matches!(status.state, State::Ejected { .. }));
+        assert!(pool.resume(draining.id));
+        let seen = Observation::Attempt { outcome: Outcome::Responded, started: Instant::now() };
+        pool.observe(draining.id, seen, "responded", Instant::now());
+        assert_eq!(ports(&pool), [1, 2]);
+    }
+
+    #[test]
+    fn an_ejected_backend_that_drains_gets_no_probe() {
+        let pool = pool(&[1, 2]);
+        fail(&pool, id(&pool, 1));
+        pool.drain(id(&pool, 1));
+        let later = Instant::now() + std::time::Duration::from_secs(60);
+        let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
+        for _ in 0..5 {
+            let picked = pool.cluster().pick(&wanted, later, &mut fastrand::Rng::new());
+            assert!(matches!(picked, Picked::Backend(slot) if slot.backend().address.port() == 2));
+        }
+    }
+
+    #[test]
+    fn the_last_active_backend_is_spared_whatever_drains_beside_it() {
+        let pool = pool(&[1, 2]);
+        pool.drain(id(&pool, 2));
+        fail(&pool, id(&pool, 1));
+        assert_eq!(ports(&pool), [1]);
+        assert!(pool.statuses()[0].is_spared);
+    }
+
+    #[test]
+    fn a_late_result_for_a_removed_backend_is_ignored() {
+        let pool = pool(&[1, 2]);
+        let removed = id(&pool, 1);
+        assert!(pool.remove(removed));
+        fail(&pool, removed);
+        assert_eq!((pool.statuses().len(), ports(&pool)), (1, vec![2]));
+        assert!(!pool.remove(removed) && !pool.drain(removed) && !pool.resume(removed));
+    }
+
+    #[test]
+    fn an_address_that_is_added_again_is_a_new_backend_or_the_draining_one() {
+        let pool = pool(&[1, 2]);
+        let first = id(&pool, 1);
+        pool.drain(first);
+        assert_eq!(pool.add(&spec(1)), Added::Kept(first));
+        assert_eq!(ports(&pool), [1, 2], "its drain has ended");
+        pool.remove(first);
+        let Added::New(second) = pool.add(&spec(1)) else { panic!("it was removed") };
+        assert_ne!(first, second);
+        fail(&pool, first);
+        assert_eq!(ports(&pool), [1, 2], "failures of the old one do not count for the new one");
+    }
+
+    #[test]
+    fn an_outage_has_each_reason_once_and_ends_with_it() {
+        let config = Config::default();
+        let pool = Registry::new(&config);
+        assert_eq!(pool.cluster().outage(), None, "there is no backend to say anything about");
+        pool.apply(&specs(&[1, 2, 3]));
+        assert_eq!(pool.cluster().outage().as_deref(), Some("it was not checked yet"));
+        let now = Instant::now();
+        let check = |port, result, detail| {
+            pool.observe(id(&pool, port), Observation::Check(result), detail, now);
+        };
+        check(1, CheckResult::Failed, "GET /health returned 500");
+        check(2, CheckResult::Failed, "GET /health returned 500");
+        pool.drain(id(&pool, 3));
+        assert_eq!(pool.cluster().outage().as_deref(), Some("GET /health returned 500; draining"));
+        check(2, CheckResult::Passed, "passed");
+        assert_eq!(pool.cluster().outage(), None);
+    }
+
+    #[test]
+    fn limits_and_rules_change_while_the_pool_serves() {
+        let pool = pool(&[1]);
+        let Picked::Backend(slot) = picked(&pool, &[]) else { panic!("it is up") };
+        let mut settings = Settings::default();
+        settings.health.checks = false;
+        settings.limits.max_requests_per_backend = Some(1);
+        pool.apply_settings(&settings);
+        assert!(matches!(picked(&pool, &[]), Picked::AllFull));
+        settings.limits.max_requests_per_backend = None;
+        pool.apply_settings(&settings);
+        assert!(matches!(picked(&pool, &[]), Picked::Backend(_)));
+        drop(slot);
+        (settings.health.checks, settings.health.fall) = (true, 1);
+        pool.apply_settings(&settings);
+        pool.add(&spec(2));
+        assert_eq!(ports(&pool), [1], "a new one waits for its first check now");
+        let seen = Observation::Check(CheckResult::Failed);
+        pool.observe(id(&pool, 1), seen, "failed", Instant::now());
+        assert_eq!(ports(&pool), [0_u16; 0]);
+    }
+
+    #[test]
+    fn a_new_backend_is_announced_to_the_health_daemon_and_a_known_one_is_not() {
+        let pool = pool(&[1]);
+        let additions = pool.additions();
+        assert!(additions.try_recv().is_ok());
+        pool.add(&spec(1));
+        pool.apply(&specs(&[1]));
+        assert!(additions.try_recv().is_err());
+        pool.add(&spec(2));
+        pool.add(&spec(3));
+        assert!(additions.try_recv().is_ok() && additions.try_recv().is_err(), "once for both");
+    }
+
+    #[test]
+    fn two_pools_have_nothing_in_common() {
+        let (one, two) = (pool(&[1]), pool(&[1]));
+        one.drain(id(&one, 1));
+        assert_eq!((ports(&one), ports(&two)), (vec![], vec![1]));
+    }
+
+    #[test]
+    fn the_algorithm_changes_with_a_new_snapshot() {
+        let pool = pool(&[1, 2]);
+        let before = pool.cluster().generation();
+        pool.set_algorithm(Algorithm::RoundRobin);
+        assert_eq!((pool.cluster().generation(), ports(&pool)), (before + 1, vec![1, 2]));
+    }
+}
