@@ -135,10 +135,14 @@ impl Stream {
 
     /// Writes what the socket takes and returns how much that is: 0 if it takes nothing now.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(bytes, false)
+    }
+
+    fn send(&mut self, bytes: &[u8], end_follows: bool) -> io::Result<usize> {
         if !self.writable {
             return Ok(0);
         }
-        match self.transport.send(bytes) {
+        match self.transport.send(bytes, end_follows) {
             Ok(count) => {
                 self.writable = count == bytes.len();
                 Ok(count)
@@ -155,6 +159,16 @@ impl Stream {
     pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
         if !buffer.is_empty() {
             let written = self.write(buffer.unread())?;
+            buffer.consume(written);
+        }
+        Ok(buffer.is_empty())
+    }
+
+    /// Like [`Stream::flush`], for bytes behind which the connection is closed at once, or shut down
+    /// for sending: one segment carries the last of them and the end, instead of one segment each.
+    pub fn flush_last(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        if !buffer.is_empty() {
+            let written = self.send(buffer.unread(), true)?;
             buffer.consume(written);
         }
         Ok(buffer.is_empty())

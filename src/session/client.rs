@@ -65,6 +65,15 @@ impl Client {
         Ok(sent)
     }
 
+    /// Like [`Client::flush`], for the last bytes before the end of the connection.
+    pub(super) fn flush_last(&mut self, counters: &Counters) -> Result<usize, Reason> {
+        let before = self.output.len();
+        self.stream.flush_last(&mut self.output).map_err(|_| Reason::ClientReset)?;
+        let sent = before - self.output.len();
+        self.note_sent(sent, counters);
+        Ok(sent)
+    }
+
     /// Counts bytes that were sent.
     pub(super) fn note_sent(&mut self, count: usize, counters: &Counters) {
         self.sent += count as u64;

@@ -180,7 +180,8 @@ fn download(
         Some(origin)
     };
     let progress = Progress::new(Instant::now());
-    let mut download = Download::new(BodyStart { body, framing, starts_at: 0 }, &client, progress);
+    let mut download =
+        Download::new(BodyStart { body, framing, starts_at: 0, is_last: false }, &client, progress);
     let result = loop {
         let backend = attempt
             .connection(&mut stage.resources.connections)
@@ -235,6 +236,7 @@ fn an_unsent_response_can_be_replaced() {
         body: Body::Chunked,
         framing: ResponseFraming::Chunked,
         starts_at: client.output.len(),
+        is_last: false,
     };
     let download = Download::new(start, &client, progress);
     client.output.append(b"HEAD");
