@@ -50,7 +50,8 @@ pub const MAX_LINGERING: usize = 256;
 /// Connections over a limit that the workers hold, to respond to their requests with 503 or 429;
 /// more are rejected by the listener, unasked.
 pub const MAX_GRACEFUL_REJECTIONS: usize = 256;
-/// Connections that one listener keeps for a moment after it has rejected them.
+/// Connections that all workers together keep for a moment after they have shed them; one per worker
+/// at least.
 pub const MAX_SHED: usize = 32;
 /// The listen backlog.
 pub const BACKLOG: i32 = 4096;

@@ -129,7 +129,7 @@ impl Stage {
                     Source::Backend(token) => {
                         self.resources.connections.note(token, *event, Instant::now());
                     }
-                    Source::Waker => {}
+                    Source::Waker | Source::Listener(_) => {}
                 }
             }
         }
