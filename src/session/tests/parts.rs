@@ -252,7 +252,7 @@ fn leaves_before_the_end(is_last: bool) -> bool {
     let (theirs, mut client) = client(b"");
     client.output.append(b"HEAD");
     let start =
-        BodyStart { body: Body::Length(0), framing: ResponseFraming::Plain, starts_at: 0, is_last };
+        BodyStart { body: Body::None, framing: ResponseFraming::Plain, starts_at: 0, is_last };
     let mut download = Download::new(start, &client, Progress::new(Instant::now()));
     let pumped = download.pump(&mut client, None, &mut stage.resources.local);
     assert_eq!((pumped, client.output.is_empty()), (Ok(Downloaded::All), true));
