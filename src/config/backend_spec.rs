@@ -1,10 +1,10 @@
-//! A backend as it is written: `HOST:PORT` or `http://HOST:PORT`. Pure; names are resolved in
-//! `net::resolve`.
+//! The text form of a backend: `HOST:PORT` or `http://HOST:PORT`. Pure; `net::resolve` resolves
+//! names.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// A backend that was named.
+/// A backend as an operator names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
     /// A name or an address; an IPv6 address without its brackets.
@@ -13,17 +13,18 @@ pub struct BackendSpec {
     pub port: u16,
 }
 
-/// A backend whose name was resolved.
+/// A backend with a resolved name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendAddress {
-    /// `host:port` as it was written: its name in logs and responses, and its Host.
+    /// `host:port` as it was written: its name in logs, and the Host of health checks and of
+    /// requests without one.
     pub name: String,
-    /// What it resolved to.
+    /// The address to which the name was resolved.
     pub address: SocketAddr,
 }
 
 impl BackendSpec {
-    /// Reads `HOST:PORT` or `http://HOST:PORT`. The error says what is wrong and how to write it.
+    /// Parses `HOST:PORT` or `http://HOST:PORT`. The error names the problem and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |problem| {
             format!("backend `{text}` {problem}; write it as HOST:PORT or http://HOST:PORT")
@@ -67,7 +68,7 @@ impl fmt::Display for BackendSpec {
     }
 }
 
-/// Letters, digits, `-`, `_` and dots: every name that can be resolved, and a valid Host.
+/// Whether a name has only letters, digits, `-`, `_` and dots: such a name is a valid Host.
 fn is_host_name(host: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !host.is_empty() && host.bytes().all(is_allowed)
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_backend_and_what_is_wrong_with_it() {
+    fn an_error_names_the_backend_and_the_problem() {
         for (bad, problem) in [
             ("localhost", "has no port"),
             ("localhost:", "no port between"),
