@@ -60,8 +60,7 @@ impl<'l> Shedding<'l> {
             ResponseFields { connection: ConnectionHeader::Close, date: &date, request_id };
         let mut response = Vec::new();
         error_response::write(&mut response, cause, cause.description(), asked, fields);
-        // The buffer of a fresh socket has room for this; whether the client reads it is its own
-        // affair.
+        // The buffer of a fresh socket has room for the whole response.
         let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
         if sent.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {
             return;
