@@ -5,7 +5,7 @@ use super::settings::SettingArgs;
 use super::values::parse_level;
 use crate::config::values::parse_duration;
 use crate::config::{
-    BackendAddress, BackendSpec, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD,
+    BackendAddress, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, HostPort, MIN_HEALTH_PERIOD,
 };
 use crate::net;
 use clap::{Args, ValueEnum};
@@ -92,9 +92,9 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddres
 }
 
 fn backend(text: &str) -> Result<BackendAddress, UsageError> {
-    let spec = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    net::resolve_backend(&spec)
-        .map_err(|error| UsageError::unresolved("--backend", &spec.host, &error))
+    let named = HostPort::parse(text).map_err(UsageError::bad)?;
+    net::resolve_backend(&named)
+        .map_err(|error| UsageError::unresolved("--backend", &named.host, &error))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
         log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
     }
     ready(&server);
-    // Fails only if the thread for signals has ended: then no signal could stop the balancer later.
+    // Fails only if no thread watches for signals any more: then none could stop the balancer later.
     let stop = signals.recv().unwrap_or(Stop::WithTimeout);
     let drain_timeout = server.settings().timeouts.drain;
     drain(server, (stop == Stop::WithTimeout).then_some(drain_timeout), &signals)

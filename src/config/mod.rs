@@ -3,14 +3,14 @@
 //! Plain values, valid by construction; must never read files, the environment or the network.
 //! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
 
-mod backend_spec;
+mod backend;
 mod limits;
 mod settings;
 mod table;
 mod timeouts;
 pub mod values;
 
-pub use backend_spec::{BackendAddress, BackendSpec};
+pub use backend::{BackendAddress, HostPort};
 pub use limits::*;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};

@@ -24,7 +24,7 @@ pub enum Message {
     },
     /// New settings, which apply from the next step on; deadlines that are set stay.
     Settings(Arc<Settings>),
-    /// The begin of a drain, which ends at this time, if there is one.
+    /// The start of a drain, which ends at this time, if there is one.
     Drain(Option<Instant>),
 }
 

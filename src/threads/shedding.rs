@@ -48,7 +48,7 @@ impl<'l> Shedding<'l> {
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
     pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("rejected {count} connection(s) at once: {}", cause.description());
+            log::warn!("rejected {count} connection(s): {}", cause.description());
         }
         self.counters.connections.add(1);
         self.counters.failed(cause);

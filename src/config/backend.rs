@@ -4,9 +4,9 @@
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// A backend as an operator names it.
+/// The host and port of a backend, as an operator writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec {
+pub struct HostPort {
     /// A name or an address; an IPv6 address without its brackets.
     pub host: String,
     /// The port, never 0.
@@ -23,7 +23,7 @@ pub struct BackendAddress {
     pub address: SocketAddr,
 }
 
-impl BackendSpec {
+impl HostPort {
     /// Parses `HOST:PORT` or `http://HOST:PORT`. The error names the problem and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |problem| {
@@ -61,7 +61,7 @@ impl BackendSpec {
     }
 }
 
-impl fmt::Display for BackendSpec {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
@@ -86,9 +86,9 @@ mod tests {
             ("http://app_1.internal:8080/", "app_1.internal:8080"),
             ("[::1]:80", "[::1]:80"),
         ] {
-            assert_eq!(BackendSpec::parse(text).unwrap().to_string(), name);
+            assert_eq!(HostPort::parse(text).unwrap().to_string(), name);
         }
-        assert_eq!(BackendSpec::parse("[::1]:80").unwrap().host, "::1");
+        assert_eq!(HostPort::parse("[::1]:80").unwrap().host, "::1");
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
             ("[::g]:80", "no valid host"),
             ("::1:80", "brackets"),
         ] {
-            let error = BackendSpec::parse(bad).unwrap_err();
+            let error = HostPort::parse(bad).unwrap_err();
             assert!(error.contains(problem) && error.contains(bad), "{bad}: {error}");
         }
     }
