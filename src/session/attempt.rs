@@ -153,7 +153,7 @@ impl Attempt {
                 Outcome::SendFailed
             }
             // An idle connection that the backend closed is in order.
-            FailureKind::Reused { .. } => return self.note_stale(cx),
+            FailureKind::Reused { .. } => return self.record_stale(cx),
             // Its health is recorded already.
             FailureKind::MarkedDown => return,
         };
@@ -162,10 +162,10 @@ impl Attempt {
     }
 
     /// The reused connection was dead: the backend's connections live no longer than this.
-    fn note_stale(&self, cx: &mut Context<'_>) {
+    fn record_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);
-            cx.connections.note_stale(connection, self.started, cx.now);
+            cx.connections.record_stale(connection, self.started, cx.now);
         }
     }
 

@@ -1,4 +1,4 @@
-//! How other threads reach a worker: messages into its inbox, and its load.
+//! The handle of a worker for other threads: messages to its inbox, and its load.
 //!
 //! Used by workers, to dispatch a connection to one that has fewer, and by the thread that starts
 //! and stops the balancer. Must never wait for a worker that serves.
@@ -19,16 +19,16 @@ pub enum Message {
     /// A client connection, which the worker owns from now on.
     Connection {
         socket: TcpStream,
-        /// The right to be open, and the peer.
+        /// Its permit.
         permit: Permit,
     },
-    /// Use these settings from the next step on; deadlines that are set already stay.
+    /// New settings, which apply from the next step on; deadlines that are set stay.
     Settings(Arc<Settings>),
     /// Accept connections from now on.
     StartAccepting,
     /// Accept no more, and drop the sender when the last accepted connection is dispatched.
     StopAccepting(Sender<()>),
-    /// Finish what is in flight, and abort what is left at this moment, if there is one.
+    /// The start of a drain, which ends at this time, if there is one.
     Drain(Option<Instant>),
 }
 
@@ -110,7 +110,7 @@ impl Handle {
         self.send(Message::StopAccepting(stopped));
     }
 
-    /// Lets the worker finish what is in flight, by `deadline` if there is one.
+    /// Starts a drain, which ends at `deadline` if there is one.
     pub fn drain(&self, deadline: Option<Instant>) {
         self.send(Message::Drain(deadline));
     }
