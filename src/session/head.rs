@@ -152,8 +152,7 @@ mod tests {
     const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn find(pieces: &[&[u8]]) -> Result<Option<usize>, Cause> {
-        let (mut reader, mut input) =
-            (HeadReader::first(Instant::now()), Buffers::default().take());
+        let (mut reader, mut input) = (HeadReader::first(Instant::now()), Buffers::default().get());
         let mut found = Ok(None);
         for piece in pieces {
             input.append(piece);

@@ -19,7 +19,7 @@ pub(super) struct Splice {
 impl Splice {
     /// Sets both sockets up; none if there is no pipe, or they cannot be.
     pub(super) fn start(client: &Client, backend: &Stream, pipes: &mut Pipes) -> Option<Self> {
-        let pipe = pipes.take()?;
+        let pipe = pipes.get()?;
         let ready =
             client.stream.set_nonblocking(true).and_then(|()| backend.set_nonblocking(true));
         if ready.is_err() {

@@ -365,7 +365,7 @@ mod tests {
         let readable_event = fixture.next_event();
         fixture.connections.note(token, readable_event, now);
         // Read to its last byte and no further: that nothing follows is still to be seen.
-        let mut buffer = Buffers::default().take();
+        let mut buffer = Buffers::default().get();
         let all_but_the_response = buffer.room() - b"response".len();
         buffer.as_vec_mut().resize(all_but_the_response, 0);
         fixture.connections.get(token).unwrap().stream.read(&mut buffer).unwrap();

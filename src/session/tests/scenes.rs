@@ -75,7 +75,7 @@ fn a_long_body_passes_through_a_pipe_or_past_it_and_nothing_is_kept() {
         let framing = format!("Content-Length: {}\r\n", body.len());
         let mut scene = play(is_masked, &request("GET", "", b""), 0, &response(&framing, &body));
         assert!(body_of(&scene.response) == Some(&body[..]), "masked: {is_masked}");
-        let pipes: Vec<_> = std::iter::from_fn(|| scene.local.pipes.take()).collect();
+        let pipes: Vec<_> = std::iter::from_fn(|| scene.local.pipes.get()).collect();
         assert_eq!(pipes.len(), 4, "every pipe came back");
     }
 }
