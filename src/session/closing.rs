@@ -7,7 +7,7 @@ use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
-use crate::wire::error_response::{self, Asked};
+use crate::wire::error_response::{self, ErrorFormat};
 use crate::wire::reply::{self, ALLOW, Reply};
 use std::time::Instant;
 
@@ -57,12 +57,12 @@ impl Closing {
             |detail| format!("{}: {detail}", cause.description()),
         );
         let ReplyOptions { request, keeps_open, .. } = options;
-        let asked = Asked { is_head: request.is_head, accepts_json: request.accepts_json };
+        let format = ErrorFormat { is_head: request.is_head, accepts_json: request.accepts_json };
         error_response::write(
             client.output.as_vec_mut(),
             cause,
             &message,
-            asked,
+            format,
             options.fields(&cx.local.clock),
         );
         let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Rejected };
