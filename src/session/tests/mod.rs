@@ -1,6 +1,6 @@
 //! Sessions without a worker: real sockets, a real poller, and a loop that steps one session.
 //!
-//! [`Stage`] stands in for a worker's state. The origin and the client of a test are threads with
+//! [`TestWorker`] stands in for a worker's state. The origin and the client of a test are threads with
 //! blocking sockets.
 
 mod parts;
@@ -26,13 +26,13 @@ use std::time::Duration;
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker's state for one session.
-pub(super) struct Stage {
+pub(super) struct TestWorker {
     pub(super) resources: Resources,
     pub(super) token: Token,
     is_masked: bool,
 }
 
-impl Stage {
+impl TestWorker {
     /// In front of these origins. With `is_masked`, all bytes on all sockets are.
     pub(super) fn new(origins: &[SocketAddr], is_masked: bool) -> Self {
         let backend =
@@ -87,7 +87,7 @@ impl Stage {
     pub(super) fn run_until<R: Steps>(
         &mut self,
         run: &mut R,
-        is_there: impl Fn(&R) -> bool,
+        is_reached: impl Fn(&R) -> bool,
     ) -> Option<Reason> {
         let start = Instant::now();
         if self.is_masked {
@@ -104,7 +104,7 @@ impl Stage {
             }
             let until = match verdict {
                 Verdict::Close(reason) => return Some(reason),
-                Verdict::Wait(_) if is_there(run) => return None,
+                Verdict::Wait(_) if is_reached(run) => return None,
                 Verdict::Again => self.resources.local.clock.now(),
                 Verdict::Wait(deadline) => {
                     assert!(
@@ -136,7 +136,7 @@ impl Stage {
     }
 }
 
-/// Runs on a [`Stage`]: a session, or a stand-in for one.
+/// Runs on a [`TestWorker`]: a session, or a stand-in for one.
 pub(super) trait Steps {
     fn stream(&mut self) -> &mut Stream;
     fn step(&mut self, cx: &mut Context<'_>) -> Verdict;

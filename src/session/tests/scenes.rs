@@ -23,12 +23,12 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
         sending.join().unwrap();
         response
     });
-    let mut stage = Stage::new(&[address], is_masked);
+    let mut worker = TestWorker::new(&[address], is_masked);
     let mut session = session(ours);
-    let reason = stage.run(&mut session);
-    session.close(Reason::ClientClosed, &mut stage.context());
+    let reason = worker.run(&mut session);
+    session.close(Reason::ClientClosed, &mut worker.context());
     let received = served.join().unwrap().remove(0);
-    Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
+    Scene { received, response: client.join().unwrap(), reason, local: worker.resources.local }
 }
 
 fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
@@ -87,10 +87,10 @@ fn a_rejected_request_gets_an_error_and_reaches_no_backend() {
         let mut client = Peer { socket, is_masked };
         client.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n");
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut stage = Stage::new(&[], is_masked);
+        let mut worker = TestWorker::new(&[], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::Rejected);
-        session.close(Reason::ClientClosed, &mut stage.context());
+        assert_eq!(worker.run(&mut session), Reason::Rejected);
+        session.close(Reason::ClientClosed, &mut worker.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -106,13 +106,13 @@ fn a_failed_attempt_is_followed_by_another() {
     let (socket, ours) = pair();
     let mut client = Peer { socket, is_masked: false };
     client.write(&request("GET", "", b""));
-    let mut stage = Stage::new(&[one, two], false);
+    let mut worker = TestWorker::new(&[one, two], false);
     let mut session = session(ours);
-    assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
-    session.close(Reason::ClientClosed, &mut stage.context());
+    assert_eq!(worker.run(&mut session), Reason::ClosedAfterResponse);
+    session.close(Reason::ClientClosed, &mut worker.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
-    assert_eq!(stage.resources.local.counters.retries.get(), 1);
+    assert_eq!(worker.resources.local.counters.retries.get(), 1);
 }
 
 #[test]
@@ -131,18 +131,18 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
         let (socket, ours) = pair();
         let mut client = Peer { socket, is_masked: false };
         client.write(&request("GET", "", b""));
-        let mut stage = Stage::new(&[address], false);
+        let mut worker = TestWorker::new(&[address], false);
         let mut session = session(ours);
-        stage.run_until(&mut session, |session| {
+        worker.run_until(&mut session, |session| {
             session.stage() == stage_name && session.client.sent as usize >= length.min(40)
         });
-        assert_eq!(stage.resources.connections.buffered(), 0, "{stage_name}");
+        assert_eq!(worker.resources.connections.buffered(), 0, "{stage_name}");
         assert_eq!(
             (session.client.input.room(), session.client.output.room()),
             (0, 0),
             "{stage_name}"
         );
-        session.close(Reason::ClientClosed, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut worker.context());
         drop(backend.join().unwrap());
     }
 }
@@ -169,10 +169,10 @@ fn an_upgrade_becomes_a_tunnel() {
             peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
             [head, peer.read_until(|_| false)].concat()
         });
-        let mut stage = Stage::new(&[address], is_masked);
+        let mut worker = TestWorker::new(&[address], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(Reason::ClientClosed, &mut stage.context());
+        assert_eq!(worker.run(&mut session), Reason::TunnelDone);
+        session.close(Reason::ClientClosed, &mut worker.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

@@ -60,7 +60,7 @@ impl TcpSession {
                     self.phase = TcpPhase::Tunnel(tunnel);
                     return Ok(match tunneled? {
                         Tunneled::Wait(deadline) => Verdict::Wait(deadline),
-                        Tunneled::ShareUsed => Verdict::Again,
+                        Tunneled::BudgetUsed => Verdict::Again,
                     });
                 }
             };
@@ -86,14 +86,14 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
             peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
             [greeting, peer.read_until(|_| false)].concat()
         });
-        let mut stage = Stage::new(&[address], is_masked);
+        let mut worker = TestWorker::new(&[address], is_masked);
         let permit = permit(&ours);
         let mut session =
             TcpSession { client: Client::new(ours, permit), phase: TcpPhase::Dispatch };
-        assert_eq!(stage.run(&mut session), Reason::TunnelDone);
+        assert_eq!(worker.run(&mut session), Reason::TunnelDone);
         let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
-        tunnel.close(Reason::TunnelDone, &session.client, &mut stage.context());
-        assert!(stage.resources.connections.is_empty(), "nothing is left of it");
+        tunnel.close(Reason::TunnelDone, &session.client, &mut worker.context());
+        assert!(worker.resources.connections.is_empty(), "nothing is left of it");
         assert!(
             client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(),
             "masked: {is_masked}"
