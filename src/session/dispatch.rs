@@ -107,10 +107,13 @@ impl Dispatcher {
         Ok(State::Queued)
     }
 
-    /// Until when to wait for a slot.
-    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Deadline, Stop> {
+    /// The deadline of the wait for a slot; none once the queue has granted one.
+    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Option<Deadline>, Stop> {
+        if !self.queued.is_waiting {
+            return Ok(None);
+        }
         let deadline = self.queued.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
-        deadline.unless_passed(cx.now, Cause::BackendFull)
+        deadline.unless_passed(cx.now, Cause::BackendFull).map(Some)
     }
 
     /// Accepts the queue's grant. False if it is not for this wait: the slot goes to the next

@@ -12,7 +12,7 @@ use super::flow::{Flow, State, StateResult};
 use super::progress::Blocked;
 use super::record::{AccessRecord, ExchangeData};
 use super::request::{ReplyOptions, Request};
-use super::response::{Forwarded, ForwardedHead, HeadError, HeadKind, Response, ResponseReader};
+use super::response::{Forwarded, ForwardedHead, HeadKind, Response, ResponseReader};
 use super::stop::{AttemptError, Stop};
 use super::tunnel::Tunnel;
 use super::upload::{Upload, Uploaded};
@@ -20,7 +20,6 @@ use crate::config::{Deadline, Timeout};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
 use crate::upstream::queue::Grant;
-use crate::upstream::retry::FailureKind;
 use crate::wire::Version;
 use std::time::Instant;
 
@@ -30,8 +29,8 @@ const HAS_RESPONSE: &str = "a response is forwarded once its head has come";
 #[derive(Debug)]
 pub(super) struct Exchange {
     state: State,
-    /// When the exchange entered its state.
-    entered: Instant,
+    /// The time up to which the record has the times of the states.
+    counted: Instant,
     request: Request,
     data: ExchangeData,
     upload: Upload,
@@ -49,7 +48,7 @@ impl Exchange {
     pub(super) fn new(request: Request, upload: Upload, data: ExchangeData) -> Self {
         Self {
             state: State::Admit,
-            entered: data.started,
+            counted: data.started,
             request,
             data,
             upload,
@@ -67,7 +66,7 @@ impl Exchange {
             let ran = match self.state {
                 State::Admit => self.admit(client, cx),
                 State::Dispatch => self.dispatch(client, cx),
-                State::Queued => self.dispatcher.wait(cx).map(Flow::Wait),
+                State::Queued => self.wait_for_slot(cx),
                 State::BufferBody => self.buffer_body(client, cx),
                 State::Connecting => self.connect(cx),
                 State::SendRequest => self.send_request(client, cx),
@@ -87,19 +86,25 @@ impl Exchange {
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
-        let spent = || cx.now.saturating_duration_since(self.entered);
-        match self.state {
-            State::Queued => self.data.queued += spent(),
-            State::Connecting => self.data.connecting += spent(),
-            _ => {}
-        }
-        (self.state, self.entered) = (state, cx.now);
+        self.count_time(cx.now);
+        self.state = state;
         if state == State::SendRequest {
             self.reader = ResponseReader::default();
         }
         if matches!(state, State::BufferBody | State::SendRequest) {
             self.upload.start_clock(cx.now);
         }
+    }
+
+    /// Adds the time since the last call to that of the state, if the record has one.
+    fn count_time(&mut self, now: Instant) {
+        let spent = now.saturating_duration_since(self.counted);
+        match self.state {
+            State::Queued => self.data.queued += spent,
+            State::Connecting => self.data.connecting += spent,
+            _ => {}
+        }
+        self.counted = now;
     }
 
     /// Rejects the request, responds to it, or admits it to the backends.
@@ -133,11 +138,13 @@ impl Exchange {
 
     /// Accepts the queue's grant. False if this exchange does not wait for it.
     pub(super) fn grant(&mut self, grant: Grant) -> bool {
-        let was_queued = self.dispatcher.grant(grant);
-        if was_queued {
-            self.state = State::Dispatch;
-        }
-        was_queued
+        self.dispatcher.grant(grant)
+    }
+
+    /// Waits in the queue for a slot at a backend.
+    fn wait_for_slot(&mut self, cx: &Context<'_>) -> StateResult {
+        let waiting = self.dispatcher.wait(cx)?;
+        Ok(waiting.map_or(Flow::Goto(State::Dispatch), Flow::Wait))
     }
 
     /// Buffers the whole body, to be sent with its length.
@@ -191,13 +198,7 @@ impl Exchange {
         if self.is_stranded(cx) {
             // The next backend gets the full time.
             self.first_byte_deadline = None;
-            let detail = "it was marked down while its response was awaited";
-            return Err(AttemptError::new(
-                FailureKind::MarkedDown,
-                Cause::FirstByteTimeout,
-                detail,
-            )
-            .into());
+            return Err(AttemptError::marked_down().into());
         }
         client.flush(&cx.local.counters)?;
         let deadline =
@@ -209,10 +210,10 @@ impl Exchange {
     /// Whether the request is retryable, awaits the first byte of a backend that was marked down
     /// meanwhile, and can move to another backend. At most once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
-        let may_move = self.state == State::AwaitResponse
+        self.state == State::AwaitResponse
             && self.request.is_idempotent
-            && self.is_replayable();
-        may_move && self.dispatcher.is_stranded(cx)
+            && self.is_replayable()
+            && self.dispatcher.is_stranded(cx)
     }
 
     fn is_replayable(&self) -> bool {
@@ -234,8 +235,10 @@ impl Exchange {
                 request_id: &self.data.request_id,
                 keeps_open: self.may_keep_client(self.upload.is_sent(), cx.draining),
             };
-            let read = self.reader.read((backend, client), options, cx.local);
-            let Some(head) = read.map_err(|error| self.head_error(error))? else {
+            let read = self.reader.read((backend, client), options, cx.local).map_err(|error| {
+                error.into_attempt_error(self.dispatcher.attempt(), self.upload.was_written())
+            });
+            let Some(head) = read? else {
                 return Ok(None);
             };
             if head.kind == HeadKind::Interim {
@@ -246,15 +249,6 @@ impl Exchange {
             self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
             let is_final = head.kind == HeadKind::Final;
             return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
-        }
-    }
-
-    fn head_error(&self, error: HeadError) -> AttemptError {
-        match error {
-            HeadError::Bad(detail) => AttemptError::bad_response(detail),
-            HeadError::Closed(detail) => {
-                self.dispatcher.attempt().closed(self.upload.was_written(), detail)
-            }
         }
     }
 
@@ -290,7 +284,7 @@ impl Exchange {
 
     /// Ends the exchange: the client has the whole response.
     fn finish(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        let response = self.response_mut();
+        let response = self.response.as_mut().expect(HAS_RESPONSE);
         let is_usable = response.download.finish_client(client, &mut cx.local.pipes);
         if response.keeps_client && is_usable {
             return Flow::Done;
@@ -342,10 +336,10 @@ impl Exchange {
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
     }
 
-    /// Whether the client's connection may stay open after a response; `is_whole`: the balancer is
-    /// done with the whole request.
-    fn may_keep_client(&self, is_whole: bool, draining: bool) -> bool {
-        is_whole && self.request.is_persistent && !draining
+    /// Whether the client's connection may stay open; `is_complete`: no more of the request
+    /// follows.
+    fn may_keep_client(&self, is_complete: bool, draining: bool) -> bool {
+        is_complete && self.request.is_persistent && !draining
     }
 
     fn reply_options(&self, keeps_open: bool) -> ReplyOptions<'_> {
@@ -365,19 +359,30 @@ impl Exchange {
             .is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
     }
 
-    /// Records the exchange, which is over; `reason` is why the connection ended with it, if it
-    /// did.
+    /// Records the exchange, which is over; `reason` is set if the connection has ended with it.
     pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &Context<'_>) {
+        self.count_time(cx.now);
         self.data.bytes_in += self.upload.received();
-        cx.local.record(&AccessRecord {
+        cx.local.record(&self.access_record(reason, client, cx.now));
+    }
+
+    pub(super) fn access_record(
+        &self,
+        reason: Option<Reason>,
+        client: &Client,
+        now: Instant,
+    ) -> AccessRecord<'_> {
+        // The output is still sent, unless the connection has ended.
+        let pending = if reason.is_none() { client.output.len() } else { 0 };
+        AccessRecord {
             data: &self.data,
             stage: self.state.stage(),
             reason: reason.filter(|reason| reason.is_error()),
             backend: self.dispatcher.backend(),
             attempts: self.dispatcher.attempts(),
-            bytes_out: client.sent + client.output.len() as u64,
-            ended: cx.now,
-        });
+            bytes_out: client.sent + pending as u64,
+            ended: now,
+        }
     }
 
     /// Releases the attempt, the queue position and the pipe, in any state.
@@ -390,10 +395,7 @@ impl Exchange {
 
     /// The tunnel of the new protocol, over the connection of the attempt.
     pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
-        Tunnel::new(self.dispatcher.into_attempt(), self.data, cx)
-    }
-
-    fn response_mut(&mut self) -> &mut Response {
-        self.response.as_mut().expect(HAS_RESPONSE)
+        let attempts = self.dispatcher.attempts();
+        Tunnel::new(self.dispatcher.into_attempt(), attempts, self.data, cx)
     }
 }

@@ -18,7 +18,7 @@ pub struct ExchangeData {
     pub client: SocketAddr,
     /// The value of `X-Request-Id`.
     pub request_id: RequestId,
-    /// Method and target without the query, if the head was valid and the log is enabled.
+    /// Method and target, if the head was valid and the log is enabled.
     pub request: Option<Box<str>>,
     /// When the request's head was complete.
     pub started: Instant,

@@ -7,7 +7,7 @@ use super::context::{Context, Local};
 use super::download::{BodyError, BodyStart, Download, Downloaded};
 use super::progress::{Blocked, Progress};
 use super::request::{ReplyOptions, Request};
-use super::stop::Stop;
+use super::stop::{AttemptError, Stop};
 use super::trace;
 use super::upload::{Upload, Uploaded};
 use crate::config::{self, Deadline};
@@ -37,6 +37,16 @@ pub(super) enum HeadError {
     Bad(&'static str),
     /// The connection ended before the first byte; the detail.
     Closed(String),
+}
+
+impl HeadError {
+    /// The failure of the attempt; `written`: whether a byte of the request was sent.
+    pub(super) fn into_attempt_error(self, attempt: &Attempt, written: bool) -> AttemptError {
+        match self {
+            Self::Bad(detail) => AttemptError::bad_response(detail),
+            Self::Closed(detail) => attempt.closed(written, detail),
+        }
+    }
 }
 
 /// A head that was written to the client's output.

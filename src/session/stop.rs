@@ -39,6 +39,12 @@ impl AttemptError {
         Self::new(FailureKind::Connect, Cause::ConnectFailed, error.to_string())
     }
 
+    /// The backend was marked down before a byte of its response.
+    pub(super) fn marked_down() -> Self {
+        let detail = "it was marked down while its response was awaited";
+        Self::new(FailureKind::MarkedDown, Cause::FirstByteTimeout, detail)
+    }
+
     /// The head of the response is invalid or truncated.
     pub(super) fn bad_response(detail: &'static str) -> Self {
         Self::new(FailureKind::BadResponse, Cause::BadResponse, detail)

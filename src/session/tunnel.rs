@@ -7,11 +7,14 @@ use super::record::{AccessRecord, ExchangeData};
 use crate::config::{self, Deadline, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
+use std::time::Instant;
 
 /// A tunnel between a client and a backend.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     attempt: Attempt,
+    /// The number of attempts of the exchange, this one included.
+    attempts: u32,
     data: ExchangeData,
     /// Whether the client has closed its sending side; the backend, in the next field.
     client_ended: bool,
@@ -41,9 +44,15 @@ enum Direction {
 impl Tunnel {
     /// A tunnel over the connection of this attempt. Bytes that either side has received already
     /// are forwarded first.
-    pub(super) fn new(attempt: Attempt, data: ExchangeData, cx: &Context<'_>) -> Self {
+    pub(super) fn new(
+        attempt: Attempt,
+        attempts: u32,
+        data: ExchangeData,
+        cx: &Context<'_>,
+    ) -> Self {
         Self {
             attempt,
+            attempts,
             data,
             client_ended: false,
             backend_ended: false,
@@ -72,12 +81,12 @@ impl Tunnel {
             copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
         cx.local.buffers.recycle(&mut connection.input);
         client.note_sent(sent_down, &cx.local.counters);
+        self.data.bytes_in += sent_up as u64;
         match (up_state, down_state) {
             (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),
             (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
             _ => {}
         }
-        self.data.bytes_in += sent_up as u64;
         let moved = sent_up.max(sent_down);
         if moved > 0 {
             self.deadline = cx.deadline(Timeout::Tunnel);
@@ -95,15 +104,24 @@ impl Tunnel {
     /// Closes the backend's connection and records the exchange.
     pub(super) fn close(mut self, reason: Reason, client: &Client, cx: &mut Context<'_>) {
         self.attempt.close(cx);
-        cx.local.record(&AccessRecord {
+        cx.local.record(&self.access_record(reason, client, cx.now));
+    }
+
+    pub(super) fn access_record(
+        &self,
+        reason: Reason,
+        client: &Client,
+        now: Instant,
+    ) -> AccessRecord<'_> {
+        AccessRecord {
             data: &self.data,
             stage: "tunnel",
             reason: Some(reason).filter(|reason| reason.is_error()),
             backend: Some(self.attempt.backend()),
-            attempts: 1,
+            attempts: self.attempts,
             bytes_out: client.sent,
-            ended: cx.now,
-        });
+            ended: now,
+        }
     }
 }
 

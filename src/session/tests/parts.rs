@@ -12,7 +12,7 @@ use crate::upstream::retry::FailureKind;
 use crate::wire::rewrite::ResponseFraming;
 use crate::wire::{Body, fields, request};
 
-/// A client without a writing peer, with these bytes received already.
+/// A client that has sent these bytes, and its socket.
 fn client(input: &[u8]) -> (TcpStream, Client) {
     let (theirs, ours) = pair();
     let permit = permit(&ours);
@@ -146,11 +146,7 @@ fn chunks_that_were_sent_cannot_become_a_length() {
     let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut worker);
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.reopen_framing();
-    assert_eq!(
-        upload.choose_framing(true),
-        FramingSupport::AfterBuffering,
-        "no backend has heard of it"
-    );
+    assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering, "no chunk was sent");
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.start_attempt(None);
     upload.pump(&mut client, &mut backend, &mut worker.resources.local).unwrap();
@@ -187,7 +183,7 @@ fn download(
             .filter(|_| !download.is_received());
         match download.pump(&mut client, backend, &mut worker.resources.local) {
             Ok(Downloaded::Received) => {}
-            // The last event is the end of the connection, or that there is room to write.
+            // The last event is the end of the connection, or room for a write.
             Ok(Downloaded::Blocked(Blocked::OnBackend)) if worker.note_backend_events() => {}
             result => break result,
         }
@@ -244,17 +240,17 @@ fn an_unsent_response_can_be_replaced() {
     assert!(!download.retract(&mut client));
 }
 
-fn attempt_at(worker: &mut TestWorker) -> Attempt {
+pub(super) fn attempt_at(worker: &mut TestWorker) -> Attempt {
     let cx = worker.context();
     let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
     let Picked::Backend(slot) = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) else {
-        panic!("it is up")
+        panic!("the backend is up")
     };
     Attempt::new(slot, &worker.context())
 }
 
 #[test]
-fn an_attempt_connects_is_kept_and_is_found_again() {
+fn a_connection_is_kept_after_an_attempt_and_is_reused() {
     let (_listener, address) = listen();
     let mut worker = TestWorker::new(&[address], false);
     let mut attempt = attempt_at(&mut worker);

@@ -2,15 +2,17 @@
 
 use super::*;
 
-/// The outcome of a request: the origin's input, the client's input, and the end of the connection.
+/// The outcome of a request.
 struct Scene {
+    /// The bytes that the origin has received.
     received: Vec<u8>,
+    /// The bytes that the client has received.
     response: Vec<u8>,
     reason: Reason,
     local: Local,
 }
 
-/// Plays a request against an origin that responds like this when it has `length` bytes of body.
+/// Runs a session with this request; the origin responds after `length` bytes of body.
 fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scene {
     let (address, served) = origin(is_masked, vec![(length, response.to_vec())]);
     let (socket, ours) = pair();
@@ -31,12 +33,12 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
     Scene { received, response: client.join().unwrap(), reason, local: worker.resources.local }
 }
 
-fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("{method} /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{framing}\r\n");
     [head.as_bytes(), body].concat()
 }
 
-fn response(framing: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn response(framing: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_bytes(), body].concat()
 }
 
@@ -69,14 +71,14 @@ fn bodies_of_every_framing_pass_both_ways() {
 }
 
 #[test]
-fn a_long_body_passes_through_a_pipe_or_past_it_and_nothing_is_kept() {
+fn a_long_body_passes_with_or_without_a_pipe_and_every_pipe_is_returned() {
     for is_masked in [false, true] {
         let body: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
         let framing = format!("Content-Length: {}\r\n", body.len());
         let mut scene = play(is_masked, &request("GET", "", b""), 0, &response(&framing, &body));
         assert!(body_of(&scene.response) == Some(&body[..]), "masked: {is_masked}");
         let pipes: Vec<_> = std::iter::from_fn(|| scene.local.pipes.get()).collect();
-        assert_eq!(pipes.len(), 4, "every pipe came back");
+        assert_eq!(pipes.len(), 4, "every pipe was returned");
     }
 }
 
