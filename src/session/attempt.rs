@@ -160,8 +160,8 @@ impl Attempt {
         cx.shared.registry.observe(backend.id, seen, detail, cx.now);
     }
 
-    /// Records a reused connection that was closed already: the pool learns how long the backend
-    /// keeps idle connections.
+    /// Records a reused connection that was closed already, so that the pool can derive how long
+    /// the backend keeps idle connections.
     fn note_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);

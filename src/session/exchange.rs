@@ -98,10 +98,10 @@ impl Exchange {
 
     /// Adds the time since the last call to that of the state, if the record has one.
     fn count_time(&mut self, now: Instant) {
-        let spent = now.saturating_duration_since(self.counted);
+        let spent = || now.saturating_duration_since(self.counted);
         match self.state {
-            State::Queued => self.data.queued += spent,
-            State::Connecting => self.data.connecting += spent,
+            State::Queued => self.data.queued += spent(),
+            State::Connecting => self.data.connecting += spent(),
             _ => {}
         }
         self.counted = now;
@@ -336,8 +336,7 @@ impl Exchange {
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
     }
 
-    /// Whether the client's connection may stay open; `is_complete`: no more of the request
-    /// follows.
+    /// Whether the client's connection may stay open once the request `is_complete`.
     fn may_keep_client(&self, is_complete: bool, draining: bool) -> bool {
         is_complete && self.request.is_persistent && !draining
     }

@@ -13,7 +13,7 @@ use crate::wire::head_end::HeadEnd;
 use crate::wire::{fields, request};
 use std::time::Instant;
 
-/// Waits for a request and reads its head. An idle connection has no other state.
+/// Waits for a request and reads its head. An idle session is this, a socket and empty buffers.
 #[derive(Debug)]
 pub(super) struct HeadReader {
     end: HeadEnd,

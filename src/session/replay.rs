@@ -163,11 +163,11 @@ mod tests {
     use crate::wire::body::BodyReader;
 
     fn replay(head: &[u8]) -> ReplayBuffer {
-        replay_sent_once(false, head)
+        replay_with(false, head)
     }
 
-    fn replay_sent_once(once: bool, head: &[u8]) -> ReplayBuffer {
-        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, once);
+    fn replay_with(is_sent_once: bool, head: &[u8]) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, is_sent_once);
         replay.as_vec_mut().extend_from_slice(head);
         replay.mark_common_end();
         replay
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_never_retried_is_dropped_when_it_is_sent() {
-        let mut replay = replay_sent_once(true, b"head ");
+        let mut replay = replay_with(true, b"head ");
         replay.start_attempt(b"end ");
         replay.as_vec_mut().extend_from_slice(b"part");
         replay.advance(8);

@@ -16,8 +16,9 @@ pub(super) struct Tunnel {
     /// The number of attempts of the exchange, this one included.
     attempts: u32,
     data: ExchangeData,
-    /// Whether the client has closed its sending side; the backend, in the next field.
+    /// Whether the client has closed its sending side.
     client_ended: bool,
+    /// Whether the backend has closed its sending side.
     backend_ended: bool,
     deadline: Deadline,
 }

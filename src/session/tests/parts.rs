@@ -288,7 +288,7 @@ fn a_refused_connect_is_a_failed_attempt() {
         panic!("{opened:?}")
     };
     assert_eq!((kind, cause), (FailureKind::Connect, Cause::ConnectFailed));
-    assert!(detail.contains("refused"), "{detail}");
+    assert!(detail.contains("Connection refused"), "{detail}");
 }
 
 #[test]
