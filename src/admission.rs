@@ -1,10 +1,10 @@
-//! Admission: how many client connections are open, and which new one is over a limit.
+//! Admission: the counts of open client connections, and their limits.
 //!
-//! A listener asks [`Permits::admit`] about each connection that it has accepted. The [`Permit`]
-//! travels with the socket and is dropped with the session: every end of a connection gives its
-//! permit back, a full inbox and a panic included, and nothing is counted by hand.
+//! A listener calls [`Permits::admit`] for each connection that it has accepted. The [`Permit`]
+//! travels with the socket to the session of a worker, and its drop counts the connection down:
+//! every end of a connection drops it, also a full inbox or a panic.
 //!
-//! Listeners admit, workers drop. Owns counts and no socket; must never make a system call.
+//! Runs on listeners and workers. Owns counts and no socket; must never make a system call.
 
 use crate::error::Cause;
 use parking_lot::Mutex;
@@ -14,29 +14,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// In place of a limit for each client address, if there is none.
+/// The value of a limit per client address that is not set.
 const UNLIMITED: usize = usize::MAX;
 
-/// The limits. They may change while connections are open, and hold for new ones then.
+/// The limits. A change applies to new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that are served at once; above it 503.
+    /// Concurrent connections that are served; above it 503.
     pub max_connections: usize,
-    /// Connections of one client address that are served at once; above it 429.
+    /// Concurrent connections of one client address that are served; above it 429.
     pub max_connections_per_client: Option<usize>,
-    /// Connections over one of these limits that workers hold until their requests have come, to
-    /// respond to them; above it the listener responds at once.
+    /// Connections over one of these limits that workers hold until their requests have arrived;
+    /// above it the listener rejects at once.
     pub max_graceful_rejections: usize,
 }
 
-/// The counts of open connections, beside their limits.
+/// The counts of open connections and their limits.
 #[derive(Debug)]
 pub struct Admission {
     admitted: Quota,
     rejected: Quota,
     max_per_client: AtomicUsize,
-    /// Connections by client address, counted only while that is limited. Taken by listeners at
-    /// accept and by workers at close, not at all without such a limit.
+    /// Protects the counts by client address; taken by listeners at accept and by workers at close,
+    /// and not at all without a limit per client address.
     per_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -53,8 +53,8 @@ impl Admission {
         admission
     }
 
-    /// Changes the limits for new connections. Open ones stay, also above the new limits; a
-    /// connection that came while its address was not limited does not count for its address.
+    /// Changes the limits for new connections. Open ones stay, also above the new limits. Connections
+    /// that were admitted without a limit per client address never count for their address.
     pub fn set_limits(&self, limits: Limits) {
         self.admitted.max.store(limits.max_connections, Ordering::Relaxed);
         self.rejected.max.store(limits.max_graceful_rejections, Ordering::Relaxed);
@@ -62,19 +62,19 @@ impl Admission {
         self.max_per_client.store(max_per_client, Ordering::Relaxed);
     }
 
-    /// The number of permits. A thread that sees it fall sees all that the session gave back before
-    /// its permit.
+    /// The number of permits. A thread that sees it fall also sees all writes before the drop of the
+    /// permit.
     pub fn open(&self) -> usize {
         self.admitted.count() + self.rejected.count()
     }
 
-    /// Counts a connection that is within the limits; whether it is in `per_client` then.
+    /// Counts a connection within the limits. Returns whether it is counted in `per_client` too.
     fn reserve(&self, client: IpAddr) -> Result<bool, Cause> {
         let max_per_client = self.max_per_client.load(Ordering::Relaxed);
         if max_per_client == UNLIMITED {
             return if self.admitted.reserve() { Ok(false) } else { Err(Cause::Overload) };
         }
-        // Both counts change under the lock, so that neither is ever taken in vain.
+        // Both counts change under the lock, so that a connection is in both or in none.
         let mut per_client = self.per_client.lock();
         let entry = per_client.entry(client);
         let count = if let Entry::Occupied(entry) = &entry { *entry.get() } else { 0 };
@@ -101,24 +101,25 @@ impl Admission {
 
 /// The permits of one worker's connections, those in its inbox included.
 ///
-/// Their number is the worker's load. It is the reference count of what they share, so that it has
-/// no count of its own that could differ.
+/// Their number is the worker's load. It is the reference count of the issuer that they share, so no
+/// second count can differ from it.
 #[derive(Debug)]
 pub struct Permits(Arc<Issuer>);
 
+/// The value that all permits of a worker share.
 #[derive(Debug)]
 struct Issuer {
     admission: Arc<Admission>,
 }
 
 impl Permits {
-    /// A worker without connections.
+    /// The permits of a worker without connections.
     pub fn new(admission: Arc<Admission>) -> Self {
         Self(Arc::new(Issuer { admission }))
     }
 
-    /// Decides about a new connection. With a permit the worker takes it, to serve it or to reject
-    /// it ([`Permit::rejection`]); the error is why it is rejected without a worker.
+    /// Admits a new connection. With a permit, the connection goes to a worker, which serves or
+    /// rejects it ([`Permit::rejection`]); an error is the cause for the listener to reject it.
     pub fn admit(&self, peer: SocketAddr) -> Result<Permit, Cause> {
         let admission = &self.0.admission;
         let (rejection, is_in_per_client) = match admission.reserve(peer.ip()) {
@@ -141,7 +142,7 @@ impl Permits {
     }
 }
 
-/// A count that must not pass its limit.
+/// A count with a limit.
 #[derive(Debug, Default)]
 struct Quota {
     count: AtomicUsize,
@@ -151,8 +152,8 @@ struct Quota {
 impl Quota {
     fn reserve(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
-        let one_more = |count| (count < max).then_some(count + 1);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        let increment = |count| (count < max).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok()
     }
 
     fn release(&self) {
@@ -168,11 +169,11 @@ impl Quota {
     }
 }
 
-/// The right of one connection to be open. Gives back at its drop what it counts for.
+/// The right of one connection to be open; its drop counts the connection down.
 #[derive(Debug)]
 pub struct Permit {
     issuer: Arc<Issuer>,
-    // Apart: a `SocketAddr` takes 32 bytes, and an idle session should take few.
+    // Two fields: a `SocketAddr` takes 32 bytes, and an idle session must be small.
     address: IpAddr,
     port: u16,
     rejection: Option<Cause>,
@@ -180,20 +181,20 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Counts the connection towards the load of this worker, if it does not do so already.
+    /// Moves the connection to the load of this worker.
     pub fn move_to(&mut self, worker: &Permits) {
         if !Arc::ptr_eq(&self.issuer, &worker.0) {
             self.issuer = Arc::clone(&worker.0);
         }
     }
 
-    /// The client's end of the connection.
+    /// The client's address and port.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
     }
 
-    /// Why the connection is only held to be rejected, if it is over a limit. It counts towards
-    /// none then, except that of rejections.
+    /// The cause of the rejection, if the connection is over a limit. Such a connection counts only
+    /// towards the limit of rejections.
     pub fn rejection(&self) -> Option<Cause> {
         self.rejection
     }
@@ -237,23 +238,23 @@ mod tests {
     fn assert_is_empty(worker: &Permits) {
         let admission = &worker.0.admission;
         assert_eq!((admission.admitted.count(), admission.rejected.count()), (0, 0));
-        assert!(admission.per_client.lock().is_empty(), "no address is left behind");
+        assert!(admission.per_client.lock().is_empty(), "no address is left");
         assert_eq!((worker.count(), admission.open()), (0, 0));
     }
 
-    /// What became of a connection.
+    /// The result for a connection.
     #[derive(Debug, PartialEq)]
-    enum Is {
+    enum Admitted {
         Served,
         Held(Cause),
         Shed(Cause),
     }
-    use Is::{Held, Served, Shed};
+    use Admitted::{Held, Served, Shed};
 
-    /// Connects, in this order and from these clients; a negative number ends the connection of
-    /// that position, counted from 1.
+    /// Connects from these clients in this order; a negative number ends the connection of that
+    /// step, counted from 1.
     #[track_caller]
-    fn assert_sequence(limits: Limits, steps: &[(i8, Option<Is>)]) {
+    fn assert_sequence(limits: Limits, steps: &[(i8, Option<Admitted>)]) {
         let worker = worker(limits);
         let mut permits = Vec::new();
         for (number, (step, expected)) in steps.iter().enumerate() {
@@ -262,11 +263,11 @@ mod tests {
                 continue;
             };
             let permit = worker.admit(client(from));
-            let is = match &permit {
+            let result = match &permit {
                 Ok(permit) => permit.rejection().map_or(Served, Held),
                 Err(cause) => Shed(*cause),
             };
-            assert_eq!(Some(&is), expected.as_ref(), "step {number} of {steps:?}");
+            assert_eq!(Some(&result), expected.as_ref(), "step {number} of {steps:?}");
             permits.push(permit.ok());
         }
         drop(permits);
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_served_up_to_the_limits_and_then_held_and_then_shed() {
+    fn connections_over_a_limit_are_held_up_to_the_limit_of_rejections_and_then_shed() {
         let (overload, too_many) = (Cause::Overload, Cause::ClientLimit);
         let unlimited = Limits { max_connections_per_client: None, ..LIMITS };
         let all_of_one_client = [
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_makes_room_for_what_ended_and_for_nothing_else() {
+    fn the_end_of_a_connection_frees_its_own_counts_and_no_other() {
         let (overload, too_many) = (Cause::Overload, Cause::ClientLimit);
         let of_a_client = [(1, Some(Served)), (1, Some(Served)), (-1, None), (1, Some(Served))];
         assert_sequence(LIMITS, &of_a_client);
@@ -318,13 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn new_limits_hold_for_new_connections() {
+    fn new_limits_apply_to_new_connections() {
         let worker = worker(Limits { max_connections_per_client: None, ..LIMITS });
         let before = [1, 1, 1].map(|number| worker.admit(client(number)).unwrap());
         assert_eq!(worker.admit(client(1)).unwrap().rejection(), Some(Cause::Overload));
         worker.0.admission.set_limits(Limits { max_connections: 5, ..LIMITS });
         let after = [1, 1].map(|number| worker.admit(client(number)).unwrap());
-        assert!(after.iter().all(|permit| permit.rejection().is_none()), "earlier ones are free");
+        assert!(
+            after.iter().all(|permit| permit.rejection().is_none()),
+            "earlier connections do not count for their address"
+        );
         worker.0.admission.set_limits(Limits { max_connections: 1, ..LIMITS });
         assert_eq!(worker.0.admission.open(), 5, "open connections stay");
         assert_eq!(worker.admit(client(2)).unwrap().rejection(), Some(Cause::Overload));
@@ -334,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_shows_its_peer() {
+    fn a_permit_has_the_address_of_its_peer() {
         let peer = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 443));
         assert_eq!(worker(LIMITS).admit(peer).unwrap().peer(), peer);
     }
 
     #[test]
-    fn any_sequence_stays_within_the_limits_and_ends_at_zero() {
+    fn any_sequence_keeps_the_counts_within_the_limits_and_ends_at_zero() {
         let mut rng = fastrand::Rng::with_seed(8);
         let (worker, mut permits) = (worker(LIMITS), Vec::new());
         for _ in 0..20_000 {
@@ -348,7 +352,7 @@ mod tests {
                 0 | 1 => permits.extend(worker.admit(client(rng.u8(..4))).ok()),
                 2 if !permits.is_empty() => drop(permits.swap_remove(rng.usize(..permits.len()))),
                 _ => {
-                    // As a session that panics while it owns its permit.
+                    // A session that panics while it owns its permit.
                     let permit = permits.pop();
                     let panicking = AssertUnwindSafe(|| {
                         let _held = permit;
@@ -377,9 +381,9 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_at_once_never_pass_a_limit_and_lose_no_count() {
+    fn two_concurrent_threads_never_exceed_a_limit_and_lose_no_count() {
         for (max_connections_per_client, rounds) in [(None, 1_000_000), (Some(1), 100_000)] {
-            // The lowest limit, so that both threads are at it all the time.
+            // The lowest limit, so that both threads compete for it all the time.
             let limits = Limits { max_connections: 1, max_connections_per_client, ..LIMITS };
             let worker = worker(Limits { max_graceful_rejections: 0, ..limits });
             let served = AtomicUsize::default();

@@ -1,4 +1,4 @@
-//! A worker's clock: read once per iteration of its loop, so that an iteration has one time.
+//! A worker's clock. Runs on that worker, which reads the time once per iteration of its loop.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +11,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows the present.
+    /// A clock with the current time.
     pub fn new() -> Self {
         let now = Instant::now();
         let mut clock = Self { now, date: String::new(), date_until: now };
@@ -19,7 +19,7 @@ impl Clock {
         clock
     }
 
-    /// Reads the time; whether a new second has begun.
+    /// Reads the time. Returns whether a new second has begun.
     pub fn update(&mut self) -> bool {
         self.now = Instant::now();
         let is_new_second = self.now >= self.date_until;

@@ -1,25 +1,25 @@
-//! Why a request could not be served: one table of causes.
+//! The causes of failed requests: one table. Plain values.
 //!
 //! Every cause has a side (client, backend or balancer), the status of the error response, a code
-//! (`X-LB-Error`, logs, counters) and a description with the place to look at. Status and wording
-//! come from this table and nowhere else.
+//! (`X-LB-Error`, logs, counters) and a description with the setting to look at. Status and wording
+//! of error responses come from this table alone.
 
 use std::fmt;
 
-/// The side that is at fault.
+/// The side at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The client sent a request that is rejected, or was too slow.
+    /// The client sent an invalid request, or was too slow.
     Client,
-    /// The backend failed, or broke the protocol.
+    /// The backend failed, or violated the protocol.
     Backend,
-    /// The balancer cannot serve: no healthy backend, or a resource is exhausted.
+    /// The balancer has no healthy backend, or a resource is exhausted.
     Balancer,
 }
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident, $side:ident, $status:literal, $code:literal, $description:literal;)*) => {
-        /// Why a request could not be served.
+        /// The cause of a failed request.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause { $($(#[$doc])* #[doc = $description] $name,)* }
 
@@ -27,7 +27,7 @@ macro_rules! causes {
             /// Every cause, in the order of the table.
             pub const ALL: &'static [Cause] = &[$(Cause::$name),*];
 
-            /// The side that is at fault.
+            /// The side at fault.
             pub fn side(self) -> Side { match self { $(Cause::$name => Side::$side),* } }
 
             /// The status code of the error response.
@@ -36,7 +36,7 @@ macro_rules! causes {
             /// The stable code for `X-LB-Error`, logs and counters.
             pub fn code(self) -> &'static str { match self { $(Cause::$name => $code),* } }
 
-            /// What happened and what to look at, in one clause.
+            /// The event and the setting to look at, in one clause.
             pub fn description(self) -> &'static str {
                 match self { $(Cause::$name => $description),* }
             }
@@ -82,7 +82,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The reason phrase of a status in our own responses.
+/// The reason phrase of a status in an error response.
 pub fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -1,8 +1,8 @@
 //! `lb-threads`: a synchronous HTTP/1.1 load balancer. A fixed pool of threads, blocking sockets,
 //! no async runtime.
 //!
-//! Start with `ARCHITECTURE.md`. Public is what the program, its tests, the fuzz targets and the
-//! benchmarks use. The floors, from the ground up; a module imports only from lower
+//! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
+//! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
 //! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
 //! `session` → `threads` → `server` → `cli`, `commands`.
 

@@ -1,4 +1,4 @@
-//! The program: reads the command line and calls the command.
+//! The program: parses the command line and calls the command.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        // Help and version: requested output.
+        // Help and version are no errors.
         Err(error) if !error.use_stderr() => {
             let _ = error.print();
             return ExitCode::SUCCESS;

@@ -1,23 +1,23 @@
 //! Counters: one table, from which the fields and their sums are made.
 //!
-//! Each worker owns one [`Counters`]; any thread may sum them. A counter has a single writer, so an
-//! increment is a plain load and a plain store: no locked instruction on the data path.
+//! Each worker and listener owns its [`Counters`]; any thread may sum them. A counter has a single
+//! writer, so an increment is a plain load and a plain store: no locked instruction on the data path.
 
 use crate::error::Cause;
 use crate::reason::Reason;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A number that only its owner increments.
+/// A number with a single writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `amount`. To be called from the owning thread alone: two writers would lose counts.
+    /// Adds `amount`. Only the owning thread may call this: two writers would lose counts.
     pub fn add(&self, amount: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
-    /// The number now.
+    /// The current number.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -43,7 +43,7 @@ macro_rules! counters {
             }
         }
 
-        /// The sum of several threads' counters at one moment.
+        /// The sums of the counters of several threads.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Totals {
             $(#[doc = $meaning] pub $name: u64,)*
@@ -116,7 +116,7 @@ impl Totals {
     }
 
     /// The number of client connections that ended.
-    pub fn closed_in_all(&self) -> u64 {
+    pub fn closed_in_total(&self) -> u64 {
         self.reasons.iter().sum()
     }
 }
@@ -136,7 +136,7 @@ mod tests {
         let totals = Totals::sum(workers.iter());
         assert_eq!(totals.requests, 5);
         assert_eq!(totals.closed(Reason::ClientClosed), 2);
-        assert_eq!(totals.closed_in_all(), 2);
+        assert_eq!(totals.closed_in_total(), 2);
         assert_eq!(totals.failed(Cause::NoBackend), 1);
     }
 }

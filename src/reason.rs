@@ -1,11 +1,11 @@
-//! How a client connection ended: one table of reasons.
+//! The reasons for which client connections end: one table. Plain values.
 //!
-//! Every connection ends with exactly one of these. Its counter, its code in the log and its
+//! Every connection ends with exactly one reason. Its counter, its code in the log and its
 //! description come from this table.
 
 macro_rules! reasons {
     ($($name:ident, $level:ident, $code:literal, $description:literal;)*) => {
-        /// How a client connection ended.
+        /// The reason for the end of a client connection.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $(#[doc = $description] $name,)* }
 
@@ -21,7 +21,7 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $description),* }
             }
 
-            /// Whether the end is an error, which is logged at the normal level.
+            /// Whether the end is an error, which is logged at level info.
             pub fn is_error(self) -> bool { match self { $(Reason::$name => reasons!(@ $level)),* } }
         }
     };

@@ -1,20 +1,24 @@
-//! The README beside the program: its tables have every flag with its default, and nothing else.
+//! The documentation beside the program: its tables have every flag with its default, every code and
+//! every reason, and nothing else.
 
 use clap::{Arg, CommandFactory};
 use lb_threads::cli::Args;
 use lb_threads::config::{Setting, Settings};
-use lb_threads::error::Cause;
+use lb_threads::error::{Cause, Side};
 use lb_threads::reason::Reason;
 use std::collections::BTreeSet;
 
 const README: &str = include_str!("../README.md");
+const REFERENCE: &str = include_str!("../docs/reference.md");
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const HTTP: &str = include_str!("../docs/http.md");
 /// Flags of other programs in the README's examples.
 const FOREIGN_FLAGS: [&str; 4] = ["--release", "--directory", "--path", "--help"];
 
 /// The cells of the tables of one section, row by row, without their heads.
 fn table(section: &str) -> Vec<Vec<String>> {
-    let text = README.split("\n## ").find(|text| text.starts_with(section));
-    let text = text.unwrap_or_else(|| panic!("the README has a section {section}"));
+    let text = REFERENCE.split("\n## ").find(|text| text.starts_with(section));
+    let text = text.unwrap_or_else(|| panic!("the reference has a section {section}"));
     let rows = text.lines().filter(|line| line.starts_with('|')).skip(2);
     let cells = |row: &str| {
         let cells = row.trim_matches('|').split('|');
@@ -58,7 +62,7 @@ fn default(arg: &Arg) -> String {
 }
 
 #[test]
-fn the_readme_has_every_flag_once_with_its_environment_variable_and_its_default() {
+fn the_reference_has_every_flag_once_with_its_environment_variable_and_its_default() {
     let mut rows: Vec<(String, String, String)> = Vec::new();
     for row in table("Flags") {
         rows.push((row[0].clone(), row[1].clone(), row[2].clone()));
@@ -72,17 +76,17 @@ fn the_readme_has_every_flag_once_with_its_environment_variable_and_its_default(
             *name == flag || flags(name).contains(flag.as_str())
         };
         let here: Vec<usize> = (0..rows.len()).filter(|row| is_here(&rows[*row])).collect();
-        assert_eq!(here.len(), 1, "{flag} is in {} rows of the README", here.len());
+        assert_eq!(here.len(), 1, "{flag} is in {} rows of the reference", here.len());
         let (_, environment, shown) = rows.remove(here[0]);
         let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
         assert_eq!(environment, variable.unwrap_or_default(), "{flag}");
         assert_eq!(shown, default(&arg), "{flag}");
     }
-    assert!(rows.is_empty(), "the README has flags that the program does not have: {rows:?}");
+    assert!(rows.is_empty(), "the reference has flags that the program does not have: {rows:?}");
 }
 
 #[test]
-fn the_readme_lists_every_limit_that_has_a_flag() {
+fn the_reference_lists_every_limit_that_has_a_flag() {
     let limits: Vec<String> = table("Limits").into_iter().map(|row| row[1].clone()).collect();
     for limit in Setting::all().filter(|setting| setting.section == Some("Limits")) {
         let default = limit.show(&Settings::default()).unwrap_or_else(|| "no limit".to_owned());
@@ -92,7 +96,7 @@ fn the_readme_lists_every_limit_that_has_a_flag() {
 }
 
 #[test]
-fn the_readme_and_the_error_texts_name_no_other_flags() {
+fn the_documentation_and_the_error_texts_name_no_other_flags() {
     let command = Args::command();
     let subcommands = command.get_subcommands().flat_map(clap::Command::get_arguments).cloned();
     let mut known: BTreeSet<String> =
@@ -102,14 +106,14 @@ fn the_readme_and_the_error_texts_name_no_other_flags() {
     known.extend(aliases.map(|alias| format!("--{alias}")));
     let causes = Cause::ALL.iter().map(|cause| cause.description());
     let reasons = Reason::ALL.iter().map(|reason| reason.description());
-    for text in causes.chain(reasons).chain([README]) {
+    for text in causes.chain(reasons).chain([README, REFERENCE, HTTP]) {
         let unknown: Vec<String> = flags(text).difference(&known).cloned().collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 }
 
 #[test]
-fn every_code_in_the_tables_of_the_readme_is_a_cause_or_a_reason() {
+fn every_code_in_the_tables_of_the_reference_is_a_cause_or_a_reason() {
     let causes = Cause::ALL.iter().map(|cause| cause.code());
     let codes: BTreeSet<&str> = causes.chain(Reason::ALL.iter().map(|r| r.code())).collect();
     let cells = table("Timeouts").into_iter().chain(table("Limits")).flatten();
@@ -119,6 +123,39 @@ fn every_code_in_the_tables_of_the_readme_is_a_cause_or_a_reason() {
     for code in &named {
         assert!(codes.contains(code.as_str()), "{code} is no code");
     }
+}
+
+#[test]
+fn the_reference_has_every_cause_and_every_reason_as_the_program_has_it() {
+    let side = |side: Side| format!("the {}", format!("{side:?}").to_lowercase());
+    let causes = Cause::ALL.iter().map(|cause| {
+        let status = cause.status().to_string();
+        let plain = |text: &str| text.replace('`', "");
+        vec![plain(cause.code()), status, side(cause.side()), plain(cause.description())]
+    });
+    assert_eq!(table("Error codes"), causes.collect::<Vec<_>>());
+    let reasons = Reason::ALL.iter().map(|reason| {
+        let is_error = if reason.is_error() { "yes" } else { "" };
+        vec![reason.code().to_owned(), is_error.to_owned(), reason.description().to_owned()]
+    });
+    assert_eq!(table("Close reasons"), reasons.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_reading_order_has_the_files_with_about_their_lines() {
+    let rows = ARCHITECTURE.lines().filter(|line| line.contains("| `src/"));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let path = cells[2].trim_matches('`');
+        let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR")));
+        let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
+        let (lines, shown) = (code.lines().count(), cells[3].parse::<usize>().expect("a number"));
+        assert!(lines.abs_diff(shown) * 10 <= lines, "{path} has {lines} lines, not {shown}");
+        count += 1;
+    }
+    assert!(count > 15, "{count}");
 }
 
 #[test]

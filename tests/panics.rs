@@ -80,7 +80,7 @@ fn a_panic_in_a_step_closes_only_its_connection() {
     assert_eq!(get(lb.address(), "/").text(), "one", "a new one");
     drop(other);
     until("nothing is left of any of them", || lb.server().open_connections() == 0);
-    assert_eq!(lb.totals().closed_in_all(), lb.totals().connections);
+    assert_eq!(lb.totals().closed_in_total(), lb.totals().connections);
 }
 
 #[test]

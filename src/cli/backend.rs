@@ -1,4 +1,4 @@
-//! `lb-threads backend`: its flags.
+//! The flags of `lb-threads backend`.
 
 use super::values::parse_share;
 use crate::config::DEFAULT_HOST;
@@ -12,7 +12,7 @@ pub struct BackendArgs {
     /// Address to listen on
     #[arg(long, default_value_t = DEFAULT_HOST.to_string())]
     pub host: String,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 takes a free port
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
     /// Name of the backend in its responses [default: the port]

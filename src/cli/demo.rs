@@ -1,4 +1,4 @@
-//! `lb-threads demo`: its flags.
+//! The flags of `lb-threads demo`.
 
 use super::values::parse_level;
 use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
@@ -11,10 +11,10 @@ pub struct DemoArgs {
     /// Address to listen on
     #[arg(long, default_value_t = DEFAULT_HOST.to_string())]
     pub host: String,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 takes a free port
     #[arg(long, default_value_t = DEFAULT_PORT)]
     pub port: u16,
-    /// What to log: off, error, warn, info, debug, trace
+    /// Log level: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
     pub log_level: LevelFilter,
 }

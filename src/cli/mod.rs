@@ -1,7 +1,7 @@
-//! The command line and the environment: what was typed, and what it means.
+//! The command line and the environment. Runs on the main thread, before the balancer starts.
 //!
-//! Two stages: clap takes the words apart into [`Args`], and [`ServeArgs::into_config`] turns them
-//! into a `Config`, or into one line that says what is wrong and how to fix it.
+//! Two stages: clap parses the words into [`Args`], and [`ServeArgs::into_config`] turns them into a
+//! `Config`, or into an error of one line that names the problem and its fix.
 
 mod backend;
 mod demo;
@@ -24,17 +24,17 @@ Examples:
   lb-threads --health-path /                for backends without a health page
   LOGLEVEL=DEBUG lb-threads                 log every head, in both directions
 
-Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag wins over the environment, the environment over the default.";
+Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag overrides the environment, the environment overrides the default.";
 
 /// A synchronous HTTP/1.1 load balancer: a fixed pool of threads, blocking sockets, no async
 /// runtime.
 #[derive(Debug, Parser)]
 #[command(name = "lb-threads", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// The subcommand, if it is not to balance.
+    /// The subcommand; without one, the program balances.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to balance.
+    /// The flags of the balancer.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -42,18 +42,18 @@ pub struct Args {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start three demo backends and balance them: the one-command start
+    /// Start three demo backends and a balancer in front of them
     Demo(DemoArgs),
     /// Run one demo backend, which responds to every path with its name
     Backend(BackendArgs),
 }
 
-/// A command line with a mistake: one line, and the exit code that goes with it.
+/// An invalid command line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError {
-    /// What is wrong and how to fix it.
+    /// The problem and its fix, in one line.
     pub message: String,
-    /// 1: could not start; 2: bad command line.
+    /// The exit code: 1 could not start, 2 bad command line.
     pub exit_code: u8,
 }
 
@@ -62,7 +62,7 @@ impl UsageError {
         Self { message, exit_code: 2 }
     }
 
-    /// A name that cannot be resolved.
+    /// The error for a name that cannot be resolved.
     pub fn unresolved(flag: &str, host: &str, error: &io::Error) -> Self {
         let message =
             format!("cannot resolve `{host}`: {error}; check {flag}, or give it an address");
@@ -70,18 +70,16 @@ impl UsageError {
     }
 }
 
-/// Turns clap's report into one line.
+/// An error of clap in one line.
 pub fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
-    let said: Vec<&str> = text
+    let lines: Vec<&str> = text
         .lines()
         .take_while(|line| !line.starts_with("Usage:"))
         .map(str::trim)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect();
-    let told: Vec<&str> =
-        said.into_iter().filter(|line| !line.starts_with("For more information")).collect();
-    format!("{}; see lb-threads --help", told.join("; ").trim_start_matches("error: "))
+    format!("{}; see lb-threads --help", lines.join("; ").trim_start_matches("error: "))
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! The balancer's own flags, and the [`Config`] that they mean.
+//! The flags of the balancer, and the [`Config`] that is made from them.
 
 use super::UsageError;
 use super::settings::SettingArgs;
 use super::values::parse_level;
 use crate::config::values::parse_duration;
 use crate::config::{
-    BackendAddress, BackendSpec, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD,
+    BackendAddress, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, HostPort, MIN_HEALTH_PERIOD,
 };
 use crate::net;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use std::net::SocketAddr;
 
-/// The backends if none is named.
+/// The backends if the command line names none.
 const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
 
-/// The balancer's flags.
+/// The flags of the balancer.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// A backend, HOST:PORT or http://HOST:PORT; may be repeated [default: 127.0.0.1:8080, 8081 and
@@ -31,13 +31,13 @@ pub struct ServeArgs {
     /// Address or name to listen on; every address of a name is bound
     #[arg(long, default_value_t = DEFAULT_HOST.to_string(), env = "HOST")]
     host: String,
-    /// Port to listen on; 0 takes a free one
+    /// Port to listen on; 0 takes a free port
     #[arg(long, default_value_t = DEFAULT_PORT, env = "PORT")]
     port: u16,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
-    /// What to log: off, error, warn, info, debug, trace
+    /// Log level: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
     pub log_level: LevelFilter,
     /// Address of the control API; only off for now
@@ -53,7 +53,7 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// The meaning of the command line. Resolves names.
+    /// Makes the configuration. Resolves names, so it may wait.
     pub fn into_config(self) -> Result<Config, UsageError> {
         let Admin::Off = self.admin;
         let listen = net::resolve(&self.host, self.port)
@@ -70,7 +70,7 @@ impl ServeArgs {
     }
 }
 
-/// The backends that were named, or the default ones without our own port.
+/// The named backends, or the default ones except those on our own port.
 fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddress>, UsageError> {
     let named: Vec<&str> =
         named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
@@ -83,7 +83,7 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddres
     let mut backends: Vec<BackendAddress> = Vec::new();
     for text in named {
         let backend = backend(text)?;
-        if backends.iter().any(|earlier| earlier.address == backend.address) {
+        if backends.iter().any(|other| other.address == backend.address) {
             return Err(UsageError::bad(format!("backend `{text}` is named twice; name it once")));
         }
         backends.push(backend);
@@ -92,9 +92,9 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddres
 }
 
 fn backend(text: &str) -> Result<BackendAddress, UsageError> {
-    let spec = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    net::resolve_backend(&spec)
-        .map_err(|error| UsageError::unresolved("--backend", &spec.host, &error))
+    let named = HostPort::parse(text).map_err(UsageError::bad)?;
+    net::resolve_backend(&named)
+        .map_err(|error| UsageError::unresolved("--backend", &named.host, &error))
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_requests_per_backend_is_also_known_by_its_older_names() {
+    fn the_limit_of_requests_per_backend_has_its_older_flags_too() {
         for flag in ["--backend-max-requests", "--backend-max-connections", "--maxconn"] {
             let limits = config(&[flag, "7"]).unwrap().settings.limits;
             assert_eq!(limits.max_requests_per_backend, Some(7), "{flag}");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_are_named_once_and_keep_their_names() {
+    fn backends_keep_their_names_and_their_order() {
         let config = config(&["-b", "127.0.0.1:1,http://127.0.0.2:1/", "-b", "[::1]:1"]).unwrap();
         let names: Vec<String> = config.backends.into_iter().map(|backend| backend.name).collect();
         assert_eq!(names, ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_that_names_the_flag_or_the_value() {
-        for (words, said) in [
+        for (words, expected) in [
             (&["ten"][..], "`ten` is not a duration"),
             (&["--workers", "0"], "--workers"),
             (&["--rise", "0"], "--rise"),
@@ -186,13 +186,13 @@ mod tests {
             (&["--health-path", "health"], "starts with /"),
         ] {
             let error = config(words).unwrap_err();
-            assert!(error.message.contains(said), "{words:?}: {}", error.message);
+            assert!(error.message.contains(expected), "{words:?}: {}", error.message);
             assert!(!error.message.contains('\n') && error.exit_code == 2);
         }
     }
 
     #[test]
-    fn a_health_path_is_what_requests_may_have_as_a_path() {
+    fn a_health_path_is_valid_if_it_is_valid_in_a_request() {
         for letter in (0..=127_u8).map(char::from) {
             let path = format!("/{letter}");
             let is_target = crate::wire::target::parse(&path, "GET").is_some();

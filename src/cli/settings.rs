@@ -1,23 +1,23 @@
-//! The flags of settings, made from their table.
+//! The flags of settings, made from the table in `config`.
 
 use super::UsageError;
 use crate::config::{Form, ON, Setting, Settings};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// The settings that were given, as text that was checked.
+/// The settings of the command line, as validated text.
 #[derive(Debug)]
 pub(super) struct SettingArgs {
     given: Vec<(Setting, String)>,
 }
 
 impl SettingArgs {
-    /// The text of one setting, if it was given.
+    /// The text of a setting, if it was given.
     pub(super) fn text(&self, flag: &str) -> Option<&str> {
         let mut given = self.given.iter();
         given.find(|(setting, _)| setting.flag == flag).map(|(_, text)| text.as_str())
     }
 
-    /// The defaults, with what was given in their place.
+    /// The defaults, overridden by the given settings.
     pub(super) fn settings(&self) -> Result<Settings, UsageError> {
         let mut settings = Settings::default();
         for (setting, text) in &self.given {

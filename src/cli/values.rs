@@ -1,9 +1,8 @@
-//! The values of flags that are no settings: log levels, shares. Each error says how the value is
-//! written.
+//! The values of flags that are not settings: log levels, shares. Each error names the right form.
 
 use log::LevelFilter;
 
-/// Level names in any case, with the ones that Python users type.
+/// A log level in any case; the names of Python's levels are accepted too.
 pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_lowercase().as_str() {
         "warning" => Ok(LevelFilter::Warn),
@@ -14,6 +13,7 @@ pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
+/// A share from 0 to 1.
 pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| format!("`{text}` is not a share; write a number from 0 to 1"))

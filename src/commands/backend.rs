@@ -1,7 +1,7 @@
-//! `lb-threads backend`: a demo backend that responds to every path and names itself, with failures
-//! and delays if wanted.
+//! `lb-threads backend`: a demo backend that responds to every path with its name, with optional
+//! failures and delays.
 //!
-//! A thread a connection: it is for demonstrations and tests, not for load.
+//! Runs on one thread per connection: for demonstrations and tests, not for load.
 
 use super::serve;
 use crate::cli::BackendArgs;
@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-/// The largest request head that is read.
+/// The largest request head, in bytes.
 const HEAD_BYTES: usize = 64 * 1024;
-/// The most fields in a request head: what a balancer lets through, and what it adds.
+/// The most fields in a request head: the balancer's limit, and as many that it may add.
 const HEAD_FIELDS: usize = 2 * config::MAX_HEAD_FIELDS;
-/// How long a connection may be idle.
+/// The time for which a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The state behind the responses.
+/// The backend's name, settings and count of requests.
 struct Backend {
     name: String,
     failure_rate: f64,
@@ -30,7 +30,7 @@ struct Backend {
     served: AtomicU64,
 }
 
-/// Serves until it is ended from outside.
+/// Serves until the process is ended.
 pub fn run(args: &BackendArgs) -> ExitCode {
     let listener = match TcpListener::bind((args.host.as_str(), args.port)) {
         Ok(listener) => listener,
@@ -39,11 +39,11 @@ pub fn run(args: &BackendArgs) -> ExitCode {
                 "cannot listen on {}:{}: {error}; choose another with --port",
                 args.host, args.port
             );
-            return serve::fail(None, &message, serve::FAILED);
+            return serve::fail(None, &message, serve::START_FAILED);
         }
     };
     let Ok(address) = listener.local_addr() else {
-        return serve::fail(None, "the listening socket has no address", serve::FAILED);
+        return serve::fail(None, "the listening socket has no address", serve::START_FAILED);
     };
     if args.max_latency < args.min_latency && !args.max_latency.is_zero() {
         return serve::fail(None, "MAX_LATENCY is less than MIN_LATENCY; swap them", 2);
@@ -60,7 +60,7 @@ pub fn run(args: &BackendArgs) -> ExitCode {
             std::process::exit(0);
         });
     }
-    // A closed standard output is no reason to end.
+    // A closed standard output does not end the backend.
     let _ = writeln!(io::stdout(), "backend {} on http://{address}", backend.name);
     accept(&listener, &backend);
     ExitCode::SUCCESS
@@ -69,13 +69,13 @@ pub fn run(args: &BackendArgs) -> ExitCode {
 fn accept(listener: &TcpListener, backend: &Arc<Backend>) {
     for connection in listener.incoming() {
         let Ok(connection) = connection else {
-            // Out of descriptors, most likely: let some connections end.
+            // Most likely out of descriptors: a pause lets some connections end.
             thread::sleep(Duration::from_millis(20));
             continue;
         };
         let backend = Arc::clone(backend);
         let started = thread::Builder::new().spawn(move || {
-            // A client that goes away ends its connection and nothing else.
+            // A client that closes early ends its own connection only.
             let _ = serve_connection(connection, &backend);
         });
         if let Err(error) = started {
@@ -84,14 +84,14 @@ fn accept(listener: &TcpListener, backend: &Arc<Backend>) {
     }
 }
 
-/// The parts of a request that matter here.
+/// The parts of a request that the response needs.
 struct Request {
     line: String,
     host: String,
     forwarded_for: String,
     is_head: bool,
     is_health: bool,
-    keeps: bool,
+    keeps_alive: bool,
     body: Body,
 }
 
@@ -107,12 +107,12 @@ fn serve_connection(mut connection: TcpStream, backend: &Backend) -> io::Result<
     while let Some(request) = read_head(&mut connection, &mut pending)? {
         let body = match request.body {
             Body::Length(length) => skip(&mut connection, &mut pending, length)?,
-            // Chunks are not taken apart here: the connection ends after the response.
+            // Chunks are not parsed, so the connection closes after the response.
             Body::Chunked => 0,
         };
-        let keeps = request.keeps && matches!(request.body, Body::Length(_));
-        connection.write_all(&response(backend, &request, body, keeps))?;
-        if !keeps {
+        let keeps_alive = request.keeps_alive && matches!(request.body, Body::Length(_));
+        connection.write_all(&response(backend, &request, body, keeps_alive))?;
+        if !keeps_alive {
             connection.shutdown(std::net::Shutdown::Write)?;
             io::copy(&mut connection, &mut io::sink())?;
             return Ok(());
@@ -127,37 +127,37 @@ fn read_head(connection: &mut TcpStream, pending: &mut Vec<u8>) -> io::Result<Op
         let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS];
         let mut head = httparse::Request::new(&mut fields);
         if let Status::Complete(length) = head.parse(pending).map_err(io::Error::other)? {
-            let request = understand(&head);
+            let request = request(&head);
             pending.drain(..length);
             return Ok(Some(request));
         }
-        let mut piece = [0_u8; 4096];
-        let count = connection.read(&mut piece)?;
+        let mut block = [0_u8; 4096];
+        let count = connection.read(&mut block)?;
         if count == 0 {
             return Ok(None);
         }
-        pending.extend_from_slice(&piece[..count]);
+        pending.extend_from_slice(&block[..count]);
         if pending.len() > HEAD_BYTES {
             return Err(io::Error::other("the head is too large"));
         }
     }
 }
 
-fn understand(head: &httparse::Request<'_, '_>) -> Request {
+fn request(head: &httparse::Request<'_, '_>) -> Request {
     let field = |name: &str| {
         let found = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
         found.map(|field| String::from_utf8_lossy(field.value).into_owned())
     };
     let (method, path) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
     let connection = field("connection").unwrap_or_default().to_ascii_lowercase();
-    let is_new = head.version == Some(1);
+    let is_http11 = head.version == Some(1);
     Request {
         line: format!("{method} {path}"),
         host: field("host").unwrap_or_else(|| "-".to_owned()),
         forwarded_for: field("x-forwarded-for").unwrap_or_else(|| "-".to_owned()),
         is_head: method == "HEAD",
         is_health: path.split('?').next() == Some("/health"),
-        keeps: if is_new {
+        keeps_alive: if is_http11 {
             !connection.contains("close")
         } else {
             connection.contains("keep-alive")
@@ -171,21 +171,21 @@ fn understand(head: &httparse::Request<'_, '_>) -> Request {
     }
 }
 
-/// Reads a body and returns how long it was.
+/// Discards a body and returns its length.
 fn skip(connection: &mut TcpStream, pending: &mut Vec<u8>, length: u64) -> io::Result<u64> {
-    let here = pending.len().min(usize::try_from(length).unwrap_or(usize::MAX));
-    pending.drain(..here);
-    let rest = length - here as u64;
+    let received = pending.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+    pending.drain(..received);
+    let rest = length - received as u64;
     let read = io::copy(&mut connection.take(rest), &mut io::sink())?;
     if read < rest { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(length) }
 }
 
-fn response(backend: &Backend, request: &Request, body: u64, keeps: bool) -> Vec<u8> {
+fn response(backend: &Backend, request: &Request, body: u64, keeps_alive: bool) -> Vec<u8> {
     let number = backend.served.fetch_add(u64::from(!request.is_health), Relaxed) + 1;
     let fails = !request.is_health && fastrand::f64() < backend.failure_rate;
     if !request.is_health {
-        let (least, most) = backend.latency;
-        thread::sleep(least + (most - least).mul_f64(fastrand::f64()));
+        let (min, max) = backend.latency;
+        thread::sleep(min + (max - min).mul_f64(fastrand::f64()));
     }
     let (status, text) = match (request.is_health, fails) {
         (true, _) => (200, "ok\n".to_owned()),
@@ -201,7 +201,7 @@ fn response(backend: &Backend, request: &Request, body: u64, keeps: bool) -> Vec
         ),
     };
     let phrase = if status == 200 { "OK" } else { "Internal Server Error" };
-    let connection = if keeps { "keep-alive" } else { "close" };
+    let connection = if keeps_alive { "keep-alive" } else { "close" };
     let head = format!(
         "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Backend: {}\r\nContent-Length: {}\r\n\
          Connection: {connection}\r\n\r\n",

@@ -1,7 +1,8 @@
 //! `lb-threads demo`: three demo backends and a balancer in front of them, with one command.
 //!
-//! The backends are processes of their own, so that one can be killed to see what happens. Each
-//! ends with its standard input, which this process holds: nothing is left behind, however it ends.
+//! Runs on the main thread. The backends are processes, so that a user can kill one and watch the
+//! failover. Each ends with its standard input, which this process holds open: no backend is left
+//! behind, even if this process is killed.
 
 use super::serve;
 use crate::cli::{DemoArgs, UsageError};
@@ -15,10 +16,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
-/// Short, so that a killed backend is seen to go and come.
+/// A short period, so that the end and the return of a backend show soon.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// A backend process, ended when this is dropped.
+/// A backend process; ends when this is dropped.
 struct Backend {
     name: &'static str,
     address: SocketAddr,
@@ -27,13 +28,13 @@ struct Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Starts everything, prints the addresses, and ends all of it on Ctrl-C.
+/// Starts the backends and the balancer, prints their addresses, and ends them all on Ctrl-C.
 pub fn run(args: &DemoArgs) -> ExitCode {
     let log = serve::start_log(args.log_level);
     let mut listen = match net::resolve(&args.host, args.port) {
@@ -51,7 +52,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             return serve::fail(
                 log.as_ref(),
                 &format!("cannot start the demo backends: {error}"),
-                serve::FAILED,
+                serve::START_FAILED,
             );
         }
     };
@@ -67,7 +68,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             ..Settings::default()
         },
     };
-    let exit_code = serve::balance(config, log.as_ref(), |server| introduce(server, &backends));
+    let exit_code = serve::balance(config, log.as_ref(), |server| print_guide(server, &backends));
     drop(backends);
     if let Some(log) = log {
         log.flush_for_exit();
@@ -75,13 +76,13 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     exit_code
 }
 
-/// Starts one backend and waits until it prints its address.
+/// Starts a backend and waits for the address that it prints.
 fn start(name: &'static str) -> io::Result<Backend> {
     let mut process = Command::new(std::env::current_exe()?)
         .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        // Ctrl-C goes to a whole process group: the backends must outlive the drain.
+        // Ctrl-C signals a whole process group, but the backends must outlive the drain.
         .process_group(0)
         .spawn()?;
     let mut line = String::new();
@@ -102,7 +103,7 @@ fn start(name: &'static str) -> io::Result<Backend> {
     }
 }
 
-fn introduce(server: &Server, backends: &[Backend]) {
+fn print_guide(server: &Server, backends: &[Backend]) {
     println!("\n  Three demo backends and a balancer in front of them:\n");
     for backend in backends {
         println!(

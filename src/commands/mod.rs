@@ -1,4 +1,4 @@
-//! The commands: balance, run a demo, be a demo backend.
+//! The commands: the balancer, the demo, the demo backend. Each runs on the main thread.
 
 pub mod backend;
 pub mod demo;

@@ -1,4 +1,6 @@
-//! The main job: balance until a signal, then drain.
+//! The balancer as a command: serves until a signal, then drains.
+//!
+//! Runs on the main thread, which starts the threads and then waits for signals; must never serve.
 
 use crate::cli::ServeArgs;
 use crate::config::Config;
@@ -12,12 +14,12 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Could not start.
-pub const FAILED: u8 = 1;
-/// Stopped with connections aborted.
+/// The exit code: could not start.
+pub const START_FAILED: u8 = 1;
+/// The exit code: stopped with connections aborted.
 const ABORTED: u8 = 3;
 
-/// `lb-threads [PERIOD]`
+/// The command `lb-threads [PERIOD]`.
 pub fn run(args: ServeArgs) -> ExitCode {
     let log = start_log(args.log_level);
     let config = match args.into_config() {
@@ -31,29 +33,31 @@ pub fn run(args: ServeArgs) -> ExitCode {
     exit_code
 }
 
-/// Serves until it is stopped. `ready` is called once the balancer listens.
+/// Serves until a signal. Calls `ready` once the balancer listens.
 pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
-    // Before anything else that a signal should end properly.
+    // First, so that a signal during the start is not lost.
     let signals = match stop_signals() {
         Ok(signals) => signals,
-        Err(error) => return fail(log, &format!("cannot watch for signals: {error}"), FAILED),
+        Err(error) => {
+            return fail(log, &format!("cannot watch for signals: {error}"), START_FAILED);
+        }
     };
-    describe(&config);
+    log_config(&config);
     let server = match Server::start(config) {
         Ok(server) => server,
-        Err(error) => return fail(log, &error.to_string(), FAILED),
+        Err(error) => return fail(log, &error.to_string(), START_FAILED),
     };
     for address in server.addresses() {
         log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
     }
     ready(&server);
-    // An error means that no signal can come any more: then there is nothing to stop for.
-    let stop = signals.recv().unwrap_or(Stop::InTime);
+    // Fails only if no thread watches for signals any more: then none could stop the balancer later.
+    let stop = signals.recv().unwrap_or(Stop::WithTimeout);
     let drain_timeout = server.settings().timeouts.drain;
-    drain(server, (stop == Stop::InTime).then_some(drain_timeout), &signals)
+    drain(server, (stop == Stop::WithTimeout).then_some(drain_timeout), &signals)
 }
 
-fn describe(config: &Config) {
+fn log_config(config: &Config) {
     let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
     log::info!("balancing {} with {} workers, round robin", names.join(", "), config.boot.workers);
     let health = &config.settings.health;
@@ -68,19 +72,19 @@ fn describe(config: &Config) {
         log::info!("no health checks: relying on passive health checking only");
     }
     if std::path::Path::new("config.json").exists() {
-        log::info!("there is a config.json here; this version does not read it");
+        log::info!("config.json in this folder is ignored: this version does not read it");
     }
 }
 
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
-        "stopping: {} connection(s) open, {limit} for what is in flight; signal again to stop immediately",
+        "stopping: {} connection(s) open, {limit} for requests in flight; signal again to stop immediately",
         server.open_connections()
     );
     server.begin_drain(timeout);
     let (done, is_done) = crossbeam_channel::bounded(1);
-    let waiting = std::thread::spawn(move || {
+    let waiter = std::thread::spawn(move || {
         let drained = server.wait();
         let _ = done.send((drained, server.totals()));
     });
@@ -94,7 +98,7 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
             }
         },
     };
-    let _ = waiting.join();
+    let _ = waiter.join();
     let (drained, totals) = ended.unwrap_or((Drained::Clean, Totals::default()));
     log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
     match drained {
@@ -109,22 +113,22 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
     }
 }
 
-/// How a signal wants the balancer to stop.
+/// The kind of stop that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
-    /// INT and TERM: what is in flight may take the drain timeout.
-    InTime,
-    /// QUIT: what is in flight may take as long as it takes.
-    Unhurried,
+    /// INT and TERM: a drain that ends after the drain timeout.
+    WithTimeout,
+    /// QUIT: a drain without a time limit.
+    WithoutTimeout,
 }
 
-/// A message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 will mean something later;
-/// they must not end the program.
+/// A channel with a message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 are ignored,
+/// because a later version gives them a meaning.
 fn stop_signals() -> io::Result<Receiver<Stop>> {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let from_terminal = sender.clone();
     ctrlc::set_handler(move || {
-        let _ = from_terminal.send(Stop::InTime);
+        let _ = from_terminal.send(Stop::WithTimeout);
     })
     .map_err(io::Error::other)?;
     let mut signals =
@@ -135,20 +139,20 @@ fn stop_signals() -> io::Result<Receiver<Stop>> {
                 SIGHUP | SIGUSR1 | SIGUSR2 => {
                     log::info!("signal {signal} is ignored");
                 }
-                SIGQUIT => drop(sender.send(Stop::Unhurried)),
-                _ => drop(sender.send(Stop::InTime)),
+                SIGQUIT => drop(sender.send(Stop::WithoutTimeout)),
+                _ => drop(sender.send(Stop::WithTimeout)),
             }
         }
     })?;
     Ok(receiver)
 }
 
-/// Starts the log; without it the program serves on, silently.
+/// Starts the log; if that fails, the program runs without one.
 pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     logging::install(level).ok()
 }
 
-/// Prints the error to stderr: one line, and the last one.
+/// Prints an error of one line to stderr, as the last line.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
     let line = format!("lb-threads: {message}");
     match log {

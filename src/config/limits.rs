@@ -1,4 +1,4 @@
-//! Fixed limits: what no setting changes.
+//! Fixed limits, which no setting changes.
 
 use std::time::Duration;
 
@@ -22,35 +22,35 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 pub const MAX_LEADING_EMPTY_LINES: usize = 8;
 /// The part of a request body that is kept for a retry, in bytes.
 pub const MAX_REPLAY_BYTES: usize = 64 * 1024;
-/// Backends that one exchange is tried on.
+/// The backends at which one request may fail before the client gets the error.
 pub const MAX_ATTEMPTS: usize = 3;
 /// Requests that wait for a slot at a backend; more get 503.
 pub const MAX_PENDING: usize = 4096;
-/// Connects in progress at one backend, above which another backend is preferred: it may be
-/// dropping SYNs.
+/// Connects in progress from which on a backend counts as stalled, because it may be dropping SYNs.
 pub const MAX_PENDING_CONNECTS: usize = 4;
 /// The longest time for which an idle backend connection is kept, whatever the backend announces.
 pub const MAX_BACKEND_IDLE: Duration = Duration::from_secs(60);
-/// The I/O budget of one step, in bytes: other ready sessions are stepped after it.
+/// The I/O budget of one step, in bytes; a session that has used it goes to the end of the run
+/// queue.
 pub const MAX_STEP_BYTES: usize = 256 * 1024;
-/// A body makes progress if at least this many bytes move within the body timeout.
+/// The bytes that a body must move within the body timeout.
 pub const PROGRESS_BYTES: u64 = 1024;
 /// The shortest body that moves through a pipe inside the kernel, in bytes.
 pub const MIN_SPLICE_BYTES: u64 = 64 * 1024;
 /// Pipes in use by one worker; more long bodies are copied.
 pub const MAX_PIPES_PER_WORKER: usize = 256;
-/// The bytes that any socket's buffers hold: a longer response may still be in flight when its last
-/// byte was written.
+/// A size that every socket buffer holds, in bytes: a longer response may still be on its way after
+/// its last byte was written.
 pub const SOCKET_BUFFER_BYTES: u64 = 16 * 1024;
-/// The bytes read and dropped in a lingering close: more than most clients send before they read a
+/// Bytes read and discarded in a lingering close: more than most clients send before they read a
 /// response.
 pub const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Connections of one worker in a lingering close; with more, the oldest is closed.
 pub const MAX_LINGERING: usize = 256;
-/// Connections over a limit that the workers hold, to respond to their requests with 503 or 429;
-/// more are rejected by the listener, unasked.
+/// Connections over a limit that workers hold until their requests arrive, which get 503 or 429;
+/// above it, the listener rejects at once.
 pub const MAX_GRACEFUL_REJECTIONS: usize = 256;
-/// Connections that one listener keeps for a moment after it has rejected them.
+/// Sockets that one listener keeps open for a short time after it has rejected them.
 pub const MAX_SHED: usize = 32;
 /// The listen backlog.
 pub const BACKLOG: i32 = 4096;

@@ -1,17 +1,16 @@
-//! What the balancer is started with, and what may change while it runs.
+//! The configuration of the balancer.
 //!
-//! Plain values, valid by construction; nothing here reads files, the environment or the network.
-//! [`Boot`] cannot change after the start, [`Settings`] can. `limits` holds what neither can
-//! change.
+//! Plain values, valid by construction; must never read files, the environment or the network.
+//! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
 
-mod backend_spec;
+mod backend;
 mod limits;
 mod settings;
 mod table;
 mod timeouts;
 pub mod values;
 
-pub use backend_spec::{BackendAddress, BackendSpec};
+pub use backend::{BackendAddress, HostPort};
 pub use limits::*;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
@@ -24,25 +23,25 @@ pub const DEFAULT_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The port to listen on if none is given.
 pub const DEFAULT_PORT: u16 = 9090;
 
-/// What the balancer is started with.
+/// The configuration at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// What cannot change while the balancer runs.
+    /// The part that cannot change while the balancer runs.
     pub boot: Boot,
     /// The backends, in the order given.
     pub backends: Vec<BackendAddress>,
-    /// What may change while the balancer runs.
+    /// The part that may change while the balancer runs.
     pub settings: Settings,
 }
 
-/// What cannot change while the balancer runs.
+/// The configuration that cannot change while the balancer runs.
 #[derive(Clone, Debug)]
 pub struct Boot {
-    /// The addresses to listen on; port 0 takes a free one.
+    /// The addresses to listen on; port 0 takes a free port.
     pub listen: Vec<SocketAddr>,
-    /// The size of the worker pool.
+    /// The number of workers.
     pub workers: usize,
-    /// Connections over a limit that the workers hold: descriptors are set aside for them.
+    /// Connections over a limit that workers hold; descriptors are reserved for them.
     pub max_graceful_rejections: usize,
 }
 

@@ -1,7 +1,7 @@
-//! What may change while the balancer runs.
+//! The settings, which may change while the balancer runs.
 //!
 //! Plain values. A change makes a new [`Settings`], which reaches each thread as a message
-//! (`Server::apply_settings`); a thread keeps no copy of a single setting.
+//! (`Server::apply_settings`); a thread must never keep a copy of a single setting.
 
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
@@ -24,7 +24,7 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Limits of number and size; none is no limit.
+/// Limits of number and size; `None` is no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Concurrent client connections; more get 503.
@@ -37,10 +37,10 @@ pub struct Limits {
     pub max_body_bytes: Option<u64>,
 }
 
-/// How backends are checked.
+/// The settings of health checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// Whether `GET path` is sent at all. Without it, only attempts count.
+    /// Whether checks are sent; without them only attempts count.
     pub checks: bool,
     /// The path of a check's request.
     pub path: String,
@@ -50,7 +50,7 @@ pub struct HealthSettings {
     pub timeout: Option<Duration>,
     /// Consecutive successes that mark a backend up.
     pub rise: u32,
-    /// Consecutive failures of checks or connects that mark a backend down.
+    /// Consecutive failed checks that mark a backend down, or failed connects that eject it.
     pub fall: u32,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_takes_two_seconds_at_most_and_no_longer_than_the_period_unless_told_otherwise() {
+    fn the_default_timeout_of_a_check_is_two_seconds_or_the_period_if_that_is_shorter() {
         let seconds = Duration::from_secs;
         for (period, timeout, expected) in
             [(10, None, 2), (1, None, 1), (10, Some(5), 5), (1, Some(5), 5)]

@@ -1,7 +1,7 @@
-//! The table of settings: a setting is one row here, or one row in the table of timeouts.
+//! The table of settings: each is one row here, or one row in the table of timeouts.
 //!
-//! The command line, its help, its defaults and its errors are made from these rows, and the tables
-//! of the README are checked against them (`tests/docs.rs`).
+//! The flags, `--help`, defaults and errors are made from these rows; `tests/docs.rs` checks the
+//! tables of the README against them.
 
 use super::limits::MIN_HEALTH_PERIOD;
 use super::settings::Settings;
@@ -22,24 +22,25 @@ pub struct Setting {
     pub help: &'static str,
     /// The section of `--help`.
     pub section: Option<&'static str>,
-    /// How it is written on the command line.
+    /// The form on the command line.
     pub form: Form,
     access: Access,
 }
 
-/// How a setting is written on the command line.
+/// The form of a setting on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The flag and a value of this kind.
+    /// A flag with a value of this kind.
     Value(&'static str),
-    /// The same; may be repeated, and one value may be a list with commas.
+    /// A flag that may be repeated, with a comma-separated list of values of this kind.
     List(&'static str),
-    /// The flag alone.
+    /// A flag without a value.
     Switch,
     /// A value without a flag.
     Positional,
 }
 
+/// The functions that set a setting and show its value.
 #[derive(Clone, Copy, Debug)]
 enum Access {
     Field(fn(&mut Settings, &str) -> Result<(), String>, fn(&Settings) -> Option<String>),
@@ -78,7 +79,7 @@ settings! {
         Form::Value("DURATION"), "health-timeout", health.timeout = parse_timeout, "Time limit for one health check [default: 2s, or PERIOD if that is shorter]";
         Form::Value("COUNT"), "rise", health.rise = parse_threshold, "Consecutive successes that mark a backend up";
         Form::Value("COUNT"), "fall", health.fall = parse_threshold, "Consecutive failed checks or connects that mark a backend down";
-        Form::Switch, "no-health-checks", health.checks = parse_no, "Send no health checks: rely on passive health checking only";
+        Form::Switch, "no-health-checks", health.checks = parse_negation, "Send no health checks: rely on passive health checking only";
         Form::List("CIDR"), "trusted-proxies", trusted_proxies = parse_networks, "Networks allowed to set X-Forwarded-* fields: 10.0.0.0/8,192.168.1.7 [default: none]";
     }
     Some("Limits") => {
@@ -89,7 +90,7 @@ settings! {
     }
 }
 
-/// A period below the minimum is raised to it.
+/// A period, raised to the minimum if it is below.
 fn parse_period(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).map(|period| period.max(MIN_HEALTH_PERIOD))
 }
@@ -98,7 +99,8 @@ fn parse_threshold(text: &str) -> Result<u32, String> {
     parse_count(text, 1, 1000)
 }
 
-fn parse_no(text: &str) -> Result<bool, String> {
+/// The value of a switch that turns something off.
+fn parse_negation(text: &str) -> Result<bool, String> {
     Ok(text != ON)
 }
 
@@ -116,7 +118,7 @@ impl Setting {
         SETTINGS.iter().copied().chain(Timeouts::FLAGS.iter().map(timeout))
     }
 
-    /// Reads a value and puts it in its place. The error says how the value is written.
+    /// Parses a value and sets it. The error names the right form.
     pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
         match self.access {
             Access::Field(set, _) => set(settings, text),
@@ -128,7 +130,7 @@ impl Setting {
         }
     }
 
-    /// The value as [`Setting::set`] reads it; none for no value, and for a switch.
+    /// The value as [`Setting::set`] parses it; none for an unset value or a switch.
     pub fn show(&self, settings: &Settings) -> Option<String> {
         match self.access {
             Access::Field(_, show) => show(settings),
@@ -143,7 +145,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_flag_is_written_once() {
+    fn no_two_settings_share_a_flag() {
         let flags: Vec<&str> =
             Setting::all().flat_map(|row| row.aliases.iter().copied().chain([row.flag])).collect();
         let different: HashSet<&str> = flags.iter().copied().collect();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_reads_what_it_shows_and_changes_nothing_else() {
+    fn every_setting_parses_the_value_that_it_shows_and_sets_no_other() {
         for row in Setting::all() {
             let text = match row.form {
                 Form::Value("COUNT") => "7",

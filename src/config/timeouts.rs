@@ -1,7 +1,7 @@
-//! Timeouts: one table of names, flags, defaults and meanings.
+//! Timeouts: one table of names, flags, defaults and meanings. Plain values.
 //!
-//! Some timeouts are *stages*: a session in one waits with a [`Deadline`] of that class, and each
-//! class has a list of its own in `net::Timers`.
+//! A timeout may belong to a *stage* of a session, which then waits with a [`Deadline`] of that
+//! class; each class has a list of its own in `net::Timers`.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ pub struct TimeoutFlag {
     pub flag: &'static str,
     /// The meaning, for `--help`.
     pub help: &'static str,
-    /// Whether 0 is a value.
+    /// Whether 0 is a valid value.
     pub may_be_zero: bool,
-    /// The field.
+    /// The field of the value.
     pub field: fn(&mut Timeouts) -> &mut Duration,
 }
 
@@ -25,7 +25,7 @@ macro_rules! timeouts {
         flags { $($flag_field:ident, $other_flag:literal, $flag_ms:literal, $flag_help:literal;)* }
         others { $($other_field:ident, $other_ms:literal, $other_help:literal;)* }
     ) => {
-        /// A stage with a time limit.
+        /// The timeout of a stage.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Timeout {
             $(#[doc = $help] $stage,)*
@@ -33,9 +33,9 @@ macro_rules! timeouts {
         }
 
         impl Timeout {
-            /// Every stage; `as usize` is a stage's index.
+            /// Every timeout of a stage; `as usize` is its index.
             pub const ALL: &'static [Timeout] = &[$(Timeout::$stage,)* $(Timeout::$fixed_stage,)*];
-            /// The number of stages.
+            /// The number of timeouts of stages.
             pub const COUNT: usize = Self::ALL.len();
         }
 
@@ -71,7 +71,7 @@ macro_rules! timeouts {
                 },)*
             ];
 
-            /// The time limit of a stage.
+            /// The duration of a timeout.
             pub fn of(&self, timeout: Timeout) -> Duration {
                 match timeout {
                     $(Timeout::$stage => self.$field,)*
@@ -103,21 +103,21 @@ timeouts! {
     }
     others {
         linger_total, 30_000, "Time for a lingering close as a whole";
-        backend_idle, 4_000, "Time for which an unused backend connection is kept, unless its `Keep-Alive` field says otherwise";
+        backend_idle, 4_000, "Time for which an unused backend connection is kept, unless the backend's `Keep-Alive` field has another timeout";
     }
 }
 
 /// The end of a stage's time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// The stage that ends then.
+    /// The timeout that has passed then.
     pub timeout: Timeout,
-    /// The end of its time.
+    /// The time at which it has passed.
     pub at: Instant,
 }
 
 impl Deadline {
-    /// Whether the moment has come.
+    /// Whether the deadline has passed.
     pub fn has_passed(self, now: Instant) -> bool {
         self.at <= now
     }

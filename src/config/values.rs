@@ -1,21 +1,21 @@
-//! The values of settings as text: durations, counts, sizes, paths, networks. Each error says how
-//! the value is written.
+//! The text form of values: durations, counts, sizes, paths, networks. Pure; each error names the
+//! right form.
 
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 const DURATION_FORM: &str = "write it like 10, 250ms, 5s, 1m or 1h";
-/// A longer duration is a mistake.
+/// The longest duration; a longer one is likely a typing error.
 const MAX_SECONDS: f64 = 365.0 * 86_400.0;
 
-/// A value as its parser reads it.
+/// The text form of a value, as its parser accepts it.
 pub trait Show {
-    /// None for no value.
+    /// The text; none for an unset value.
     fn show(&self) -> Option<String>;
 }
 
-/// `250ms`, `5s`, `1m`, `1h`; a bare number is seconds.
+/// A duration: `250ms`, `5s`, `1m`, `1h`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a duration; {DURATION_FORM}");
     let number_end =
@@ -54,7 +54,7 @@ pub fn parse_count(text: &str, min: u32, max: u32) -> Result<u32, String> {
     count.ok_or_else(|| format!("`{text}` is not a whole number from {min} to {max}"))
 }
 
-/// At least 1.
+/// A limit: at least 1.
 pub fn parse_limit(text: &str) -> Result<usize, String> {
     parse_count(text, 1, u32::MAX).map(|limit| limit as usize)
 }
@@ -81,7 +81,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// Bytes; `K`, `M` and `G` stand for 1024 and its powers.
+/// A size in bytes; the suffixes `K`, `M` and `G` are powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
@@ -99,7 +99,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 impl Show for Duration {
-    /// In the largest unit that divides it.
+    /// The duration in the largest unit that divides it.
     fn show(&self) -> Option<String> {
         let milliseconds = self.as_millis();
         let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_units() {
+    fn a_duration_is_a_number_with_an_optional_unit() {
         let rows = [
             ("250ms", 250),
             ("5s", 5_000),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_networks_are_read() {
+    fn sizes_and_networks_are_parsed() {
         assert_eq!((parse_size("65536"), parse_size("10M")), (Ok(65_536), Ok(10 << 20)));
         for bad in ["", "M", "-1", "+1", "1.5M", "99999999999G"] {
             assert!(parse_size(bad).is_err(), "{bad}");

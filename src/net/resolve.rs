@@ -1,6 +1,6 @@
 //! Name resolution. Blocks for as long as the resolver takes, and so must never run on a worker.
 
-use crate::config::{BackendAddress, BackendSpec};
+use crate::config::{BackendAddress, HostPort};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -17,8 +17,8 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// A backend's address: IPv4 if its name has both, since servers that listen on one family only
 /// mostly choose IPv4.
-pub fn resolve_backend(spec: &BackendSpec) -> io::Result<BackendAddress> {
-    let addresses = resolve(&spec.host, spec.port)?;
+pub fn resolve_backend(backend: &HostPort) -> io::Result<BackendAddress> {
+    let addresses = resolve(&backend.host, backend.port)?;
     let address = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-    Ok(BackendAddress { name: spec.to_string(), address: *address })
+    Ok(BackendAddress { name: backend.to_string(), address: *address })
 }

@@ -1,22 +1,21 @@
-//! How the descriptors of the process are shared: between connections, pipes, rejections and health
-//! checks. Pure.
+//! The shares of descriptors for connections, pipes, rejections and health checks. Pure.
 
 use crate::config::{self, Config};
 
-/// Descriptors that are not for connections: standard streams, signals, a few to spare.
+/// Descriptors for standard streams and signals, with some in reserve.
 const OTHER_FILES: usize = 32;
-/// An epoll and its waker.
+/// The descriptors of a worker: an epoll and its waker.
 const FILES_PER_WORKER: usize = 2;
-/// Both ends.
+/// The descriptors of a pipe: both ends.
 const FILES_PER_PIPE: usize = 2;
-/// A client connection, and one to a backend.
+/// The descriptors of a client connection: its own, and one to a backend.
 const FILES_PER_CONNECTION: usize = 2;
-/// Pipes, and connections over a limit, get at most this fraction of the descriptors each.
-const SHARE_OF_FILES: usize = 16;
-/// Health checks get at most this fraction.
-const SHARE_OF_CHECKS: usize = 4;
+/// Pipes get at most the descriptors divided by this, and connections over a limit as well.
+const SHARE_DIVISOR: usize = 16;
+/// Health checks get at most the descriptors divided by this.
+const CHECKS_DIVISOR: usize = 4;
 
-/// What the limit of open files allows, whatever the settings say.
+/// The counts that the limit of open files allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// The limit of open files.
@@ -25,7 +24,7 @@ pub struct Capacity {
     pub connections: usize,
     /// Pipes in use by one worker.
     pub pipes_per_worker: usize,
-    /// Connections over a limit that the workers hold. A share of their own: a flood of rejections
+    /// Connections over a limit that workers hold: a share of its own, so that a flood of rejections
     /// never takes descriptors from connections within the limits.
     pub rejections: usize,
     /// Health checks at once.
@@ -35,11 +34,11 @@ pub struct Capacity {
 impl Capacity {
     /// Shares `files` descriptors.
     pub fn new(files: usize, config: &Config) -> Self {
-        let (boot, share) = (&config.boot, files / SHARE_OF_FILES);
+        let (boot, share) = (&config.boot, files / SHARE_DIVISOR);
         let pipes = share / FILES_PER_PIPE / boot.workers.max(1);
         let pipes_per_worker = pipes.min(config::MAX_PIPES_PER_WORKER);
         let rejections = boot.max_graceful_rejections.min(share.max(1));
-        let checkers = config::MAX_CHECKERS.min((files / SHARE_OF_CHECKS).max(1));
+        let checkers = config::MAX_CHECKERS.min((files / CHECKS_DIVISOR).max(1));
         let for_workers = (FILES_PER_WORKER + FILES_PER_PIPE * pipes_per_worker) * boot.workers;
         let for_listeners = (1 + config::MAX_SHED.min(rejections)) * boot.listen.len();
         let for_checks = config.backends.len().min(checkers);
@@ -88,7 +87,7 @@ mod tests {
                     others + capacity.rejections + connections <= files || is_tiny,
                     "{files} {workers} {backends}: {capacity:?}"
                 );
-                assert!(pipes <= files / SHARE_OF_FILES);
+                assert!(pipes <= files / SHARE_DIVISOR);
             }
         }
     }

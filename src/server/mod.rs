@@ -1,6 +1,6 @@
-//! The balancer as a whole: built, started, drained.
+//! The balancer as a whole: start, change of settings, drain.
 //!
-//! Owns the threads and ends them. Runs on the thread that calls it.
+//! Runs on the calling thread. Owns all other threads and ends them; must never serve.
 
 mod capacity;
 mod start_error;
@@ -29,12 +29,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// The end of a drain.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// All requests in flight were finished.
     Clean,
-    /// So many connections had to be aborted.
+    /// This many connections were aborted.
     Aborted(usize),
 }
 
@@ -50,13 +50,13 @@ pub struct Server {
     workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
     /// Protects the pointer; no thread that serves takes it.
     settings: Mutex<Arc<Settings>>,
-    /// Protects the running checks, and puts changes of settings in order: held while one reaches
-    /// all threads.
+    /// Protects the running checks and the order of changes of settings: held until a change has
+    /// reached all threads.
     health: Mutex<Option<HealthChecks>>,
 }
 
 impl Server {
-    /// Listens, checks the backends once, starts the pool and serves.
+    /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let capacity = Capacity::new(files, &config);
@@ -81,7 +81,7 @@ impl Server {
             settings: Mutex::new(Arc::new(settings)),
             health: Mutex::new(None),
         };
-        // Checkers take the threads that the machine has left: those that must be there come first.
+        // Checkers last, because they take as many threads as the machine has left.
         server.start_workers(&boot).map_err(StartError::Resources)?;
         let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
         server.start_health_checks().map_err(StartError::Resources)?;
@@ -119,7 +119,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the listeners before a gate; they accept once it is dropped.
+    /// Starts the listeners behind a gate; they accept once it is dropped.
     fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<Sender<()>> {
         let (gate, opened) = crossbeam_channel::bounded::<()>(0);
         let (stop, stopped) = crossbeam_channel::bounded(0);
@@ -148,12 +148,12 @@ impl Server {
         Arc::clone(&self.settings.lock())
     }
 
-    /// Changes the settings while the balancer serves. Open connections stay, also beyond a new
-    /// limit. Deadlines that are set stay, and later ones use the new timeouts; a request keeps the
-    /// limit of its body. Fails, without a change, if health checks cannot be started.
+    /// Changes the settings while the balancer serves. Open connections stay, also above a new limit.
+    /// Deadlines that are set stay, later ones use the new timeouts; a request keeps the limit of its
+    /// body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
         let mut running = self.health.lock();
-        // Before checks start: the results to come are judged by these rules.
+        // Before checks start, because the new rules evaluate their results.
         self.registry.apply_settings(&settings);
         if !settings.health.checks {
             *running = None;
@@ -174,22 +174,22 @@ impl Server {
         Ok(())
     }
 
-    /// Where it listens, with the ports that were free.
+    /// The addresses on which it listens; port 0 is replaced by the real port.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The backends as workers see them.
+    /// The reading side of the backends.
     pub fn cluster(&self) -> &Cluster {
         self.registry.cluster()
     }
 
-    /// The backends with their state, and the way to change them.
+    /// The writing side of the backends.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// All workers' and listeners' counters, summed.
+    /// The sums of the counters of workers and listeners.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
         Totals::sum(
@@ -197,7 +197,7 @@ impl Server {
         )
     }
 
-    /// Failed accepts so far.
+    /// The number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
         self.listeners
             .iter()
@@ -205,21 +205,21 @@ impl Server {
             .sum()
     }
 
-    /// Client connections open now, those on their way to a worker included.
+    /// The number of open client connections, including those on their way to a worker.
     pub fn open_connections(&self) -> usize {
         self.admission.open()
     }
 
-    /// Stops accepting, and tells the workers to finish what is in flight: within `timeout` if
-    /// there is one.
+    /// Stops accepting and starts the drain of the workers, which ends after `timeout` if there is
+    /// one.
     pub fn begin_drain(&mut self, timeout: Option<Duration>) {
         self.stop = None;
         for (listener, _) in &self.listeners {
             listener.stop();
         }
-        // What was accepted must have reached its worker before that is told to end.
+        // Accepted connections must reach their workers before these get the message to drain.
         for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
-            // A panic of the listener was printed; there is nothing left to end.
+            // Fails only if the listener has panicked, which was printed.
             let _ = thread.join();
         }
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -228,7 +228,7 @@ impl Server {
         }
     }
 
-    /// Waits until the workers have ended; to be called after [`Server::begin_drain`].
+    /// Waits for the end of all workers; to be called after [`Server::begin_drain`].
     pub fn wait(&mut self) -> Drained {
         let threads = self.workers.iter_mut().filter_map(|(_, thread)| thread.take());
         let aborted: usize = threads.map(|thread| thread.join().unwrap_or(1)).sum();
@@ -246,7 +246,7 @@ impl Drop for Server {
     }
 }
 
-/// The limits of connections: the settings, as far as descriptors allow.
+/// The limits of connections: those of the settings, within the capacity.
 fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
     let max_connections = settings.limits.max_connections.min(capacity.connections);
     if max_connections < settings.limits.max_connections {

@@ -1,18 +1,18 @@
-//! Why the balancer could not start: what failed, and how to fix it.
+//! The errors of the start, each with its fix. Plain values.
 
 use crate::net;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// Why the balancer could not start.
+/// An error of the start.
 #[derive(Debug)]
 pub enum StartError {
     /// Listening on an address failed.
     Listen(SocketAddr, io::Error),
-    /// The named backend is one of our own listeners.
+    /// This backend is one of our own listeners.
     Loop(String),
-    /// Threads or descriptors are exhausted.
+    /// Not enough threads or descriptors.
     Resources(io::Error),
 }
 

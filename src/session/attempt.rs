@@ -136,13 +136,13 @@ impl Attempt {
     }
 
     /// Records the backend's response and its version.
-    pub(super) fn note_response(&self, is_http10: bool, cx: &Context<'_>) {
+    pub(super) fn record_response(&self, is_http10: bool, cx: &Context<'_>) {
         self.backend().record_version(is_http10);
         cx.shared.registry.observe_response(self.backend(), self.started, cx.now);
     }
 
     /// Records the failure, if it is evidence about the backend's health.
-    pub(super) fn note_failure(&self, kind: FailureKind, detail: &str, cx: &mut Context<'_>) {
+    pub(super) fn record_failure(&self, kind: FailureKind, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
         let outcome = match kind {
             FailureKind::Connect | FailureKind::Fresh { written: false } => Outcome::ConnectFailed,
@@ -152,7 +152,7 @@ impl Attempt {
                 Outcome::SendFailed
             }
             // A backend may close an idle connection at any time.
-            FailureKind::Reused { .. } => return self.note_stale(cx),
+            FailureKind::Reused { .. } => return self.record_stale(cx),
             // The health was recorded by the observation that marked the backend down.
             FailureKind::MarkedDown => return,
         };
@@ -162,10 +162,10 @@ impl Attempt {
 
     /// Records a reused connection that was closed already, so that the pool can derive how long
     /// the backend keeps idle connections.
-    fn note_stale(&self, cx: &mut Context<'_>) {
+    fn record_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);
-            cx.connections.note_stale(connection, self.started, cx.now);
+            cx.connections.record_stale(connection, self.started, cx.now);
         }
     }
 

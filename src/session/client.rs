@@ -61,12 +61,12 @@ impl Client {
         }
         self.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
         let sent = before - self.output.len();
-        self.note_sent(sent, counters);
+        self.count_sent(sent, counters);
         Ok(sent)
     }
 
     /// Counts bytes that were sent.
-    pub(super) fn note_sent(&mut self, count: usize, counters: &Counters) {
+    pub(super) fn count_sent(&mut self, count: usize, counters: &Counters) {
         self.sent += count as u64;
         counters.bytes_sent.add(count as u64);
     }

@@ -14,7 +14,7 @@ use crate::error::Cause;
 use crate::upstream::backend::{Backend, Slot};
 use crate::upstream::cluster::{Picked, Wanted};
 use crate::upstream::queue::{Grant, Position};
-use crate::upstream::retry::{self, Failure, FailureKind, Next, Retries};
+use crate::upstream::retry::{self, FailedAttempt, FailureKind, Retries, RetryDecision};
 use crate::wire::Body;
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl Dispatcher {
                     self.buffering_for = Some(Arc::clone(slot.backend()));
                     return Ok(State::BufferBody);
                 }
-                FramingSupport::Unsupported => self.retries.rule_out(slot.backend().id),
+                FramingSupport::Unsupported => self.retries.exclude(slot.backend().id),
             }
         }
     }
@@ -179,31 +179,28 @@ impl Dispatcher {
     ) -> Result<State, Stop> {
         let kind = error.kind;
         let attempt = self.attempt_mut();
-        attempt.note_failure(kind, &error.detail, cx);
+        attempt.record_failure(kind, &error.detail, cx);
         attempt.close(cx);
         let backend = Arc::clone(attempt.backend());
         if kind == FailureKind::Connect {
             outgoing.upload.reopen_framing();
         }
-        let failure = Failure {
-            failed: kind,
-            idempotent: outgoing.request.is_idempotent,
-            replayable: is_replayable,
-        };
-        let next = self.retries.note(backend.id, failure, error.cause);
+        let failed_attempt =
+            FailedAttempt { kind, is_idempotent: outgoing.request.is_idempotent, is_replayable };
+        let decision = self.retries.record_failure(backend.id, failed_attempt, error.cause);
         log::debug!(
-            "{} attempt at backend {} failed: {}; {next:?}",
+            "{} attempt at backend {} failed: {}; {decision:?}",
             outgoing.client.peer(),
             backend.name,
             error.detail
         );
-        match next {
-            Next::GiveUp => Err(error.cause.into()),
-            Next::OtherBackend => {
+        match decision {
+            RetryDecision::GiveUp => Err(error.cause.into()),
+            RetryDecision::OtherBackend => {
                 self.attempt_mut().release(None, cx);
                 Ok(State::Dispatch)
             }
-            Next::FreshConnection => {
+            RetryDecision::FreshConnection => {
                 let slot = self.attempt.take().expect(IN_ATTEMPT).into_slot();
                 self.start_attempt(slot, Reuse::Never, outgoing, cx)
             }

@@ -127,7 +127,7 @@ impl Exchange {
 
     /// Responds to a request that must not be forwarded.
     fn respond_as_final_recipient(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        self.data.note_response(200, cx.now);
+        self.data.record_response(200, cx.now);
         let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
         Flow::Closing(Closing::respond_as_final_recipient(
             self.reply_options(keeps_open),
@@ -245,8 +245,8 @@ impl Exchange {
                 self.note_interim(client, cx)?;
                 continue;
             }
-            self.data.note_response(head.status, cx.now);
-            self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
+            self.data.record_response(head.status, cx.now);
+            self.dispatcher.attempt_mut().record_response(head.is_http10, cx);
             let is_final = head.kind == HeadKind::Final;
             return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
         }
@@ -329,7 +329,7 @@ impl Exchange {
     /// received completely.
     fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         cx.local.counters.failed(cause);
-        self.data.note_rejection(cause);
+        self.data.record_rejection(cause);
         self.release(cx);
         let is_valid = cause.side() != Side::Client && client.rejection().is_none();
         let keeps_open = is_valid && self.may_keep_client(self.upload.is_received(), cx.draining);

@@ -214,7 +214,7 @@ impl Session {
         self.client.sent = 0;
         let request_id = RequestId::generate(cx.local.rng.u128(..));
         let mut data = ExchangeData::new(self.client.peer(), request_id, cx.now);
-        data.note_rejection(cause);
+        data.record_rejection(cause);
         let request = &Request::rejected(self.client.input.unread());
         let options = ReplyOptions { request, request_id: &data.request_id, keeps_open: false };
         let closing = Closing::reject(cause, options, &mut self.client, cx);

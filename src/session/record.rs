@@ -61,14 +61,14 @@ impl ExchangeData {
         Self { request, bytes_in: bytes as u64, ..self }
     }
 
-    /// Notes the final head of the response.
-    pub(super) fn note_response(&mut self, status: u16, now: Instant) {
+    /// Records the final head of the response.
+    pub(super) fn record_response(&mut self, status: u16, now: Instant) {
         self.status = Some(status);
         self.first_byte = Some(now.saturating_duration_since(self.started));
     }
 
-    /// Notes a rejection, which replaces any response.
-    pub(super) fn note_rejection(&mut self, cause: Cause) {
+    /// Records a rejection, which replaces any response.
+    pub(super) fn record_rejection(&mut self, cause: Cause) {
         (self.status, self.cause, self.first_byte) = (Some(cause.status()), Some(cause), None);
     }
 }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_served_request_is_logged_with_its_backend_and_its_times() {
         let served = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
-            data.note_response(200, data.started + MS);
+            data.record_response(200, data.started + MS);
         };
         assert_eq!(
             line("response body", served),
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_failure_is_logged_with_its_code_and_its_stage() {
         let rejected = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
-            data.note_rejection(Cause::ConnectTimeout);
+            data.record_rejection(Cause::ConnectTimeout);
         };
         assert_eq!(
             line("connect", rejected),

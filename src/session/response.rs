@@ -321,7 +321,7 @@ impl Response {
         cx: &mut Context<'_>,
     ) -> Stop {
         if self.download.retract(client) {
-            attempt.note_failure(FailureKind::BadResponse, detail, cx);
+            attempt.record_failure(FailureKind::BadResponse, detail, cx);
             return Cause::BadResponse.into();
         }
         attempt.close(cx);

@@ -50,7 +50,7 @@ impl Splice {
                 Err(_) => return Err(Reason::ClientReset),
             }
         }
-        client.note_sent(drained, counters);
+        client.count_sent(drained, counters);
         Ok(drained)
     }
 

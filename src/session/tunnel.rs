@@ -81,7 +81,7 @@ impl Tunnel {
         let (down_state, sent_down) =
             copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
         cx.local.buffers.recycle(&mut connection.input);
-        client.note_sent(sent_down, &cx.local.counters);
+        client.count_sent(sent_down, &cx.local.counters);
         self.data.bytes_in += sent_up as u64;
         match (up_state, down_state) {
             (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),

@@ -1,4 +1,4 @@
-//! How other threads reach a worker: messages into its inbox, and its load.
+//! The handle of a worker for other threads: messages to its inbox, and its load.
 //!
 //! Used by listeners, to choose a worker and to dispatch connections to it, and by the thread that
 //! stops the balancer. Must never wait for a worker that serves.
@@ -19,12 +19,12 @@ pub enum Message {
     /// A client connection, which the worker owns from now on.
     Connection {
         socket: TcpStream,
-        /// The right to be open, and the peer.
+        /// Its permit.
         permit: Permit,
     },
-    /// Use these settings from the next step on; deadlines that are set already stay.
+    /// New settings, which apply from the next step on; deadlines that are set stay.
     Settings(Arc<Settings>),
-    /// Finish what is in flight, and abort what is left at this moment, if there is one.
+    /// The start of a drain, which ends at this time, if there is one.
     Drain(Option<Instant>),
 }
 
@@ -95,7 +95,7 @@ impl Handle {
         self.waker.wake();
     }
 
-    /// Lets the worker finish what is in flight, by `deadline` if there is one.
+    /// Starts a drain, which ends at `deadline` if there is one.
     pub fn drain(&self, deadline: Option<Instant>) {
         // Fails only if the worker has ended already.
         let _ = self.inbox.send(Message::Drain(deadline));

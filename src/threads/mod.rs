@@ -1,5 +1,5 @@
-//! The threads: listeners, workers and health checks, and the handles by which they reach each
-//! other.
+//! The threads: listeners, workers and health checks, and the handles through which they send
+//! messages to each other.
 
 pub mod handle;
 pub mod health_check;

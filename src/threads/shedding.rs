@@ -48,7 +48,7 @@ impl<'l> Shedding<'l> {
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
     pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("rejected {count} connection(s) at once: {}", cause.description());
+            log::warn!("rejected {count} connection(s): {}", cause.description());
         }
         self.counters.connections.add(1);
         self.counters.failed(cause);
@@ -60,8 +60,7 @@ impl<'l> Shedding<'l> {
             ResponseFields { connection: ConnectionHeader::Close, date: &date, request_id };
         let mut response = Vec::new();
         error_response::write(&mut response, cause, cause.description(), format, fields);
-        // The buffer of a fresh socket has room for this; whether the client reads it is its own
-        // affair.
+        // The buffer of a fresh socket has room for the whole response.
         let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
         if sent.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {
             return;

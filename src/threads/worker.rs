@@ -24,11 +24,10 @@ use std::time::{Duration, Instant};
 
 /// Sockets and messages that may wait for one worker.
 const INBOX: usize = 4096;
-/// How many sessions that moved their share already get another turn before events are looked at:
-/// with many large bodies on the way, small responses do not wait for all of them.
+/// Sessions of the run queue that are stepped between two looks at events: small responses do not
+/// wait for all large bodies.
 const RUN_QUEUE_BATCH: usize = 8;
-/// How often idle backend connections are looked through for expired ones, and idle buffers for
-/// those to free.
+/// The time between two sweeps, which close expired idle backend connections and free idle buffers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread's state.
@@ -37,7 +36,7 @@ pub struct Worker {
     inbox: Inbox,
     /// Slots at backends for queued requests.
     grants: Receiver<Grant>,
-    /// Marked is a session that is scheduled: in the run queue, or among those to be stepped next.
+    /// The sessions. A marked one is scheduled: in the run queue, or to be stepped next.
     sessions: Slab<Session>,
     timers: Timers,
     resources: Resources,
@@ -45,7 +44,7 @@ pub struct Worker {
     run_queue: VecDeque<Token>,
     sweep_at: Instant,
     drain_until: Option<Instant>,
-    /// The generation of the snapshot for which sessions were last looked through.
+    /// The generation of the snapshot at the last search for stranded sessions.
     generation: u64,
 }
 
@@ -79,7 +78,7 @@ impl Worker {
         Ok((worker, handle))
     }
 
-    /// Serves until a drain is over. Returns how many connections had to be aborted.
+    /// Serves until the end of a drain. Returns the number of aborted connections.
     pub fn run(mut self) -> usize {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<Token> = Vec::new();
@@ -99,7 +98,7 @@ impl Worker {
             if let Err(error) =
                 self.resources.local.poller.wait(&mut events, timeout, nothing_pending)
             {
-                // Cannot be, short of a bug; serving on with hints missed beats ending all
+                // Only a bug can cause this. Events may be missed, which is better than an end of all
                 // connections.
                 log::error!("waiting for events failed: {error}");
             }
@@ -109,7 +108,7 @@ impl Worker {
             // First all flags, then the steps: an idle connection that the backend has closed must
             // not be checked out.
             self.note_events(&events, &mut ready);
-            // Before the steps: a slot that has come free in time must not be lost to the clock.
+            // Before the steps, so that a grant that has arrived in time wins over the timeout.
             self.take_grants();
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
             ready.extend(self.run_queue.drain(..batch));
@@ -139,7 +138,7 @@ impl Worker {
             !self.resources.connections.is_empty() || !self.resources.local.buffers.is_empty();
         let sweep = has_idle.then_some(self.sweep_at);
         let next = [self.timers.next(), sweep, self.drain_until].into_iter().flatten().min()?;
-        // Reading the clock again costs less than waking a moment too early.
+        // A second reading of the clock costs less than a wake-up before the deadline.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
     }
 
@@ -166,8 +165,7 @@ impl Worker {
         }
     }
 
-    /// Marks a session as scheduled; false if it is so already, or has ended: it is scheduled once,
-    /// however many events it has.
+    /// Marks a session as scheduled; false if it is marked already, or has ended.
     fn schedule(&mut self, token: Token) -> bool {
         self.sessions.mark(token).is_some_and(|(_, is_new)| is_new)
     }
@@ -191,10 +189,10 @@ impl Worker {
         shared.settings = settings;
     }
 
-    /// Steps the sessions whose queued requests have got a slot. One that is gone drops its slot,
-    /// which goes to the next request by that.
+    /// Steps the sessions whose queued requests have a grant. If a session has ended, its grant is
+    /// dropped, and the slot goes to the next request.
     fn take_grants(&mut self) {
-        // Grants that come meanwhile are for the next round of the loop.
+        // Grants that arrive meanwhile are for the next iteration.
         for grant in self.grants.try_iter().take(self.grants.len()).collect::<Vec<_>>() {
             let token = grant.session;
             if self.sessions.get_mut(token).is_some_and(|session| session.grant(grant)) {
@@ -203,8 +201,8 @@ impl Worker {
         }
     }
 
-    /// Follows a change of the backends: steps the sessions whose backend was marked down while
-    /// they wait for its first byte.
+    /// After a transition, steps the sessions whose backend was marked down while they wait for its
+    /// first byte.
     fn move_stranded(&mut self) {
         let generation = self.resources.shared.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
@@ -221,7 +219,7 @@ impl Worker {
         }
     }
 
-    /// Takes a connection over. Its first event comes at once, because the socket is writable.
+    /// Adds a connection. Its first event follows at once, because the socket is writable.
     fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
@@ -236,8 +234,7 @@ impl Worker {
         }
     }
 
-    /// Steps a session and does what it wants next. A panic inside costs this session and nothing
-    /// else.
+    /// Steps a session and applies its verdict. A panic ends this session only.
     fn step(&mut self, token: Token) {
         let Some(session) = self.sessions.get_mut(token) else {
             return;
@@ -249,7 +246,7 @@ impl Worker {
             Verdict::Wait(deadline) => {
                 debug_assert!(
                     deadline.at > self.resources.now(),
-                    "a session waits for what has passed: {deadline:?}"
+                    "a session waits for a deadline that has passed: {deadline:?}"
                 );
                 self.timers.set(token, deadline);
             }
@@ -272,7 +269,7 @@ impl Worker {
         };
         self.timers.clear(token);
         self.resources.local.counters.closed(reason);
-        // A rejection was logged already, with more than this.
+        // A rejection was logged already, with its cause.
         let level = if reason.is_error() && reason != Reason::Rejected {
             log::Level::Info
         } else {

@@ -1,8 +1,9 @@
-//! One backend as all workers share it: its identity, and what is counted about it.
+//! One backend, shared by all threads: identity, state and counts.
 //!
-//! Atomics only. The registry writes its state, workers count their requests and connects.
+//! Atomics only. The registry writes the state; workers count requests and connects, as guards
+//! ([`Slot`], [`Connecting`]) that count down when they are dropped.
 
-use super::reuse::Reuse;
+use super::reuse::ReuseLimit;
 use crate::config::{self, BackendAddress};
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,18 +13,18 @@ use std::sync::atomic::{
 };
 use std::time::Instant;
 
-/// Names one backend for as long as the program runs; it is never reused.
+/// The number of a backend; never reused while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u32);
 
-/// What an operator says about a backend. Address and name together are its identity.
+/// A backend as an operator specifies it. Name and address together are its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
     /// `host:port` as it was given.
     pub name: String,
-    /// What the name resolved to.
+    /// The address to which the name was resolved.
     pub address: SocketAddr,
-    /// Its share of requests relative to others; at least 1.
+    /// The share of requests relative to other backends; at least 1.
     pub weight: u32,
 }
 
@@ -33,12 +34,12 @@ impl From<&BackendAddress> for BackendSpec {
     }
 }
 
-/// The requests that wait for a slot.
+/// The queued requests, as a released slot sees them.
 pub(super) trait Waiters: fmt::Debug + Send + Sync {
-    /// Whether there is any.
+    /// Whether any request waits for a slot.
     fn has_waiters(&self) -> bool;
 
-    /// Gives the slot to the first one that may use it; frees it if there is none.
+    /// Gives the slot to the first request that may use it; frees it if there is none.
     fn hand_over(&self, slot: Slot);
 }
 
@@ -53,11 +54,11 @@ impl Waiters for () {
     }
 }
 
-/// What the operator wants of a backend, beside its health.
+/// The administrative state of a backend, independent of its health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AdminState {
-    /// It gets requests while it is healthy.
+    /// In service: it gets requests while it is healthy.
     Active,
     /// It gets no new request; those in flight finish, and health checks go on.
     Draining,
@@ -68,18 +69,18 @@ pub enum AdminState {
 /// A backend.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its identity.
+    /// Its number.
     pub id: BackendId,
     /// `host:port` as it was given.
     pub name: String,
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// How long its idle connections live.
-    pub reuse: Reuse,
+    /// The limit for the reuse of its idle connections.
+    pub reuse: ReuseLimit,
     weight: AtomicU32,
     /// The most requests at once; `usize::MAX` if unlimited.
     limit: AtomicUsize,
-    /// The requests that wait for a slot here or at another backend.
+    /// The queue of its pool.
     queue: Arc<dyn Waiters>,
     in_flight: AtomicUsize,
     connecting: AtomicUsize,
@@ -87,14 +88,13 @@ pub struct Backend {
     has_used_http10: AtomicBool,
     /// It has responded with HTTP/1.1, whatever the status: it supports chunks.
     has_used_http11: AtomicBool,
-    /// The registry wants to see the next response: attempts have failed since the last one.
+    /// The next response must be reported to the registry: attempts have failed since the last one.
     has_recent_failures: AtomicBool,
     /// Its health allows requests.
     is_serving: AtomicBool,
     admin_state: AtomicU8,
-    /// What `probe_at` counts from.
     epoch: Instant,
-    /// When the next probe request is due, in milliseconds.
+    /// The time when the next probe request is due, in milliseconds since `epoch`.
     probe_at: AtomicU64,
 }
 
@@ -106,7 +106,7 @@ impl Backend {
             id,
             name: spec.name.clone(),
             address: spec.address,
-            reuse: Reuse::new(epoch),
+            reuse: ReuseLimit::new(epoch),
             weight: AtomicU32::new(spec.weight.max(1)),
             limit: AtomicUsize::new(usize::MAX),
             queue,
@@ -122,7 +122,7 @@ impl Backend {
         }
     }
 
-    /// Its share of requests relative to others.
+    /// The share of requests relative to other backends.
     pub fn weight(&self) -> u32 {
         self.weight.load(Relaxed)
     }
@@ -140,12 +140,12 @@ impl Backend {
         self.in_flight.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
     }
 
-    /// Whether it has more requests than it may, since the limit was lowered.
+    /// Whether it has more requests than its limit, which was lowered meanwhile.
     pub(super) fn is_over_limit(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) > self.limit.load(Ordering::SeqCst)
     }
 
-    /// Requests that are at the backend now.
+    /// Requests in flight, over all workers.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
@@ -160,7 +160,7 @@ impl Backend {
         self.connecting() >= config::MAX_PENDING_CONNECTS
     }
 
-    /// Whether all its responses so far were HTTP/1.0: it must not be sent chunks.
+    /// Whether all its responses so far were HTTP/1.0, so that chunks must not be sent to it.
     pub fn is_http10_only(&self) -> bool {
         self.has_used_http10.load(Relaxed) && !self.has_used_http11.load(Relaxed)
     }
@@ -173,8 +173,8 @@ impl Backend {
         }
     }
 
-    /// Whether the registry wants to see the next response: attempts have failed since the last
-    /// one, or it is ejected.
+    /// Whether the next response must be reported to the registry: attempts have failed since the
+    /// last one, or the backend is ejected.
     pub(super) fn has_recent_failures(&self) -> bool {
         self.has_recent_failures.load(Relaxed)
     }
@@ -192,7 +192,7 @@ impl Backend {
         self.is_serving.store(is_serving, Relaxed);
     }
 
-    /// What the operator wants of it.
+    /// Its administrative state.
     pub fn admin_state(&self) -> AdminState {
         match self.admin_state.load(Relaxed) {
             0 => AdminState::Active,
@@ -201,12 +201,12 @@ impl Backend {
         }
     }
 
-    /// Whether the operator wants it to get requests.
+    /// Whether it is in service.
     pub fn is_active(&self) -> bool {
         self.admin_state() == AdminState::Active
     }
 
-    /// Whether it gets new requests.
+    /// Whether it gets new requests: health and administrative state allow it.
     pub fn accepts_work(&self) -> bool {
         self.is_serving() && self.is_active()
     }
@@ -215,13 +215,14 @@ impl Backend {
         self.admin_state.store(state as u8, Relaxed);
     }
 
-    /// The next probe request is due at this moment, and not a millisecond earlier: its failure is
-    /// compared with the exact time.
+    /// Sets the time when the next probe request is due. Rounded up to the next millisecond: a probe
+    /// that starts before the ejection ends would not count.
     pub(super) fn set_probe_at(&self, at: Instant) {
         self.probe_at.store(self.millis(at) + 1, Relaxed);
     }
 
-    /// Takes the one probe request that is due, if it is; the next is due at `next`.
+    /// Claims the probe request if it is due; the next one is due at `next`. Of several workers, one
+    /// succeeds.
     pub(super) fn claim_probe(&self, now: Instant, next: Instant) -> bool {
         let due = self.probe_at.load(Relaxed);
         due <= self.millis(now)
@@ -232,7 +233,7 @@ impl Backend {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A backend at this address.
+    /// A backend for a test.
     #[cfg(test)]
     pub(crate) fn at(id: u32, address: SocketAddr) -> Self {
         let spec = BackendSpec { name: format!("b{id}"), address, weight: 1 };
@@ -246,8 +247,8 @@ impl fmt::Display for BackendId {
     }
 }
 
-/// The right to one request at a backend. Released or dropped, however the request ended, it goes
-/// to the first request that waits for it; if there is none, the backend's count goes down.
+/// The right to one request at a backend. When it is released or dropped, it goes to the first
+/// queued request that may use it; without one, the backend's count goes down.
 #[derive(Debug)]
 pub struct Slot {
     backend: Arc<Backend>,
@@ -261,32 +262,32 @@ impl Slot {
         if limit == usize::MAX {
             backend.in_flight.fetch_add(1, Ordering::SeqCst);
         } else {
-            let one_more = |count: usize| (count < limit).then_some(count + 1);
-            backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+            let increment = |count: usize| (count < limit).then_some(count + 1);
+            backend.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, increment).ok()?;
         }
         Some(Self { backend: Arc::clone(backend), is_released: false })
     }
 
-    /// The backend, also after the release.
+    /// Its backend, also after the release.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 
-    /// The backend is done with the request: the slot is for another one.
+    /// Releases the slot, because the backend is done with the request.
     pub fn release(&mut self) {
         if std::mem::replace(&mut self.is_released, true) {
             return;
         }
         let Backend { queue, in_flight, .. } = &*self.backend;
         if queue.has_waiters() {
-            // The count does not go down in between: no newcomer can get ahead.
+            // The count stays up, so that no new request can overtake.
             queue.hand_over(Self { backend: Arc::clone(&self.backend), is_released: false });
             return;
         }
         in_flight.fetch_sub(1, Ordering::SeqCst);
-        // A request is queued, and then looks for a free slot; this frees the slot, and then looks
-        // for a queued request. All four are sequentially consistent, so one of the two sees the
-        // other.
+        // Another worker queues a request and then looks for a free slot; this worker frees the slot
+        // and then looks for a queued request. The four operations are sequentially consistent, so
+        // at least one of the two workers sees the other's write.
         if queue.has_waiters()
             && let Some(slot) = Self::take(&self.backend)
         {
@@ -294,7 +295,7 @@ impl Slot {
         }
     }
 
-    /// Lets the count go down. No queued request may use the slot.
+    /// Counts down without a look at the queue: no queued request may use the slot.
     pub(super) fn free(mut self) {
         self.is_released = true;
         self.backend.in_flight.fetch_sub(1, Ordering::SeqCst);
@@ -307,7 +308,7 @@ impl Drop for Slot {
     }
 }
 
-/// One connect in progress; the count goes down when this is dropped.
+/// A connect in progress, counted until this is dropped.
 #[derive(Debug)]
 pub struct Connecting {
     backend: Arc<Backend>,
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_while_its_slot_lives() {
+    fn a_request_counts_until_its_slot_is_released_or_dropped() {
         let backend = backend();
         let mut slot = Slot::take(&backend).unwrap();
         let other = Slot::take(&backend).unwrap();
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_is_claimed_once() {
+    fn a_probe_is_claimed_once_and_not_before_it_is_due() {
         let backend = backend();
         let (due, later) = (backend.epoch, backend.epoch + Duration::from_secs(1));
         let millisecond = Duration::from_millis(1);
@@ -369,7 +370,7 @@ mod tests {
         assert!(!backend.claim_probe(due + millisecond, later));
     }
 
-    /// A request is queued between the two looks of a release.
+    /// A queue in which a request appears between the two looks of a release.
     #[derive(Debug, Default)]
     struct LateWaiter {
         looks: AtomicUsize,

@@ -1,8 +1,8 @@
-//! The reading side of a pool of backends: picks one for each request.
+//! The reading side of a pool of backends: picks a backend for each request.
 //!
-//! Shared by all workers, which read the snapshot behind a `parking_lot::RwLock<Arc<..>>`. The
-//! registry publishes a new snapshot when something has changed; nothing here changes membership or
-//! health, and no request takes a lock of the registry.
+//! Runs on workers, which read the snapshot behind a `parking_lot::RwLock<Arc<..>>`. The registry
+//! publishes a new snapshot after each change. Owns the snapshot and the queue; must never change
+//! membership or health, nor take a lock of the registry.
 
 use super::backend::{Backend, BackendId, Slot, Waiters};
 use super::balance::{Choice, Row};
@@ -15,25 +15,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the next probe of an ejected backend is put off when one is taken: its result decides,
-/// unless there is none, because the client went away, or the request had to wait first.
+/// The time until the next probe of an ejected backend once one is claimed. The result of that one
+/// decides earlier, unless the request ends without a result.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a due probe waits for an idempotent request before another one is risked.
+/// The time for which a due probe waits for an idempotent request before any request is used.
 const NON_IDEMPOTENT_PROBE_DELAY: Duration = Duration::from_secs(5);
 
-/// Which backends get requests, and how: immutable, replaced as a whole.
+/// The backends that get requests, and the algorithm: immutable, replaced as a whole.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// The backends that are up.
     pub(super) up: Vec<Arc<Backend>>,
     /// Ejected backends that only a probe request can bring back, because there are no checks.
     pub(super) probing: Vec<Arc<Backend>>,
-    /// Backends that are out, but worth trying before a request fails that has failed everywhere
-    /// else.
+    /// Backends that are not up, but are tried before a request fails that has failed at all others.
     pub(super) last_resort: Vec<Arc<Backend>>,
-    /// How one of `up` is chosen.
+    /// The algorithm that chooses one of `up`.
     pub(super) algorithm: &'static Row,
-    /// The algorithm's order of turns among `up`.
+    /// The algorithm's precomputed order of `up`.
     pub(super) cycle: Box<[u32]>,
     /// Why no backend is up, if none is.
     pub(super) outage: Option<Box<str>>,
@@ -42,35 +41,37 @@ pub(super) struct Snapshot {
 /// The backends as workers see them.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Protects the pointer to the snapshot; taken by every pick for reading, for a moment.
+    /// Protects the pointer to the snapshot; taken for reading by every pick, for writing by a
+    /// transition.
     snapshot: RwLock<Arc<Snapshot>>,
     queue: Arc<PendingQueue>,
-    /// Goes up with each new snapshot.
+    /// The number of snapshots published.
     generation: AtomicU64,
-    /// Protects the workers' wakers; taken when a worker is made, and at each transition.
+    /// Protects the workers' wakers; taken when a worker is created, and at each transition.
     wakers: Mutex<Vec<Arc<Waker>>>,
+    /// The number of picks, for algorithms that take backends in turn.
     turn: AtomicUsize,
 }
 
-/// What a request wants of a backend.
+/// The requirements of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'r> {
-    /// The backends where it has failed, or that do not support it.
+    /// The backends at which it has failed, or that do not support its framing.
     pub tried: &'r [BackendId],
-    /// Whether it may be sent again if it fails: then it is sooner risked on a probe.
+    /// Whether its method is idempotent: such a request is preferred for a probe.
     pub is_idempotent: bool,
-    /// The client that sends it.
+    /// The client's address.
     pub client: IpAddr,
 }
 
-/// What came of looking for a backend.
+/// The result of a pick.
 #[derive(Debug)]
 pub enum Picked {
-    /// A slot at this one.
+    /// A slot at the chosen backend.
     Backend(Slot),
-    /// Some are up, but each has as many requests as it may, or others wait for a slot.
+    /// Every untried backend is at its limit, or other requests are queued.
     AllFull,
-    /// None is up, or all that are were tried.
+    /// No backend is up, or the request has tried all that are.
     NoneUp,
 }
 
@@ -91,21 +92,21 @@ impl Cluster {
         }
     }
 
-    /// Takes a slot at the backend that the algorithm chooses. A first attempt is the probe of an
-    /// ejected backend if one is due. A request that has failed goes to backends that are up, and
-    /// if there is none left, to a last resort.
+    /// Takes a slot at the backend that the algorithm chooses. A first attempt becomes the probe of
+    /// an ejected backend if one is due. A request that has failed goes to untried backends that are
+    /// up, and after those to a last resort.
     pub fn pick(&self, wanted: &Wanted<'_>, now: Instant, rng: &mut Rng) -> Picked {
         let snapshot = self.snapshot.read();
         if let Some(slot) = pick_probe(&snapshot, wanted, now) {
             return Picked::Backend(slot);
         }
         let any_untried = || snapshot.up.iter().any(|backend| wanted.is_untried(backend));
-        // A newcomer does not overtake those that wait.
+        // A new request does not overtake queued ones.
         if self.queue.has_waiters() && any_untried() {
             return Picked::AllFull;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // Another worker may take the slot between the choice and this.
+        // Another worker may take the slot between the choice and the take.
         while let Some(chosen) = choose(&snapshot, wanted, turn, rng) {
             if let Some(slot) = Slot::take(chosen) {
                 return Picked::Backend(slot);
@@ -121,19 +122,19 @@ impl Cluster {
         last_resort.find_map(Slot::take).map_or(Picked::NoneUp, Picked::Backend)
     }
 
-    /// A slot at a backend that was picked before, if it still gets requests and has one.
+    /// A slot at a backend that was picked earlier, if it still accepts work and has capacity.
     pub fn acquire(&self, backend: &Arc<Backend>) -> Option<Slot> {
         if backend.accepts_work() { Slot::take(backend) } else { None }
     }
 
-    /// Whether a backend like this is up, among those that were not tried.
+    /// Whether any untried backend that is up satisfies the condition.
     pub fn any_untried(&self, tried: &[BackendId], is_wanted: impl Fn(&Backend) -> bool) -> bool {
         let snapshot = self.snapshot.read();
         snapshot.up.iter().any(|backend| !tried.contains(&backend.id) && is_wanted(backend))
     }
 
-    /// Queues a request for a slot, at its position of before if it had one; none if the queue is
-    /// full. Its worker receives a [`Grant`](super::queue::Grant).
+    /// Queues a request for a slot, at its earlier position if it had one; none if the queue is
+    /// full. Its worker will receive a [`Grant`](super::queue::Grant).
     pub fn enqueue(
         &self,
         session: Token,
@@ -142,8 +143,8 @@ impl Cluster {
         earlier: Option<Position>,
     ) -> Option<Position> {
         let position = self.queue.enqueue(session, mailbox, tried, earlier)?;
-        // Read after the request was queued: a slot that came free earlier is found here, and so is
-        // a snapshot that was published earlier; all that comes later finds the request.
+        // Read after the request was queued: an earlier release or snapshot is found here, a later
+        // one finds the request.
         let snapshot = Arc::clone(&self.snapshot.read());
         if snapshot.up.iter().any(|backend| !tried.contains(&backend.id)) {
             self.queue.serve(&snapshot.up);
@@ -153,12 +154,12 @@ impl Cluster {
         Some(position)
     }
 
-    /// Takes a request out of the queue that wants no slot any more.
+    /// Removes a request from the queue.
     pub fn cancel(&self, position: Position) {
         self.queue.cancel(position);
     }
 
-    /// How many backends are up.
+    /// The number of backends that are up.
     pub fn up(&self) -> usize {
         self.snapshot.read().up.len()
     }
@@ -168,28 +169,27 @@ impl Cluster {
         self.snapshot.read().outage.clone()
     }
 
-    /// Has a worker woken at each transition.
+    /// Registers a worker to be woken at each transition.
     pub fn wake_at_transitions(&self, worker: Arc<Waker>) {
         self.wakers.lock().push(worker);
     }
 
-    /// A number that goes up with each new snapshot.
+    /// A number that increases with each new snapshot.
     pub fn generation(&self) -> u64 {
-        // Pairs with the waker: either the worker sees the new generation before it sleeps, or it
-        // is woken.
+        // Pairs with the waker: a worker either sees the new generation before it sleeps, or is woken.
         self.generation.load(Ordering::SeqCst)
     }
 
     /// Replaces the snapshot. The registry calls this in the order of its changes.
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
-        // The old one is freed after the lock.
+        // The old snapshot is freed after the lock is released.
         let _old = std::mem::replace(&mut *self.snapshot.write(), snapshot);
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Has queued requests and workers look at the new snapshot: a request that waits for a backend
-    /// that is out now may have another one to go to.
+    /// Applies a new snapshot to queued requests and wakes the workers: a request that waits for a
+    /// backend that is down now may be moved to another one.
     pub(super) fn announce(&self) {
         if self.queue.has_waiters() {
             let snapshot = Arc::clone(&self.snapshot.read());
@@ -201,8 +201,8 @@ impl Cluster {
     }
 }
 
-/// A slot at an ejected backend whose one probe request is due; for a request that is not
-/// idempotent, has been due for a while.
+/// A slot at an ejected backend whose probe is due: for a request that is not idempotent, due for
+/// some time.
 fn pick_probe(snapshot: &Snapshot, wanted: &Wanted<'_>, now: Instant) -> Option<Slot> {
     if snapshot.probing.is_empty() || !wanted.tried.is_empty() {
         return None;
@@ -216,9 +216,9 @@ fn pick_probe(snapshot: &Snapshot, wanted: &Wanted<'_>, now: Instant) -> Option<
     probed.and_then(Slot::take)
 }
 
-/// What the algorithm chooses among the usable backends, if there is any. A backend that may be
-/// dropping SYNs is skipped while another has no stalled connects; if all have some, it is chosen
-/// among those with the fewest, so that a black hole gets no more requests than the others.
+/// The algorithm's choice among the usable backends. A backend with stalled connects, which may be
+/// dropping SYNs, is skipped while another has none. If all have some, the choice is among those
+/// with the fewest, so that a black hole gets no more requests than other backends.
 fn choose<'s>(
     snapshot: &'s Snapshot,
     wanted: &Wanted<'_>,
@@ -233,8 +233,8 @@ fn choose<'s>(
     };
     let chosen = choose(&|backend| usable(backend) && !backend.has_stalled_connects())
         .or_else(|| {
-            let usable_ones = up.iter().filter(|backend| usable(backend));
-            let fewest = usable_ones.map(|backend| backend.connecting()).min()?;
+            let candidates = up.iter().filter(|backend| usable(backend));
+            let fewest = candidates.map(|backend| backend.connecting()).min()?;
             choose(&|backend| usable(backend) && backend.connecting() <= fewest)
         })
         .or_else(|| choose(&usable));
@@ -292,8 +292,8 @@ mod tests {
     }
 
     fn fail(pool: &Registry, id: u32, now: Instant) {
-        let seen = Observation::Attempt { outcome: Outcome::ConnectFailed, started: now };
-        pool.observe(BackendId(id), seen, "connection refused", now);
+        let observation = Observation::Attempt { outcome: Outcome::ConnectFailed, started: now };
+        pool.observe(BackendId(id), observation, "connection refused", now);
     }
 
     fn eject(pool: &Registry, id: u32, now: Instant) {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_refuses_is_ejected_at_once_and_a_probe_brings_it_back() {
+    fn a_backend_that_refuses_connections_is_ejected_and_a_probe_brings_it_back() {
         let (pool, now) = (pool(2, false), Instant::now());
         eject(&pool, 0, now);
         assert_eq!(picks(&pool, now), [1, 1, 1]);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_not_taken_while_the_backend_is_full() {
+    fn a_probe_is_not_claimed_while_the_backend_is_full() {
         let mut config = config(2, false);
         config.settings.limits.max_requests_per_backend = Some(1);
         let (pool, now) = (Registry::new(&config), Instant::now());
@@ -380,33 +380,29 @@ mod tests {
     }
 
     #[test]
-    fn a_due_probe_waits_a_while_for_an_idempotent_request() {
+    fn a_due_probe_waits_for_an_idempotent_request_before_it_uses_any() {
         let (pool, now) = (pool(2, false), Instant::now());
         eject(&pool, 0, now);
         let picks_first = |after: Duration| pick_one(&pool, &[], false, now + after) == Some(0);
         let second = Duration::from_secs(1);
         assert!(!picks_first(2 * second), "a POST is not risked at once");
-        assert!(picks_first(2 * second + NON_IDEMPOTENT_PROBE_DELAY), "but better than never");
+        assert!(picks_first(2 * second + NON_IDEMPOTENT_PROBE_DELAY), "but after the delay it is");
     }
 
     #[test]
-    fn a_probe_taken_to_the_moment_is_never_too_early_to_count() {
+    fn a_probe_that_is_claimed_as_early_as_possible_counts() {
         let (pool, now) = (pool(2, false), Instant::now());
         let half = Duration::from_micros(500);
         eject(&pool, 0, now + half);
-        // The first millisecond in which it is picked: its failure must count, or no further probe
-        // would come for long.
+        // The first millisecond in which the probe is claimed: its failure must count, or the next
+        // probe would come much later.
         let mut tried_at = now;
         while pick(&pool, &[], tried_at) != Some(0) {
             tried_at += Duration::from_millis(1);
         }
         fail(&pool, 0, tried_at);
         let later = tried_at + Duration::from_secs(3);
-        assert_eq!(
-            pick(&pool, &[], later),
-            Some(0),
-            "out again for two seconds, and not for thirty"
-        );
+        assert_eq!(pick(&pool, &[], later), Some(0), "ejected for two seconds, not for thirty");
     }
 
     #[test]
@@ -419,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn if_failed_attempts_would_take_all_backends_all_serve() {
+    fn if_failed_attempts_would_eject_all_backends_all_serve() {
         let (pool, now) = (pool(2, false), Instant::now());
         for status in pool.statuses() {
             (0..10).for_each(|_| fail(&pool, status.backend.id.0, now));
@@ -431,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_backend_that_is_up_may_be_ejected_while_another_only_is_ejected() {
+    fn if_the_last_backend_that_is_up_is_ejected_all_ejected_backends_serve() {
         let (pool, now) = (pool(2, true), Instant::now());
         check(&pool, 0, CheckResult::Passed, now);
         check(&pool, 1, CheckResult::Passed, now);
@@ -488,9 +484,9 @@ mod tests {
         let _second = connecting(1);
         let mut shares = picks(&pool, now);
         shares.dedup();
-        assert_eq!(shares.len(), 3, "if all do, each has its turn: {shares:?}");
+        assert_eq!(shares.len(), 3, "if all have some, they take turns: {shares:?}");
         let third = connecting(0);
-        assert_eq!(picks(&pool, now), [1, 1, 1], "or the one with fewer");
+        assert_eq!(picks(&pool, now), [1, 1, 1], "or only the one with the fewest");
         drop((first, third));
         assert_eq!(picks(&pool, now), [0, 0, 0]);
     }
@@ -546,18 +542,18 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_does_not_overtake_a_queued_request() {
+    fn a_new_request_does_not_overtake_a_queued_one() {
         let (pool, worker, now) = (limited(2, false), Worker::new(), Instant::now());
         let slots = [0, 1].map(|id| Slot::take(&backend(&pool, id)));
         worker.enqueue(&pool, &[]);
-        // As if the slot had come free just before the request was queued.
+        // As if the slot had been released just before the request was queued.
         let cluster = pool.cluster();
         let [Some(slot), _kept] = slots else { panic!("both had capacity") };
         slot.free();
         assert_eq!(pick(&pool, &[], now), None);
         cluster.announce();
         assert_eq!(worker.granted(), Some(Some(0)));
-        assert_eq!(pick(&pool, &[], now), Some(0), "now no request waits");
+        assert_eq!(pick(&pool, &[], now), Some(0), "no request is queued any more");
     }
 
     #[test]
@@ -589,12 +585,12 @@ mod tests {
 
     #[test]
     fn a_queued_request_is_sent_back_when_the_last_backend_it_may_use_is_gone() {
-        let leave: [fn(&Registry, Instant); 3] = [
+        let leaves: [fn(&Registry, Instant); 3] = [
             |pool, _| assert!(pool.drain(BackendId(1))),
             |pool, _| assert!(pool.remove(BackendId(1))),
             |pool, now| (0..2).for_each(|_| check(pool, 1, CheckResult::Failed, now)),
         ];
-        for leave in leave {
+        for leave in leaves {
             let (pool, worker, now) = (limited(2, true), Worker::new(), Instant::now());
             (0..2).for_each(|id| check(&pool, id, CheckResult::Passed, now));
             let _slots = [0, 1].map(|id| Slot::take(&backend(&pool, id)));
@@ -604,12 +600,16 @@ mod tests {
             assert_eq!(worker.granted(), Some(None), "it has failed at the other one");
             assert_eq!(worker.granted(), None, "the second request waits for the other one");
             worker.enqueue(&pool, &[0]);
-            assert_eq!(worker.granted(), Some(None), "the last one was gone before it was queued");
+            assert_eq!(
+                worker.granted(),
+                Some(None),
+                "the last usable backend was gone before the request was queued"
+            );
         }
     }
 
     #[test]
-    fn a_due_probe_is_taken_although_requests_are_queued() {
+    fn a_due_probe_is_claimed_although_requests_are_queued() {
         let (pool, worker, now) = (limited(2, false), Worker::new(), Instant::now());
         eject(&pool, 0, now);
         let _slot = Slot::take(&backend(&pool, 1));

@@ -1,9 +1,9 @@
 //! A worker's own connections to backends: those in use and the idle ones.
 //!
-//! Owned by one worker; no lock, nothing shared. An entry names the session that owns the
-//! connection, or none if it is idle. An event on an idle one means that the backend has closed it
-//! or sends out of turn: it is dropped before a request can check it out. How connections end is
-//! recorded in the backend's [`Reuse`](super::reuse::Reuse), which decides how old is too old.
+//! Owned by one worker; no lock, nothing shared. A connection has an owner, the session that has
+//! checked it out, or is idle. An event on an idle connection means that the backend has closed it
+//! or sends an unrequested response, so the pool drops it before a request can check it out. Ends of
+//! connections are recorded in the backend's [`ReuseLimit`](super::reuse::ReuseLimit).
 
 use super::backend::{Backend, BackendId};
 use super::reuse::Life;
@@ -13,8 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A connection that was reused and has lasted longer than this was not stale, whatever ended it
-/// then.
+/// A reused connection that ends later than this after its reuse was not stale.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection to a backend.
@@ -22,35 +21,34 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Connection {
     /// The socket.
     pub stream: Stream,
-    /// Received and not used yet.
+    /// Received bytes that are not processed yet.
     pub input: Buffer,
     backend: Arc<Backend>,
-    /// The session that has checked it out.
+    /// The session that has checked it out; none while it is idle.
     owner: Option<Token>,
     life: Life,
-    /// How long it may be idle, from the last response on.
-    keep_for: Duration,
+    idle_timeout: Duration,
 }
 
 impl Connection {
     fn has_expired(&self, now: Instant) -> bool {
-        self.life.idle_since + self.keep_for <= now
+        self.life.idle_since + self.idle_timeout <= now
     }
 
-    /// The backend ended it while it was idle.
-    fn note_closed(&self, now: Instant) {
+    /// Records that the backend has closed it while it was idle.
+    fn record_closed(&self, now: Instant) {
         self.warn(self.backend.reuse.record_closed(&self.life, now));
     }
 
-    /// Warns the operator that connections live no longer than this.
-    fn warn(&self, lifetime: Option<Duration>) {
-        if let Some(age) = lifetime {
+    /// Warns that the backend closes connections at this age, if a warning is due.
+    fn warn(&self, age: Option<Duration>) {
+        if let Some(age) = age {
             log::warn!(
-                "backend {} closes idle connections after about {} ms: it gets fresh ones until that ends; \
-                 raise its keep-alive timeout above ours ({:?})",
+                "backend {} closes idle connections after about {} ms: requests get fresh connections until \
+                 this stops; raise its keep-alive timeout above ours ({:?})",
                 self.backend.name,
                 age.as_millis().max(1),
-                self.keep_for
+                self.idle_timeout
             );
         }
     }
@@ -60,7 +58,7 @@ impl Connection {
 #[derive(Debug, Default)]
 pub struct ConnectionPool {
     entries: Slab<Connection>,
-    /// The newest at the back. Tokens of connections that were closed meanwhile name no entry.
+    /// The newest at the back. A token may have outlived its connection.
     idle: BTreeMap<BackendId, VecDeque<Token>>,
 }
 
@@ -74,7 +72,7 @@ impl ConnectionPool {
         now: Instant,
     ) -> io::Result<Token> {
         let stream = match Stream::connect(backend.address) {
-            // Idle connections hold what is missing.
+            // Idle connections hold the descriptors or ports that are exhausted.
             Err(error) if net::is_resource_exhaustion(&error) && !self.entries.is_empty() => {
                 self.close_idle();
                 Stream::connect(backend.address)?
@@ -89,7 +87,7 @@ impl ConnectionPool {
             backend,
             owner: Some(owner),
             life,
-            keep_for: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
         };
         let token = self.entries.insert(connection);
         let stream =
@@ -101,9 +99,9 @@ impl ConnectionPool {
         Ok(token)
     }
 
-    /// The newest idle connection to a backend, for a session, unless it is too old.
-    /// `verify` is for requests that may not be sent twice: it looks once more whether the backend
-    /// has closed the connection, and avoids an age at which it does.
+    /// Checks out the newest idle connection to a backend, unless it is too old. `verify` is for
+    /// requests that are not retryable: the socket is checked for a close by the backend, and an age
+    /// at which the backend closes connections is avoided.
     pub fn check_out(
         &mut self,
         backend: &Backend,
@@ -123,11 +121,11 @@ impl ConnectionPool {
             let age = now.saturating_duration_since(connection.life.idle_since);
             if !backend.reuse.allows(age, !verify, now) {
                 idle.push_back(token);
-                self.make_room(backend.id);
+                self.close_newest_idle(backend.id);
                 return None;
             }
             if verify && !connection.stream.is_idle_and_open() {
-                connection.note_closed(now);
+                connection.record_closed(now);
                 self.entries.remove(token);
                 continue;
             }
@@ -137,9 +135,9 @@ impl ConnectionPool {
         None
     }
 
-    /// A fresh connection is about to take the place of an idle one that is too old. The oldest
-    /// stays: how long it lives shows when reuse will do again.
-    fn make_room(&mut self, backend: BackendId) {
+    /// Closes an idle connection that is too old for reuse, because a fresh one follows. The oldest
+    /// stays: its age at its end shows when reuse is possible again.
+    fn close_newest_idle(&mut self, backend: BackendId) {
         let Some(idle) = self.idle.get_mut(&backend) else {
             return;
         };
@@ -151,19 +149,19 @@ impl ConnectionPool {
         }
     }
 
-    /// Keeps a connection for the next request, for this long. One on which something is left to
-    /// read, or whose backend gets no new requests, is closed instead.
-    pub fn check_in(&mut self, token: Token, keep_for: Duration, now: Instant) {
+    /// Keeps a connection for the next request, at most for `idle_timeout`. A connection with unread
+    /// bytes, or to a backend that gets no new requests, is closed instead.
+    pub fn check_in(&mut self, token: Token, idle_timeout: Duration, now: Instant) {
         let Some(connection) = self.entries.get_mut(token) else {
             return;
         };
         connection.life.idle_since = now;
         connection.life.served = connection.life.served.saturating_add(1);
-        connection.keep_for = keep_for;
+        connection.idle_timeout = idle_timeout;
         if connection.stream.is_broken()
             || connection.stream.is_readable() && !connection.stream.is_idle_and_open()
         {
-            connection.note_closed(now);
+            connection.record_closed(now);
             self.entries.remove(token);
             return;
         }
@@ -176,9 +174,9 @@ impl ConnectionPool {
         self.idle.entry(connection.backend.id).or_default().push_back(token);
     }
 
-    /// Notes that a connection died without a byte of a response to a request for which it was
-    /// reused at `reused`.
-    pub fn note_stale(&mut self, token: Token, reused: Instant, now: Instant) {
+    /// Records the end of a connection that was reused at `reused` and has not sent a byte of the
+    /// response.
+    pub fn record_stale(&mut self, token: Token, reused: Instant, now: Instant) {
         let Some(connection) = self.entries.get_mut(token) else {
             return;
         };
@@ -188,30 +186,29 @@ impl ConnectionPool {
         connection.warn(connection.backend.reuse.record_stale(&connection.life, reused, now));
     }
 
-    /// A connection in use.
+    /// The connection, if it is still open.
     pub fn get(&mut self, token: Token) -> Option<&mut Connection> {
         self.entries.get_mut(token)
     }
 
-    /// Closes a connection and returns what was received on it and not used.
+    /// Closes a connection and returns the received bytes that are not processed.
     pub fn close(&mut self, token: Token) -> Option<Buffer> {
         self.entries.remove(token).map(|connection| connection.input)
     }
 
-    /// Notes an event and returns the session that has to look at it. An event on an idle
-    /// connection closes it.
+    /// Notes an event and returns the session to be stepped. Input on an idle connection closes it.
     pub fn note(&mut self, token: Token, event: Event, now: Instant) -> Option<Token> {
         let connection = self.entries.get_mut(token)?;
         connection.stream.note(event);
         if connection.owner.is_none() && connection.stream.is_readable() {
-            connection.note_closed(now);
+            connection.record_closed(now);
             self.entries.remove(token);
             return None;
         }
         connection.owner
     }
 
-    /// Closes the idle connections whose time is over, and those of backends that get no new
+    /// Closes idle connections whose timeout has passed, and those to backends that get no new
     /// requests.
     pub fn expire(&mut self, now: Instant) {
         let entries = &mut self.entries;
@@ -238,7 +235,7 @@ impl ConnectionPool {
         }
     }
 
-    /// How many bytes the buffers of all connections could hold.
+    /// The capacity of all buffers together, in bytes.
     #[cfg(test)]
     pub(crate) fn buffered(&mut self) -> usize {
         let tokens = self.entries.tokens();
@@ -250,7 +247,7 @@ impl ConnectionPool {
             .sum()
     }
 
-    /// Masks the bytes of all connections from now on.
+    /// Puts a masking transport under all connections.
     #[cfg(test)]
     pub(crate) fn mask(&mut self) {
         for token in self.entries.tokens() {
@@ -258,12 +255,12 @@ impl ConnectionPool {
         }
     }
 
-    /// How many connections there are, idle ones included.
+    /// The number of connections, idle ones included.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -300,7 +297,7 @@ mod tests {
             }
         }
 
-        /// A connection that has been idle since `now` and may be for a second.
+        /// A connection that has been idle since `now`, with an idle timeout of a second.
         fn idle(&mut self, now: Instant) -> (Token, std::net::TcpStream) {
             let token =
                 self.connections.open(&self.poller, &self.backend, self.owner, now).unwrap();
@@ -315,7 +312,7 @@ mod tests {
             events[0]
         }
 
-        fn out(&mut self, now: Instant) -> Option<Token> {
+        fn check_out(&mut self, now: Instant) -> Option<Token> {
             self.connections.check_out(&Arc::clone(&self.backend), self.owner, true, now)
         }
     }
@@ -325,7 +322,7 @@ mod tests {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let (_first, _peer) = fixture.idle(now);
         let (second, _peer) = fixture.idle(now);
-        assert_eq!(fixture.out(now), Some(second));
+        assert_eq!(fixture.check_out(now), Some(second));
     }
 
     #[test]
@@ -334,26 +331,26 @@ mod tests {
         let (first, _peer) = fixture.idle(now);
         let (_second, peer) = fixture.idle(now);
         drop(peer);
-        assert_eq!(fixture.out(now), None, "the other may close as well");
+        assert_eq!(fixture.check_out(now), None, "the other connection may be closed as well");
         assert_eq!(fixture.connections.len(), 1);
         let out =
             fixture.connections.check_out(&Arc::clone(&fixture.backend), fixture.owner, false, now);
-        assert_eq!(out, Some(first), "a request that may be sent again risks it");
+        assert_eq!(out, Some(first), "a retryable request takes the risk");
     }
 
     #[test]
-    fn the_oldest_of_connections_too_old_for_reuse_stays_to_show_how_long_they_live() {
+    fn the_oldest_of_the_connections_that_are_too_old_for_reuse_stays_open() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let (oldest, _peer) = fixture.idle(now);
         let (_second, _peer) = fixture.idle(now);
         let life = Life { opened: now, idle_since: now, served: 1 };
         fixture.backend.reuse.record_closed(&life, now);
-        assert_eq!([fixture.out(now), fixture.out(now)], [None, None]);
+        assert_eq!([fixture.check_out(now), fixture.check_out(now)], [None, None]);
         assert_eq!(fixture.connections.entries.tokens(), [oldest]);
     }
 
     #[test]
-    fn a_connection_stays_whose_event_is_only_room_to_write() {
+    fn an_idle_connection_whose_socket_becomes_writable_stays_open() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let token = fixture
             .connections
@@ -364,7 +361,7 @@ mod tests {
         peer.write_all(b"response").unwrap();
         let readable_event = fixture.next_event();
         fixture.connections.note(token, readable_event, now);
-        // Read to its last byte and no further: that nothing follows is still to be seen.
+        // The read ends with the last byte, so the flag for readable stays set.
         let mut buffer = Buffers::default().get();
         let all_but_the_response = buffer.room() - b"response".len();
         buffer.as_vec_mut().resize(all_but_the_response, 0);
@@ -372,11 +369,11 @@ mod tests {
         assert!(fixture.connections.get(token).unwrap().stream.is_readable());
         fixture.connections.check_in(token, SECOND, now);
         fixture.connections.note(token, writable_event, now);
-        assert_eq!(fixture.out(now), Some(token));
+        assert_eq!(fixture.check_out(now), Some(token));
     }
 
     #[test]
-    fn an_idle_connection_whose_time_is_over_is_closed() {
+    fn an_idle_connection_is_closed_when_its_timeout_has_passed() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
         let (_token, _peer) = fixture.idle(now);
         let due = now + SECOND;

@@ -1,84 +1,85 @@
-//! The health of one backend: rise and fall of its checks, ejection after failed attempts. Pure:
-//! `now` is a parameter.
+//! The health of one backend: rise and fall of its checks, ejection after failed attempts.
 //!
-//! Active health checking (checks) and passive health checking (attempts) are kept apart: a backend
-//! is up while both consider it healthy. Each observation returns what it has changed.
+//! Pure, with `now` as a parameter; runs under the registry's mutex. Active health checking (checks)
+//! and passive health checking (attempts) are kept apart: a backend is up while both consider it
+//! healthy. Each observation returns the change that it has made.
 
 use std::time::{Duration, Instant};
 
-/// The first ejection; each further one without a response between doubles.
+/// The length of the first ejection; it doubles with each further one until a response.
 const BASE_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_secs(30);
-/// Consecutive requests that were sent and got no response, before the backend is ejected.
+/// Consecutive requests without a response after which the backend is ejected.
 const MAX_FAILED_SENDS: u32 = 5;
 
-/// How results turn into states.
+/// The thresholds between states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether there are checks at all; without them only attempts count.
+    /// Whether health checks are sent; without them only attempts count.
     pub checks: bool,
     /// Consecutive passed checks that mark a backend up.
     pub rise: u32,
-    /// Consecutive failed checks, or failed connects, that take it out.
+    /// Consecutive failed checks that mark a backend down, or failed connects that eject it.
     pub fall: u32,
 }
 
-/// What a check found.
+/// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    /// The response says that the backend is healthy.
+    /// The response is a 2xx or 3xx.
     Passed,
-    /// The response says that it is not, or did not come in time.
+    /// The response is another one, or did not arrive in time.
     Failed,
-    /// The connection was refused or broke: the process is gone, but may be back at any moment.
+    /// The connect was refused or the connection broke: the process has ended, but may be restarted
+    /// at any moment.
     Unreachable,
 }
 
-/// How an attempt went, as far as that says something about the backend's health.
+/// The outcome of an attempt, as far as it concerns the backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The head of a response came, whatever the status.
+    /// The head of a response arrived, whatever its status.
     Responded,
-    /// No connection came about.
+    /// The connect failed.
     ConnectFailed,
-    /// The request was sent, and the backend closed or broke the protocol.
+    /// The request was sent, and the backend closed the connection or violated the protocol.
     SendFailed,
 }
 
-/// Something that was seen of a backend.
+/// An observation of a backend.
 #[derive(Clone, Copy, Debug)]
 pub enum Observation {
     /// The result of a check.
     Check(CheckResult),
     /// The outcome of an attempt.
     Attempt {
-        /// How it went.
+        /// Its outcome.
         outcome: Outcome,
         /// When it was started.
         started: Instant,
     },
 }
 
-/// What a backend is.
+/// The state of a backend's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// No check has ended yet; treated as down.
+    /// No check has ended yet; counts as down.
     Unknown,
     /// It gets requests.
     Up,
     /// Its checks fail.
     Down,
-    /// Its checks fail, and at the last one the connection was refused or broke.
+    /// Its checks fail, the last one as [`CheckResult::Unreachable`].
     Unreachable,
     /// Its checks pass, but attempts have failed.
     Ejected {
-        /// Until when attempts keep it out.
+        /// The end of the ejection.
         until: Instant,
     },
 }
 
 impl State {
-    /// Whether it gets requests.
+    /// Whether checks and attempts consider it healthy.
     pub fn is_up(self) -> bool {
         self == Self::Up
     }
@@ -88,9 +89,9 @@ impl State {
         matches!(self, Self::Up | Self::Ejected { .. })
     }
 
-    /// Whether it is worth trying before a request fails that has failed everywhere else: attempts
-    /// have failed, or its port was closed at the last check. A backend whose checks say that it is
-    /// not healthy is left alone.
+    /// Whether it is tried before a request fails that has failed at all other backends: attempts
+    /// have failed, or its port was closed at the last check. A backend that responds to its check
+    /// with an error gets no request.
     pub fn is_last_resort(self) -> bool {
         matches!(self, Self::Ejected { .. } | Self::Unreachable)
     }
@@ -106,33 +107,34 @@ impl State {
     }
 }
 
-/// What an observation has changed.
+/// The change that an observation has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The state before.
     pub from: State,
     /// The state now.
     pub to: State,
-    /// How many consecutive observations have now contradicted the state before.
+    /// Consecutive observations that contradict the state before, this one included.
     pub streak: u32,
 }
 
 impl Change {
-    /// Whether the backend is treated differently from now on, an ejection's length aside.
+    /// Whether the kind of state has changed; a longer ejection is no transition.
     pub fn is_transition(self) -> bool {
         std::mem::discriminant(&self.from) != std::mem::discriminant(&self.to)
     }
 }
 
+/// The state of active health checking alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checked {
+enum CheckState {
     Unknown,
     Passing,
     Failing,
     Unreachable,
 }
 
-/// The time for which failed attempts keep a backend out.
+/// The time for which failed attempts exclude a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ejection {
     since: Instant,
@@ -143,14 +145,14 @@ struct Ejection {
 #[derive(Debug)]
 pub struct Health {
     rules: Rules,
-    checked: Checked,
-    /// Consecutive checks that contradict `checked`.
+    check_state: CheckState,
+    /// Consecutive checks that contradict `check_state`.
     streak: u32,
     failed_connects: u32,
     failed_sends: u32,
     ejection: Option<Ejection>,
     next_ejection: Duration,
-    /// A response came though the last check could not connect.
+    /// A response has arrived although the last check could not connect.
     responded_while_unreachable: bool,
 }
 
@@ -159,7 +161,7 @@ impl Health {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            checked: if rules.checks { Checked::Unknown } else { Checked::Passing },
+            check_state: if rules.checks { CheckState::Unknown } else { CheckState::Passing },
             streak: 0,
             failed_connects: 0,
             failed_sends: 0,
@@ -169,35 +171,36 @@ impl Health {
         }
     }
 
-    /// Applies other rules from now on. Without checks, a backend that they kept out is up.
+    /// Applies new rules to later observations. When checks end, a backend that they had marked down
+    /// is up.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
         if !rules.checks {
-            (self.checked, self.streak) = (Checked::Passing, 0);
+            (self.check_state, self.streak) = (CheckState::Passing, 0);
         }
     }
 
-    /// What the backend is.
+    /// The state now.
     pub fn state(&self) -> State {
-        match (self.checked, self.ejection) {
-            (Checked::Unknown, _) => State::Unknown,
-            (Checked::Failing, _) => State::Down,
-            (Checked::Unreachable, _) => State::Unreachable,
-            (Checked::Passing, None) => State::Up,
-            (Checked::Passing, Some(ejection)) => State::Ejected { until: ejection.until },
+        match (self.check_state, self.ejection) {
+            (CheckState::Unknown, _) => State::Unknown,
+            (CheckState::Failing, _) => State::Down,
+            (CheckState::Unreachable, _) => State::Unreachable,
+            (CheckState::Passing, None) => State::Up,
+            (CheckState::Passing, Some(ejection)) => State::Ejected { until: ejection.until },
         }
     }
 
-    /// Whether it is up only because it is the last: failed attempts would have ejected it.
+    /// Whether it is up only as the last backend: failed attempts would else have ejected it.
     pub fn is_spared(&self) -> bool {
-        self.state().is_up() && self.has_failed_enough()
+        self.state().is_up() && self.meets_ejection_threshold()
     }
 
-    fn has_failed_enough(&self) -> bool {
+    fn meets_ejection_threshold(&self) -> bool {
         self.failed_connects >= self.rules.fall || self.failed_sends >= MAX_FAILED_SENDS
     }
 
-    /// Whether its state is about to change, so that the next check should come soon.
+    /// Whether its state may be about to change, so that the next check should come soon.
     pub fn in_transition(&self) -> bool {
         self.streak > 0
             || self.ejection.is_some()
@@ -205,24 +208,26 @@ impl Health {
             || self.is_spared()
     }
 
-    /// Whether the next response would change something: attempts have failed since the last one.
+    /// Whether the next response would make a change, because attempts have failed since the last
+    /// one.
     pub fn has_recent_failures(&self) -> bool {
-        let is_news = self.checked == Checked::Unreachable && !self.responded_while_unreachable;
+        let is_unreachable =
+            self.check_state == CheckState::Unreachable && !self.responded_while_unreachable;
         // The first response after an ejection resets the doubling.
         let is_doubled = self.next_ejection != BASE_EJECTION;
         self.failed_connects > 0
             || self.failed_sends > 0
             || self.ejection.is_some()
             || is_doubled
-            || is_news
+            || is_unreachable
     }
 
-    /// Applies an observation. `is_last` says that no other backend would serve in this one's
-    /// place: the last one is never ejected.
-    pub fn observe(&mut self, seen: Observation, is_last: bool, now: Instant) -> Change {
+    /// Applies an observation. `is_last`: no other backend would serve, so this one is never
+    /// ejected.
+    pub fn observe(&mut self, observation: Observation, is_last: bool, now: Instant) -> Change {
         let from = self.state();
-        let streak = match seen {
-            // The checks were switched off while this one was in flight.
+        let streak = match observation {
+            // Checks were disabled while this one was in flight.
             Observation::Check(_) if !self.rules.checks => 0,
             Observation::Check(result) => self.check(result, now),
             Observation::Attempt { outcome, started } => {
@@ -232,23 +237,23 @@ impl Health {
         Change { from, to: self.state(), streak }
     }
 
-    /// A passed check also ends an ejection whose time is over.
+    /// A passed check also ends an ejection that has expired.
     fn check(&mut self, result: CheckResult, now: Instant) -> u32 {
         let passed = result == CheckResult::Passed;
-        let is_failing = matches!(self.checked, Checked::Failing | Checked::Unreachable);
-        let agrees = self.checked == Checked::Passing && passed || is_failing && !passed;
+        let is_failing = matches!(self.check_state, CheckState::Failing | CheckState::Unreachable);
+        let agrees = self.check_state == CheckState::Passing && passed || is_failing && !passed;
         self.streak = if agrees { 0 } else { self.streak + 1 };
         let streak = self.streak;
-        let needed = match self.checked {
-            Checked::Unknown => 1,
-            Checked::Passing => self.rules.fall,
-            Checked::Failing | Checked::Unreachable => self.rules.rise,
+        let threshold = match self.check_state {
+            CheckState::Unknown => 1,
+            CheckState::Passing => self.rules.fall,
+            CheckState::Failing | CheckState::Unreachable => self.rules.rise,
         };
-        if self.streak >= needed || is_failing && !passed {
-            self.checked = match result {
-                CheckResult::Passed => Checked::Passing,
-                CheckResult::Failed => Checked::Failing,
-                CheckResult::Unreachable => Checked::Unreachable,
+        if self.streak >= threshold || is_failing && !passed {
+            self.check_state = match result {
+                CheckResult::Passed => CheckState::Passing,
+                CheckResult::Failed => CheckState::Failing,
+                CheckResult::Unreachable => CheckState::Unreachable,
             };
             self.streak = 0;
         }
@@ -260,7 +265,7 @@ impl Health {
     }
 
     fn attempt(&mut self, outcome: Outcome, is_last: bool, started: Instant, now: Instant) -> u32 {
-        // The failure of an attempt that was started before or during an ejection says nothing new.
+        // Only an attempt that was started after the end of an ejection is its probe.
         let is_probe = self.ejection.is_some_and(|ejection| ejection.until <= started);
         let streak = match outcome {
             Outcome::Responded => {
@@ -272,26 +277,29 @@ impl Health {
         };
         *streak += 1;
         let streak = *streak;
-        // One failed probe is enough to be out again, for longer. What the checks keep out needs no
-        // ejection: it is back as soon as they pass.
-        let is_failure =
-            if self.ejection.is_some() { is_probe } else { self.has_failed_enough() && !is_last };
-        if is_failure && self.checked == Checked::Passing {
+        // One failed probe ejects again, for longer. A backend whose checks fail is not ejected: it
+        // is up again as soon as they pass.
+        let must_eject = if self.ejection.is_some() {
+            is_probe
+        } else {
+            self.meets_ejection_threshold() && !is_last
+        };
+        if must_eject && self.check_state == CheckState::Passing {
             self.ejection = Some(Ejection { since: now, until: now + self.next_ejection });
             self.next_ejection = (self.next_ejection * 2).min(MAX_EJECTION);
         }
         streak
     }
 
-    /// The response to an attempt from before the ejection proves nothing; to a later one, it is
-    /// better proof than a check.
+    /// A response to an attempt that was started after the ejection ends it; a response to an earlier
+    /// attempt is no proof.
     fn respond(&mut self, started: Instant) {
         match self.ejection {
             None => self.next_ejection = BASE_EJECTION,
             Some(ejection) if ejection.since < started => self.end_ejection(),
             Some(_) => {}
         }
-        self.responded_while_unreachable = self.checked == Checked::Unreachable;
+        self.responded_while_unreachable = self.check_state == CheckState::Unreachable;
         self.failed_connects = 0;
         self.failed_sends = 0;
     }
@@ -356,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_connections_eject_and_a_passed_check_ends_an_ejection_that_is_over() {
+    fn refused_connects_eject_and_a_passed_check_ends_an_ejection_that_has_expired() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             assert!(health.state().is_up());
@@ -381,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_after_sending_eject_later() {
+    fn failures_after_sending_eject_at_their_own_threshold() {
         let (mut health, now) = up();
         for _ in 0..MAX_FAILED_SENDS {
             assert!(health.state().is_up());
@@ -398,7 +406,7 @@ mod tests {
         }
         assert!(
             health.state().is_up() && health.is_spared() && health.in_transition(),
-            "others are to be checked soon, and it as well"
+            "all backends are checked soon"
         );
         health.attempt(Outcome::Responded, true, now, now);
         assert!(!health.is_spared() && !health.in_transition());
@@ -430,7 +438,7 @@ mod tests {
         assert_eq!(
             ejected_until(&health),
             Some(until + 30 * SECOND),
-            "and takes nothing from a probe that fails"
+            "and resets nothing for a probe that fails"
         );
         let until = until + 30 * SECOND;
         health.attempt(Outcome::Responded, false, until, until);
@@ -448,7 +456,7 @@ mod tests {
         assert!(!health.state().is_up(), "the attempt is older than the ejection");
         let soon = now + SECOND / 10;
         health.attempt(Outcome::Responded, false, soon, soon);
-        assert!(health.state().is_up(), "it serves: its time need not be over");
+        assert!(health.state().is_up(), "before the ejection has expired");
     }
 
     #[test]
@@ -492,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_checks_keep_out_is_back_as_soon_as_they_pass() {
+    fn a_backend_whose_checks_fail_is_not_ejected_and_up_as_soon_as_they_pass() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             health.check(CheckResult::Unreachable, now);
@@ -508,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_returns_what_it_has_changed() {
+    fn an_observation_returns_its_change() {
         let (mut health, now) = up();
         let failed = Observation::Check(CheckResult::Failed);
         let changes: Vec<_> = (0..4).map(|_| health.observe(failed, false, now)).collect();
@@ -525,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn without_checks_a_backend_that_they_kept_out_is_up() {
+    fn when_checks_end_a_backend_that_they_marked_down_is_up() {
         let (mut health, now) = up();
         for _ in 0..RULES.fall {
             health.check(CheckResult::Failed, now);

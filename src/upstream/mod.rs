@@ -1,8 +1,8 @@
-//! The backends: which there are, which are up, which one is next, and the connections to them.
+//! The backends: membership, health, choice, queue, and the connections to them.
 //!
-//! `registry` writes (over `pool`, its data), and publishes snapshots from which the workers pick
-//! through `cluster`; `backend` has the counters that all share. Nearly every lock of the program
-//! is here, each a leaf that is never held across a system call. `health`, `retry`, `reuse` and
+//! `registry` writes (to `pool`, its data) and publishes snapshots, from which workers pick through
+//! `cluster`; `backend` has the counts that all threads share. Nearly every lock of the program is
+//! here, each a leaf that must never be held across a system call. `health`, `retry`, `reuse` and
 //! `balance` are pure: `now` is a parameter. `connection_pool` belongs to one worker.
 
 pub mod backend;

@@ -1,7 +1,7 @@
 //! The members of a pool and their state: plain data behind the registry's mutex.
 //!
-//! Every change keeps the atomics of the backends in step; [`Pool::snapshot`] makes what workers
-//! read. Nothing here locks, logs or waits.
+//! Every change also updates the atomics of the backends; [`Pool::snapshot`] makes the snapshot for
+//! the workers. Must never lock, log or wait.
 
 use super::backend::{AdminState, Backend, BackendId, BackendSpec};
 use super::balance::Algorithm;
@@ -11,33 +11,34 @@ use super::queue::PendingQueue;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a list of backends has changed.
+/// The changes of membership that a list of backends has made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// The new backends.
+    /// New backends.
     pub added: Vec<BackendId>,
-    /// The backends that have left.
+    /// Backends that are not in the list.
     pub removed: Vec<BackendId>,
-    /// The backends that were there before; they keep their state and counters.
+    /// Backends that were members before; they keep their state and counters.
     pub kept: Vec<BackendId>,
 }
 
-/// Which backend stands for a specification that was added.
+/// The result of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// A new one.
+    /// A new backend.
     New(BackendId),
-    /// One that was there before, with its state and counters; it is active again.
+    /// A member with the same identity, which keeps its state and counters and is in service again.
     Kept(BackendId),
 }
 
+/// A backend and its health.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) backend: Arc<Backend>,
     pub(super) health: Health,
-    /// Since when it has been in its state of health.
+    /// The time of the last change of its state.
     pub(super) since: Instant,
-    /// Why it is in this state, in words.
+    /// The reason for its state, for the log and error responses.
     pub(super) detail: String,
 }
 
@@ -46,11 +47,12 @@ impl Member {
         self.backend.is_active()
     }
 
-    fn is(&self, spec: &BackendSpec) -> bool {
+    fn matches(&self, spec: &BackendSpec) -> bool {
         self.backend.name == spec.name && self.backend.address == spec.address
     }
 }
 
+/// The members of a pool.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) members: Vec<Member>,
@@ -75,11 +77,11 @@ impl Pool {
 
     /// Makes the members exactly these.
     pub(super) fn apply(&mut self, specs: &[BackendSpec], now: Instant) -> Diff {
-        let (mut before, mut diff) = (std::mem::take(&mut self.members), Diff::default());
+        let (mut previous, mut diff) = (std::mem::take(&mut self.members), Diff::default());
         for spec in specs {
-            let member = match before.iter().position(|member| member.is(spec)) {
+            let member = match previous.iter().position(|member| member.matches(spec)) {
                 Some(index) => {
-                    let member = before.swap_remove(index);
+                    let member = previous.swap_remove(index);
                     member.backend.set_weight(spec.weight);
                     diff.kept.push(member.backend.id);
                     member
@@ -92,14 +94,14 @@ impl Pool {
             };
             self.members.push(member);
         }
-        before.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
-        diff.removed = before.iter().map(|member| member.backend.id).collect();
+        previous.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
+        diff.removed = previous.iter().map(|member| member.backend.id).collect();
         diff.removed.sort_unstable();
         diff
     }
 
     pub(super) fn add(&mut self, spec: &BackendSpec, now: Instant) -> Added {
-        if let Some(member) = self.members.iter().find(|member| member.is(spec)) {
+        if let Some(member) = self.members.iter().find(|member| member.matches(spec)) {
             member.backend.set_weight(spec.weight);
             member.backend.set_admin_state(AdminState::Active);
             return Added::Kept(member.backend.id);
@@ -119,11 +121,11 @@ impl Pool {
             backend: Arc::new(backend),
             health: Health::new(self.rules),
             since: now,
-            detail: "it was not checked yet".to_owned(),
+            detail: "not checked yet".to_owned(),
         }
     }
 
-    /// The backend that was removed, if there was one.
+    /// Removes a member and returns its backend.
     pub(super) fn remove(&mut self, id: BackendId) -> Option<Arc<Backend>> {
         let index = self.members.iter().position(|member| member.backend.id == id)?;
         let backend = self.members.remove(index).backend;
@@ -155,16 +157,16 @@ impl Pool {
     pub(super) fn observe(
         &mut self,
         id: BackendId,
-        seen: Observation,
+        observation: Observation,
         detail: &str,
         now: Instant,
     ) -> Option<Change> {
-        // Backends that are only ejected would serve: if none else is left, the snapshot has them.
+        // Ejected backends count: the snapshot falls back to them if no backend is up.
         let is_last = !self.members.iter().any(|member| {
             member.backend.id != id && member.is_active() && member.health.state().passes_checks()
         });
         let Member { backend, health, since, detail: last_detail } = self.member_mut(id)?;
-        let change = health.observe(seen, is_last, now);
+        let change = health.observe(observation, is_last, now);
         backend.set_recent_failures(health.has_recent_failures());
         if let State::Ejected { until } = change.to
             && change.from != change.to
@@ -178,19 +180,19 @@ impl Pool {
         Some(change)
     }
 
-    /// What workers are to read from now on.
+    /// The snapshot for the workers. Also updates [`Backend::is_serving`] of all members.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut up = self.select(State::is_up);
         let mut probing = Vec::new();
         if up.is_empty() {
-            // Failed attempts never take the last backend, whichever way it became the last.
+            // Failed attempts never take the last backend out of service.
             up = self.select(State::passes_checks);
         } else if !self.rules.checks {
             probing = self.select(|state| !state.is_up());
         }
         let is_chosen = |backend: &Arc<Backend>| up.iter().any(|one| Arc::ptr_eq(one, backend));
         for Member { backend, health, .. } in &self.members {
-            // One that drains is not marked down by that: its requests in flight finish.
+            // A drain does not end requests in flight, so only the health of the backend counts.
             let is_serving = if backend.is_active() {
                 is_chosen(backend)
             } else {
@@ -205,7 +207,7 @@ impl Pool {
         Snapshot { up, probing, last_resort, algorithm, cycle, outage: self.outage() }
     }
 
-    /// The active backends in such a state.
+    /// The active backends in a state that satisfies the condition.
     fn select(&self, is_wanted: impl Fn(State) -> bool) -> Vec<Arc<Backend>> {
         let members = self.members.iter();
         let chosen =
@@ -213,7 +215,7 @@ impl Pool {
         chosen.map(|member| Arc::clone(&member.backend)).collect()
     }
 
-    /// Why no backend is up, if none is: each reason once.
+    /// The reasons why no backend is up, each once; none if a backend is up.
     fn outage(&self) -> Option<Box<str>> {
         let is_up = |member: &Member| member.is_active() && member.health.state().is_up();
         let reason =
@@ -221,7 +223,7 @@ impl Pool {
         let mut reasons: Vec<&str> = self.members.iter().map(reason).collect();
         reasons.sort_unstable();
         reasons.dedup();
-        let is_out = !reasons.is_empty() && !self.members.iter().any(is_up);
-        is_out.then(|| reasons.join("; ").into_boxed_str())
+        let none_is_up = !reasons.is_empty() && !self.members.iter().any(is_up);
+        none_is_up.then(|| reasons.join("; ").into_boxed_str())
     }
 }

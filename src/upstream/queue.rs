@@ -1,9 +1,9 @@
-//! The queue for a slot at a backend, when every backend has as many requests as it may.
+//! The queue of requests that wait for a slot, while every backend is at its limit.
 //!
-//! Shared by all workers. A slot that is released while requests are queued does not become free:
-//! it travels, in a [`Grant`] through the worker's channel, to the first request that may use it.
-//! Dropping it anywhere on the way (the request is gone, the worker has ended) hands it to the next
-//! one. So the order is kept and no slot is lost. Grants are sent outside the lock.
+//! Runs on all workers. A slot that is released while requests are queued does not become free: it
+//! travels, in a [`Grant`] through the worker's channel, to the first request that may use it. A
+//! slot that is dropped on the way (the request has ended, the worker has ended) goes to the next
+//! request, so no slot is lost and requests keep their order. Grants are sent outside the lock.
 
 use super::backend::{Backend, BackendId, Slot, Waiters};
 use crate::config;
@@ -14,18 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// What a queued request gets.
+/// A message to the worker of a queued request.
 #[derive(Debug)]
 pub struct Grant {
-    /// The session that has queued it.
+    /// The session of the request.
     pub session: Token,
-    /// The position under which it was queued.
+    /// The position of the request.
     pub position: Position,
-    /// The slot; none if no backend that is up can serve the request: it must look again.
+    /// The slot; none if no backend that is up may serve the request, which must be dispatched again.
     pub slot: Option<Slot>,
 }
 
-/// Where a worker receives grants.
+/// The address of a worker for grants.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     grants: Sender<Grant>,
@@ -33,21 +33,22 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Grants go into `grants`, and `waker` wakes the worker.
+    /// A mailbox that sends to `grants` and wakes the worker by `waker`.
     pub fn new(grants: Sender<Grant>, waker: Arc<Waker>) -> Self {
         Self { grants, waker }
     }
 }
 
-/// A request's position in the queue, by the time when it was first queued.
+/// A request's position in the queue, in the order in which requests were first queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
+/// A queued request.
 #[derive(Debug)]
 struct Waiter {
     session: Token,
     mailbox: Mailbox,
-    /// The backends of which it wants no slot.
+    /// The backends whose slots it may not use.
     tried: Box<[BackendId]>,
 }
 
@@ -56,14 +57,14 @@ impl Waiter {
         !self.tried.contains(&backend.id)
     }
 
-    /// A slot at one of these, rather at one with few requests.
+    /// Takes a slot at the usable backend with the fewest requests.
     fn take(&self, free: &[&Arc<Backend>]) -> Option<Slot> {
         let mut usable: Vec<_> = free.iter().filter(|backend| self.may_use(backend)).collect();
         usable.sort_by_key(|backend| backend.in_flight());
         usable.into_iter().find_map(|backend| Slot::take(backend))
     }
 
-    /// Sends the grant, or returns the slot: the worker has ended.
+    /// Sends a grant; returns the slot if the worker has ended.
     fn grant(self, position: Position, slot: Option<Slot>) -> Result<(), Option<Slot>> {
         let sent = self.mailbox.grants.send(Grant { session: self.session, position, slot });
         sent.map_err(|error| error.into_inner().slot)?;
@@ -72,20 +73,20 @@ impl Waiter {
     }
 }
 
-/// The requests that wait for a slot, first come, first served.
+/// The queue: first in, first out among the requests that may use a slot.
 #[derive(Debug, Default)]
 pub struct PendingQueue {
-    /// Protects the order; taken by requests that are queued or give up, by each slot that comes
-    /// free while any is queued, and at each transition.
+    /// Protects the order; taken when a request is queued or cancelled, for each slot that is
+    /// released while any is queued, and at each transition.
     waiting: Mutex<BTreeMap<Position, Waiter>>,
     next: AtomicU64,
-    /// How many wait, so that a slot that comes free costs nothing while none does.
+    /// The length of `waiting`, so that a release takes no lock while no request is queued.
     length: AtomicUsize,
 }
 
 impl PendingQueue {
-    /// Queues a request at the end, or at its position of before; none if the queue is full. Then
-    /// [`PendingQueue::serve`] must follow: a slot that came free just before was handed to none.
+    /// Queues a request at the end or at its earlier position; none if the queue is full.
+    /// [`PendingQueue::serve`] must follow, because a slot may have been freed just before.
     pub(super) fn enqueue(
         &self,
         session: Token,
@@ -101,11 +102,11 @@ impl PendingQueue {
         let position =
             earlier.unwrap_or_else(|| Position(self.next.fetch_add(1, Ordering::Relaxed)));
         waiting.insert(position, waiter);
-        self.note_length(&waiting);
+        self.update_length(&waiting);
         Some(position)
     }
 
-    /// Takes a request out that wants no slot any more. A grant may be on its way to it already.
+    /// Removes a request. A grant may be on its way to its worker already.
     pub fn cancel(&self, position: Position) {
         self.remove(position);
     }
@@ -128,15 +129,15 @@ impl PendingQueue {
         let taken = |(position, slot)| Some((waiting.remove(&position)?, position, slot));
         let granted: Vec<(Waiter, Position, Slot)> =
             granted.into_iter().filter_map(taken).collect();
-        self.note_length(&waiting);
+        self.update_length(&waiting);
         drop(waiting);
         for (waiter, position, slot) in granted {
-            // A slot that is returned is handed on by its drop.
+            // The drop of a returned slot hands it to the next request.
             drop(waiter.grant(position, Some(slot)));
         }
     }
 
-    /// Sends back the requests that none of these backends may serve, without a slot.
+    /// Removes the requests that none of these backends may serve, with a grant without a slot.
     pub(super) fn dismiss_unservable(&self, up: &[Arc<Backend>]) {
         let is_unservable = |waiter: &Waiter| !up.iter().any(|backend| waiter.may_use(backend));
         let waiting = self.waiting.lock();
@@ -146,7 +147,7 @@ impl PendingQueue {
         unservable.into_iter().for_each(|position| self.dismiss(position));
     }
 
-    /// Sends a request back without a slot.
+    /// Removes a request, with a grant without a slot.
     pub(super) fn dismiss(&self, position: Position) {
         if let Some(waiter) = self.remove(position) {
             drop(waiter.grant(position, None));
@@ -156,12 +157,12 @@ impl PendingQueue {
     fn remove(&self, position: Position) -> Option<Waiter> {
         let mut waiting = self.waiting.lock();
         let waiter = waiting.remove(&position);
-        self.note_length(&waiting);
+        self.update_length(&waiting);
         waiter
     }
 
-    /// Takes out the first request that may use this slot. If there is none, the slot is free from
-    /// now on: under the lock, so that a request that is queued later finds it so.
+    /// Removes the first request that may use this slot. Without one, frees the slot under the lock,
+    /// so that a request that is queued later finds it free.
     fn take_first(&self, slot: Slot) -> Option<(Waiter, Position, Slot)> {
         let mut waiting = self.waiting.lock();
         let backend = slot.backend();
@@ -172,11 +173,11 @@ impl PendingQueue {
             slot.free();
             return None;
         };
-        self.note_length(&waiting);
+        self.update_length(&waiting);
         Some((waiter, position, slot))
     }
 
-    fn note_length(&self, waiting: &BTreeMap<Position, Waiter>) {
+    fn update_length(&self, waiting: &BTreeMap<Position, Waiter>) {
         self.length.store(waiting.len(), Ordering::SeqCst);
     }
 }
@@ -205,7 +206,7 @@ mod tests {
     use fastrand::Rng;
     use std::collections::BTreeSet;
 
-    /// A queue, backends that take one request each, and a worker's mailbox.
+    /// A queue, backends with one slot each, and a worker's mailbox.
     struct Fixture {
         queue: Arc<PendingQueue>,
         backends: Vec<Arc<Backend>>,
@@ -246,8 +247,10 @@ mod tests {
             self.enqueue_at(session, tried, None).expect("the queue is not full")
         }
 
-        fn queued(&self, session: usize, tried: &[u32]) {
-            self.enqueue(session, tried);
+        fn enqueue_all(&self, tried: &[u32]) {
+            for session in 0..self.sessions.len() {
+                self.enqueue(session, tried);
+            }
         }
 
         fn enqueue_at(
@@ -264,7 +267,7 @@ mod tests {
             self.grants.as_ref()?.try_recv().ok()
         }
 
-        /// The session that has got a slot, and the backend of the slot, which it gives back.
+        /// The session of the next grant and the backend of its slot, which is released.
         fn granted(&self) -> Option<(usize, Option<u32>)> {
             let grant = self.next_grant()?;
             let session = self.sessions.iter().position(|session| *session == grant.session)?;
@@ -277,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn a_released_slot_goes_from_request_to_request_in_their_order_and_is_free_after_the_last() {
+    fn a_released_slot_goes_to_the_queued_requests_in_their_order_and_is_free_after_the_last() {
         let fixture = Fixture::new(1);
         let slot = fixture.take(0);
-        (0..3).for_each(|session| fixture.queued(session, &[]));
+        fixture.enqueue_all(&[]);
         drop(slot);
-        assert_eq!(fixture.in_flight(), [1], "it travels");
+        assert_eq!(fixture.in_flight(), [1], "it is on its way");
         for session in 0..3 {
             assert_eq!(fixture.granted(), Some((session, Some(0))));
         }
@@ -316,7 +319,7 @@ mod tests {
         let positions = [0, 1, 2].map(|session| fixture.enqueue(session, &[]));
         fixture.queue.cancel(positions[0]);
         drop(slot);
-        // The grant for the second one is on its way.
+        // The grant for the second request is on its way.
         fixture.queue.cancel(positions[1]);
         assert_eq!(fixture.granted(), Some((1, Some(0))));
         assert_eq!(fixture.granted(), Some((2, Some(0))));
@@ -324,9 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_came_free_before_the_request_was_queued_is_found_by_serve() {
+    fn serve_finds_a_slot_that_was_freed_before_the_request_was_queued() {
         let fixture = Fixture::new(2);
-        (0..3).for_each(|session| fixture.queued(session, &[0]));
+        fixture.enqueue_all(&[0]);
         fixture.queue.serve(&fixture.backends);
         let grant = fixture.next_grant().expect("the second backend has a free slot");
         assert_eq!((grant.session, fixture.in_flight()), (fixture.sessions[0], vec![0, 1]));
@@ -335,15 +338,15 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_handed_past_a_worker_that_has_ended() {
+    fn a_slot_skips_the_requests_of_a_worker_that_has_ended() {
         let mut fixture = Fixture::new(1);
         let slot = fixture.take(0);
-        (0..3).for_each(|session| fixture.queued(session, &[]));
+        fixture.enqueue_all(&[]);
         let (sender, other_worker) = crossbeam_channel::unbounded();
         let other = Mailbox::new(sender, Arc::clone(&fixture.mailbox.waker));
         fixture.queue.enqueue(fixture.sessions[0], &other, &[], None).unwrap();
         drop(slot);
-        // The first grant has arrived, and is lost with the worker; two are still to be sent.
+        // The first grant was sent and is dropped with the channel; the next two cannot be sent.
         drop(fixture.grants.take());
         let grant = other_worker.try_recv().expect("the other worker's request is next");
         assert_eq!(fixture.in_flight(), [1]);
@@ -352,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_gets_no_new_requests_hands_its_slots_to_none() {
+    fn slots_of_a_backend_that_accepts_no_work_are_not_granted() {
         let set: [fn(&Backend); 3] = [
             |backend| backend.set_serving(false),
             |backend| backend.set_admin_state(AdminState::Draining),
@@ -373,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_limit_was_lowered_slots_are_freed_until_it_is_kept() {
+    fn after_the_limit_is_lowered_slots_are_freed_until_the_count_is_within_it() {
         let fixture = Fixture::new(1);
         fixture.backends[0].set_limit(3);
         let mut slots = vec![fixture.take(0), fixture.take(0), fixture.take(0)];
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_which_no_backend_is_left_is_sent_back_without_a_slot() {
+    fn a_request_that_no_backend_may_serve_gets_a_grant_without_a_slot() {
         let fixture = Fixture::new(2);
         let _slots = [fixture.take(0), fixture.take(1)];
         fixture.enqueue(0, &[0]);
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_comes_back_has_its_position_of_before_even_if_the_queue_is_full() {
+    fn a_request_that_is_queued_again_keeps_its_position_even_if_the_queue_is_full() {
         let fixture = Fixture::new(1);
         let first = fixture.enqueue(0, &[]);
         fixture.queue.dismiss(first);
@@ -413,7 +416,7 @@ mod tests {
         assert_eq!(fixture.granted(), Some((0, Some(0))));
     }
 
-    /// The queue as a list: what it must do, without a lock, a channel or a count.
+    /// The queue as a plain list, without a lock, a channel or a count.
     #[derive(Default)]
     struct Model {
         waiting: Vec<(Position, Vec<u32>)>,

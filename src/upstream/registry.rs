@@ -1,9 +1,9 @@
 //! The writing side of a pool of backends: membership, administrative state, health, settings.
 //!
-//! The one writer of all these, for the health daemon, for workers that report attempts, and for
-//! whatever changes membership. A change is made and published as a snapshot to the [`Cluster`]
-//! under one mutex, so the two never differ; queued requests and workers follow afterwards. No
-//! request takes that mutex unless an attempt has failed.
+//! The only writer of all these. Runs on the health daemon, on workers that report attempts, and on
+//! threads that change membership or settings. Each change is published as a snapshot to the
+//! [`Cluster`] under the same mutex, so the two never differ; queued requests and workers are
+//! notified afterwards. No request takes that mutex unless an attempt has failed.
 
 use super::backend::{AdminState, Backend, BackendId, BackendSpec};
 use super::balance::Algorithm;
@@ -25,31 +25,31 @@ pub struct Registry {
     /// by workers for failed attempts and the first response after one, and for each change of
     /// membership or settings.
     pool: Mutex<Pool>,
-    /// Where the health daemon hears of new members.
+    /// Notifies the health daemon of new members.
     added: (Sender<()>, Receiver<()>),
 }
 
-/// One backend as operators and the health daemon see it.
+/// The status of one backend, for operators and the health daemon.
 #[derive(Clone, Debug)]
 pub struct BackendStatus {
     /// The backend, with its counters.
     pub backend: Arc<Backend>,
-    /// Its health.
+    /// The state of its health.
     pub state: State,
-    /// What the operator wants of it.
+    /// Its administrative state.
     pub admin_state: AdminState,
-    /// Since when it has been in this state of health.
+    /// The time of the last change of its state.
     pub since: Instant,
-    /// Why it is in this state, in words.
+    /// The reason for its state.
     pub detail: String,
-    /// Whether it gets requests only because it is the last.
+    /// Whether it is up only as the last backend.
     pub is_spared: bool,
-    /// Whether its state is about to change.
+    /// Whether its state may be about to change.
     pub in_transition: bool,
 }
 
 impl Registry {
-    /// A pool of the configured backends: all down until checked, or all up if there are no checks.
+    /// A pool of the configured backends: down until their checks pass, or up if there are no checks.
     pub fn new(config: &Config) -> Self {
         let (rules, limit) = (rules(&config.settings), limit(&config.settings));
         let queue = Arc::default();
@@ -65,7 +65,7 @@ impl Registry {
         &self.cluster
     }
 
-    /// Makes a change; if it returns a result, publishes what has come of it.
+    /// Makes a change and, if it returns a result, publishes a snapshot.
     fn update<R>(&self, change: impl FnOnce(&mut Pool) -> Option<R>) -> Option<R> {
         let mut pool = self.pool.lock();
         let changed = change(&mut pool);
@@ -79,12 +79,12 @@ impl Registry {
         changed
     }
 
-    /// Applies what was seen of a backend; `detail` says in words what. A late observation of one
-    /// that was removed is ignored.
-    pub fn observe(&self, id: BackendId, seen: Observation, detail: &str, now: Instant) {
+    /// Applies an observation of a backend; `detail` describes it for the log. An observation of a
+    /// removed backend is ignored.
+    pub fn observe(&self, id: BackendId, observation: Observation, detail: &str, now: Instant) {
         let mut observed = None;
         self.update(|pool| {
-            let change = pool.observe(id, seen, detail, now)?;
+            let change = pool.observe(id, observation, detail, now)?;
             observed = Some((Arc::clone(&pool.member_mut(id)?.backend), change));
             change.is_transition().then_some(())
         });
@@ -93,20 +93,20 @@ impl Registry {
         }
     }
 
-    /// Applies a response to an attempt. Without a lock, unless attempts have failed before.
+    /// Applies a response to an attempt. Takes no lock unless attempts have failed before.
     pub fn observe_response(&self, backend: &Backend, started: Instant, now: Instant) {
         if backend.has_recent_failures() {
-            let seen = Observation::Attempt { outcome: Outcome::Responded, started };
-            self.observe(backend.id, seen, "a request was answered", now);
+            let response = Observation::Attempt { outcome: Outcome::Responded, started };
+            self.observe(backend.id, response, "a request got a response", now);
         }
     }
 
-    /// Makes the pool consist of exactly these backends. Backends with the same name and address
-    /// as before keep their state and counters.
+    /// Replaces the members of the pool. Backends with the same name and address as before keep
+    /// their state and counters.
     pub fn apply(&self, specs: &[BackendSpec]) -> Diff {
         let diff = self.update(|pool| Some(pool.apply(specs, Instant::now()))).unwrap_or_default();
         if !diff.added.is_empty() {
-            self.note_added();
+            self.notify_added();
         }
         let (added, removed) = (diff.added.len(), diff.removed.len());
         if added + removed > 0 {
@@ -115,38 +115,38 @@ impl Registry {
         diff
     }
 
-    /// Adds a backend. One with the same name and address that is there already is active again.
+    /// Adds a backend. A member with the same name and address is put back in service instead.
     pub fn add(&self, spec: &BackendSpec) -> Added {
         let added = self.update(|pool| Some(pool.add(spec, Instant::now())));
         let added = added.expect("an addition always returns a backend");
         if let Added::New(_) = added {
-            self.note_added();
+            self.notify_added();
         }
         log::info!("backend {} added", spec.name);
         added
     }
 
-    /// Removes a backend: it gets no new request, those in flight finish, its idle connections
-    /// close. False if there is none.
+    /// Removes a backend: requests in flight finish, its idle connections close. False if there is
+    /// no such backend.
     pub fn remove(&self, id: BackendId) -> bool {
         let removed = self.update(|pool| pool.remove(id));
-        log_administration(removed.as_ref(), "removed")
+        log_admin_change(removed.as_ref(), "removed")
     }
 
-    /// Stops new requests to a backend; those in flight finish, and health checks go on. False if
-    /// there is none.
+    /// Stops new requests to a backend; requests in flight finish, and health checks go on. False if
+    /// there is no such backend.
     pub fn drain(&self, id: BackendId) -> bool {
         let drained = self.update(|pool| pool.set_admin_state(id, AdminState::Draining));
-        log_administration(drained.as_ref(), "draining")
+        log_admin_change(drained.as_ref(), "draining")
     }
 
     /// Ends a drain. False if there is no such backend.
     pub fn resume(&self, id: BackendId) -> bool {
         let resumed = self.update(|pool| pool.set_admin_state(id, AdminState::Active));
-        log_administration(resumed.as_ref(), "active again")
+        log_admin_change(resumed.as_ref(), "active again")
     }
 
-    /// Chooses backends by this algorithm from now on.
+    /// Changes the algorithm for later picks.
     pub fn set_algorithm(&self, algorithm: Algorithm) {
         self.update(|pool| {
             pool.algorithm = algorithm;
@@ -154,7 +154,7 @@ impl Registry {
         });
     }
 
-    /// Applies the rules for the observations to come, and the limit for new requests.
+    /// Applies the health rules to later observations, and the limit to new requests.
     pub fn apply_settings(&self, settings: &Settings) {
         self.update(|pool| {
             pool.set_rules(rules(settings));
@@ -163,7 +163,7 @@ impl Registry {
         });
     }
 
-    /// The limit for new requests alone.
+    /// Changes the limit of requests per backend, for a pool without checks.
     #[cfg(test)]
     pub(super) fn set_limit(&self, limit: Option<usize>) {
         let mut settings = Settings::default();
@@ -172,18 +172,18 @@ impl Registry {
         self.apply_settings(&settings);
     }
 
-    /// All backends but removed ones.
+    /// The statuses of all members.
     pub fn statuses(&self) -> Vec<BackendStatus> {
         self.pool.lock().members.iter().map(status).collect()
     }
 
-    /// A channel that has a message when backends were added: their first check is due.
+    /// A channel that holds a message after backends were added, whose first checks are due then.
     pub fn additions(&self) -> Receiver<()> {
         self.added.1.clone()
     }
 
-    fn note_added(&self) {
-        // Full: it was said already.
+    fn notify_added(&self) {
+        // Fails only if the channel is full: the daemon has not read the last notification yet.
         let _ = self.added.0.try_send(());
     }
 }
@@ -212,8 +212,8 @@ fn log_change(name: &str, change: Change, detail: &str) {
     }
 }
 
-/// Whether there was such a backend.
-fn log_administration(backend: Option<&Arc<Backend>>, what: &str) -> bool {
+/// Logs a change of administrative state; false if there was no such backend.
+fn log_admin_change(backend: Option<&Arc<Backend>>, what: &str) -> bool {
     if let Some(backend) = backend {
         log::info!("backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight());
     }
@@ -258,7 +258,7 @@ mod tests {
         pool.cluster().pick(&wanted, Instant::now(), &mut fastrand::Rng::new())
     }
 
-    /// The ports of the backends that the next requests go to, each once.
+    /// The ports of the backends that the next requests are sent to, each once.
     fn ports(pool: &Registry) -> Vec<u16> {
         let mut ports: Vec<u16> = (0..10)
             .filter_map(|_| match picked(pool, &[]) {
@@ -278,13 +278,13 @@ mod tests {
     }
 
     fn fail(pool: &Registry, id: BackendId) {
-        let seen =
+        let observation =
             Observation::Attempt { outcome: Outcome::ConnectFailed, started: Instant::now() };
-        (0..2).for_each(|_| pool.observe(id, seen, "connection refused", Instant::now()));
+        (0..2).for_each(|_| pool.observe(id, observation, "connection refused", Instant::now()));
     }
 
     #[test]
-    fn a_list_changes_membership_and_backends_that_stay_keep_state_and_counters() {
+    fn a_list_replaces_the_members_and_kept_backends_keep_state_and_counters() {
         let pool = pool(&[1, 2, 3]);
         let ids = [1, 2, 3].map(|port| id(&pool, port));
         fail(&pool, ids[1]);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_backend_gets_no_request_but_finishes_and_stays_under_observation() {
+    fn a_draining_backend_gets_no_new_request_and_its_health_is_still_observed() {
         let pool = pool(&[1, 2]);
         let Picked::Backend(slot) = picked(&pool, &[]) else { panic!("both are up") };
         let draining = Arc::clone(slot.backend());
@@ -324,8 +324,9 @@ mod tests {
         assert_eq!(status.admin_state, AdminState::Draining);
         assert!(matches!(status.state, State::Ejected { .. }));
         assert!(pool.resume(draining.id));
-        let seen = Observation::Attempt { outcome: Outcome::Responded, started: Instant::now() };
-        pool.observe(draining.id, seen, "responded", Instant::now());
+        let observation =
+            Observation::Attempt { outcome: Outcome::Responded, started: Instant::now() };
+        pool.observe(draining.id, observation, "responded", Instant::now());
         assert_eq!(ports(&pool), [1, 2]);
     }
 
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_active_backend_is_spared_whatever_drains_beside_it() {
+    fn the_last_active_backend_is_spared_while_others_drain() {
         let pool = pool(&[1, 2]);
         pool.drain(id(&pool, 2));
         fail(&pool, id(&pool, 1));
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_added_again_is_a_new_backend_or_the_draining_one() {
+    fn an_address_that_is_added_again_resumes_its_draining_backend_or_is_a_new_one() {
         let pool = pool(&[1, 2]);
         let first = id(&pool, 1);
         pool.drain(first);
@@ -372,16 +373,20 @@ mod tests {
         let Added::New(second) = pool.add(&spec(1)) else { panic!("it was removed") };
         assert_ne!(first, second);
         fail(&pool, first);
-        assert_eq!(ports(&pool), [1, 2], "failures of the old one do not count for the new one");
+        assert_eq!(
+            ports(&pool),
+            [1, 2],
+            "failures of the old backend do not count for the new one"
+        );
     }
 
     #[test]
-    fn an_outage_has_each_reason_once_and_ends_with_it() {
+    fn an_outage_lists_each_reason_once_and_ends_when_a_backend_is_up() {
         let config = Config::default();
         let pool = Registry::new(&config);
-        assert_eq!(pool.cluster().outage(), None, "there is no backend to say anything about");
+        assert_eq!(pool.cluster().outage(), None, "a pool without backends has no reasons");
         pool.apply(&specs(&[1, 2, 3]));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("it was not checked yet"));
+        assert_eq!(pool.cluster().outage().as_deref(), Some("not checked yet"));
         let now = Instant::now();
         let check = |port, result, detail| {
             pool.observe(id(&pool, port), Observation::Check(result), detail, now);
@@ -410,14 +415,14 @@ mod tests {
         (settings.health.checks, settings.health.fall) = (true, 1);
         pool.apply_settings(&settings);
         pool.add(&spec(2));
-        assert_eq!(ports(&pool), [1], "a new one waits for its first check now");
-        let seen = Observation::Check(CheckResult::Failed);
-        pool.observe(id(&pool, 1), seen, "failed", Instant::now());
+        assert_eq!(ports(&pool), [1], "a new backend waits for its first check now");
+        let observation = Observation::Check(CheckResult::Failed);
+        pool.observe(id(&pool, 1), observation, "failed", Instant::now());
         assert_eq!(ports(&pool), [0_u16; 0]);
     }
 
     #[test]
-    fn a_new_backend_is_announced_to_the_health_daemon_and_a_known_one_is_not() {
+    fn the_health_daemon_is_notified_of_new_backends_and_not_of_kept_ones() {
         let pool = pool(&[1]);
         let additions = pool.additions();
         assert!(additions.try_recv().is_ok());
@@ -430,14 +435,14 @@ mod tests {
     }
 
     #[test]
-    fn two_pools_have_nothing_in_common() {
+    fn two_pools_are_independent() {
         let (one, two) = (pool(&[1]), pool(&[1]));
         one.drain(id(&one, 1));
         assert_eq!((ports(&one), ports(&two)), (vec![], vec![1]));
     }
 
     #[test]
-    fn the_algorithm_changes_with_a_new_snapshot() {
+    fn a_change_of_the_algorithm_publishes_a_snapshot() {
         let pool = pool(&[1, 2]);
         let before = pool.cluster().generation();
         pool.set_algorithm(Algorithm::RoundRobin);

@@ -1,8 +1,8 @@
-//! Whether a failed request is sent again: the retry contract as a pure function, and the budget
-//! for it.
+//! The retry contract as a pure function, and the retry budget.
 //!
-//! The contract stands in the README. What it protects: no request is lost that could be saved, and
-//! none is executed twice that must not be.
+//! Runs on workers. The README has the contract: every request that can safely be sent again is
+//! sent again, and no request is executed twice that must not be. [`Retries`] belongs to one
+//! request, [`Budget`] is shared by all workers and must cost a request nothing unless it is retried.
 
 use super::backend::BackendId;
 use crate::config;
@@ -15,186 +15,188 @@ use std::time::{Duration, Instant};
 /// How an attempt failed before a byte of its response was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// It was never connected: nothing was sent.
+    /// The connect failed: nothing was sent.
     Connect,
-    /// A connection that had served before died; `written` says whether any byte of this request
-    /// went out on it.
+    /// A reused connection ended.
     Reused {
         /// Whether any byte of the request was written.
         written: bool,
     },
-    /// A fresh connection died.
+    /// A fresh connection ended.
     Fresh {
         /// Whether any byte of the request was written.
         written: bool,
     },
-    /// The head of the response is invalid, or broke off.
+    /// The head of the response is invalid or incomplete.
     BadResponse,
     /// The backend was marked down while its first byte was awaited.
     MarkedDown,
 }
 
-/// What is known when an attempt has failed.
+/// A failed attempt, as the retry contract sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
+pub struct FailedAttempt {
     /// How it failed.
-    pub failed: FailureKind,
-    /// Whether doing it twice is as good as doing it once.
-    pub idempotent: bool,
+    pub kind: FailureKind,
+    /// Whether the method is idempotent (RFC 9110 section 9.2.2).
+    pub is_idempotent: bool,
     /// Whether every byte of the body that was read so far is still kept, and no byte of a response
     /// was forwarded.
-    pub replayable: bool,
+    pub is_replayable: bool,
 }
 
-/// What happens next.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// The same backend once more, on a fresh connection.
     FreshConnection,
-    /// Another backend, if there is one.
+    /// Another backend, if there is an untried one.
     OtherBackend,
-    /// The client gets the error.
+    /// No further attempt: the client gets the error.
     GiveUp,
 }
 
 /// The retry contract.
-pub fn decide(failure: Failure) -> Next {
-    let Failure { failed, idempotent, replayable } = failure;
-    match failed {
-        // Nothing of the body can have been dropped, because nothing was sent.
-        FailureKind::Connect => Next::OtherBackend,
-        FailureKind::Reused { written } if replayable && (idempotent || !written) => {
-            Next::FreshConnection
+pub fn decide(failed: FailedAttempt) -> RetryDecision {
+    let FailedAttempt { kind, is_idempotent, is_replayable } = failed;
+    match kind {
+        // Nothing was sent, so the whole body is still there.
+        FailureKind::Connect => RetryDecision::OtherBackend,
+        FailureKind::Reused { written } if is_replayable && (is_idempotent || !written) => {
+            RetryDecision::FreshConnection
         }
-        FailureKind::Fresh { written } if replayable && (idempotent || !written) => {
-            Next::OtherBackend
+        FailureKind::Fresh { written } if is_replayable && (is_idempotent || !written) => {
+            RetryDecision::OtherBackend
         }
-        FailureKind::BadResponse | FailureKind::MarkedDown if replayable && idempotent => {
-            Next::OtherBackend
+        FailureKind::BadResponse | FailureKind::MarkedDown if is_replayable && is_idempotent => {
+            RetryDecision::OtherBackend
         }
         FailureKind::Reused { .. }
         | FailureKind::Fresh { .. }
         | FailureKind::BadResponse
-        | FailureKind::MarkedDown => Next::GiveUp,
+        | FailureKind::MarkedDown => RetryDecision::GiveUp,
     }
 }
 
-/// Whether the retry must be paid for: something was sent, so a failing cluster would get more of
-/// it. What happens once per request at most is free: the fresh connection after a dead reused one,
-/// the move away from a backend that was marked down.
-pub fn costs_budget(failed: FailureKind) -> bool {
-    matches!(failed, FailureKind::Fresh { written: true } | FailureKind::BadResponse)
+/// Whether a retry after this failure costs budget: the request was sent, so retries would multiply
+/// the load of failing backends. Retries that happen at most once per request are free: the fresh
+/// connection after a dead reused one, and the move away from a backend that was marked down.
+pub fn costs_budget(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Fresh { written: true } | FailureKind::BadResponse)
 }
 
 /// The attempts of one request so far.
 #[derive(Debug, Default)]
 pub struct Retries {
-    /// Backends that are no use any more.
     tried: Vec<BackendId>,
     failed_backends: usize,
     last_failure: Option<Cause>,
-    /// The next attempt is a retry of one that failed like this.
+    /// The failure that the next attempt follows, if it is a retry.
     retry_of: Option<FailureKind>,
     was_moved: bool,
     attempts: u32,
 }
 
 impl Retries {
-    /// Backends that are no use any more: the request has failed there, or they do not support its
+    /// The backends that are excluded: the request has failed there, or they do not support its
     /// framing.
     pub fn tried(&self) -> &[BackendId] {
         &self.tried
     }
 
-    /// A backend does not support the framing of the request.
-    pub fn rule_out(&mut self, backend: BackendId) {
+    /// Excludes a backend that does not support the framing of the request.
+    pub fn exclude(&mut self, backend: BackendId) {
         self.tried.push(backend);
     }
 
-    /// What the client is told if nobody is left, if anything has failed.
+    /// The cause of the last failure, for the error response when no backend is left.
     pub fn last_failure(&self) -> Option<Cause> {
         self.last_failure
     }
 
-    /// Whether the request has left a backend that was marked down. Once is enough.
+    /// Whether the request has left a backend that was marked down; that is allowed once.
     pub fn was_moved(&self) -> bool {
         self.was_moved
     }
 
-    /// Notes a failed attempt and says what is next: the retry contract, and the limit of attempts.
-    pub fn note(&mut self, backend: BackendId, failure: Failure, cause: Cause) -> Next {
-        let is_move = failure.failed == FailureKind::MarkedDown;
-        let next = decide(failure);
+    /// Records a failed attempt and returns the next step: the retry contract, within the limit of
+    /// attempts.
+    pub fn record_failure(
+        &mut self,
+        backend: BackendId,
+        failed: FailedAttempt,
+        cause: Cause,
+    ) -> RetryDecision {
+        let is_move = failed.kind == FailureKind::MarkedDown;
+        let decision = decide(failed);
         self.last_failure = Some(cause);
         self.was_moved |= is_move;
-        if next == Next::OtherBackend {
-            // A move from a backend that was marked down comes on top: it has not failed.
+        if decision == RetryDecision::OtherBackend {
+            // A backend that was marked down has not failed the request, so it does not count.
             self.failed_backends += usize::from(!is_move);
             self.tried.push(backend);
             if self.failed_backends >= config::MAX_ATTEMPTS {
-                return Next::GiveUp;
+                return RetryDecision::GiveUp;
             }
         }
-        if next != Next::GiveUp {
-            self.retry_of = Some(failure.failed);
+        if decision != RetryDecision::GiveUp {
+            self.retry_of = Some(failed.kind);
         }
-        next
+        decision
     }
 
-    /// How many attempts were made.
+    /// The number of attempts so far.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Takes note that an attempt begins; what failure it follows, if it is a retry.
+    /// Counts an attempt and returns the failure that it follows, if it is a retry.
     pub fn begin_attempt(&mut self) -> Option<FailureKind> {
         self.attempts += 1;
         self.retry_of.take()
     }
 }
 
-/// What share of recent requests may be sent again.
+/// Retries per recent request.
 const RETRY_RATIO: f64 = 0.2;
-/// How many a second may be in any case.
+/// Retries per second on top, so that a few are possible without many requests.
 const MIN_RETRIES_PER_SEC: f64 = 3.0;
-/// Recent is what lies in the running window and in the one before.
+/// The length of a window; recent requests are those of the running window and the one before.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// What may be sent again, over all workers.
+/// The retry budget of all workers.
 #[derive(Debug)]
 pub struct Budget {
-    /// Each counts its worker's requests; summed only when something is to be spent, so that a
-    /// request costs nothing.
+    /// The counters of each worker's requests, summed only for a withdrawal, so that a request costs
+    /// nothing.
     workers: Vec<Arc<Counters>>,
-    /// Protects the windows; taken by workers for each request that is sent again, and once a
-    /// second.
-    window: Mutex<BudgetWindow>,
+    /// Protects the windows; taken by workers for each retry that costs budget, and once a second.
+    windows: Mutex<Windows>,
 }
 
 impl Budget {
     /// A budget for the requests that these workers count.
     pub fn new(workers: Vec<Arc<Counters>>, now: Instant) -> Self {
-        let window = BudgetWindow {
+        let windows = Windows {
             started: now,
-            requests_before: 0,
+            requests_at_start: 0,
             withdrawn: 0,
-            earlier: Window::default(),
+            previous: Window::default(),
         };
-        Self { workers, window: Mutex::new(window) }
+        Self { workers, windows: Mutex::new(windows) }
     }
 
-    /// Takes one retry out, if there is one.
+    /// Withdraws one retry; false if the budget is exhausted.
     pub fn withdraw(&self, now: Instant) -> bool {
-        let mut window = self.window.lock();
-        // Summed under the lock, so that no sum is smaller than one that was taken in before.
-        window.withdraw(self.requests(), now)
+        let mut windows = self.windows.lock();
+        // Summed under the lock, so that the sums of two workers arrive in ascending order.
+        windows.withdraw(self.requests(), now)
     }
 
-    /// To be called each second while there are requests, so that a quiet time is not taken for a
-    /// busy one.
+    /// To be called each second while there are requests, so that windows end on time.
     pub fn tick(&self, now: Instant) {
-        let mut window = self.window.lock();
-        window.turn(self.requests(), now);
+        let mut windows = self.windows.lock();
+        windows.advance(self.requests(), now);
     }
 
     fn requests(&self) -> u64 {
@@ -202,7 +204,7 @@ impl Budget {
     }
 }
 
-/// What happened in one window.
+/// A window that has ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     requests: u64,
@@ -210,38 +212,41 @@ struct Window {
     length: Duration,
 }
 
-/// Two windows: the running one and the one before.
+/// The running window and the one before.
 #[derive(Debug)]
-struct BudgetWindow {
+struct Windows {
     started: Instant,
-    requests_before: u64,
+    requests_at_start: u64,
     withdrawn: u64,
-    earlier: Window,
+    previous: Window,
 }
 
-impl BudgetWindow {
+impl Windows {
     fn withdraw(&mut self, requests: u64, now: Instant) -> bool {
-        self.turn(requests, now);
+        self.advance(requests, now);
         let running = now.saturating_duration_since(self.started);
-        let seconds = (self.earlier.length + running).max(WINDOW).as_secs_f64();
-        let recent = self.earlier.requests + (requests - self.requests_before);
+        let seconds = (self.previous.length + running).max(WINDOW).as_secs_f64();
+        let recent = self.previous.requests + (requests - self.requests_at_start);
         let allowed = RETRY_RATIO * recent as f64 + MIN_RETRIES_PER_SEC * seconds;
-        let may_spend = (self.earlier.withdrawn + self.withdrawn + 1) as f64 <= allowed;
-        self.withdrawn += u64::from(may_spend);
-        may_spend
+        let has_budget = (self.previous.withdrawn + self.withdrawn + 1) as f64 <= allowed;
+        self.withdrawn += u64::from(has_budget);
+        has_budget
     }
 
-    /// Begins a new window when the running one is over. One that nobody ended in time was a quiet
-    /// one.
-    fn turn(&mut self, requests: u64, now: Instant) {
+    /// Begins a new window when the running one is over. A window that ran for two was an idle one:
+    /// no tick has ended it.
+    fn advance(&mut self, requests: u64, now: Instant) {
         let length = now.saturating_duration_since(self.started);
         if length < WINDOW {
             return;
         }
-        let ended =
-            Window { requests: requests - self.requests_before, withdrawn: self.withdrawn, length };
-        self.earlier = if length < 2 * WINDOW { ended } else { Window::default() };
-        (self.started, self.requests_before, self.withdrawn) = (now, requests, 0);
+        let ended = Window {
+            requests: requests - self.requests_at_start,
+            withdrawn: self.withdrawn,
+            length,
+        };
+        self.previous = if length < 2 * WINDOW { ended } else { Window::default() };
+        (self.started, self.requests_at_start, self.withdrawn) = (now, requests, 0);
     }
 }
 
@@ -251,9 +256,9 @@ mod tests {
 
     #[test]
     fn the_contract_row_by_row() {
-        use Next::{FreshConnection, GiveUp, OtherBackend};
+        use RetryDecision::{FreshConnection, GiveUp, OtherBackend};
         let (sent, unsent) = (true, false);
-        // failed, idempotent, replayable → next
+        // kind, is_idempotent, is_replayable, decision
         let rows = [
             (FailureKind::Connect, true, true, OtherBackend),
             (FailureKind::Connect, false, true, OtherBackend),
@@ -273,57 +278,73 @@ mod tests {
             (FailureKind::MarkedDown, true, false, GiveUp),
             (FailureKind::MarkedDown, false, true, GiveUp),
         ];
-        for (failed, idempotent, replayable, next) in rows {
-            let failure = Failure { failed, idempotent, replayable };
-            assert_eq!(decide(failure), next, "{failure:?}");
+        for (kind, is_idempotent, is_replayable, decision) in rows {
+            let failed = FailedAttempt { kind, is_idempotent, is_replayable };
+            assert_eq!(decide(failed), decision, "{failed:?}");
         }
     }
 
     #[test]
     fn only_a_sent_request_with_another_backend_costs_budget() {
-        for failed in [
+        for kind in [
             FailureKind::Connect,
             FailureKind::Reused { written: false },
             FailureKind::Reused { written: true },
             FailureKind::Fresh { written: false },
             FailureKind::MarkedDown,
         ] {
-            assert!(!costs_budget(failed), "{failed:?}");
+            assert!(!costs_budget(kind), "{kind:?}");
         }
         assert!(costs_budget(FailureKind::Fresh { written: true }));
         assert!(costs_budget(FailureKind::BadResponse));
     }
 
     #[test]
-    fn three_backends_are_tried_and_a_move_comes_on_top() {
-        let failure = |failed| Failure { failed, idempotent: true, replayable: true };
+    fn a_request_is_given_up_after_three_failed_backends_and_a_move_does_not_count() {
+        let failed = |kind| FailedAttempt { kind, is_idempotent: true, is_replayable: true };
         let mut retries = Retries::default();
         assert_eq!(retries.begin_attempt(), None, "the first attempt is no retry");
         assert_eq!(
-            retries.note(
+            retries.record_failure(
                 BackendId(0),
-                failure(FailureKind::Reused { written: true }),
+                failed(FailureKind::Reused { written: true }),
                 Cause::BackendClosed
             ),
-            Next::FreshConnection
+            RetryDecision::FreshConnection
         );
         assert_eq!(retries.begin_attempt(), Some(FailureKind::Reused { written: true }));
         assert_eq!(retries.tried(), [BackendId(0); 0], "the same backend once more");
         assert_eq!(
-            retries.note(BackendId(0), failure(FailureKind::Connect), Cause::ConnectFailed),
-            Next::OtherBackend
+            retries.record_failure(
+                BackendId(0),
+                failed(FailureKind::Connect),
+                Cause::ConnectFailed
+            ),
+            RetryDecision::OtherBackend
         );
         assert_eq!(
-            retries.note(BackendId(1), failure(FailureKind::MarkedDown), Cause::FirstByteTimeout),
-            Next::OtherBackend
+            retries.record_failure(
+                BackendId(1),
+                failed(FailureKind::MarkedDown),
+                Cause::FirstByteTimeout
+            ),
+            RetryDecision::OtherBackend
         );
         assert_eq!(
-            retries.note(BackendId(2), failure(FailureKind::BadResponse), Cause::BadResponse),
-            Next::OtherBackend
+            retries.record_failure(
+                BackendId(2),
+                failed(FailureKind::BadResponse),
+                Cause::BadResponse
+            ),
+            RetryDecision::OtherBackend
         );
         assert_eq!(
-            retries.note(BackendId(3), failure(FailureKind::Connect), Cause::ConnectTimeout),
-            Next::GiveUp
+            retries.record_failure(
+                BackendId(3),
+                failed(FailureKind::Connect),
+                Cause::ConnectTimeout
+            ),
+            RetryDecision::GiveUp
         );
         assert_eq!(
             (retries.tried(), retries.last_failure()),
@@ -337,29 +358,29 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_a_share_of_the_requests_of_all_workers() {
+    fn the_budget_grows_with_the_requests_of_all_workers() {
         let workers = [Arc::<Counters>::default(), Arc::default()];
         let now = Instant::now();
         let budget = Budget::new(workers.to_vec(), now);
-        assert_eq!(withdraw_all(&budget, now), 30, "three a second, for a window");
+        assert_eq!(withdraw_all(&budget, now), 30, "three per second, for a window");
         workers[0].requests.add(100);
         workers[1].requests.add(900);
         assert_eq!(withdraw_all(&budget, now), 200);
     }
 
     #[test]
-    fn a_budget_recovers_with_time_and_forgets_old_retries() {
+    fn the_budget_recovers_with_time_and_old_retries_no_longer_count() {
         let (worker, start, second) =
             (Arc::<Counters>::default(), Instant::now(), Duration::from_secs(1));
         let budget = Budget::new(vec![Arc::clone(&worker)], start);
         worker.requests.add(1000);
         assert_eq!(withdraw_all(&budget, start + 9 * second), 230);
-        assert_eq!(withdraw_all(&budget, start + 11 * second), 3, "three a second");
+        assert_eq!(withdraw_all(&budget, start + 11 * second), 3, "three per second");
         budget.tick(start + 22 * second);
         assert_eq!(
             withdraw_all(&budget, start + 22 * second),
             30,
-            "the thousand and what they paid for are gone"
+            "the requests of the window before last no longer count"
         );
     }
 

@@ -1,7 +1,8 @@
-//! The queue under threads: requests that finish, panic, give up or vanish, and workers that end.
+//! A stress test of the queue: threads whose requests finish, panic or are cancelled, and which end
+//! early.
 //!
 //! Each thread is a worker with a mailbox of its own. A run is bounded by its number of requests,
-//! and every wait for a grant by [`PATIENCE`].
+//! and every wait for a grant by [`GRANT_TIMEOUT`].
 
 use super::backend::{Backend, BackendId, Slot};
 use super::cluster::{Picked, Wanted};
@@ -17,17 +18,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKENDS: usize = 3;
 const LIMIT: usize = 2;
 const WORKERS: u64 = 8;
 const REQUESTS: usize = 2_000;
-/// Requests of one worker at once: with all workers, far more than there are slots.
+/// Queued requests of one worker: over all workers, far more than there are slots.
 const CONCURRENT: usize = 4;
 
 struct Pool {
     registry: Registry,
-    /// Requests at each backend, counted apart from the product's own counts.
+    /// Requests at each backend, counted independently of the product's counts.
     at_backend: [AtomicUsize; BACKENDS],
 }
 
@@ -48,7 +49,7 @@ impl Pool {
         self.registry.statuses().into_iter().map(|status| status.backend).collect()
     }
 
-    /// Serves a request in this slot, or panics over it.
+    /// Serves a request in this slot; some panic.
     fn serve(&self, slot: &Slot, rng: &mut Rng) {
         let at_backend = &self.at_backend[slot.backend().id.0 as usize];
         let count = at_backend.fetch_add(1, Ordering::SeqCst) + 1;
@@ -60,8 +61,8 @@ impl Pool {
         }
     }
 
-    /// Nothing is at a backend, and each has all its slots.
-    fn assert_whole(&self) {
+    /// No request is in flight, and each backend has all its slots.
+    fn assert_all_slots_free(&self) {
         for backend in self.backends() {
             assert_eq!(backend.in_flight(), 0, "a slot of backend {} is lost", backend.id);
             let slots: Vec<Slot> = (0..LIMIT).filter_map(|_| Slot::take(&backend)).collect();
@@ -70,14 +71,14 @@ impl Pool {
     }
 }
 
-/// A request that waits.
+/// A queued request.
 struct Queued {
     session: Token,
     position: Position,
     tried: Vec<BackendId>,
 }
 
-/// A worker: requests of its own and a mailbox.
+/// A worker: a mailbox, and requests of its own.
 struct Worker<'p> {
     pool: &'p Pool,
     mailbox: Mailbox,
@@ -98,8 +99,8 @@ impl<'p> Worker<'p> {
         Self { pool, mailbox, grants, sessions, queued, rng, _poller: poller }
     }
 
-    /// A request comes: it is served at once or queued. Some have failed at a backend before.
-    fn request(&mut self) {
+    /// Serves a request at once or queues it. Some requests have failed at a backend before.
+    fn add_request(&mut self) {
         let has_failed = self.rng.u32(0..4) == 0;
         let tried: Vec<BackendId> =
             has_failed.then(|| BackendId(self.rng.u32(0..BACKENDS as u32))).into_iter().collect();
@@ -119,7 +120,7 @@ impl<'p> Worker<'p> {
 
     fn serve(&mut self, mut slot: Slot) {
         let released_early = self.rng.bool();
-        // A slot is dropped by a panic, by its end, or released before that.
+        // The slot is dropped by the panic, dropped at the end, or released before.
         let _ = catch_unwind(AssertUnwindSafe(|| {
             self.pool.serve(&slot, &mut self.rng);
             if released_early {
@@ -133,7 +134,7 @@ impl<'p> Worker<'p> {
     fn take_grant(&mut self, grant: Grant) {
         let Some(index) = self.queued.iter().position(|queued| queued.session == grant.session)
         else {
-            // The request is gone: its slot goes to the next one.
+            // The request was cancelled: the drop hands its slot to the next one.
             return;
         };
         let queued = self.queued.swap_remove(index);
@@ -144,9 +145,8 @@ impl<'p> Worker<'p> {
         self.serve(slot);
     }
 
-    /// One request gives up: its timeout has passed, or, without a word to the queue, its session
-    /// is gone.
-    fn give_up(&mut self) {
+    /// Ends a queued request: it is cancelled, or its session is gone and stays in the queue.
+    fn end_queued(&mut self) {
         if self.queued.is_empty() {
             return;
         }
@@ -160,9 +160,9 @@ impl<'p> Worker<'p> {
     /// Serves `count` requests. A worker that ends at once leaves its requests in the queue.
     fn run(mut self, count: usize, ends_at_once: bool) {
         for _ in 0..count {
-            self.request();
+            self.add_request();
             if self.rng.u32(0..8) == 0 {
-                self.give_up();
+                self.end_queued();
             }
             while self.queued.len() > CONCURRENT {
                 self.wait();
@@ -177,8 +177,8 @@ impl<'p> Worker<'p> {
     }
 
     fn wait(&mut self) {
-        let grant = self.grants.recv_timeout(PATIENCE);
-        self.take_grant(grant.expect("a request that waits gets a slot"));
+        let grant = self.grants.recv_timeout(GRANT_TIMEOUT);
+        self.take_grant(grant.expect("a queued request gets a slot"));
     }
 }
 
@@ -199,10 +199,10 @@ fn run(seed: u64) -> Pool {
 }
 
 #[test]
-fn no_slot_is_lost_and_no_request_starves_while_requests_panic_give_up_and_workers_end() {
+fn no_slot_is_lost_and_no_request_starves_while_requests_panic_or_end_and_workers_end() {
     for seed in 0..3 {
         let pool = run(100 * seed);
-        pool.assert_whole();
+        pool.assert_all_slots_free();
     }
 }
 
@@ -218,7 +218,7 @@ fn requests_are_served_while_backends_drain_come_back_and_limits_change() {
                 is_over.fetch_add(1, Ordering::SeqCst);
             });
         }
-        // The third backend stays, and the second, for requests that have failed at the third.
+        // The second and the third backend stay: a request has failed at one of them at most.
         let mut rng = Rng::with_seed(7);
         while is_over.load(Ordering::SeqCst) < WORKERS as usize {
             registry.drain(BackendId(0));
@@ -230,7 +230,7 @@ fn requests_are_served_while_backends_drain_come_back_and_limits_change() {
         }
         registry.set_limit(Some(LIMIT));
     });
-    pool.assert_whole();
+    pool.assert_all_slots_free();
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_slot_that_is_released_while_a_request_is_queued_reaches_it() {
             taken.send(Slot::take(backend).expect("it is free")).unwrap();
             // The other thread releases it at the same time.
             cluster.enqueue(session, &worker.mailbox, &[], None).expect("the queue is empty");
-            let grant = worker.grants.recv_timeout(PATIENCE).expect("the slot arrives");
+            let grant = worker.grants.recv_timeout(GRANT_TIMEOUT).expect("the slot arrives");
             assert!(grant.slot.is_some());
         }
         drop(taken);

@@ -33,7 +33,7 @@ fn valid_requests_before_an_invalid_one_get_responses_in_order_and_nothing_after
     assert_eq!(targets, ["/1", "/2"]);
     let totals = lb.totals();
     assert_eq!(
-        (totals.requests, totals.failed(Cause::BadField), totals.closed_in_all()),
+        (totals.requests, totals.failed(Cause::BadField), totals.closed_in_total()),
         (2, 1, 1)
     );
 }
@@ -100,7 +100,7 @@ fn bytes_after_the_rejection_are_discarded_during_the_lingering_close() {
         client.send(GOOD.repeat(10));
     }
     assert!(client.at_end(), "the sending side was shut, and no reset came");
-    assert_eq!(scene.lb.totals().closed_in_all(), 0, "it lingers until the client ends");
+    assert_eq!(scene.lb.totals().closed_in_total(), 0, "it lingers until the client ends");
     client.shutdown_write();
     scene.lb.wait_for_closed(Reason::Rejected, 1);
     assert_eq!(scene.origin.connections(), 0);

@@ -44,7 +44,7 @@ fn a_half_closed_client_gets_a_slow_and_large_response() {
     client.send(GET);
     client.shutdown_write();
     origin.wait_for_requests(1);
-    stays("it waits", 20 * super::MS, || client.is_open() && lb.totals().closed_in_all() == 0);
+    stays("it waits", 20 * super::MS, || client.is_open() && lb.totals().closed_in_total() == 0);
     gate.open();
     assert_eq!(client.read_response().text(), "late");
 

@@ -157,7 +157,7 @@ fn a_response_not_read_in_time_never_looks_complete_to_an_http_1_0_client() {
     // holds a part.
     let buffered = usize::try_from(lb.totals().bytes_sent).expect("some megabytes");
     let clients: Vec<_> = (0..8).map(|step| unread(buffered + step * 8 * 1024)).collect();
-    until("all have ended", || lb.totals().closed_in_all() == 9);
+    until("all have ended", || lb.totals().closed_in_total() == 9);
     for (length, mut client) in clients {
         let (bytes, end) = client.read_until_closed();
         let is_whole = bytes.ends_with(&vec![b'x'; length]);

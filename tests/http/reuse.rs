@@ -22,7 +22,7 @@ fn a_hundred_requests_on_one_client_connection_use_one_backend_connection() {
         (1, 100, 1, 99)
     );
     assert_eq!(
-        (totals.retries, totals.closed_in_all(), origin.connections(), origin.count()),
+        (totals.retries, totals.closed_in_total(), origin.connections(), origin.count()),
         (0, 1, 1, 100)
     );
 }

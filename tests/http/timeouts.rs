@@ -194,7 +194,7 @@ fn a_first_byte_timeout_is_a_gateway_timeout() {
     assert!(!response.announces_close(), "the client did nothing wrong");
     origin.wait_for_ending(0);
     wait_until_free(&lb);
-    assert_eq!((lb.up(), lb.totals().closed_in_all()), (1, 0), "slowness is no illness");
+    assert_eq!((lb.up(), lb.totals().closed_in_total()), (1, 0), "slowness is no illness");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn an_idle_client_is_closed_without_a_byte() {
     assert!(fresh.at_end() && used.at_end());
     assert!(since.elapsed() >= SHORT - 20 * MS, "after {:?}", since.elapsed());
     lb.wait_for_closed(Reason::IdleTimeout, 2);
-    assert_eq!(lb.totals().closed_in_all(), 2);
+    assert_eq!(lb.totals().closed_in_total(), 2);
 }
 
 #[test]

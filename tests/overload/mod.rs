@@ -91,7 +91,7 @@ fn connections_far_over_the_limit_are_shed_without_a_trace() {
     until("all are gone", || lb.server().open_connections() == 0);
     let totals = lb.totals();
     assert_eq!(
-        (totals.connections, totals.closed_in_all()),
+        (totals.connections, totals.closed_in_total()),
         (104, 104),
         "each has a reason, the shed ones as well"
     );
@@ -186,7 +186,7 @@ fn two_thousand_short_connections_of_garbage_leave_no_session() {
     until("no connection is left", || lb.server().open_connections() == 0);
     let totals = lb.totals();
     assert_eq!(
-        (totals.connections, totals.closed_in_all()),
+        (totals.connections, totals.closed_in_total()),
         (2_000, 2_000),
         "each has ended, for one reason"
     );

@@ -5,8 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Checked files and folders; in folders, Rust, Python and Markdown.
-const CHECKED: &[&str] =
-    &["tests", "benches", "fuzz/src", "fuzz/fuzz_targets", "fuzz/README.md", "CHANGELOG.md"];
+const CHECKED: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "docs",
+    "src",
+    "tests",
+    "benches",
+    "fuzz/src",
+    "fuzz/fuzz_targets",
+    "fuzz/README.md",
+    "CHANGELOG.md",
+];
 
 /// Word or phrase, as it is in lower case without underscores, and the better word. A final `*`
 /// stands for any ending.

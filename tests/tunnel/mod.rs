@@ -138,7 +138,7 @@ fn a_half_closed_backend_still_receives() {
     let mut client = upgraded(&lb);
     assert_eq!(client.read_exactly(11), b"that is all");
     assert!(client.at_end());
-    stays("half of the tunnel is open", 20 * MS, || lb.totals().closed_in_all() == 0);
+    stays("half of the tunnel is open", 20 * MS, || lb.totals().closed_in_total() == 0);
     for part in ["still ", "here"] {
         client.send(part);
         until("it is at the backend", || origin.bytes_received()[0].ends_with(part.as_bytes()));
@@ -205,7 +205,7 @@ fn a_reset_on_either_side_ends_both() {
     client.read_exactly(1);
     client.reset();
     assert!(matches!(origin.wait_for_ending(0), Ending::PeerClosed | Ending::PeerReset));
-    until("it is closed", || lb.totals().closed_in_all() == 1);
+    until("it is closed", || lb.totals().closed_in_total() == 1);
     let totals = lb.totals();
     assert_eq!(totals.closed(Reason::ClientReset) + totals.closed(Reason::TunnelBroken), 1);
 

@@ -1,4 +1,6 @@
-//! One check: `GET /health` on a fresh connection, with one deadline for all of it.
+//! One check: `GET /health` on a fresh connection, with one timeout for all of it.
+//!
+//! Runs on a checker thread, which owns a copy of the job and must never touch shared state.
 
 use crate::config::HealthSettings;
 use crate::net;
@@ -15,21 +17,21 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
-/// The largest head of a check's request or response, in bytes. The library's own buffers, 256 KiB
-/// a check, are for bodies.
+/// The largest head of a check's request or response, in bytes. The default buffers of `ureq`,
+/// 256 KiB per check, are for large bodies.
 const HEAD_BYTES: usize = 16 * 1024;
-/// What is read of a check's body, in bytes.
+/// The part of a check's response body that is read, in bytes.
 const BODY_BYTES: u64 = 64 * 1024;
 
-/// What a checker is to do.
+/// A message to a checker.
 pub enum Job {
-    /// Check this backend like this.
+    /// Check this backend.
     Check(Target, Arc<Checker>),
     /// End the thread.
     End,
 }
 
-/// What is to be checked: a copy, so that checkers share nothing.
+/// The backend to be checked: a copy, so that checkers share nothing.
 pub struct Target {
     id: BackendId,
     name: String,
@@ -42,28 +44,28 @@ impl From<&Backend> for Target {
     }
 }
 
-/// What a check found.
-pub struct Outcome {
+/// The outcome of a check.
+pub struct CheckOutcome {
     pub id: BackendId,
-    /// None if this machine has run out of something: that is no fault of the backend.
+    /// The result; none if resources of this machine are exhausted, which is no fault of the backend.
     pub result: Option<CheckResult>,
-    /// What was seen, in words.
+    /// The description for the log.
     pub detail: String,
-    /// The response was HTTP/1.0.
+    /// Whether the response was HTTP/1.0.
     pub is_http10: bool,
 }
 
-/// How a backend is checked.
+/// The client that checks backends.
 pub struct Checker {
     agent: Agent,
     path: String,
 }
 
-/// Backends are addresses already. The library's own resolver would start a thread for each check.
+/// A resolver that parses an address. The default one of `ureq` would start a thread per check.
 #[derive(Debug)]
-struct NoLookup;
+struct AddressResolver;
 
-impl Resolver for NoLookup {
+impl Resolver for AddressResolver {
     fn resolve(
         &self,
         uri: &Uri,
@@ -77,13 +79,13 @@ impl Resolver for NoLookup {
     }
 }
 
-/// A thread's whole life.
-pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
-    while let Ok(Job::Check(target, checker)) = todo.recv() {
-        // A checker that died would leave its backend unchecked for ever.
+/// Runs a checker until its last job.
+pub fn run(jobs: &Receiver<Job>, results: &Sender<CheckOutcome>) {
+    while let Ok(Job::Check(target, checker)) = jobs.recv() {
+        // A check that panicked must still have an outcome, or its backend would never be due again.
         let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&target)));
         let outcome = checked
-            .unwrap_or_else(|_| Outcome::new(&target, None, "the check panicked".to_owned()));
+            .unwrap_or_else(|_| CheckOutcome::new(&target, None, "the check panicked".to_owned()));
         if results.send(outcome).is_err() {
             return;
         }
@@ -91,7 +93,7 @@ pub fn run(todo: &Receiver<Job>, results: &Sender<Outcome>) {
 }
 
 impl Checker {
-    /// One fresh connection a check, nothing followed, nothing from the environment.
+    /// A client for these settings: fresh connections, no redirects, no proxy from the environment.
     pub fn new(health: &HealthSettings) -> Self {
         let config = Agent::config_builder()
             .timeout_global(Some(health.check_timeout()))
@@ -106,39 +108,39 @@ impl Checker {
             .user_agent("lb-threads health check")
             .build();
         Self {
-            agent: Agent::with_parts(config, DefaultConnector::default(), NoLookup),
+            agent: Agent::with_parts(config, DefaultConnector::default(), AddressResolver),
             path: health.path.clone(),
         }
     }
 
-    fn check(&self, target: &Target) -> Outcome {
+    fn check(&self, target: &Target) -> CheckOutcome {
         let path = &self.path;
         let url = format!("http://{}{path}", target.address);
         match self.agent.get(&url).header("Host", &target.name).call() {
             Ok(response) => {
                 let is_http10 = response.version() == Version::HTTP_10;
                 let (result, detail) = self.evaluate(response);
-                Outcome { is_http10, ..Outcome::new(target, Some(result), detail) }
+                CheckOutcome { is_http10, ..CheckOutcome::new(target, Some(result), detail) }
             }
             Err(ureq::Error::Io(error)) if net::is_resource_exhaustion(&error) => {
-                Outcome::new(target, None, error.to_string())
+                CheckOutcome::new(target, None, error.to_string())
             }
             Err(ureq::Error::Io(error)) => {
                 let detail = format!("GET {path} failed: {error}");
-                Outcome::new(target, Some(CheckResult::Unreachable), detail)
+                CheckOutcome::new(target, Some(CheckResult::Unreachable), detail)
             }
             Err(error) => {
-                let detail = format!("GET {path} failed: {}", in_words(&error));
-                Outcome::new(target, Some(CheckResult::Failed), detail)
+                let detail = format!("GET {path} failed: {}", describe(&error));
+                CheckOutcome::new(target, Some(CheckResult::Failed), detail)
             }
         }
     }
 
     fn evaluate(&self, mut response: Response<Body>) -> (CheckResult, String) {
         let (path, status) = (&self.path, response.status().as_u16());
-        // A longer body is not read to its end: that it comes is proof enough.
+        // A longer body is not read to its end, because its first part shows that the backend works.
         let body = io::copy(&mut response.body_mut().as_reader().take(BODY_BYTES), &mut io::sink());
-        let (result, addition) = match (status, body) {
+        let (result, suffix) = match (status, body) {
             (200..=399, Ok(_)) => (CheckResult::Passed, String::new()),
             (200..=399, Err(error)) => {
                 (CheckResult::Failed, format!(", but its body failed: {error}"))
@@ -146,18 +148,18 @@ impl Checker {
             (404, _) => (CheckResult::Failed, ": add that file, or use --health-path /".to_owned()),
             _ => (CheckResult::Failed, String::new()),
         };
-        (result, format!("GET {path} returned {status}{addition}"))
+        (result, format!("GET {path} returned {status}{suffix}"))
     }
 }
 
-impl Outcome {
+impl CheckOutcome {
     fn new(target: &Target, result: Option<CheckResult>, detail: String) -> Self {
         Self { id: target.id, result, detail, is_http10: false }
     }
 }
 
-/// What went wrong, without the library's own words around it.
-fn in_words(error: &ureq::Error) -> String {
+/// The description of an error, without details of `ureq` for a timeout.
+fn describe(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "timed out".to_owned(),
         other => other.to_string(),

@@ -1,9 +1,9 @@
-//! The checker threads: as many as there are checks in flight, started when one is missing and
-//! ended when one was not needed.
+//! The pool of checker threads: grows with the checks in flight and shrinks after a while.
 //!
-//! The daemon owns this and does all the counting, so that nothing is shared but two channels.
+//! Runs on the health daemon, which owns all counts; the daemon and the checkers share two channels.
+//! Must never wait for a checker.
 
-use super::check::{self, Checker, Job, Outcome, Target};
+use super::check::{self, CheckOutcome, Checker, Job, Target};
 use crate::config::HealthSettings;
 use crossbeam_channel::Sender;
 use std::io;
@@ -11,47 +11,45 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A checker's stack, in bytes. A check needs more than 64 KiB of it in a debug build, and less
-/// than 80.
+/// The stack of a checker, in bytes. A check needs between 64 and 80 KiB in a debug build.
 const STACK_BYTES: usize = 256 * 1024;
-/// How often it is found out how many were needed.
+/// The time between two reviews, which end unneeded checkers.
 const REVIEW_PERIOD: Duration = Duration::from_secs(30);
 
-/// The threads as the daemon sees them.
+/// The pool of checkers.
 pub struct Checkers {
     jobs: Sender<Job>,
-    /// How backends are checked from now on.
+    /// The client for checks to come.
     checker: Arc<Checker>,
-    /// Starts one more.
+    /// Starts the checker with this number.
     spawn: Spawn,
     count: usize,
     in_flight: usize,
     /// The most checks in flight since the last review.
-    needed: usize,
+    peak: usize,
     next_review: Instant,
     limit: usize,
-    /// The most threads now: the limit, but fewer from a failure to start one until the next
-    /// review.
-    most: usize,
+    /// The limit now: lower from a failure to start a thread until the next review.
+    current_limit: usize,
 }
 
 type Spawn = Box<dyn FnMut(usize) -> io::Result<()> + Send>;
 
 impl Checkers {
-    /// Starts the first one, which stays: it checks whatever the machine refuses later.
+    /// Starts the first checker, which never ends: it remains if no other thread can be started.
     pub fn start(
         health: &HealthSettings,
         limit: usize,
-        results: &Sender<Outcome>,
+        results: &Sender<CheckOutcome>,
         now: Instant,
     ) -> io::Result<Self> {
-        let (jobs, todo) = crossbeam_channel::unbounded();
+        let (jobs, receiver) = crossbeam_channel::unbounded();
         let results = results.clone();
         let spawn = move |number| {
-            let (todo, results) = (todo.clone(), results.clone());
+            let (jobs, results) = (receiver.clone(), results.clone());
             let thread =
                 thread::Builder::new().name(format!("checker-{number}")).stack_size(STACK_BYTES);
-            thread.spawn(move || check::run(&todo, &results)).map(drop)
+            thread.spawn(move || check::run(&jobs, &results)).map(drop)
         };
         Self::with(jobs, health, Box::new(spawn), limit, now)
     }
@@ -70,64 +68,64 @@ impl Checkers {
             spawn,
             count: 1,
             in_flight: 0,
-            needed: 0,
+            peak: 0,
             next_review: now + REVIEW_PERIOD,
             limit,
-            most: limit,
+            current_limit: limit,
         })
     }
 
-    /// Changes how backends are checked; checks in flight stay as they are.
+    /// Changes the settings of checks to come.
     pub fn apply(&mut self, health: &HealthSettings) {
         self.checker = Arc::new(Checker::new(health));
     }
 
-    /// Has a backend checked, by a new thread if all are busy.
+    /// Starts a check, on a new thread if all are busy.
     pub fn check(&mut self, target: Target) {
         self.in_flight += 1;
-        self.needed = self.needed.max(self.in_flight);
-        // The checkers live as long as this sender.
+        self.peak = self.peak.max(self.in_flight);
+        // Never fails: the receiver in `spawn` lives as long as this sender.
         let _ = self.jobs.send(Job::Check(target, Arc::clone(&self.checker)));
-        while self.count < self.in_flight.min(self.most) {
+        while self.count < self.in_flight.min(self.current_limit) {
             match (self.spawn)(self.count) {
                 Ok(()) => self.count += 1,
-                Err(error) => self.give_back_some(&error),
+                Err(error) => self.shrink(&error),
             }
         }
     }
 
-    /// The machine has no thread left: others need some too, so a quarter of ours end. The checks
-    /// wait for the rest.
-    fn give_back_some(&mut self, error: &io::Error) {
+    /// Ends a quarter of the threads, because no thread is left for the rest of the machine. Checks
+    /// wait for the others.
+    fn shrink(&mut self, error: &io::Error) {
         log::warn!(
             "health checks wait for {} threads: cannot start another: {error}; raise ulimit -u",
             self.count
         );
-        self.most = self.count - self.count / 4;
-        self.dismiss_beyond(self.most);
+        self.current_limit = self.count - self.count / 4;
+        self.end_above(self.current_limit);
     }
 
-    fn dismiss_beyond(&mut self, count: usize) {
-        for _ in count..self.count {
+    fn end_above(&mut self, limit: usize) {
+        for _ in limit..self.count {
             let _ = self.jobs.send(Job::End);
         }
-        self.count = self.count.min(count);
+        self.count = self.count.min(limit);
     }
 
-    /// A check has ended.
+    /// Counts the end of a check.
     pub fn ended(&mut self) {
         self.in_flight -= 1;
     }
 
-    /// Ends the threads that were not needed for a while.
-    pub fn dismiss_idle(&mut self, now: Instant) {
+    /// Ends the threads that were not needed since the last review, if the next one is due.
+    pub fn review(&mut self, now: Instant) {
         if now < self.next_review {
             return;
         }
-        self.dismiss_beyond(self.needed.max(1));
-        self.needed = self.in_flight;
+        self.end_above(self.peak.max(1));
+        self.peak = self.in_flight;
         self.next_review = now + REVIEW_PERIOD;
-        self.most = self.limit;
+        self.current_limit = self.limit;
     }
 }
 
@@ -143,29 +141,29 @@ mod tests {
         Target::from(&Backend::at(0, ([127, 0, 0, 1], 1).into()))
     }
 
-    /// Checkers that do nothing, of which only so many can be started.
-    fn checkers(most: usize, now: Instant) -> (Checkers, Receiver<Job>) {
-        let (jobs, todo) = crossbeam_channel::unbounded();
+    /// Checkers without threads, of which only `max` can be started.
+    fn checkers(max: usize, now: Instant) -> (Checkers, Receiver<Job>) {
+        let (sender, jobs) = crossbeam_channel::unbounded();
         let spawn = move |number| {
-            if number < most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            if number < max { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
         let health = HealthSettings::default();
-        (Checkers::with(jobs, &health, Box::new(spawn), LIMIT, now).unwrap(), todo)
+        (Checkers::with(sender, &health, Box::new(spawn), LIMIT, now).unwrap(), jobs)
     }
 
     #[test]
-    fn there_are_as_many_as_checks_in_flight_and_never_too_many() {
-        let (mut checkers, todo) = checkers(usize::MAX, Instant::now());
+    fn there_are_as_many_checkers_as_checks_in_flight_up_to_the_limit() {
+        let (mut checkers, jobs) = checkers(usize::MAX, Instant::now());
         assert_eq!(checkers.count, 1);
         for number in 1..=LIMIT + 10 {
             checkers.check(target());
-            assert_eq!((checkers.count, todo.len()), (number.min(LIMIT), number));
+            assert_eq!((checkers.count, jobs.len()), (number.min(LIMIT), number));
         }
     }
 
     #[test]
-    fn a_free_one_is_used_again() {
-        let (mut checkers, _todo) = checkers(usize::MAX, Instant::now());
+    fn an_idle_checker_is_used_again() {
+        let (mut checkers, _jobs) = checkers(usize::MAX, Instant::now());
         for _ in 0..10 {
             checkers.check(target());
             checkers.check(target());
@@ -176,53 +174,53 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_not_needed_for_a_while_end_but_one() {
+    fn checkers_that_were_not_needed_for_a_period_end_except_for_one() {
         let now = Instant::now();
-        let (mut checkers, todo) = checkers(usize::MAX, now);
+        let (mut checkers, jobs) = checkers(usize::MAX, now);
         for _ in 0..20 {
             checkers.check(target());
         }
         for _ in 0..17 {
             checkers.ended();
         }
-        checkers.dismiss_idle(now + REVIEW_PERIOD);
+        checkers.review(now + REVIEW_PERIOD);
         assert_eq!(checkers.count, 20, "all were needed since the last review");
-        checkers.dismiss_idle(now + REVIEW_PERIOD * 3 / 2);
+        checkers.review(now + REVIEW_PERIOD * 3 / 2);
         assert_eq!(checkers.count, 20, "too early");
-        checkers.dismiss_idle(now + REVIEW_PERIOD * 2);
+        checkers.review(now + REVIEW_PERIOD * 2);
         assert_eq!(checkers.count, 3, "as many as are busy");
         (0..3).for_each(|_| checkers.ended());
-        checkers.dismiss_idle(now + REVIEW_PERIOD * 3);
-        checkers.dismiss_idle(now + REVIEW_PERIOD * 4);
+        checkers.review(now + REVIEW_PERIOD * 3);
+        checkers.review(now + REVIEW_PERIOD * 4);
         assert_eq!(checkers.count, 1);
         assert_eq!(
-            todo.try_iter().filter(|job| matches!(job, Job::End)).count(),
+            jobs.try_iter().filter(|job| matches!(job, Job::End)).count(),
             19,
-            "each gets its end"
+            "each of them gets its end"
         );
     }
 
     #[test]
-    fn when_no_thread_can_be_started_some_are_given_back_and_checks_wait_for_the_rest() {
+    fn when_no_thread_can_be_started_a_quarter_of_the_checkers_end_until_the_next_review() {
         let now = Instant::now();
-        let (mut checkers, todo) = checkers(8, now);
+        let (mut checkers, jobs) = checkers(8, now);
         for _ in 0..20 {
             checkers.check(target());
         }
-        assert_eq!((checkers.count, todo.len()), (6, 22), "no more are tried for now");
-        checkers.dismiss_idle(now + REVIEW_PERIOD);
+        assert_eq!((checkers.count, jobs.len()), (6, 22), "no more are started for now");
+        checkers.review(now + REVIEW_PERIOD);
         checkers.check(target());
-        assert_eq!(checkers.count, 6, "tried again");
-        assert_eq!(todo.try_iter().filter(|job| matches!(job, Job::End)).count(), 4);
+        assert_eq!(checkers.count, 6, "another start has failed");
+        assert_eq!(jobs.try_iter().filter(|job| matches!(job, Job::End)).count(), 4);
     }
 
     #[test]
-    fn the_first_one_is_never_given_back() {
+    fn the_first_checker_never_ends() {
         let now = Instant::now();
-        let (mut checkers, _todo) = checkers(1, now);
+        let (mut checkers, _jobs) = checkers(1, now);
         checkers.check(target());
         checkers.check(target());
-        checkers.dismiss_idle(now + REVIEW_PERIOD);
+        checkers.review(now + REVIEW_PERIOD);
         assert_eq!(checkers.count, 1);
     }
 }

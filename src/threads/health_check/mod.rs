@@ -1,11 +1,11 @@
 //! Health checks: a daemon thread that keeps the due times, and checker threads that send `GET
 //! /health`.
 //!
-//! The daemon blocks on its channel until the next check is due or a result comes. A checker blocks
-//! in `ureq`, for one backend at a time and never longer than the timeout. There are as many
-//! checkers as checks in flight, so a hanging backend delays no other, and it has at most one check
-//! in flight, and touches nothing shared. Results go to the daemon, which reports them to the
-//! registry.
+//! The daemon blocks on its channels until the next check is due or an outcome arrives, and must
+//! never do a check itself. A checker blocks in `ureq`, at most for the timeout, and shares nothing;
+//! its outcome goes to the daemon, which reports it to the registry. There are as many checkers as
+//! checks in flight, and at most one check in flight per backend, so a hanging backend delays no
+//! other.
 
 mod check;
 mod checkers;
@@ -14,18 +14,18 @@ mod schedule;
 use crate::config::HealthSettings;
 use crate::upstream::health::Observation;
 use crate::upstream::registry::Registry;
-use check::{Outcome, Target};
+use check::{CheckOutcome, Target};
 use checkers::Checkers;
 use crossbeam_channel::{Receiver, Sender};
-use schedule::{SOON, Schedule};
+use schedule::{FAST_PERIOD, Schedule};
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the start waits for the first backend that is up.
+/// The time for which the start waits for the first backend to be up.
 const FIRST_UP_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long it then waits for the rest of the first round.
+/// The time for which it then waits for the end of the first round.
 const FIRST_ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The running health checks; they end when this is dropped.
@@ -61,27 +61,28 @@ impl HealthChecks {
         Ok(Self { settings, first_is_up, first_round_is_over })
     }
 
-    /// Waits for the first round: until every backend was checked, but not long for the last ones
-    /// if another can serve, and never longer than two seconds.
+    /// Waits until every backend was checked: at most half a second longer than until one is up, and
+    /// at most two seconds.
     pub fn wait_for_first_round(&self) {
-        // Each ends by time, or because the daemon drops its end.
+        // Each ends by timeout, or when the daemon drops the sender.
         let _ = self.first_is_up.recv_timeout(FIRST_UP_TIMEOUT);
         let _ = self.first_round_is_over.recv_timeout(FIRST_ROUND_TIMEOUT);
     }
 
-    /// Changes the settings for the checks to come. A shorter period brings the next one forward.
+    /// Changes the settings for checks to come. A shorter period applies at once.
     pub fn apply(&self, health: &HealthSettings) {
         // Fails only if the daemon has ended.
         let _ = self.settings.send(health.clone());
     }
 }
 
+/// The state of the daemon thread.
 struct Daemon {
     registry: Arc<Registry>,
-    /// Says that backends were added.
+    /// Notifications of new backends.
     additions: Receiver<()>,
     checkers: Checkers,
-    outcomes: Receiver<Outcome>,
+    outcomes: Receiver<CheckOutcome>,
     schedule: Schedule,
     /// Dropped when a backend is up, or every backend was checked.
     first_up: Option<Sender<()>>,
@@ -94,20 +95,20 @@ impl Daemon {
     fn run(mut self, changes: &Receiver<HealthSettings>) {
         loop {
             let now = Instant::now();
-            self.schedule.follow(self.registry.statuses(), now);
-            self.note_first_round();
+            self.schedule.update(self.registry.statuses(), now);
+            self.announce_first_round();
             for backend in self.schedule.take_due(now, &mut self.rng) {
                 self.checkers.check(Target::from(&*backend));
             }
-            self.checkers.dismiss_idle(now);
-            // Attempts change states too, without a message.
+            self.checkers.review(now);
+            // Attempts change states without a message, so the statuses are read again soon.
             let wait = self
                 .schedule
                 .next_due()
-                .map_or(SOON, |due| due.saturating_duration_since(now).min(SOON));
+                .map_or(FAST_PERIOD, |due| due.saturating_duration_since(now).min(FAST_PERIOD));
             crossbeam_channel::select! {
                 recv(self.outcomes) -> outcome => match outcome {
-                    Ok(outcome) => self.take(&outcome),
+                    Ok(outcome) => self.handle(&outcome),
                     Err(_) => return,
                 },
                 recv(self.additions) -> _ => {}
@@ -121,12 +122,12 @@ impl Daemon {
                 default(wait) => {}
             }
             while let Ok(outcome) = self.outcomes.try_recv() {
-                self.take(&outcome);
+                self.handle(&outcome);
             }
         }
     }
 
-    fn note_first_round(&mut self) {
+    fn announce_first_round(&mut self) {
         if self.schedule.is_first_round_over() {
             self.first_round = None;
         }
@@ -135,20 +136,20 @@ impl Daemon {
         }
     }
 
-    fn take(&mut self, outcome: &Outcome) {
+    fn handle(&mut self, outcome: &CheckOutcome) {
         self.checkers.ended();
         let Some(backend) = self.schedule.ended(outcome.id, outcome.result.is_some()) else {
             return;
         };
-        // Another process may respond to checks than to requests: only the careful guess is taken
-        // from them.
+        // Another program may respond to checks than to requests, so only the version without chunks
+        // is recorded.
         if outcome.is_http10 {
             backend.record_version(true);
         }
         match outcome.result {
             Some(result) => {
-                let seen = Observation::Check(result);
-                self.registry.observe(outcome.id, seen, &outcome.detail, Instant::now());
+                let observation = Observation::Check(result);
+                self.registry.observe(outcome.id, observation, &outcome.detail, Instant::now());
             }
             None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
         }

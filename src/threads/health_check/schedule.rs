@@ -1,8 +1,8 @@
-//! When each backend is checked next. Pure: `now` is a parameter.
+//! The due times of health checks. Runs on the health daemon; pure, with `now` as a parameter.
 //!
-//! A check is due a period after the last one began. It is due sooner, within a second, while the
-//! backend's state is about to change or has just gone down, while it has never been up, and while
-//! no backend is, or only one that is spared because it is the last.
+//! A check is due a period after the start of the last one. It is due within a second while the
+//! state of the backend is about to change, after it was marked down, while it has never been up,
+//! and while no backend is up except one that is spared as the last.
 
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::registry::BackendStatus;
@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The time between two checks of a backend that may change soon, unless the period is shorter.
-pub const SOON: Duration = Duration::from_secs(1);
+/// The time between two checks of a backend whose state may change, unless the period is shorter.
+pub const FAST_PERIOD: Duration = Duration::from_secs(1);
 
 /// The due times of all backends.
 pub struct Schedule {
@@ -19,80 +19,82 @@ pub struct Schedule {
     entries: BTreeMap<BackendId, Entry>,
 }
 
+/// The due time of one backend.
 struct Entry {
     backend: Arc<Backend>,
     last_start: Instant,
-    /// From then to the next check, if nothing is about to change.
-    pause: Duration,
-    /// The longest pause as things are now.
-    longest_pause: Duration,
+    /// The time from the last start to the next one, if no change is expected.
+    interval: Duration,
+    /// The longest interval in the current state.
+    max_interval: Duration,
     in_flight: bool,
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// It has gone down since its last check began. That may have been a hiccup: the next check
-    /// comes soon.
-    has_fallen: bool,
+    /// Whether it was marked down after the start of its last check: the next one is due soon,
+    /// because the failure may have been a short one.
+    went_down: bool,
 }
 
 impl Schedule {
-    /// Without a backend yet.
+    /// A schedule without backends.
     pub fn new(period: Duration) -> Self {
         Self { period, entries: BTreeMap::new() }
     }
 
-    /// Changes the time between two checks: from the next one on if it is longer, at once if it is
-    /// shorter.
+    /// Changes the period. A shorter one applies at once, a longer one after the next check.
     pub fn set_period(&mut self, period: Duration) {
         self.period = period;
     }
 
-    /// Follows the registry: new backends are due at once, those that may change within a second.
-    pub fn follow(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
-        let any_serves = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
+    /// Applies new statuses: new backends are due at once, backends whose state may change within a
+    /// second.
+    pub fn update(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
+        let any_healthy = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
         let mut earlier = std::mem::take(&mut self.entries);
         for BackendStatus { backend, state, in_transition, .. } in statuses {
             let (id, is_up) = (backend.id, state.is_up());
             let mut entry = earlier.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
             entry.was_up |= is_up;
-            entry.has_fallen |= entry.is_up && !is_up;
+            entry.went_down |= entry.is_up && !is_up;
             entry.is_up = is_up;
-            let may_change = in_transition || entry.has_fallen || !entry.was_up || !any_serves;
-            entry.longest_pause = if may_change { SOON } else { self.period };
+            let may_change = in_transition || entry.went_down || !entry.was_up || !any_healthy;
+            entry.max_interval = if may_change { FAST_PERIOD } else { self.period };
             self.entries.insert(id, entry);
         }
     }
 
-    /// The backends to be checked now. Each is in flight from now on, and not due again before its
-    /// check has ended.
+    /// Takes the backends that are due. Each is in flight then, and not due again before the end of
+    /// its check.
     pub fn take_due(&mut self, now: Instant, rng: &mut fastrand::Rng) -> Vec<Arc<Backend>> {
         let mut due = Vec::new();
         for entry in
             self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now)
         {
-            // Jitter only shortens: the promise of how soon a failure is seen holds.
+            // Jitter only shortens the interval, so that a failure is never detected later than
+            // documented.
             let jitter = self.period.mul_f64(0.1 * rng.f64());
-            (entry.in_flight, entry.has_fallen) = (true, false);
+            (entry.in_flight, entry.went_down) = (true, false);
             entry.last_start = now;
-            entry.pause = self.period - jitter;
+            entry.interval = self.period - jitter;
             due.push(Arc::clone(&entry.backend));
         }
         due
     }
 
-    /// The check of this backend has ended; without a result, the next one comes soon. None if the
-    /// backend was removed meanwhile.
+    /// Ends the check of a backend; without a result, the next one is due soon. None if the backend
+    /// was removed meanwhile.
     pub fn ended(&mut self, id: BackendId, has_result: bool) -> Option<&Backend> {
         let entry = self.entries.get_mut(&id)?;
         entry.in_flight = false;
         entry.was_checked = true;
         if !has_result {
-            entry.pause = entry.pause.min(SOON);
+            entry.interval = entry.interval.min(FAST_PERIOD);
         }
         Some(&entry.backend)
     }
 
-    /// When the next check is due, if any waits for its time.
+    /// The time of the next check, if any is not in flight.
     pub fn next_due(&self) -> Option<Instant> {
         self.entries.values().filter(|entry| !entry.in_flight).map(Entry::due).min()
     }
@@ -105,24 +107,24 @@ impl Schedule {
 
 impl Entry {
     fn new(backend: Arc<Backend>, now: Instant) -> Self {
-        let (pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
-        let (in_flight, was_checked, was_up, is_up, has_fallen) =
+        let (interval, max_interval) = (Duration::ZERO, Duration::ZERO);
+        let (in_flight, was_checked, was_up, is_up, went_down) =
             (false, false, false, false, false);
         Self {
             backend,
             last_start: now,
-            pause,
-            longest_pause,
+            interval,
+            max_interval,
             in_flight,
             was_checked,
             was_up,
             is_up,
-            has_fallen,
+            went_down,
         }
     }
 
     fn due(&self) -> Instant {
-        self.last_start + self.pause.min(self.longest_pause)
+        self.last_start + self.interval.min(self.max_interval)
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A schedule, the backends it is for, and a clock.
+    /// A schedule, its backends, and a clock.
     struct Scene {
         schedule: Schedule,
         statuses: Vec<BackendStatus>,
@@ -163,9 +165,9 @@ mod tests {
             }
         }
 
-        /// The backends that are checked now.
+        /// The backends that are due now.
         fn due(&mut self) -> Vec<u32> {
-            self.schedule.follow(self.statuses.clone(), self.now);
+            self.schedule.update(self.statuses.clone(), self.now);
             self.schedule
                 .take_due(self.now, &mut self.rng)
                 .iter()
@@ -176,10 +178,10 @@ mod tests {
         fn end(&mut self, id: u32, is_up: bool) {
             self.statuses[id as usize].state = if is_up { State::Up } else { State::Down };
             self.schedule.ended(BackendId(id), true);
-            self.schedule.follow(self.statuses.clone(), self.now);
+            self.schedule.update(self.statuses.clone(), self.now);
         }
 
-        /// How long it is until the next check.
+        /// The time until the next check.
         fn wait(&self) -> Duration {
             self.schedule.next_due().expect("one waits").saturating_duration_since(self.now)
         }
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_is_up_is_checked_once_a_period_or_a_little_earlier() {
+    fn a_backend_that_is_up_is_checked_once_per_period_or_up_to_a_tenth_earlier() {
         let mut scene = Scene::new(PERIOD, 1);
         for _ in 0..20 {
             assert_eq!(scene.due(), [0]);
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn while_only_one_is_up_that_is_spared_every_backend_is_checked_once_a_second() {
+    fn while_the_only_backend_that_is_up_is_spared_all_are_checked_once_per_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
         scene.end(0, true);
@@ -234,7 +236,7 @@ mod tests {
         scene.end(0, false);
         scene.end(1, true);
         scene.pass(SECOND);
-        assert_eq!(scene.due(), [0], "once more, because it has just gone down");
+        assert_eq!(scene.due(), [0], "once more, because it was just marked down");
         scene.end(0, false);
         scene.pass(SECOND);
         assert_eq!(scene.due(), [0_u32; 0]);
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn while_none_is_up_every_backend_is_checked_once_a_second() {
+    fn while_no_backend_is_up_all_are_checked_once_per_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
         scene.end(0, true);
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_was_never_up_is_checked_once_a_second_while_others_serve() {
+    fn a_backend_that_was_never_up_is_checked_once_per_second_while_others_serve() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
         scene.end(0, true);
@@ -290,14 +292,14 @@ mod tests {
         assert!(scene.due().contains(&1));
         scene.end(1, false);
         scene.pass(SECOND);
-        assert!(scene.due().contains(&1), "it has just gone down: once more");
+        assert!(scene.due().contains(&1), "once more, because it was just marked down");
         scene.end(1, false);
         scene.pass(2 * SECOND);
-        assert!(!scene.due().contains(&1), "it has been up: now it has its period");
+        assert!(!scene.due().contains(&1), "a backend that has been up is checked once per period");
     }
 
     #[test]
-    fn a_state_that_is_about_to_change_is_checked_within_a_second() {
+    fn a_backend_whose_state_is_about_to_change_is_checked_within_a_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
         scene.end(0, true);
@@ -309,8 +311,8 @@ mod tests {
         assert_eq!(scene.wait(), SECOND);
     }
 
-    /// The time from a failure at the worst moment, just after a passed check, to the end of the
-    /// second failed check, each of which takes `check`.
+    /// The time from a failure just after a passed check, the worst case, to the end of the second
+    /// failed check, each of which takes `check`.
     fn time_to_two_failures(check: Duration) -> Duration {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_period_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+    fn a_shorter_period_applies_at_once_and_a_longer_one_after_the_next_check() {
         let mut scene = Scene::new(PERIOD, 1);
         scene.due();
         scene.end(0, true);

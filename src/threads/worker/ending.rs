@@ -1,5 +1,5 @@
-//! Sessions that a worker ends by itself: all sessions when the balancer stops, and the oldest of
-//! too many lingering ones. Runs on the worker's thread.
+//! The ends of sessions that a worker decides: all sessions in a drain, and the oldest one if too
+//! many linger. Runs on that worker.
 
 use super::Worker;
 use crate::config;
@@ -8,8 +8,8 @@ use crate::reason::Reason;
 use std::time::Instant;
 
 impl Worker {
-    /// An idle session has a moment for a request on its way; a busy one may take until the
-    /// deadline, if there is one.
+    /// Begins a drain. An idle session stays open for a short time, for a request on its way; a busy
+    /// one may continue until the deadline, if there is one.
     pub(super) fn begin_drain(&mut self, until: Option<Instant>, ready: &mut Vec<Token>) {
         (self.resources.draining, self.drain_until) = (true, until);
         self.resources.connections.close_idle();
@@ -18,7 +18,7 @@ impl Worker {
         ready.extend(tokens);
     }
 
-    /// How many connections had to be aborted, once the drain is over.
+    /// The number of aborted connections, once the drain has ended.
     pub(super) fn drained(&mut self) -> Option<usize> {
         if self.resources.draining && self.sessions.is_empty() && self.inbox.is_empty() {
             return Some(0);
@@ -26,8 +26,7 @@ impl Worker {
         (self.resources.now() >= self.drain_until?).then(|| self.abort_all())
     }
 
-    /// Closes what is left; how many of it were busy: the end of an idle connection costs no
-    /// response.
+    /// Closes all sessions. Returns the number of busy ones: the others have no response to lose.
     fn abort_all(&mut self) -> usize {
         let mut aborted = 0;
         for token in self.sessions.tokens() {
@@ -38,8 +37,8 @@ impl Worker {
         aborted
     }
 
-    /// Ends the oldest lingering session if there are too many: its client has had the most time to
-    /// read the response.
+    /// Ends the oldest lingering session if there are too many, because its client has had the most
+    /// time to read the response.
     pub(super) fn limit_lingering(&mut self) {
         self.resources.local.lingering.retain(|token| self.sessions.get_mut(*token).is_some());
         if self.resources.local.lingering.len() > config::MAX_LINGERING

@@ -1,4 +1,4 @@
-//! What an algorithm chooses from.
+//! The input of an algorithm for one request. Plain references, made by a worker for each pick.
 
 use crate::upstream::backend::Backend;
 use std::net::IpAddr;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 pub struct Choice<'c> {
     /// The backends that are up.
     pub up: &'c [Arc<Backend>],
-    /// The order of turns that the algorithm has made of them: indices into `up`.
+    /// The algorithm's precomputed order of them: indices into `up`.
     pub cycle: &'c [u32],
-    /// Goes up by one with each request.
+    /// The number of the pick, over all workers.
     pub turn: usize,
     /// The client's address, for algorithms that send a client to the same backend each time.
     pub client: IpAddr,
-    /// Whether a backend may be chosen: it has capacity, and the request has not failed there.
+    /// Whether a backend may be chosen: it has capacity, and the request has not tried it.
     pub usable: &'c dyn Fn(&Backend) -> bool,
 }
 

@@ -1,8 +1,8 @@
-//! Which backend gets the next request: one row of a table and one file per algorithm.
+//! The algorithms that choose a backend for each request: one row of a table and one file each.
 //!
-//! Runs on workers, for each request. An algorithm is two pure functions: `cycle` runs once per
-//! snapshot, when the backends that are up have changed, and `choose` once per request. It reads
-//! the snapshot and the backends' counters, and must neither lock nor allocate in `choose`.
+//! An algorithm is two pure functions: `cycle` runs once per snapshot, under the registry's mutex,
+//! and `choose` once per request, on workers. `choose` reads the snapshot and the backends' counts,
+//! and must never lock or allocate.
 
 mod choice;
 mod round_robin;
@@ -16,10 +16,10 @@ use fastrand::Rng;
 use std::fmt;
 use std::sync::Arc;
 
-/// How backends are chosen.
+/// An algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
-    /// The backends take turns.
+    /// Each backend in turn.
     #[default]
     RoundRobin,
 }
@@ -28,11 +28,11 @@ pub enum Algorithm {
 #[derive(Debug)]
 pub struct Row {
     algorithm: Algorithm,
-    /// Its name, then its other spellings; in lower case with `_`.
+    /// The name, then other spellings; in lower case with `_`.
     names: &'static [&'static str],
-    /// The order of turns among the backends that are up: indices; empty if there is none.
+    /// The order of the backends that are up: indices; empty if the algorithm needs none.
     pub(super) cycle: fn(&[Arc<Backend>]) -> Box<[u32]>,
-    /// The index of the chosen backend; none if none is usable.
+    /// The index of the chosen backend; none if no backend is usable.
     pub(super) choose: fn(&Choice<'_>, &mut Rng) -> Option<usize>,
 }
 
@@ -51,7 +51,7 @@ impl Algorithm {
         row.map(|row| row.algorithm).ok_or_else(|| UnknownAlgorithm(name.to_owned()))
     }
 
-    /// Its name in settings, logs and statistics.
+    /// The name in settings, logs and statistics.
     pub fn name(self) -> &'static str {
         self.row().names[0]
     }

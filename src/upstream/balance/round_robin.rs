@@ -1,4 +1,4 @@
-//! Round robin: the backends take turns.
+//! Round robin: each backend in turn.
 
 use super::choice::Choice;
 use crate::upstream::backend::Backend;
@@ -10,7 +10,7 @@ pub(super) fn cycle(up: &[Arc<Backend>]) -> Box<[u32]> {
     (0_u32..).take(up.len()).collect()
 }
 
-/// The backend of this turn, or the next one in the cycle that may be chosen.
+/// The backend of this turn, or the next usable one in the cycle.
 pub(super) fn choose(choice: &Choice<'_>, _: &mut Rng) -> Option<usize> {
     let start = choice.turn % choice.cycle.len().max(1);
     let (earlier, later) = choice.cycle.split_at(start);

@@ -1,6 +1,6 @@
-//! Properties of algorithms, and a proof that their interface fits the seven that are planned.
+//! Properties of algorithms, and a proof that the interface fits the seven planned ones.
 //!
-//! The functions here are small models of algorithms, not the product's.
+//! The functions here are models of algorithms, except for the product's round robin.
 
 use super::{Algorithm, Choice, Row};
 use crate::upstream::backend::{Backend, BackendId, BackendSpec, Slot};
@@ -42,7 +42,7 @@ fn all() -> [(&'static str, &'static Row); 7] {
     ]
 }
 
-/// Each backend as often as its weight says, spread evenly.
+/// Each backend as many times as its weight, spread evenly.
 fn smooth_cycle(up: &[Arc<Backend>]) -> Box<[u32]> {
     let weights: Vec<i64> = up.iter().map(|backend| backend.weight().into()).collect();
     let total: i64 = weights.iter().sum();
@@ -124,7 +124,7 @@ fn backends(weights: &[u32]) -> Vec<Arc<Backend>> {
     (0..).zip(weights).map(backend).collect()
 }
 
-/// Chooses over and over, among the backends that are not excluded.
+/// A series of choices among the backends that are not excluded.
 struct Draw {
     row: &'static Row,
     up: Vec<Arc<Backend>>,
@@ -132,7 +132,7 @@ struct Draw {
     excluded: BTreeSet<u32>,
     turn: usize,
     rng: Rng,
-    /// One for each request: none ends.
+    /// The slots of all requests, none of which ends.
     slots: Vec<Slot>,
 }
 
@@ -159,7 +159,7 @@ impl Draw {
     }
 }
 
-/// How many of `count` requests, each of a client of its own, every backend gets.
+/// The number of requests for each backend, of `count` requests from different clients.
 fn shares(row: &'static Row, weights: &[u32], count: u32) -> Vec<usize> {
     let mut draw = Draw::new(row, weights);
     let mut shares = vec![0; weights.len()];
@@ -189,7 +189,7 @@ fn weighted_shares_are_exact_per_cycle_and_spread() {
 }
 
 #[test]
-fn loads_follow_weights_where_an_algorithm_compares_them() {
+fn shares_follow_the_weights_that_an_algorithm_compares() {
     assert_eq!(shares(&LEAST_CONN, &[1, 1, 1], 300), [100, 100, 100]);
     assert_eq!(shares(&LEAST_CONN, &[2, 1, 1], 400), [200, 100, 100]);
     for row in [&P2C, &RANDOM, &IP_HASH] {
@@ -233,7 +233,7 @@ fn an_excluded_backend_is_never_chosen_and_any_other_may_be() {
 }
 
 #[test]
-fn of_no_backends_none_is_chosen() {
+fn without_backends_none_is_chosen() {
     for (name, row) in all() {
         assert_eq!(Draw::new(row, &[]).next(1), None, "{name}");
     }

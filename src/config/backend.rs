@@ -1,29 +1,30 @@
-//! A backend as it is written: `HOST:PORT` or `http://HOST:PORT`. Pure; names are resolved in
-//! `net::resolve`.
+//! The text form of a backend: `HOST:PORT` or `http://HOST:PORT`. Pure; `net::resolve` resolves
+//! names.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// A backend that was named.
+/// The host and port of a backend, as an operator writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec {
+pub struct HostPort {
     /// A name or an address; an IPv6 address without its brackets.
     pub host: String,
     /// The port, never 0.
     pub port: u16,
 }
 
-/// A backend whose name was resolved.
+/// A backend with a resolved name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendAddress {
-    /// `host:port` as it was written: its name in logs and responses, and its Host.
+    /// `host:port` as it was written: its name in logs, and the Host of health checks and of
+    /// requests without one.
     pub name: String,
-    /// What it resolved to.
+    /// The address to which the name was resolved.
     pub address: SocketAddr,
 }
 
-impl BackendSpec {
-    /// Reads `HOST:PORT` or `http://HOST:PORT`. The error says what is wrong and how to write it.
+impl HostPort {
+    /// Parses `HOST:PORT` or `http://HOST:PORT`. The error names the problem and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |problem| {
             format!("backend `{text}` {problem}; write it as HOST:PORT or http://HOST:PORT")
@@ -60,14 +61,14 @@ impl BackendSpec {
     }
 }
 
-impl fmt::Display for BackendSpec {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
-/// Letters, digits, `-`, `_` and dots: every name that can be resolved, and a valid Host.
+/// Whether a name has only letters, digits, `-`, `_` and dots: such a name is a valid Host.
 fn is_host_name(host: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !host.is_empty() && host.bytes().all(is_allowed)
@@ -85,13 +86,13 @@ mod tests {
             ("http://app_1.internal:8080/", "app_1.internal:8080"),
             ("[::1]:80", "[::1]:80"),
         ] {
-            assert_eq!(BackendSpec::parse(text).unwrap().to_string(), name);
+            assert_eq!(HostPort::parse(text).unwrap().to_string(), name);
         }
-        assert_eq!(BackendSpec::parse("[::1]:80").unwrap().host, "::1");
+        assert_eq!(HostPort::parse("[::1]:80").unwrap().host, "::1");
     }
 
     #[test]
-    fn an_error_names_the_backend_and_what_is_wrong_with_it() {
+    fn an_error_names_the_backend_and_the_problem() {
         for (bad, problem) in [
             ("localhost", "has no port"),
             ("localhost:", "no port between"),
@@ -106,7 +107,7 @@ mod tests {
             ("[::g]:80", "no valid host"),
             ("::1:80", "brackets"),
         ] {
-            let error = BackendSpec::parse(bad).unwrap_err();
+            let error = HostPort::parse(bad).unwrap_err();
             assert!(error.contains(problem) && error.contains(bad), "{bad}: {error}");
         }
     }
