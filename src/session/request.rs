@@ -93,7 +93,7 @@ impl Request {
         upload.mark_common_end();
         let request = Self::new(&head);
         let data = ExchangeData::new(peer, request_id, cx.now)
-            .with_head(length, || format!("{} {}", head.method, head.target.path));
+            .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);
         Ok((request, upload, data))

@@ -13,6 +13,16 @@ pub struct Target<'b> {
     pub authority: Option<&'b str>,
 }
 
+impl<'b> Target<'b> {
+    /// The path alone, for the log: a query may hold secrets.
+    pub fn path_without_query(self) -> &'b str {
+        match self.path.split('?').next() {
+            Some("") | None => "/",
+            Some(path) => path,
+        }
+    }
+}
+
 /// Parses a target in origin-form, absolute-form or asterisk-form (OPTIONS only); none if it is
 /// invalid.
 pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
@@ -103,6 +113,15 @@ fn is_reg_name(host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_for_the_log_has_no_query() {
+        for (target, path) in [("/a/b?c=d", "/a/b"), ("/?", "/"), ("http://h?q", "/"), ("/a", "/a")]
+        {
+            assert_eq!(parse(target, "GET").unwrap().path_without_query(), path, "{target}");
+        }
+        assert_eq!(parse("*", "OPTIONS").unwrap().path_without_query(), "*");
+    }
 
     #[test]
     fn hosts_follow_their_grammar() {
