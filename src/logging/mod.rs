@@ -1,7 +1,8 @@
 //! The program's log: lines for stderr, written by a thread of their own.
 //!
-//! [`install`] connects the `log` macros to that thread ([`LogWriter`]); [`RateLimitedLog`] keeps
-//! frequent events to a line every few seconds. Must never hold up a thread that logs.
+//! [`install`] runs on the main thread and connects the `log` macros to the log thread
+//! ([`LogWriter`]); [`RateLimitedLog`] limits frequent events to one line every few seconds. A
+//! thread that logs must never wait for the log.
 
 mod rate_limited;
 mod writer;
@@ -12,8 +13,8 @@ pub use writer::LogWriter;
 use log::LevelFilter;
 use std::io::{self, IsTerminal};
 
-/// Sends the program's log to stderr through a log thread. The libraries' own lines are capped at
-/// WARN. Fails if the machine refuses the thread.
+/// Sends the program's log to stderr through a log thread. The lines of libraries are capped at
+/// WARN. An error if the thread cannot be started.
 pub fn install(level: LevelFilter) -> io::Result<LogWriter> {
     let writer = LogWriter::start(io::stderr())?;
     let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

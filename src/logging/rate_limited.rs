@@ -1,11 +1,11 @@
-//! Events that may be frequent, and are logged at most every few seconds.
+//! A limit on the log lines about a frequent event: at most one every few seconds.
 //!
-//! Plain data of the thread that logs them. Counts what it holds back, so that a line can say how
-//! often the event occurred.
+//! Plain data of the thread that logs. Suppressed events are counted, so that the next line
+//! contains their number.
 
 use std::time::{Duration, Instant};
 
-/// The shortest time between two lines about one kind of event.
+/// The minimum time between two lines about one kind of event.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// One kind of event.
@@ -16,7 +16,8 @@ pub struct RateLimitedLog {
 }
 
 impl RateLimitedLog {
-    /// Counts an event. If a line is due: how many events it stands for, this one included.
+    /// Counts an event. If a line is due, returns the number of events since the last line, this
+    /// one included.
     pub fn count(&mut self, now: Instant) -> Option<u64> {
         self.since_logged += 1;
         if self.logged_at.is_some_and(|at| now.duration_since(at) < INTERVAL) {

@@ -1,8 +1,8 @@
 //! The log thread: writes the lines of all others, behind a bounded buffer.
 //!
-//! A terminal or pipe that is not read blocks this thread and no other: a line that finds the
-//! buffer full is dropped and counted, and the count is written when there is room again. Owns the
-//! sink; must never hold up a thread that logs.
+//! A terminal or pipe that is not read blocks this thread and no other: while the buffer is full,
+//! lines are dropped and counted, and the count is written once there is room again. The thread
+//! owns the sink. A thread that logs must never wait for it.
 
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Write};
@@ -13,12 +13,12 @@ use std::time::Duration;
 
 /// The capacity of the buffer, in lines.
 const BUFFER: usize = 8192;
-/// How long the end of the program waits for the last lines.
+/// The maximum wait for the last lines when the program ends.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Line {
     Text(Vec<u8>),
-    /// Confirmed when everything before it is written.
+    /// Confirmed when all earlier lines are written.
     Flush(Sender<()>),
     /// The last line: nothing is written after it. Confirmed when it is written.
     Last(String, Sender<()>),
@@ -57,12 +57,12 @@ impl LogWriter {
         self.dropped.load(Relaxed)
     }
 
-    /// Waits until the lines so far are written, but not for a sink that accepts nothing.
+    /// Waits until all lines so far are written, for a limited time: the sink may be blocked.
     pub fn flush_for_exit(&self) {
         self.send_and_wait(Line::Flush);
     }
 
-    /// Writes the program's last line, as it is: after all lines so far, and with none after it.
+    /// Writes the program's last line, unformatted: after all lines so far, and none follows it.
     pub fn end_with(&self, line: &str) {
         self.send_and_wait(|done| Line::Last(line.to_owned(), done));
     }
@@ -129,11 +129,11 @@ mod tests {
     use super::*;
     use parking_lot::{Condvar, Mutex};
 
-    /// A sink that accepts nothing until it is opened.
+    /// A sink that blocks until it is opened.
     #[derive(Clone, Default)]
-    struct Stuck(Arc<(Mutex<Option<Vec<u8>>>, Condvar)>);
+    struct BlockedSink(Arc<(Mutex<Option<Vec<u8>>>, Condvar)>);
 
-    impl Stuck {
+    impl BlockedSink {
         fn open(&self) {
             *self.0.0.lock() = Some(Vec::new());
             self.0.1.notify_all();
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    impl Write for Stuck {
+    impl Write for BlockedSink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let mut written = self.0.0.lock();
             self.0.1.wait_while(&mut written, |written| written.is_none());
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_sink_that_is_not_read_stalls_no_writer_and_the_loss_is_reported() {
-        let sink = Stuck::default();
+        let sink = BlockedSink::default();
         let mut writer = LogWriter::start(sink.clone()).unwrap();
         for number in 0..3 * BUFFER {
             writer.write_all(format!("line {number}\n").as_bytes()).unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_after_the_last_line() {
-        let sink = Stuck::default();
+        let sink = BlockedSink::default();
         let mut writer = LogWriter::start(sink.clone()).unwrap();
         let (mut before, mut after) = (writer.clone(), writer.clone());
         writer.write_all(b"received by the thread, which is stuck with it\n").unwrap();

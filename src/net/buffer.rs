@@ -1,31 +1,32 @@
 //! Byte buffers and a worker's pool of them.
 //!
-//! A buffer exists only during an exchange. The pool is last in, first out, so that a small load
-//! runs in warm memory; unused buffers are freed with time.
+//! A buffer has memory only while bytes are in it or expected. The pool belongs to one worker and
+//! is last in, first out, so that a small load stays in the CPU's caches; unused buffers are freed
+//! with time.
 
 use crate::config;
 
 /// The initial capacity of a buffer, in bytes.
 const CAPACITY: usize = 32 * 1024;
-/// How many unused buffers a pool keeps.
+/// The maximum number of unused buffers in a pool.
 const POOL_SIZE: usize = 64;
-/// The largest capacity of a pooled buffer: a full one with the framing of a chunk.
+/// The maximum capacity of a pooled buffer: a full buffer and the framing of a chunk.
 const MAX_POOLED_CAPACITY: usize = 2 * CAPACITY;
 
-/// Bytes that were received or are to be sent: appended at the end, consumed at the start. Without
-/// memory it is one pointer: an idle connection has two of these.
+/// Bytes that were received or are to be sent: appended at the end, consumed at the start. One
+/// pointer without memory, because an idle connection has two buffers.
 #[derive(Debug, Default)]
 pub struct Buffer(Option<Box<Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
     bytes: Vec<u8>,
-    /// Everything before this was consumed.
+    /// The offset of the first byte that was not consumed.
     start: usize,
 }
 
 impl Buffer {
-    /// A buffer with the pool's usual capacity, which is not touched before it is used.
+    /// A buffer with the pool's usual capacity.
     fn pooled() -> Self {
         Self(Some(Box::new(Memory { bytes: Vec::with_capacity(CAPACITY), start: 0 })))
     }
@@ -35,17 +36,17 @@ impl Buffer {
         self.0.as_ref().map_or(&[], |memory| &memory.bytes[memory.start..])
     }
 
-    /// The same, to be changed in place.
+    /// The bytes that were not consumed yet, to be changed in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
         self.0.as_mut().map_or(&mut [], |memory| &mut memory.bytes[memory.start..])
     }
 
-    /// How many bytes were not consumed yet.
+    /// The number of bytes that were not consumed yet.
     pub fn len(&self) -> usize {
         self.unread().len()
     }
 
-    /// Whether everything was consumed.
+    /// Whether all bytes were consumed.
     pub fn is_empty(&self) -> bool {
         self.unread().is_empty()
     }
@@ -69,14 +70,14 @@ impl Buffer {
         }
     }
 
-    /// Drops everything.
+    /// Drops all bytes.
     pub fn clear(&mut self) {
         if let Some(memory) = &mut self.0 {
             memory.clear();
         }
     }
 
-    /// Adds bytes at the end, growing if need be.
+    /// Appends bytes and grows if necessary.
     pub fn append(&mut self, bytes: &[u8]) {
         self.as_vec_mut().extend_from_slice(bytes);
     }
@@ -86,7 +87,7 @@ impl Buffer {
         &mut self.0.get_or_insert_default().bytes
     }
 
-    /// How many bytes fit without growing.
+    /// The number of bytes that fit without growing.
     pub fn room(&self) -> usize {
         self.0.as_ref().map_or(0, |memory| memory.room())
     }
@@ -101,7 +102,7 @@ impl Buffer {
         }
     }
 
-    /// Makes room for at least `limit` unread bytes: for a large head.
+    /// Grows to a capacity of at least `limit` unread bytes, for a large head.
     pub fn grow_to(&mut self, limit: usize) {
         let memory = self.0.get_or_insert_default();
         memory.compact();
@@ -129,46 +130,47 @@ impl Memory {
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: Vec<Buffer>,
-    /// The fewest that were free since the last sweep: so many were not needed.
-    fewest: usize,
+    /// The minimum number of free buffers since the last sweep: these were not needed.
+    min_free: usize,
 }
 
 impl Buffers {
-    /// An empty buffer.
-    pub fn take(&mut self) -> Buffer {
+    /// An empty buffer, from the pool or new.
+    pub fn get(&mut self) -> Buffer {
         let buffer = self.free.pop().unwrap_or_else(Buffer::pooled);
-        self.fewest = self.fewest.min(self.free.len());
+        self.min_free = self.min_free.min(self.free.len());
         buffer
     }
 
-    /// Whether there is nothing to sweep.
+    /// Whether the pool has no buffer to free.
     pub fn is_empty(&self) -> bool {
         self.free.is_empty()
     }
 
-    /// Frees half of what was not needed since the last sweep, the coldest first.
+    /// Frees half of the buffers that were not needed since the last sweep, the least recently used
+    /// first.
     pub fn sweep(&mut self) {
-        self.free.drain(..self.fewest.div_ceil(2));
-        self.fewest = self.free.len();
+        self.free.drain(..self.min_free.div_ceil(2));
+        self.min_free = self.free.len();
     }
 
     /// Gives memory to a buffer that has none.
     pub fn ensure(&mut self, buffer: &mut Buffer) {
         if buffer.0.is_none() {
-            *buffer = self.take();
+            *buffer = self.get();
         }
     }
 
-    /// Recycles the memory of an empty buffer until it is needed: a waiting session should hold as
-    /// little as possible.
+    /// Returns the memory of an empty buffer to the pool: a waiting session holds as little as
+    /// possible.
     pub fn recycle(&mut self, buffer: &mut Buffer) {
         if buffer.is_empty() {
             self.put(std::mem::take(buffer));
         }
     }
 
-    /// Returns a buffer to the pool, with any content. A buffer that grew too large, or does not
-    /// fit into the pool, is freed.
+    /// Returns a buffer to the pool and drops its content. The buffer is freed instead if it grew
+    /// too large or the pool is full.
     pub fn put(&mut self, mut buffer: Buffer) {
         let capacity = buffer.0.as_ref().map_or(0, |memory| memory.bytes.capacity());
         if (CAPACITY..=MAX_POOLED_CAPACITY).contains(&capacity) && self.free.len() < POOL_SIZE {
@@ -185,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_leave_in_the_order_they_came() {
+    fn bytes_are_consumed_in_the_order_in_which_they_were_appended() {
         let mut buffer = Buffer::pooled();
         buffer.append(b"hello ");
         buffer.append(b"world");
@@ -219,11 +221,11 @@ mod tests {
     #[test]
     fn a_pool_reuses_the_newest_buffer_and_frees_a_grown_one() {
         let mut pool = Buffers::default();
-        let mut buffer = pool.take();
+        let mut buffer = pool.get();
         buffer.append(b"left over");
         pool.put(buffer);
-        assert!(pool.take().is_empty());
-        let mut grown = pool.take();
+        assert!(pool.get().is_empty());
+        let mut grown = pool.get();
         grown.grow_to(MAX_POOLED_CAPACITY + 1);
         pool.put(grown);
         assert!(pool.free.is_empty());
@@ -232,14 +234,14 @@ mod tests {
     #[test]
     fn unused_buffers_are_freed_after_a_while() {
         let mut pool = Buffers::default();
-        let taken: Vec<Buffer> = (0..10).map(|_| pool.take()).collect();
+        let taken: Vec<Buffer> = (0..10).map(|_| pool.get()).collect();
         taken.into_iter().for_each(|buffer| pool.put(buffer));
         pool.sweep();
         assert_eq!(pool.free.len(), 10, "all were needed");
-        let taken = [pool.take(), pool.take()];
+        let taken = [pool.get(), pool.get()];
         taken.into_iter().for_each(|buffer| pool.put(buffer));
         pool.sweep();
-        assert_eq!(pool.free.len(), 6, "eight were not: half of them go");
+        assert_eq!(pool.free.len(), 6, "eight were not: half of them are freed");
         for _ in 0..4 {
             pool.sweep();
         }

@@ -1,6 +1,7 @@
 //! Listening sockets and the machine's own addresses.
 //!
-//! Runs on the thread that starts the balancer, or changes its backends; never on a worker.
+//! Runs on the thread that starts the balancer or changes its backends, and must never run on a
+//! worker: some calls block.
 
 use super::is_unavailable_address;
 use crate::config;
@@ -8,12 +9,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-/// Listens on every address. One of several that this machine does not have is skipped: `localhost`
-/// resolves to `::1` also where there is no IPv6. With port 0, all get the same free port. An error
-/// comes with the address that it is about.
+/// Listens on every address. An address that this machine does not have is skipped if another one
+/// remains: `localhost` resolves to `::1` even without IPv6. With port 0, all sockets get the same
+/// free port. An error comes with its address.
 pub fn listen_on_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let (mut sockets, mut port_of_first) = (Vec::new(), 0);
-    let mut missing = None;
+    let mut unavailable = None;
     for address in listen {
         let port = if address.port() == 0 { port_of_first } else { address.port() };
         let address = SocketAddr::new(address.ip(), port);
@@ -26,13 +27,13 @@ pub fn listen_on_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketA
             }
             Err(error) if is_unavailable_address(&error) => {
                 log::warn!("not listening on {address}: this machine does not have that address");
-                missing = Some((address, error));
+                unavailable = Some((address, error));
             }
             Err(error) => return Err((address, error)),
         }
     }
-    match missing {
-        Some(missing) if sockets.is_empty() => Err(missing),
+    match unavailable {
+        Some(unavailable) if sockets.is_empty() => Err(unavailable),
         _ => Ok(sockets),
     }
 }
@@ -45,8 +46,8 @@ fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, bound))
 }
 
-/// Our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit that
-/// nothing is delayed, which saves a system call for each; they are in blocking mode.
+/// Our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit
+/// `TCP_NODELAY`, which saves a system call for each; they are in blocking mode.
 fn set_up(listener: &TcpListener) -> io::Result<()> {
     sockopt::set_tcp_nodelay(listener, true)?;
     listener.set_nonblocking(true)?;
@@ -98,8 +99,8 @@ pub fn is_own_listener(address: SocketAddr, listening: &[SocketAddr]) -> bool {
     })
 }
 
-/// Whether this machine has the address: the route to an own address has it as its source. Nothing
-/// is sent.
+/// Whether this machine has the address: the route to a local address uses that address as its
+/// source. Nothing is sent.
 fn is_own_address(ip: IpAddr) -> bool {
     let any: IpAddr =
         if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_this_machine_does_not_have_is_skipped_while_there_is_another() {
+    fn an_unavailable_address_is_skipped_if_another_one_remains() {
         // 192.0.2.0/24 is for documentation: no machine has it.
         let addresses = listening_on(&["192.0.2.1:0", "127.0.0.1:0"]).unwrap();
         assert_eq!(addresses.len(), 1);

@@ -1,14 +1,13 @@
-//! A transport for tests: every byte is masked on the wire, and received bytes are handed out in
+//! A transport for tests: every byte is masked on the wire, and reads return received bytes in
 //! small pieces.
 //!
-//! It has what is awkward about TLS: bytes that were received wait inside, and nothing may go past
-//! it.
+//! It has two properties of TLS: received bytes may wait inside it, and no byte may bypass it.
 
 use super::socket::{receive, send};
 use rustix::io::Errno;
 use std::net::TcpStream;
 
-/// The most bytes returned at once.
+/// The maximum number of bytes that one read returns.
 const PIECE: usize = 1000;
 const MASK: u8 = 0x5a;
 

@@ -2,8 +2,8 @@
 //!
 //! A stream is used by the worker that owns it, and by no other thread. Sockets stay in blocking
 //! mode and every call that could block is made with `MSG_DONTWAIT`; the two exceptions are a
-//! connect in progress and splicing. The parts for start and stop (listening, limits of the
-//! machine) are here as well, and run on the main thread.
+//! connect in progress and splicing. A worker must wait nowhere but in [`Poller::wait`]. The parts
+//! for start and stop (listening, limits of the machine) run on the main thread.
 
 mod buffer;
 mod listen;
@@ -48,14 +48,14 @@ pub fn raise_file_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// Whether listening failed because this machine does not have the address, or nothing of its
-/// family.
+/// Whether listening failed because this machine does not have the address, or does not support
+/// its family.
 pub fn is_unavailable_address(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Whether this machine has no descriptors, memory or local ports left. Such an error is our own
-/// fault, and no sign of the other side's health.
+/// Whether this machine has no descriptors, memory or local ports left. Such an error is local: it
+/// is no evidence about the health of the peer.
 pub fn is_resource_exhaustion(error: &io::Error) -> bool {
     const EXHAUSTED: [Errno; 6] = [
         Errno::MFILE,

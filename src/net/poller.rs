@@ -23,14 +23,14 @@ const BACKEND: u64 = 1;
 const WAKER: u64 = 2;
 const LISTENER: u64 = 3;
 
-/// Whose socket an event is about.
+/// The socket of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A client connection's slot.
+    /// A client connection.
     Client(Token),
-    /// A backend connection's slot.
+    /// A backend connection.
     Backend(Token),
-    /// Another thread has something for this worker.
+    /// The waker: another thread has sent this worker a message.
     Waker,
     /// Connections are in the backlog of the worker's listening socket with this number.
     Listener(u32),
@@ -60,7 +60,7 @@ impl Source {
 /// The kernel's event for a socket. A hint: the state may have changed since.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// Whose socket it is.
+    /// The socket.
     pub source: Source,
     pub(super) flags: EventFlags,
 }
@@ -73,7 +73,8 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Ends the wait, if there is one. Call it after the message is in the worker's channel.
+    /// Ends the wait, if there is one. To be called after the message was put into the worker's
+    /// channel.
     pub fn wake(&self) {
         // Pairs with the store in `Poller::wait`: either we see that the worker sleeps, or it sees
         // the message.
@@ -110,7 +111,7 @@ impl Poller {
         Arc::clone(&self.waker)
     }
 
-    /// Registers a socket for good, both directions. Closing it ends the registration.
+    /// Registers a socket for both directions. Only closing the socket ends the registration.
     pub fn register(&self, socket: impl AsFd, source: Source) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, source.to_data(), flags)?)
@@ -128,9 +129,9 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, socket);
     }
 
-    /// Waits until a socket is ready, `timeout` has passed or the waker is used, and puts what
-    /// happened into `events`. `nothing_pending` is asked after the waker was armed: a message that
-    /// came before is not slept over.
+    /// Waits until a socket is ready, `timeout` has passed or the waker is used, and replaces
+    /// `events` by the new ones. `nothing_pending` is called after the waker was armed, so that an
+    /// earlier message ends the wait as well.
     pub fn wait(
         &mut self,
         events: &mut Vec<Event>,
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_came_before_the_wait_is_not_slept_over() {
+    fn a_message_that_came_before_the_wait_ends_it() {
         let mut poller = Poller::new().unwrap();
         let mut events = Vec::new();
         poller.wait(&mut events, None, || false).unwrap();

@@ -1,10 +1,10 @@
-//! Names to addresses. Blocks for as long as the resolver takes: never on a worker.
+//! Name resolution. Blocks for as long as the resolver takes, and so must never run on a worker.
 
 use crate::config::{BackendAddress, HostPort};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// Every address of a name, each once, at least one. An IPv6 address may have brackets.
+/// The distinct addresses of a name, at least one. An IPv6 address may have brackets.
 pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in (host.trim_matches(['[', ']']), port).to_socket_addrs()? {

@@ -1,7 +1,8 @@
 //! A table of connections by token, with generations: a late event for an earlier occupant of an
-//! entry finds nothing.
+//! entry finds nothing. Owned by one worker.
 
-/// Names one occupant of one entry: an index that is used again, and a generation that is not.
+/// The name of one occupant of one entry: an index, which is reused, and a generation, which is
+/// not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     index: u32,
@@ -13,7 +14,7 @@ impl Token {
     /// bits.
     const GENERATIONS: u32 = 1 << 30;
 
-    /// A token as it was given by [`Slab::insert`].
+    /// The token that [`Slab::insert`] has returned for these.
     pub(super) fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
@@ -22,7 +23,7 @@ impl Token {
         self.generation
     }
 
-    /// The entry alone, for tables that run beside the slab.
+    /// The index alone, for tables parallel to the slab.
     pub fn index(self) -> u32 {
         self.index
     }
@@ -42,19 +43,19 @@ impl Token {
 /// the same with ten thousand connections as with ten, and leaves no holes in memory.
 const PAGE: usize = 256;
 
-/// A growing table. An entry that becomes free is the next to be taken.
+/// A growing table. The entry that was freed last is reused first.
 #[derive(Debug)]
 pub struct Slab<T> {
     pages: Vec<Vec<Entry<T>>>,
     free: Vec<u32>,
-    /// Entries so far, free ones included.
+    /// The number of entries, free ones included.
     count: u32,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     generation: u32,
-    /// Here, because it takes no room beside the generation.
+    /// Stored here, because it fits into the padding after the generation.
     is_marked: bool,
     occupant: Option<T>,
 }
@@ -66,7 +67,7 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Takes an entry and returns the token of its occupant.
+    /// Stores an occupant in a free entry and returns its token.
     pub fn insert(&mut self, occupant: T) -> Token {
         let index = self.free.pop().unwrap_or_else(|| self.grow());
         let entry = self.entry(index).expect("a free entry exists");
@@ -98,8 +99,8 @@ impl<T> Slab<T> {
         if entry.generation == token.generation { entry.occupant.as_mut() } else { None }
     }
 
-    /// Marks the occupant, unless it has left; whether it was not marked yet. A mark means what its
-    /// owner wants; it ends with the occupant.
+    /// Marks the occupant, unless it has left, and returns whether it had no mark before. The mark
+    /// has no meaning here; it ends with the occupant.
     pub fn mark(&mut self, token: Token) -> Option<(&mut T, bool)> {
         let entry = self.entry(token.index)?;
         if entry.generation != token.generation {
@@ -109,14 +110,14 @@ impl<T> Slab<T> {
         Some((occupant, !std::mem::replace(&mut entry.is_marked, true)))
     }
 
-    /// Takes the mark away; false if there is none, or the occupant has left.
+    /// Removes the mark; false if there is none, or the occupant has left.
     pub fn unmark(&mut self, token: Token) -> bool {
         self.entry(token.index).is_some_and(|entry| {
             entry.generation == token.generation && std::mem::take(&mut entry.is_marked)
         })
     }
 
-    /// Frees the occupant's entry. Its token names nothing from now on.
+    /// Removes the occupant and frees its entry. Its token finds nothing from now on.
     pub fn remove(&mut self, token: Token) -> Option<T> {
         let entry = self.entry(token.index)?;
         if entry.generation != token.generation {
@@ -129,7 +130,7 @@ impl<T> Slab<T> {
         Some(occupant)
     }
 
-    /// How many occupants there are.
+    /// The number of occupants.
     pub fn len(&self) -> usize {
         self.count as usize - self.free.len()
     }
@@ -152,12 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_of_an_earlier_occupant_names_nothing() {
+    fn a_token_of_an_earlier_occupant_finds_nothing() {
         let mut slab = Slab::default();
         let first = slab.insert("first");
         assert_eq!(slab.remove(first), Some("first"));
         let second = slab.insert("second");
-        assert_eq!(second.index(), first.index(), "the entry is used again");
+        assert_eq!(second.index(), first.index(), "the entry is reused");
         assert_eq!(slab.get_mut(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get_mut(second), Some(&mut "second"));
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(slab.mark(first), Some((&mut "first", true)));
         slab.remove(first);
         assert_eq!(slab.mark(first), None);
-        assert!(!slab.unmark(first), "it names nothing any more");
+        assert!(!slab.unmark(first), "the token finds nothing any more");
         let second = slab.insert("second");
         assert!(!slab.unmark(first) && !slab.unmark(second), "a new occupant has no mark");
         assert_eq!(slab.mark(second), Some((&mut "second", true)));
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_survives_its_way_through_an_event() {
+    fn a_token_can_be_restored_from_its_bits() {
         let token = Token { index: 7, generation: Token::GENERATIONS - 1 };
         assert_eq!(Token::from_bits(token.to_bits()), token);
     }

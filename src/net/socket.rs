@@ -1,18 +1,18 @@
-//! The system calls on a connected socket. None of them waits, whatever the socket's mode.
+//! The system calls on a connected socket. None of them waits, in any mode of the socket.
 
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags};
 use std::net::TcpStream;
 
-/// Appends what fits into the spare capacity of `bytes`; 0 at the end.
+/// Receives into the spare capacity of `bytes` and returns the number of bytes: 0 at the end.
 pub(super) fn receive(socket: &TcpStream, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
     let received =
         retry_on_intr(|| rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::DONTWAIT));
     received.map(|(_, count)| count)
 }
 
-/// Whether something is there: 1 byte, 0 at the end. Nothing is consumed.
+/// Looks at the next byte without consuming it: 1 if there is one, 0 at the end.
 pub(super) fn peek(socket: &TcpStream) -> Result<usize, Errno> {
     let mut byte = [0_u8; 1];
     rustix::net::recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)

@@ -1,5 +1,4 @@
-//! A connected socket and what is known about its readiness. The only type that reads from and
-//! writes to connections.
+//! A connected socket and its readiness. The only type that reads from and writes to connections.
 //!
 //! Readiness is edge-triggered: *readable* and *writable* are set by events and cleared only by
 //! EAGAIN or a short read or write. No call here waits.
@@ -21,7 +20,7 @@ pub enum Read {
     Bytes(usize),
     /// Nothing yet.
     Blocked,
-    /// The other side has closed its sending side.
+    /// The peer has closed its sending side.
     End,
 }
 
@@ -31,10 +30,10 @@ pub struct Stream {
     transport: Transport,
     readable: bool,
     writable: bool,
-    /// The other side's FIN was seen: no further event will announce the end, so a short read must
-    /// not clear `readable`.
+    /// The peer's FIN was seen: no further event will announce the end, so a short read must not
+    /// clear `readable`.
     hung_up: bool,
-    /// The connection is broken, both ways.
+    /// A reset or an error was seen.
     broken: bool,
 }
 
@@ -45,7 +44,7 @@ impl AsFd for Stream {
 }
 
 impl Stream {
-    /// Takes over a socket that was just accepted. Its first event shows whether bytes have come.
+    /// A socket that was just accepted. Its first event shows whether bytes have come.
     pub fn accepted(socket: TcpStream) -> Self {
         Self {
             transport: Transport::Plain(socket),
@@ -65,10 +64,10 @@ impl Stream {
         }
     }
 
-    /// Starts connecting. [`Stream::connected`] returns its result.
+    /// Starts a connect. [`Stream::connected`] returns its result.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        // Non-blocking while the connect is in progress; `connected` takes it back.
+        // Non-blocking while the connect is in progress; `connected` restores blocking mode.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
@@ -79,7 +78,7 @@ impl Stream {
         Ok(Self { writable: false, ..Self::accepted(TcpStream::from(socket)) })
     }
 
-    /// Whether a connect that was started has succeeded; an error if it has failed.
+    /// Whether the connect has succeeded; an error if it has failed.
     pub fn connected(&mut self) -> io::Result<bool> {
         if self.broken || self.writable {
             sockopt::socket_error(self.transport.socket())??;
@@ -102,7 +101,7 @@ impl Stream {
         self.writable |= self.broken || flags.intersects(EventFlags::OUT | EventFlags::HUP);
     }
 
-    /// Whether a read is worth trying.
+    /// Whether a read may return bytes or the end.
     pub fn is_readable(&self) -> bool {
         self.readable
     }
@@ -133,7 +132,7 @@ impl Stream {
         }
     }
 
-    /// Writes what the socket takes and returns how much that is: 0 if it takes nothing now.
+    /// Writes as much as the socket accepts and returns the number of bytes, 0 if it is full.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send(bytes, false)
     }
@@ -155,20 +154,20 @@ impl Stream {
         }
     }
 
-    /// Writes as much of the buffer as the socket takes; whether it is empty now.
+    /// Writes as much of the buffer as the socket accepts; whether the buffer is empty now.
     pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
-        if !buffer.is_empty() {
-            let written = self.write(buffer.unread())?;
-            buffer.consume(written);
-        }
-        Ok(buffer.is_empty())
+        self.send_from(buffer, false)
     }
 
     /// Like [`Stream::flush`], for bytes behind which the connection is closed at once, or shut down
     /// for sending: one segment carries the last of them and the end, instead of one segment each.
     pub fn flush_last(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        self.send_from(buffer, true)
+    }
+
+    fn send_from(&mut self, buffer: &mut Buffer, end_follows: bool) -> io::Result<bool> {
         if !buffer.is_empty() {
-            let written = self.send(buffer.unread(), true)?;
+            let written = self.send(buffer.unread(), end_follows)?;
             buffer.consume(written);
         }
         Ok(buffer.is_empty())
@@ -216,7 +215,7 @@ impl Stream {
         }
     }
 
-    /// Moves what a pipe holds into the socket, as far as it takes it. The socket must be in
+    /// Moves bytes from a pipe into the socket, as many as it accepts. The socket must be in
     /// non-blocking mode.
     pub fn splice_from(&mut self, pipe: &mut Pipe) -> io::Result<usize> {
         if !self.writable {
@@ -235,13 +234,13 @@ impl Stream {
         }
     }
 
-    /// Non-blocking mode, for the time of a splice: splice waits on a blocking socket regardless of
-    /// its flags.
+    /// Sets or ends non-blocking mode. Splicing needs it: `splice` waits on a blocking socket
+    /// regardless of its flags.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.transport.socket().set_nonblocking(on)
     }
 
-    /// Makes the close a reset: the other side must not take what it got for all there is.
+    /// Makes the close a reset, so that a truncated message does not look whole to the peer.
     pub fn reset_on_close(&self) {
         self.transport.reset_on_close();
     }

@@ -2,8 +2,9 @@
 //!
 //! All entries of a class have (nearly) the same duration, so that a new one belongs at the end,
 //! and the front is the next to expire. Setting, moving and clearing a deadline cost a few pointer
-//! writes; memory is one small entry per slot. When durations change, new deadlines get lists of
-//! their own: a shorter one would else have to pass all longer ones on its way to its place.
+//! writes; memory is one small entry per session. When durations change, new deadlines get lists of
+//! their own: otherwise the insertion of a shorter one would walk over all longer ones. Owned by
+//! one worker.
 
 use super::Token;
 use crate::config::{Deadline, Timeout};
@@ -11,14 +12,13 @@ use std::time::Instant;
 
 const NONE: u32 = u32::MAX;
 
-/// One entry per session; the session's index is the entry's. An idle connection has one, so it is
-/// kept small.
+/// The entry of the session with the same index. Small, because every idle connection has one.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Instant,
-    /// The class of the list that the entry is in, if it is armed.
+    /// The class of the entry's list; none if no deadline is set.
     timeout: Option<Timeout>,
-    /// Which of the two lists of the class that is.
+    /// The index of the entry's list among the two of its class.
     epoch: u8,
     generation: u32,
     prev: u32,
@@ -39,9 +39,9 @@ pub struct Timers {
     entries: Vec<Entry>,
     /// The lists of deadlines from before and after the last change of durations.
     lists: [[List; Timeout::COUNT]; 2],
-    /// Which of the two is for new deadlines.
+    /// The index of the lists for new deadlines.
     epoch: u8,
-    /// Whether the other one may hold any.
+    /// Whether the other lists may have entries.
     has_older: bool,
 }
 
@@ -53,30 +53,30 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// The durations of some classes change: later deadlines are not (nearly) in the order of those
-    /// that are set. Correct at any time, and cheap unless two changes follow each other sooner
-    /// than old deadlines end.
+    /// Separates later deadlines from those that are set, because the durations of some classes
+    /// have changed. A second change before the earlier deadlines have ended is correct as well,
+    /// but makes insertion slower.
     pub fn change_durations(&mut self) {
         self.epoch = 1 - self.epoch;
         self.has_older = true;
     }
 
-    /// Sets a session's deadline, in place of the one it had.
+    /// Sets a session's deadline, which replaces an earlier one.
     pub fn set(&mut self, token: Token, deadline: Deadline) {
         let index = token.index();
         let Deadline { at, timeout } = deadline;
         if self.entries.len() <= index as usize {
-            let unarmed =
+            let unset =
                 Entry { at, timeout: None, epoch: 0, generation: 0, prev: NONE, next: NONE };
-            self.entries.resize(index as usize + 1, unarmed);
+            self.entries.resize(index as usize + 1, unset);
         }
         let entry = self.entry(index);
         if (entry.timeout, entry.at, entry.generation) == (Some(timeout), at, token.generation()) {
             return;
         }
         self.unlink(index);
-        // Nearly always the end of the list. A retry keeps the deadline of its first attempt, so a
-        // few must look further ahead.
+        // Nearly always the end of the list. A retry keeps the deadline of its first attempt, which
+        // may belong further ahead.
         let epoch = self.epoch;
         let list = self.lists[usize::from(epoch)][timeout as usize];
         let mut prev = list.last;
@@ -87,18 +87,18 @@ impl Timers {
         let (generation, class) = (token.generation(), (timeout, epoch));
         let timeout = Some(timeout);
         self.entries[index as usize] = Entry { at, timeout, epoch, generation, prev, next };
-        self.join(class, prev, index);
-        self.join(class, index, next);
+        self.link(class, prev, index);
+        self.link(class, index, next);
     }
 
-    /// Takes a session's deadline away.
+    /// Removes a session's deadline.
     pub fn clear(&mut self, token: Token) {
         if (token.index() as usize) < self.entries.len() {
             self.unlink(token.index());
         }
     }
 
-    /// Takes out one session whose deadline has passed.
+    /// Removes one deadline that has passed and returns its session.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
         let due = |epoch| self.fronts(epoch).find(|first| self.entry(*first).at <= now);
         let older = || if self.has_older { due(1 - self.epoch) } else { None };
@@ -107,7 +107,7 @@ impl Timers {
         Some(Token::new(index, self.entry(index).generation))
     }
 
-    /// When the next deadline passes.
+    /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         let next = |epoch| self.fronts(epoch).map(|first| self.entry(first).at).min();
         if self.has_older {
@@ -130,12 +130,12 @@ impl Timers {
         let Entry { timeout, epoch, prev, next, .. } = *self.entry(index);
         if let Some(timeout) = timeout {
             self.entries[index as usize].timeout = None;
-            self.join((timeout, epoch), prev, next);
+            self.link((timeout, epoch), prev, next);
         }
     }
 
-    /// Links two entries; none is an end of the list.
-    fn join(&mut self, (timeout, epoch): (Timeout, u8), prev: u32, next: u32) {
+    /// Links two entries; `NONE` is an end of the list.
+    fn link(&mut self, (timeout, epoch): (Timeout, u8), prev: u32, next: u32) {
         let list = &mut self.lists[usize::from(epoch)][timeout as usize];
         match prev {
             NONE => list.first = next,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_set_again_or_cleared_does_not_expire() {
+    fn a_deadline_that_is_set_again_or_cleared_does_not_expire() {
         let (tokens, start, mut timers) = (tokens(3), Instant::now(), Timers::default());
         for token in &tokens {
             timers.set(*token, deadline(start, Timeout::Body, 5));
@@ -232,7 +232,7 @@ mod tests {
             .zip(&expected)
             .filter(|(_, at)| at.is_some())
             .map(|(token, _)| token.index());
-        assert_eq!(left, set.collect::<Vec<_>>(), "each once, from wherever it stood");
+        assert_eq!(left, set.collect::<Vec<_>>(), "each once, from any position");
     }
 
     #[test]

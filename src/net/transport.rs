@@ -13,12 +13,12 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// The transport of a socket's bytes.
+/// The transport of a stream's bytes over its socket.
 #[derive(Debug)]
 pub(super) enum Transport {
-    /// Nothing.
+    /// The socket alone.
     Plain(TcpStream),
-    /// A mask, as a stand-in for TLS: bytes differ on the wire, and received ones may be buffered
+    /// A mask, as a stand-in for TLS: bytes differ on the wire, and received bytes may be buffered
     /// inside.
     #[cfg(test)]
     Masked(Box<Masked>),
@@ -40,7 +40,7 @@ impl Transport {
         }
     }
 
-    /// Appends what fits into the spare capacity of `bytes`; 0 at the end.
+    /// Receives into the spare capacity of `bytes` and returns the number of bytes: 0 at the end.
     pub(super) fn receive(&mut self, bytes: &mut Vec<u8>) -> Result<usize, Errno> {
         match self {
             Self::Plain(socket) => receive(socket, bytes),
@@ -70,8 +70,8 @@ impl Transport {
         matches!(peek(self.socket()), Err(Errno::AGAIN))
     }
 
-    /// Whether bytes are on the socket as they are: then a short read has emptied it, and they may
-    /// move inside the kernel.
+    /// Whether the stream's bytes are those of the socket: then a short read has emptied it, and
+    /// splicing is possible.
     pub(super) fn is_direct(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
@@ -83,7 +83,7 @@ impl Transport {
         })
     }
 
-    /// Moves what a pipe holds into the socket.
+    /// Moves bytes from a pipe into the socket.
     pub(super) fn splice_from(&self, pipe: &mut Pipe) -> Result<usize, Errno> {
         retry_on_intr(|| {
             rustix::pipe::splice(pipe.exit(), None, self.socket(), None, pipe.len(), SPLICE)

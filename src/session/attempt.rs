@@ -1,4 +1,4 @@
-//! One attempt at one backend: a slot there and a connection to it. Independent of HTTP.
+//! One attempt at one backend: a slot and a connection. Independent of HTTP.
 
 use super::context::Context;
 use super::stop::{AttemptError, Stop};
@@ -16,36 +16,36 @@ use std::time::{Duration, Instant};
 /// One attempt at one backend.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The slot at the backend until it is done or has failed.
+    /// The slot at the backend, until the attempt is over.
     slot: Slot,
-    /// The connection in use; none before it is opened and after it is released.
+    /// The connection; none before it is opened and after it is released.
     connection: Option<Token>,
     connecting: Option<Connecting>,
     connect_deadline: Deadline,
     started: Instant,
     is_reused: bool,
-    /// The backend was in the healthy set when the attempt began, rather than a probe or a last
-    /// resort.
+    /// Whether the backend was in the healthy set when the attempt began. False for a probe request
+    /// and for the last resort.
     began_healthy: bool,
 }
 
-/// Which idle connections will do.
+/// The idle connections that an attempt may reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reuse {
-    /// None: one has just died.
+    /// None, because a reused connection has just failed.
     Never,
-    /// The connections that are checked once more before use: the request may not be sent twice.
+    /// Connections that are verified before use, because the request cannot be sent twice.
     Verified,
     /// Any.
     Any,
 }
 
-/// How far an attempt is when it has begun.
+/// The state of a connection that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// It is on an idle connection.
+    /// An idle connection is reused.
     Reused,
-    /// It has begun to connect.
+    /// A connect is in progress.
     Connecting,
 }
 
@@ -74,8 +74,8 @@ impl Attempt {
         connections.get(self.connection?)
     }
 
-    /// Takes an idle connection, or begins to connect. Our own shortages are no failure of the
-    /// backend.
+    /// Checks an idle connection out, or starts a connect. Resource exhaustion of this machine is
+    /// no failure of the backend.
     pub(super) fn open(&mut self, reuse: Reuse, cx: &mut Context<'_>) -> Result<Opened, Stop> {
         let backend = self.slot.backend();
         if reuse != Reuse::Never {
@@ -103,7 +103,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the connect has succeeded; until when it may take, if it is in progress.
+    /// The deadline of the connect while it is in progress; none once it has succeeded.
     pub(super) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Result<Option<Deadline>, Stop> {
         let connected = self
             .connection(cx.connections)
@@ -124,44 +124,44 @@ impl Attempt {
         }
     }
 
-    /// The failure of a connection that ended before a byte of a response; `written`: whether a
+    /// The failure of a connection that ended before a byte of the response; `written`: whether a
     /// byte of the request was sent.
     pub(super) fn closed(&self, written: bool, detail: String) -> AttemptError {
-        let failed = if self.is_reused {
+        let kind = if self.is_reused {
             FailureKind::Reused { written }
         } else {
             FailureKind::Fresh { written }
         };
-        AttemptError::new(failed, Cause::BackendClosed, detail)
+        AttemptError::new(kind, Cause::BackendClosed, detail)
     }
 
-    /// Records that the backend has responded.
-    pub(super) fn note_response(&self, is_http10: bool, cx: &Context<'_>) {
+    /// Records the backend's response and its version.
+    pub(super) fn record_response(&self, is_http10: bool, cx: &Context<'_>) {
         self.backend().record_version(is_http10);
         cx.shared.registry.observe_response(self.backend(), self.started, cx.now);
     }
 
-    /// Records how the attempt has failed, as far as that says something about the
-    /// backend's health.
-    pub(super) fn note_failure(&self, failed: FailureKind, detail: &str, cx: &mut Context<'_>) {
+    /// Records the failure, if it is evidence about the backend's health.
+    pub(super) fn record_failure(&self, kind: FailureKind, detail: &str, cx: &mut Context<'_>) {
         let backend = self.backend();
-        let outcome = match failed {
+        let outcome = match kind {
             FailureKind::Connect | FailureKind::Fresh { written: false } => Outcome::ConnectFailed,
             FailureKind::Fresh { written: true } => Outcome::SendFailed,
             FailureKind::BadResponse => {
                 log::info!("bad response from backend {}: {detail}", backend.name);
                 Outcome::SendFailed
             }
-            // An idle connection that the backend closed is in order.
+            // A backend may close an idle connection at any time.
             FailureKind::Reused { .. } => return self.record_stale(cx),
-            // Its health is recorded already.
+            // The health was recorded by the observation that marked the backend down.
             FailureKind::MarkedDown => return,
         };
         let seen = Observation::Attempt { outcome, started: self.started };
         cx.shared.registry.observe(backend.id, seen, detail, cx.now);
     }
 
-    /// The reused connection was dead: the backend's connections live no longer than this.
+    /// Records a reused connection that was closed already, so that the pool can derive how long
+    /// the backend keeps idle connections.
     fn record_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);
@@ -174,7 +174,8 @@ impl Attempt {
         self.began_healthy && !self.backend().is_serving()
     }
 
-    /// The backend is done: its connection is kept for this long, or closed, and its slot is free.
+    /// Ends the attempt: its slot is released, and its connection is kept for reuse for this time,
+    /// or closed.
     pub(super) fn release(&mut self, keep_for: Option<Duration>, cx: &mut Context<'_>) {
         if let Some(keep_for) = keep_for
             && let Some(token) = self.connection.take()
@@ -188,7 +189,7 @@ impl Attempt {
         self.slot.release();
     }
 
-    /// Closes the connection, whatever it is doing.
+    /// Closes the connection, in any state.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.connecting = None;
         if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {

@@ -1,24 +1,25 @@
-//! The client's side of a session: its socket, what it has sent and what it is to be sent.
+//! The client's side of a session: its socket, its permit, and the bytes in both directions.
 
 use crate::admission::Permit;
 use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffer, Buffers, Read, Stream};
 use crate::reason::Reason;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 /// A client connection with its bytes.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Before the socket, and so given back before its close: a client that sees the end of this
-    /// connection may open another one.
+    /// Declared before the socket, and so dropped before the close: a client that sees the end of
+    /// this connection may open another one.
     permit: Permit,
     pub(super) stream: Stream,
-    /// Received and not used yet: pipelined requests simply stay here.
+    /// Received bytes that were not consumed yet, such as pipelined requests.
     pub(super) input: Buffer,
-    /// To be sent.
+    /// Bytes to be sent.
     pub(super) output: Buffer,
-    /// Bytes sent since the exchange began, heads included.
+    /// The number of bytes sent since the exchange began, heads included.
     pub(super) sent: u64,
 }
 
@@ -33,17 +34,17 @@ impl Client {
         }
     }
 
-    /// The client's end of the connection.
+    /// The client's address.
     pub(super) fn peer(&self) -> SocketAddr {
         self.permit.peer()
     }
 
-    /// Why the connection is to be rejected, if it is over a limit.
+    /// The cause for which the connection is rejected, if it is over a limit.
     pub(super) fn rejection(&self) -> Option<Cause> {
         self.permit.rejection()
     }
 
-    /// Reads more, into memory from the pool.
+    /// Reads into `input`, which gets memory from the pool if it has none.
     pub(super) fn read(&mut self, buffers: &mut Buffers) -> Result<Read, Reason> {
         if !self.stream.is_readable() {
             return Ok(Read::Blocked);
@@ -53,29 +54,33 @@ impl Client {
         self.stream.read(&mut self.input).map_err(|_| Reason::ClientReset)
     }
 
-    /// Sends what the socket takes; how many bytes that are.
+    /// Sends as much of `output` as the socket accepts and returns the number of bytes.
     pub(super) fn flush(&mut self, counters: &Counters) -> Result<usize, Reason> {
-        let before = self.output.len();
-        if before == 0 {
-            return Ok(0);
-        }
-        self.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
-        let sent = before - self.output.len();
-        self.note_sent(sent, counters);
-        Ok(sent)
+        self.send_output(Stream::flush, counters)
     }
 
     /// Like [`Client::flush`], for the last bytes before the end of the connection.
     pub(super) fn flush_last(&mut self, counters: &Counters) -> Result<usize, Reason> {
+        self.send_output(Stream::flush_last, counters)
+    }
+
+    fn send_output(
+        &mut self,
+        flush: fn(&mut Stream, &mut Buffer) -> io::Result<bool>,
+        counters: &Counters,
+    ) -> Result<usize, Reason> {
         let before = self.output.len();
-        self.stream.flush_last(&mut self.output).map_err(|_| Reason::ClientReset)?;
+        if before == 0 {
+            return Ok(0);
+        }
+        flush(&mut self.stream, &mut self.output).map_err(|_| Reason::ClientReset)?;
         let sent = before - self.output.len();
-        self.note_sent(sent, counters);
+        self.count_sent(sent, counters);
         Ok(sent)
     }
 
     /// Counts bytes that were sent.
-    pub(super) fn note_sent(&mut self, count: usize, counters: &Counters) {
+    pub(super) fn count_sent(&mut self, count: usize, counters: &Counters) {
         self.sent += count as u64;
         counters.bytes_sent.add(count as u64);
     }

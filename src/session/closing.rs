@@ -1,4 +1,4 @@
-//! The end of a connection: an error response, and the lingering close.
+//! The end of a connection: a response of our own, and the lingering close.
 
 use super::client::Client;
 use super::context::Context;
@@ -7,11 +7,11 @@ use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::Read;
 use crate::reason::Reason;
-use crate::wire::error_response::{self, Asked};
+use crate::wire::error_response::{self, ErrorFormat};
 use crate::wire::reply::{self, ALLOW, Reply};
 use std::time::Instant;
 
-/// An error response being sent, or the lingering close after the last response.
+/// A response of our own that is being sent, or the lingering close after the last response.
 #[derive(Debug)]
 pub(super) struct Closing {
     step: Step,
@@ -22,20 +22,20 @@ pub(super) struct Closing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Sends a response; whether the connection stays open after it.
+    /// Sending a response; whether the connection stays open after it.
     Respond { keeps_open: bool },
-    /// Drops what the client still sends, so many bytes at most: closing over unread bytes would
-    /// send a reset, which may overtake the response.
+    /// Dropping input, at most `bytes`, no longer than `until`: a close over unread bytes would
+    /// send a reset, which may destroy the response.
     Linger { bytes: usize, until: Instant },
 }
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// More is to be done.
+    /// The client's socket is blocked.
     Wait(Deadline),
-    /// The step's share is used.
-    ShareUsed,
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
     /// The response is sent, and the connection stays open.
     StaysOpen,
     /// The connection is over.
@@ -57,21 +57,21 @@ impl Closing {
             |detail| format!("{}: {detail}", cause.description()),
         );
         let ReplyOptions { request, keeps_open, .. } = options;
-        let asked = Asked { is_head: request.is_head, accepts_json: request.accepts_json };
+        let format = ErrorFormat { is_head: request.is_head, accepts_json: request.accepts_json };
         error_response::write(
             client.output.as_vec_mut(),
             cause,
             &message,
-            asked,
+            format,
             options.fields(&cx.local.clock),
         );
         let reason = if client.rejection().is_some() { Reason::Overload } else { Reason::Rejected };
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
-    /// Writes the response to an OPTIONS request that must not be forwarded any further (RFC 9110
+    /// Writes the response to an OPTIONS request whose final recipient is the balancer (RFC 9110
     /// section 7.6.2).
-    pub(super) fn respond_as_last(
+    pub(super) fn respond_as_final_recipient(
         options: ReplyOptions<'_>,
         client: &mut Client,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl Closing {
         Self { step: Step::Respond { keeps_open }, reason, deadline: cx.deadline(Timeout::Body) }
     }
 
-    /// The last response is sent.
+    /// Starts the lingering close, after the last response was sent.
     pub(super) fn linger(reason: Reason, client: &Client, cx: &mut Context<'_>) -> Self {
         client.stream.shutdown_write();
         cx.local.lingering.push_back(cx.session.token);
@@ -103,7 +103,7 @@ impl Closing {
         matches!(self.step, Step::Linger { .. })
     }
 
-    /// There are too many that linger: this one ends.
+    /// Ends the lingering close at the next step.
     pub(super) fn cut_short(&mut self, cx: &Context<'_>) {
         self.deadline.at = cx.now;
     }
@@ -126,6 +126,7 @@ impl Closing {
         self.drop_input(client, cx)
     }
 
+    /// Drops the client's input until the lingering close ends.
     fn drop_input(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Closed {
         let Step::Linger { bytes, until } = &mut self.step else {
             unreachable!("a response is sent before the linger");
@@ -149,14 +150,14 @@ impl Closing {
             }
         };
         if !is_blocked && *bytes > 0 {
-            return Closed::ShareUsed;
+            return Closed::BudgetUsed;
         }
-        // Over the limit its input is no longer read. A short response has reached it long since; a
-        // long one needs the rest of the time.
+        // Above the limit the input is no longer read. A response that fits into the socket's
+        // buffer has arrived by now; a longer one gets the rest of the time.
         if !is_blocked && client.sent <= config::SOCKET_BUFFER_BYTES {
             return Closed::Over(self.reason);
         }
-        // A client that still sends has more time, up to the limit.
+        // Each received byte extends the deadline, up to the limit.
         let at = if dropped > 0 { cx.deadline(Timeout::Linger).at } else { self.deadline.at };
         self.deadline.at = at.min(*until);
         Closed::Wait(self.deadline)

@@ -1,5 +1,6 @@
-//! The interface between a session and its worker: the context of a step, and the verdict that it
-//! returns.
+//! The interface between a session and its worker: the context of a step, and its verdict.
+//!
+//! [`Resources`] is a worker's state; a [`Context`] borrows it for one step of one session.
 
 use super::record::AccessRecord;
 use crate::clock::Clock;
@@ -16,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A session's request to its worker after a step.
+/// The result of a step: when the worker runs the session again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Step again when a socket is ready, or when the deadline has passed.
@@ -30,34 +31,34 @@ pub enum Verdict {
 /// The state that all workers share.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// The settings of this step; another value may follow between two steps.
+    /// The settings. A new value may replace them between two steps.
     pub settings: Arc<Settings>,
     /// The backends to pick from.
     pub cluster: Arc<Cluster>,
-    /// Where attempts are reported to.
+    /// The registry, which records the results of attempts.
     pub registry: Arc<Registry>,
     /// The retry budget.
     pub budget: Arc<Budget>,
 }
 
-/// One worker's own state, used by one session after the other.
+/// The worker's own state that its sessions share.
 #[derive(Debug)]
 pub struct Local {
     /// The time of this iteration of the worker's loop.
     pub clock: Clock,
-    /// Where sockets are registered.
+    /// The epoll in which sockets are registered.
     pub poller: Poller,
     pub buffers: Buffers,
     pub pipes: Pipes,
     pub counters: Arc<Counters>,
-    /// Sessions that linger, oldest first; also some that have ended since.
+    /// Lingering sessions, oldest first, and some that have ended since.
     pub lingering: VecDeque<Token>,
     /// Randomness for request identifiers.
     pub rng: fastrand::Rng,
 }
 
 impl Local {
-    /// Nothing has happened yet.
+    /// The state of a worker without sessions.
     pub fn new(poller: Poller, pipes: Pipes, counters: Arc<Counters>) -> Self {
         Self {
             clock: Clock::new(),
@@ -70,18 +71,18 @@ impl Local {
         }
     }
 
-    /// Takes in an exchange that is over.
+    /// Writes the access log line of an exchange that is over.
     pub(super) fn record(&self, record: &AccessRecord<'_>) {
         log::info!("{record}");
     }
 }
 
-/// A session as others refer to it.
+/// A reference to a session, for the queue and the connection pool.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionRef<'w> {
-    /// Its key in its worker's table.
+    /// The session's key in its worker's table.
     pub token: Token,
-    /// Where its worker receives slots at backends.
+    /// The mailbox in which its worker receives slots at backends.
     pub mailbox: &'w Mailbox,
 }
 
@@ -90,32 +91,33 @@ pub struct SessionRef<'w> {
 pub struct Context<'w> {
     /// The time of this iteration of the worker's loop.
     pub now: Instant,
-    /// Whether the balancer is stopping: responses announce a close, idle connections end after a
-    /// moment.
+    /// Whether the balancer is stopping: responses announce a close, and idle connections end after
+    /// a grace period.
     pub draining: bool,
     /// The session itself.
     pub session: SessionRef<'w>,
     /// The state that all workers share.
     pub shared: &'w Shared,
-    /// The worker's connections to backends. Apart from `local`, because a part often needs one of
-    /// them and a buffer at the same time.
+    /// The worker's connections to backends. Separate from `local`, because callers often borrow a
+    /// connection and a buffer at the same time.
     pub connections: &'w mut ConnectionPool,
-    /// The worker's further state.
+    /// The worker's other state.
     pub local: &'w mut Local,
 }
 
 impl Context<'_> {
+    /// The deadline of a timeout that starts now.
     pub(super) fn deadline(&self, timeout: Timeout) -> Deadline {
         Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
     }
 }
 
-/// The source of contexts: the state of a worker.
+/// The state of a worker that its sessions use.
 #[derive(Debug)]
 pub struct Resources {
     /// See [`Context::shared`].
     pub shared: Shared,
-    /// Where this worker receives slots at backends.
+    /// The mailbox in which this worker receives slots at backends.
     pub mailbox: Mailbox,
     /// See [`Context::connections`].
     pub connections: ConnectionPool,
@@ -126,7 +128,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Nothing is connected yet.
+    /// The resources of a worker without backend connections.
     pub fn new(shared: Shared, mailbox: Mailbox, local: Local) -> Self {
         Self { shared, mailbox, connections: ConnectionPool::default(), local, draining: false }
     }

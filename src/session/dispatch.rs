@@ -1,5 +1,5 @@
-//! Finding a backend for a request, and another one after a failed attempt: the queue, the retry
-//! contract, the budget.
+//! The choice of a backend for a request, and of another one after a failed attempt: the queue, the
+//! retry contract, the retry budget.
 
 use super::attempt::{Attempt, Opened, Reuse};
 use super::client::Client;
@@ -18,28 +18,28 @@ use crate::upstream::retry::{self, FailedAttempt, FailureKind, Retries, RetryDec
 use crate::wire::Body;
 use std::sync::Arc;
 
-/// The attempts of one request.
+/// The attempts of one request, past and present.
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
     retries: Retries,
     queued: Queued,
-    /// The backend that was picked when the body began to be buffered.
+    /// The backend for which the body is being buffered.
     buffering_for: Option<Arc<Backend>>,
     attempt: Option<Attempt>,
 }
 
-/// The wait for a slot, when each backend has as many requests as it may.
+/// The wait for a slot while all backends are full.
 #[derive(Debug, Default)]
 struct Queued {
     is_waiting: bool,
-    /// Kept for a further wait: the request is no newcomer then.
+    /// Kept for a later wait, in which the request is ahead of newer ones.
     position: Option<Position>,
-    /// The first wait's deadline holds for all.
+    /// The deadline of the first wait, which holds for all.
     deadline: Option<Deadline>,
     granted: Option<Slot>,
 }
 
-/// The request for a backend.
+/// The parts of an exchange that an attempt needs.
 pub(super) struct Outgoing<'e> {
     pub(super) client: &'e Client,
     pub(super) request: &'e Request,
@@ -70,8 +70,8 @@ impl Dispatcher {
                 FramingSupport::Ready => {
                     return self.start_attempt(slot, Reuse::Any, outgoing, cx);
                 }
-                // The slot is not held meanwhile: a slow client would block it. But the pick of
-                // that backend stands.
+                // The slot is released meanwhile, since a slow client would block it; the backend
+                // stays the same.
                 FramingSupport::AfterBuffering => {
                     self.buffering_for = Some(Arc::clone(slot.backend()));
                     return Ok(State::BufferBody);
@@ -82,7 +82,7 @@ impl Dispatcher {
     }
 
     /// The slot that the queue has granted, or one at the backend for which the body was buffered,
-    /// if that still gets requests.
+    /// if that backend still accepts requests.
     fn reserved_slot(&mut self, cx: &Context<'_>) -> Option<Slot> {
         let granted = self.queued.granted.take().filter(|slot| slot.backend().accepts_work());
         let buffered_for = self.buffering_for.take();
@@ -107,14 +107,17 @@ impl Dispatcher {
         Ok(State::Queued)
     }
 
-    /// Until when to wait for a slot.
-    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Deadline, Stop> {
+    /// The deadline of the wait for a slot; none once the queue has granted one.
+    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Option<Deadline>, Stop> {
+        if !self.queued.is_waiting {
+            return Ok(None);
+        }
         let deadline = self.queued.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
-        deadline.unless_passed(cx.now, Cause::BackendFull)
+        deadline.unless_passed(cx.now, Cause::BackendFull).map(Some)
     }
 
-    /// Takes what the queue has granted. False if it is not for this wait: the slot goes to the
-    /// next request.
+    /// Accepts the queue's grant. False if it is not for this wait: the slot goes to the next
+    /// request.
     pub(super) fn grant(&mut self, grant: Grant) -> bool {
         let is_for_this = self.queued.is_waiting && self.queued.position == Some(grant.position);
         if is_for_this {
@@ -124,7 +127,7 @@ impl Dispatcher {
         is_for_this
     }
 
-    /// Wants no slot any more.
+    /// Leaves the queue and drops a granted slot.
     fn cancel(&mut self, cx: &Context<'_>) {
         if std::mem::take(&mut self.queued.is_waiting)
             && let Some(position) = self.queued.position
@@ -143,7 +146,7 @@ impl Dispatcher {
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         let Outgoing { client, request, upload } = outgoing;
-        // Withdrawn here, where there is a backend for it: only a real retry costs budget.
+        // Withdrawn here, because only a retry that has a backend costs budget.
         if let Some(failed) = self.retries.begin_attempt() {
             if retry::costs_budget(failed) && !cx.shared.budget.withdraw(cx.now) {
                 return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
@@ -155,8 +158,8 @@ impl Dispatcher {
         if log::log_enabled!(log::Level::Debug) {
             trace::head(client, &format!("→ sent to {name}"), upload.kept(), Body::None, b"");
         }
-        // A request that is not retryable, or not replayable, must not be lost to a connection that
-        // the backend has closed.
+        // A request that cannot be sent twice must not be lost on a connection that the backend has
+        // closed.
         let is_risky = !request.is_idempotent || !upload.is_received();
         let reuse = if reuse == Reuse::Any && is_risky { Reuse::Verified } else { reuse };
         match self.attempt.insert(Attempt::new(slot, cx)).open(reuse, cx)? {
@@ -165,8 +168,8 @@ impl Dispatcher {
         }
     }
 
-    /// An attempt has failed before a byte of its response was forwarded: applies the retry
-    /// contract.
+    /// Applies the retry contract to an attempt that failed before a byte of its response was
+    /// forwarded.
     pub(super) fn next_attempt(
         &mut self,
         error: &AttemptError,
@@ -174,19 +177,16 @@ impl Dispatcher {
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
-        let failed = error.failed;
+        let kind = error.kind;
         let attempt = self.attempt_mut();
-        attempt.note_failure(failed, &error.detail, cx);
+        attempt.record_failure(kind, &error.detail, cx);
         attempt.close(cx);
         let backend = Arc::clone(attempt.backend());
-        if failed == FailureKind::Connect {
+        if kind == FailureKind::Connect {
             outgoing.upload.reopen_framing();
         }
-        let failed_attempt = FailedAttempt {
-            kind: failed,
-            is_idempotent: outgoing.request.is_idempotent,
-            is_replayable,
-        };
+        let failed_attempt =
+            FailedAttempt { kind, is_idempotent: outgoing.request.is_idempotent, is_replayable };
         let decision = self.retries.record_failure(backend.id, failed_attempt, error.cause);
         log::debug!(
             "{} attempt at backend {} failed: {}; {decision:?}",
@@ -207,8 +207,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the backend of the attempt was marked down meanwhile and there is another to go to.
-    /// Once per request.
+    /// Whether the backend of the attempt was marked down meanwhile and an untried one has
+    /// capacity. At most once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
         let attempt = self.attempt();
         attempt.was_marked_down()
@@ -216,32 +216,32 @@ impl Dispatcher {
             && cx.shared.cluster.any_untried(self.retries.tried(), Backend::has_capacity)
     }
 
-    /// The attempt that is being made.
+    /// The current attempt.
     pub(super) fn attempt(&self) -> &Attempt {
         self.attempt.as_ref().expect(IN_ATTEMPT)
     }
 
-    /// The attempt that is being made.
+    /// The current attempt.
     pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
         self.attempt.as_mut().expect(IN_ATTEMPT)
     }
 
-    /// The attempt, for the protocol that follows.
+    /// The current attempt, for the protocol that follows.
     pub(super) fn into_attempt(self) -> Attempt {
         self.attempt.expect(IN_ATTEMPT)
     }
 
-    /// The backend that has served or failed the request last, for its record.
+    /// The backend of the last attempt, for the record.
     pub(super) fn backend(&self) -> Option<&Backend> {
         self.attempt.as_ref().map(|attempt| &**attempt.backend())
     }
 
-    /// How many attempts were made.
+    /// The number of attempts.
     pub(super) fn attempts(&self) -> u32 {
         self.retries.attempts()
     }
 
-    /// Returns the memory of an empty buffer: a waiting request holds as little as possible.
+    /// Returns the memory of the connection's empty buffer to the pool.
     pub(super) fn recycle(&self, cx: &mut Context<'_>) {
         if let Some(backend) =
             self.attempt.as_ref().and_then(|attempt| attempt.connection(cx.connections))
@@ -250,7 +250,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives everything back.
+    /// Leaves the queue and ends the attempt.
     pub(super) fn release(&mut self, cx: &mut Context<'_>) {
         self.cancel(cx);
         if let Some(attempt) = &mut self.attempt {
@@ -259,4 +259,4 @@ impl Dispatcher {
     }
 }
 
-const IN_ATTEMPT: &str = "a backend is asked in an attempt";
+const IN_ATTEMPT: &str = "an attempt is being made";

@@ -1,5 +1,5 @@
-//! The body of the response on its way to the client, decoded strictly and framed as the client
-//! supports it. Small pieces leave at once.
+//! The download of a response's body to the client, decoded strictly and framed as the client
+//! supports it. Small pieces are sent at once.
 
 use super::client::Client;
 use super::context::{Context, Local};
@@ -15,37 +15,37 @@ use crate::wire::chunked::BadChunk;
 use crate::wire::rewrite::ResponseFraming;
 use std::io;
 
-/// The most bytes that wait for a slow client before the backend is read again.
+/// The maximum number of bytes in the output of a slow client while the backend is still read.
 const OUTPUT_BYTES: usize = 64 * 1024;
 /// The detail of a body truncated by the backend's close.
 const CLOSED: &str = "it closed the connection inside the body";
 
-/// The body of a response on its way.
+/// The download of one body.
 #[derive(Debug)]
 pub(super) struct Download {
     reader: BodyReader,
     framing: ResponseFraming,
     progress: Progress,
-    /// Holds body bytes on their way inside the kernel.
+    /// The pipe of a body that moves inside the kernel.
     splice: Option<Splice>,
     may_splice: bool,
-    /// The bytes sent to the client before the head.
+    /// The value of [`Client::sent`] before the head.
     sent_before: u64,
-    /// How much of an earlier 1xx stood before the head in the output.
+    /// The offset of the head in the client's output.
     starts_at: usize,
-    /// The backend has sent what it announced and no more, so that its connection can be used
-    /// again.
+    /// Whether the backend has sent exactly the announced bytes, so that its connection can be
+    /// reused.
     is_exact: bool,
     /// The client's connection ends behind this response.
     is_last: bool,
 }
 
-/// The framing of a response's body by its head.
+/// The framing of a body, by the response's head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyStart {
-    /// How the backend has framed it.
+    /// The backend's framing.
     pub(super) body: Body,
-    /// How it is framed for the client.
+    /// The framing for the client.
     pub(super) framing: ResponseFraming,
     /// The offset of the head in the client's output: an earlier 1xx may precede it.
     pub(super) starts_at: usize,
@@ -53,31 +53,31 @@ pub(super) struct BodyStart {
     pub(super) is_last: bool,
 }
 
-/// How far a body came in one step.
+/// The progress of a body in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Downloaded {
-    /// The backend has sent everything and is released before the client gets the end: its next
-    /// request may need the slot.
+    /// The backend has sent the whole body. It is released before the client gets the end: the
+    /// client's next request may need the slot.
     Received,
-    /// The client has everything.
+    /// The client has the whole body.
     All,
     /// One side is not ready.
     Blocked(Blocked),
-    /// The step's share is used.
-    ShareUsed,
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
 }
 
-/// Why a body cannot be forwarded to its end.
+/// The failure to forward a body to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// The client is gone.
+    /// The client's connection failed.
     Client(Reason),
-    /// The backend closed inside it or broke its framing; the detail.
+    /// The backend closed the connection inside the body or sent invalid framing; the detail.
     Backend(String),
 }
 
 impl Download {
-    /// A body whose head is in the client's output.
+    /// The download of a body whose head is in the client's output.
     pub(super) fn new(start: BodyStart, client: &Client, progress: Progress) -> Self {
         Self {
             reader: start.body.into(),
@@ -92,7 +92,7 @@ impl Download {
         }
     }
 
-    /// Whether the backend has sent everything.
+    /// Whether the backend has sent the whole body.
     pub(super) fn is_received(&self) -> bool {
         self.reader.is_done()
     }
@@ -101,34 +101,34 @@ impl Download {
         self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
-    /// While the request still comes, its progress is the exchange's.
-    pub(super) fn follow(&mut self, upload: Progress) {
-        self.progress = self.progress.later(upload);
+    /// Counts the progress of the upload as well, while the request is still being sent.
+    pub(super) fn merge_progress(&mut self, upload: Progress) {
+        self.progress = self.progress.latest(upload);
     }
 
-    /// Whether nothing else moves on these sockets, because the request is sent.
+    /// Allows splicing once the whole request is sent: no other bytes move on these sockets then.
     pub(super) fn allow_splice(&mut self, is_request_sent: bool) {
         self.may_splice = is_request_sent;
     }
 
-    /// Whether the response is truncated although its end looks clean: in a close-delimited body
-    /// only a reset shows it.
+    /// Whether the response is truncated and its end would look clean: the truncation of a
+    /// close-delimited body shows only in a reset.
     pub(super) fn looks_complete_but_is_truncated(&self, client: &Client) -> bool {
         self.framing == ResponseFraming::UntilClose
             && !(self.is_received() && client.output.is_empty())
     }
 
-    /// Takes the response back out of the client's output if nothing of it was sent; whether it
-    /// could.
+    /// Removes the response from the client's output, unless a byte of it was sent; whether it was
+    /// removed.
     pub(super) fn retract(&self, client: &mut Client) -> bool {
-        let is_unseen = client.sent == self.sent_before;
-        if is_unseen {
+        let is_unsent = client.sent == self.sent_before;
+        if is_unsent {
             client.output.truncate_by(client.output.len() - self.starts_at);
         }
-        is_unseen
+        is_unsent
     }
 
-    /// Forwards what there is, for as long as both sides go along.
+    /// Forwards the body until one side is blocked.
     pub(super) fn pump(
         &mut self,
         client: &mut Client,
@@ -142,7 +142,7 @@ impl Download {
                 return self.pump_pipe(client, backend, local);
             }
             let has_more = match &mut backend {
-                Some(backend) => self.take(&mut backend.input, &mut client.output)?,
+                Some(backend) => self.transfer(&mut backend.input, &mut client.output)?,
                 None => false,
             };
             if self.is_received() && backend.is_some() {
@@ -161,11 +161,11 @@ impl Download {
                 return Ok(Downloaded::All);
             }
             if has_more {
-                // Received bytes must not wait for further ones.
+                // The rest of the input is forwarded before the backend is read again.
                 continue;
             }
             if moved >= config::MAX_STEP_BYTES {
-                return Ok(Downloaded::ShareUsed);
+                return Ok(Downloaded::BudgetUsed);
             }
             let backend =
                 backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
@@ -183,9 +183,9 @@ impl Download {
         }
     }
 
-    /// Moves what is there from the backend's bytes to the client's; whether it stopped because the
-    /// client has enough for now.
-    fn take(&mut self, input: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
+    /// Moves the backend's input to the client's output; whether it stopped because the output is
+    /// full.
+    fn transfer(&mut self, input: &mut Buffer, output: &mut Buffer) -> Result<bool, BadChunk> {
         while !input.is_empty() {
             if output.len() >= OUTPUT_BYTES {
                 return Ok(true);
@@ -208,8 +208,8 @@ impl Download {
         if self.framing == ResponseFraming::Chunked { BodyWriter::Chunked } else { BodyWriter::Raw }
     }
 
-    /// Reads more of the body. A body of known length that needs no framing goes straight into the
-    /// client's buffer: a copy less.
+    /// Reads more of the body. A body with a length is read straight into the client's output,
+    /// which saves a copy.
     fn read(
         &mut self,
         backend: &mut Connection,
@@ -230,8 +230,8 @@ impl Download {
         if let Read::Bytes(count) = read {
             let surplus = (count as u64).saturating_sub(remaining);
             if surplus > 0 {
-                // More than was announced: it is unrequested, and further bytes of this connection
-                // are not trusted.
+                // Bytes beyond the announced length are not forwarded, and the connection is not
+                // reused.
                 client.output.truncate_by(usize::try_from(surplus).unwrap_or(count));
                 self.is_exact = false;
             }
@@ -246,7 +246,8 @@ impl Download {
         if is_end { Ok(()) } else { Err(BodyError::Backend(CLOSED.to_owned())) }
     }
 
-    /// Starts splicing if it is worth it and nothing is left in our buffers; whether it did.
+    /// Starts splicing if the rest of the body is long enough and our buffers are empty; whether it
+    /// did.
     fn start_splice(
         &mut self,
         client: &mut Client,
@@ -268,7 +269,8 @@ impl Download {
         self.splice.is_some()
     }
 
-    /// Backend → pipe → client, the pipe emptied before it is filled again.
+    /// Moves bytes from the backend through the pipe to the client; the pipe is emptied before it
+    /// is filled again.
     fn pump_pipe(
         &mut self,
         client: &mut Client,
@@ -289,7 +291,7 @@ impl Download {
                 break;
             }
             if moved >= config::MAX_STEP_BYTES {
-                return Ok(Downloaded::ShareUsed);
+                return Ok(Downloaded::BudgetUsed);
             }
             let backend =
                 backend.as_deref_mut().ok_or_else(|| BodyError::Backend(CLOSED.to_owned()))?;
@@ -306,19 +308,19 @@ impl Download {
         Ok(Downloaded::All)
     }
 
-    /// The backend is done with the body; whether its connection can be used again.
-    pub(super) fn leave_backend(&self, backend: &Connection) -> bool {
+    /// Ends the backend's part; whether its connection can be reused.
+    pub(super) fn finish_backend(&self, backend: &Connection) -> bool {
         self.is_exact && (self.splice.is_none() || backend.stream.set_nonblocking(false).is_ok())
     }
 
-    /// The client has everything; whether its connection can be used on.
-    pub(super) fn leave_client(&mut self, client: &Client, pipes: &mut Pipes) -> bool {
+    /// Ends the client's part; whether its connection can stay open.
+    pub(super) fn finish_client(&mut self, client: &Client, pipes: &mut Pipes) -> bool {
         let is_usable = self.splice.is_none() || client.stream.set_nonblocking(false).is_ok();
         self.drop_pipe(pipes);
         is_usable
     }
 
-    /// Nothing moves any more.
+    /// Returns the pipe, if there is one.
     pub(super) fn drop_pipe(&mut self, pipes: &mut Pipes) {
         if let Some(splice) = self.splice.take() {
             splice.end(pipes);

@@ -1,18 +1,18 @@
-//! One request with its response: the story, in the order in which it happens.
+//! One request with its response: the states, in the order of a request.
 //!
-//! The states are run here and bytes are moved by the parts ([`Upload`], [`Dispatcher`],
-//! [`Response`], ...), which own their data and take what else they need as arguments. A state that
-//! cannot go on returns a [`Stop`], and [`Exchange::stop`] acts on it.
+//! Every transition is in this file. Its parts ([`Upload`], [`Dispatcher`], [`Response`], ...) own
+//! their data and move the bytes. A state that fails returns a [`Stop`], which [`Exchange::stop`]
+//! handles.
 
 use super::client::Client;
 use super::closing::Closing;
 use super::context::Context;
 use super::dispatch::{Dispatcher, Outgoing};
-use super::flow::{Flow, State, Step};
+use super::flow::{Flow, State, StateResult};
 use super::progress::Blocked;
 use super::record::{AccessRecord, ExchangeData};
 use super::request::{ReplyOptions, Request};
-use super::response::{Forwarded, Forwarding, HeadError, Kind, Response, ResponseReader};
+use super::response::{Forwarded, ForwardedHead, HeadKind, Response, ResponseReader};
 use super::stop::{AttemptError, Stop};
 use super::tunnel::Tunnel;
 use super::upload::{Upload, Uploaded};
@@ -20,7 +20,6 @@ use crate::config::{Deadline, Timeout};
 use crate::error::{Cause, Side};
 use crate::reason::Reason;
 use crate::upstream::queue::Grant;
-use crate::upstream::retry::FailureKind;
 use crate::wire::Version;
 use std::time::Instant;
 
@@ -30,26 +29,26 @@ const HAS_RESPONSE: &str = "a response is forwarded once its head has come";
 #[derive(Debug)]
 pub(super) struct Exchange {
     state: State,
-    /// When it entered this state.
-    entered: Instant,
+    /// The time up to which the record has the times of the states.
+    counted: Instant,
     request: Request,
     data: ExchangeData,
     upload: Upload,
     dispatcher: Dispatcher,
     reader: ResponseReader,
     response: Option<Response>,
-    /// The client was sent a byte of a backend's response: the request is not retried.
+    /// Whether a part of a backend's response was forwarded: the request is not retried then.
     is_forwarded: bool,
-    /// Until when a backend must respond; all attempts share it.
+    /// The deadline of the first byte of a response, which all attempts share.
     first_byte_deadline: Option<Deadline>,
 }
 
 impl Exchange {
-    /// A request that is to be served.
+    /// The exchange of a valid request.
     pub(super) fn new(request: Request, upload: Upload, data: ExchangeData) -> Self {
         Self {
             state: State::Admit,
-            entered: data.started,
+            counted: data.started,
             request,
             data,
             upload,
@@ -61,13 +60,13 @@ impl Exchange {
         }
     }
 
-    /// Runs states until one of them has nothing to do yet, or the exchange is over.
+    /// Runs states until one of them must wait or the exchange is over.
     pub(super) fn step(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         loop {
             let ran = match self.state {
                 State::Admit => self.admit(client, cx),
                 State::Dispatch => self.dispatch(client, cx),
-                State::Queued => self.dispatcher.wait(cx).map(Flow::Wait),
+                State::Queued => self.wait_for_slot(cx),
                 State::BufferBody => self.buffer_body(client, cx),
                 State::Connecting => self.connect(cx),
                 State::SendRequest => self.send_request(client, cx),
@@ -87,13 +86,8 @@ impl Exchange {
     }
 
     fn enter(&mut self, state: State, cx: &Context<'_>) {
-        let spent = || cx.now.saturating_duration_since(self.entered);
-        match self.state {
-            State::Queued => self.data.queued += spent(),
-            State::Connecting => self.data.connecting += spent(),
-            _ => {}
-        }
-        (self.state, self.entered) = (state, cx.now);
+        self.count_time(cx.now);
+        self.state = state;
         if state == State::SendRequest {
             self.reader = ResponseReader::default();
         }
@@ -102,47 +96,66 @@ impl Exchange {
         }
     }
 
-    /// Decides once whether the request is to be served at all.
-    fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Adds the time since the last call to that of the state, if the record has one.
+    fn count_time(&mut self, now: Instant) {
+        let spent = || now.saturating_duration_since(self.counted);
+        match self.state {
+            State::Queued => self.data.queued += spent(),
+            State::Connecting => self.data.connecting += spent(),
+            _ => {}
+        }
+        self.counted = now;
+    }
+
+    /// Rejects the request, responds to it, or admits it to the backends.
+    fn admit(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         match client.rejection() {
             Some(cause) => Err(cause.into()),
             None if self.upload.is_too_large() => Err(Cause::BodyTooLarge.into()),
-            None if self.request.is_last => Ok(self.respond_as_last(client, cx)),
+            None if self.request.is_final_recipient => {
+                Ok(self.respond_as_final_recipient(client, cx))
+            }
             None => Ok(Flow::Goto(State::Dispatch)),
         }
     }
 
-    /// Picks a backend from the untried ones.
-    fn dispatch(&mut self, client: &Client, cx: &mut Context<'_>) -> Step {
+    /// Starts an attempt at an untried backend.
+    fn dispatch(&mut self, client: &Client, cx: &mut Context<'_>) -> StateResult {
         let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
         Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
     }
 
     /// Responds to a request that must not be forwarded.
-    fn respond_as_last(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        self.data.note_response(200, cx.now);
+    fn respond_as_final_recipient(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
+        self.data.record_response(200, cx.now);
         let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
-        Flow::Closing(Closing::respond_as_last(self.reply_options(keeps_open), client, cx))
+        Flow::Closing(Closing::respond_as_final_recipient(
+            self.reply_options(keeps_open),
+            client,
+            cx,
+        ))
     }
 
-    /// Takes what the queue has granted. False if this exchange does not wait for it.
+    /// Accepts the queue's grant. False if this exchange does not wait for it.
     pub(super) fn grant(&mut self, grant: Grant) -> bool {
-        let was_queued = self.dispatcher.grant(grant);
-        if was_queued {
-            self.state = State::Dispatch;
-        }
-        was_queued
+        self.dispatcher.grant(grant)
     }
 
-    /// Takes the whole body in: it is sent with its length.
-    fn buffer_body(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Waits in the queue for a slot at a backend.
+    fn wait_for_slot(&mut self, cx: &Context<'_>) -> StateResult {
+        let waiting = self.dispatcher.wait(cx)?;
+        Ok(waiting.map_or(Flow::Goto(State::Dispatch), Flow::Wait))
+    }
+
+    /// Buffers the whole body, to be sent with its length.
+    fn buffer_body(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         if self.upload.awaits_continue() && client.input.is_empty() {
             self.upload.send_continue(client, cx.local);
         }
         client.flush(&cx.local.counters)?;
         match self.upload.buffer(client, cx.local)? {
             Uploaded::All => Ok(Flow::Goto(State::Dispatch)),
-            Uploaded::ShareUsed => Ok(Flow::ShareUsed),
+            Uploaded::BudgetUsed => Ok(Flow::BudgetUsed),
             Uploaded::Blocked(_) | Uploaded::BackendGone => Ok(Flow::Wait(
                 self.upload.deadline(cx).unless_passed(cx.now, Cause::RequestBodyTimeout)?,
             )),
@@ -150,23 +163,23 @@ impl Exchange {
     }
 
     /// Waits for a fresh connection.
-    fn connect(&mut self, cx: &mut Context<'_>) -> Step {
+    fn connect(&mut self, cx: &mut Context<'_>) -> StateResult {
         let connecting = self.dispatcher.attempt_mut().poll_connect(cx)?;
         Ok(connecting.map_or(Flow::Goto(State::SendRequest), Flow::Wait))
     }
 
-    /// Sends head and body, decoded and re-framed.
-    fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Sends the head and the body, which is decoded and framed for the backend.
+    fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         let uploaded = self.upload.send(client, self.dispatcher.attempt(), cx)?;
         if matches!(uploaded, Uploaded::All | Uploaded::BackendGone) {
             return Ok(Flow::Goto(State::AwaitResponse));
         }
-        // The backend may respond before it has the whole request: a 100, or an early response.
+        // The backend may respond before it has the whole request: a 1xx, or an early response.
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
         }
         let Uploaded::Blocked(blocked) = uploaded else {
-            return Ok(Flow::ShareUsed);
+            return Ok(Flow::BudgetUsed);
         };
         let backend = self.dispatcher.attempt_mut().backend();
         if blocked == Blocked::OnClient && backend.is_http10_only() && self.upload.awaits_continue()
@@ -177,44 +190,37 @@ impl Exchange {
         Ok(Flow::Wait(self.upload.wait(blocked, cx)?))
     }
 
-    /// The request is sent. A stranded request goes to another backend; all others continue to
-    /// wait.
-    fn await_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    /// Awaits the response to a request that was sent. A stranded request goes to another backend.
+    fn await_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
         }
         if self.is_stranded(cx) {
-            // The next backend has the time that this one had.
+            // The next backend gets the full time.
             self.first_byte_deadline = None;
-            let detail = "it was marked down while its response was awaited";
-            return Err(AttemptError::new(
-                FailureKind::MarkedDown,
-                Cause::FirstByteTimeout,
-                detail,
-            )
-            .into());
+            return Err(AttemptError::marked_down().into());
         }
         client.flush(&cx.local.counters)?;
         let deadline =
             *self.first_byte_deadline.get_or_insert_with(|| cx.deadline(Timeout::FirstByte));
-        // Slowness is no proof of illness: it never counts against the backend's health.
+        // A slow response is no evidence that the backend is unhealthy: only the request fails.
         Ok(Flow::Wait(deadline.unless_passed(cx.now, Cause::FirstByteTimeout)?))
     }
 
-    /// Whether the request waits for the first byte of a backend that was marked down meanwhile, is
-    /// retryable, and has another backend. Once per request.
+    /// Whether the request is retryable, awaits the first byte of a backend that was marked down
+    /// meanwhile, and can move to another backend. At most once per request.
     pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
-        let may_move = self.state == State::AwaitResponse
+        self.state == State::AwaitResponse
             && self.request.is_idempotent
-            && self.is_replayable();
-        may_move && self.dispatcher.is_stranded(cx)
+            && self.is_replayable()
+            && self.dispatcher.is_stranded(cx)
     }
 
     fn is_replayable(&self) -> bool {
         self.upload.is_replayable() && !self.is_forwarded
     }
 
-    /// Reads what the backend sends up to the end of its final head; none if that is still to come.
+    /// Reads the backend's response up to the end of its final head; none if more is to come.
     fn read_response_head(
         &mut self,
         client: &mut Client,
@@ -229,27 +235,20 @@ impl Exchange {
                 request_id: &self.data.request_id,
                 keeps_open: self.may_keep_client(self.upload.is_sent(), cx.draining),
             };
-            let read = self.reader.read((backend, client), options, cx.local);
-            let Some(head) = read.map_err(|error| self.head_error(error))? else {
+            let read = self.reader.read((backend, client), options, cx.local).map_err(|error| {
+                error.into_attempt_error(self.dispatcher.attempt(), self.upload.was_written())
+            });
+            let Some(head) = read? else {
                 return Ok(None);
             };
-            if head.kind == Kind::Interim {
+            if head.kind == HeadKind::Interim {
                 self.note_interim(client, cx)?;
                 continue;
             }
-            self.data.note_response(head.status, cx.now);
-            self.dispatcher.attempt_mut().note_response(head.is_http10, cx);
-            let is_final = head.kind == Kind::Final;
+            self.data.record_response(head.status, cx.now);
+            self.dispatcher.attempt_mut().record_response(head.is_http10, cx);
+            let is_final = head.kind == HeadKind::Final;
             return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
-        }
-    }
-
-    fn head_error(&self, error: HeadError) -> AttemptError {
-        match error {
-            HeadError::Bad(detail) => AttemptError::bad_response(detail),
-            HeadError::Closed(detail) => {
-                self.dispatcher.attempt().closed(self.upload.was_written(), detail)
-            }
         }
     }
 
@@ -262,8 +261,8 @@ impl Exchange {
         client.flush(&cx.local.counters).map(drop)
     }
 
-    /// The head of the final response is in the client's output: its body follows.
-    fn begin(&mut self, head: &Forwarded, client: &Client, cx: &mut Context<'_>) -> Flow {
+    /// Begins to forward the final response, whose head is in the client's output.
+    fn begin(&mut self, head: &ForwardedHead, client: &Client, cx: &mut Context<'_>) -> Flow {
         let is_sent = self.upload.is_sent();
         if is_sent {
             self.upload.release();
@@ -273,20 +272,20 @@ impl Exchange {
     }
 
     /// Forwards the body.
-    fn forward_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Step {
+    fn forward_response(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         let response = self.response.as_mut().expect(HAS_RESPONSE);
         let attempt = self.dispatcher.attempt_mut();
         Ok(match response.forward(attempt, &mut self.upload, client, cx)? {
-            Forwarding::All => self.finish(client, cx),
-            Forwarding::ShareUsed => Flow::ShareUsed,
-            Forwarding::Wait(deadline) => Flow::Wait(deadline),
+            Forwarded::All => self.finish(client, cx),
+            Forwarded::BudgetUsed => Flow::BudgetUsed,
+            Forwarded::Wait(deadline) => Flow::Wait(deadline),
         })
     }
 
-    /// The last byte of the response is sent.
+    /// Ends the exchange: the client has the whole response.
     fn finish(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
-        let response = self.response_mut();
-        let is_usable = response.download.leave_client(client, &mut cx.local.pipes);
+        let response = self.response.as_mut().expect(HAS_RESPONSE);
+        let is_usable = response.download.finish_client(client, &mut cx.local.pipes);
         if response.keeps_client && is_usable {
             return Flow::Done;
         }
@@ -296,9 +295,8 @@ impl Exchange {
             (false, true) => Reason::Drained,
             (false, false) => Reason::ClosedAfterResponse,
         };
-        // Closing over unread bytes would send a reset, which may overtake the response. A client
-        // that meant to go on may have sent its next request before it saw that the connection
-        // ends.
+        // A close over unread bytes sends a reset, which may destroy the response. A persistent
+        // client may have sent its next request before it saw the announcement of the close.
         if is_early
             || self.request.is_persistent
             || !client.input.is_empty()
@@ -309,13 +307,12 @@ impl Exchange {
         Flow::Close(reason)
     }
 
-    /// Acts on what has stopped a state: the next attempt, an error response, or the end of the
+    /// Handles the failure of a state: the next attempt, an error response, or the end of the
     /// connection.
     fn stop(&mut self, stop: Stop, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         match stop {
             Stop::Close(reason) => Flow::Close(reason),
             Stop::Reject(cause) => self.reject(cause, client, cx),
-            // Before a byte of its response was forwarded: applies the retry contract.
             Stop::AttemptFailed(error) => {
                 let is_replayable = self.is_replayable();
                 let outgoing =
@@ -328,22 +325,20 @@ impl Exchange {
         }
     }
 
-    /// Responds with an error of our own. The client's connection stays open if its request was in
-    /// order and is complete.
+    /// Sends an error response. The client's connection stays open if its request was valid and was
+    /// received completely.
     fn reject(&mut self, cause: Cause, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         cx.local.counters.failed(cause);
-        self.data.note_rejection(cause);
+        self.data.record_rejection(cause);
         self.release(cx);
-        let is_in_order = cause.side() != Side::Client && client.rejection().is_none();
-        let keeps_open =
-            is_in_order && self.may_keep_client(self.upload.is_received(), cx.draining);
+        let is_valid = cause.side() != Side::Client && client.rejection().is_none();
+        let keeps_open = is_valid && self.may_keep_client(self.upload.is_received(), cx.draining);
         Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
     }
 
-    /// Whether the client's connection may stay open after a response; `is_over`: the request was
-    /// received completely.
-    fn may_keep_client(&self, is_over: bool, draining: bool) -> bool {
-        is_over && self.request.is_persistent && !draining
+    /// Whether the client's connection may stay open once the request `is_complete`.
+    fn may_keep_client(&self, is_complete: bool, draining: bool) -> bool {
+        is_complete && self.request.is_persistent && !draining
     }
 
     fn reply_options(&self, keeps_open: bool) -> ReplyOptions<'_> {
@@ -363,21 +358,33 @@ impl Exchange {
             .is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
     }
 
-    /// Makes the record of the exchange, which is over; `reason` is why the connection is as well.
+    /// Records the exchange, which is over; `reason` is set if the connection has ended with it.
     pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &Context<'_>) {
+        self.count_time(cx.now);
         self.data.bytes_in += self.upload.received();
-        cx.local.record(&AccessRecord {
+        cx.local.record(&self.access_record(reason, client, cx.now));
+    }
+
+    pub(super) fn access_record(
+        &self,
+        reason: Option<Reason>,
+        client: &Client,
+        now: Instant,
+    ) -> AccessRecord<'_> {
+        // The output is still sent, unless the connection has ended.
+        let pending = if reason.is_none() { client.output.len() } else { 0 };
+        AccessRecord {
             data: &self.data,
             stage: self.state.stage(),
             reason: reason.filter(|reason| reason.is_error()),
             backend: self.dispatcher.backend(),
             attempts: self.dispatcher.attempts(),
-            bytes_out: client.sent + client.output.len() as u64,
-            ended: cx.now,
-        });
+            bytes_out: client.sent + pending as u64,
+            ended: now,
+        }
     }
 
-    /// Gives everything back that is not the client's, whatever the exchange is doing.
+    /// Releases the attempt, the queue position and the pipe, in any state.
     pub(super) fn release(&mut self, cx: &mut Context<'_>) {
         self.dispatcher.release(cx);
         if let Some(response) = &mut self.response {
@@ -385,12 +392,9 @@ impl Exchange {
         }
     }
 
-    /// The connection of the attempt, for the protocol that follows.
+    /// The tunnel of the new protocol, over the connection of the attempt.
     pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
-        Tunnel::new(self.dispatcher.into_attempt(), self.data, cx)
-    }
-
-    fn response_mut(&mut self) -> &mut Response {
-        self.response.as_mut().expect(HAS_RESPONSE)
+        let attempts = self.dispatcher.attempts();
+        Tunnel::new(self.dispatcher.into_attempt(), attempts, self.data, cx)
     }
 }

@@ -1,4 +1,4 @@
-//! The states of an exchange, and how one ends.
+//! The states of an exchange, and the results of a state.
 
 use super::closing::Closing;
 use super::stop::Stop;
@@ -8,26 +8,26 @@ use crate::reason::Reason;
 /// The state of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Deciding whether the request is to be served at all.
+    /// Deciding whether the request is forwarded at all.
     Admit,
     /// Choosing a backend and a connection to it.
     Dispatch,
     /// Waiting for a slot at a backend.
     Queued,
-    /// Taking a whole chunked body in, for a backend that does not support chunks.
+    /// Buffering a whole chunked body, for a backend that does not support chunks.
     BufferBody,
-    /// Waiting for a connect.
+    /// Waiting for a connect to succeed.
     Connecting,
-    /// Sending the request; an early response is looked for.
+    /// Sending the request and reading an early response.
     SendRequest,
-    /// The request is sent; its response is awaited.
+    /// Awaiting the response to a request that was sent.
     AwaitResponse,
     /// Forwarding the response.
     ForwardResponse,
 }
 
 impl State {
-    /// Its name in the log.
+    /// The name of the state in the log.
     pub(super) fn stage(self) -> &'static str {
         match self {
             Self::Admit => "head",
@@ -41,24 +41,24 @@ impl State {
     }
 }
 
-/// How a state ends.
+/// The end of a state without a failure.
 #[derive(Debug)]
 pub(super) enum Flow {
-    /// The next state is to be run at once. Never leaves the exchange.
+    /// Another state runs at once. Handled inside the exchange.
     Goto(State),
-    /// Nothing can be done before a socket is ready or the deadline has passed.
+    /// The exchange waits until a socket is ready or the deadline has passed.
     Wait(Deadline),
-    /// The step's share is used.
-    ShareUsed,
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
     /// The response is sent, and the client's connection stays open.
     Done,
-    /// The connection ends, with this left to do.
+    /// The exchange is over; a response of our own or a lingering close follows.
     Closing(Closing),
-    /// Another protocol is spoken from now on.
+    /// The connection was upgraded to another protocol.
     Upgraded,
     /// The connection is over.
     Close(Reason),
 }
 
 /// The result of a state.
-pub(super) type Step = Result<Flow, Stop>;
+pub(super) type StateResult = Result<Flow, Stop>;

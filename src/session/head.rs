@@ -1,4 +1,6 @@
-//! Between two requests, and the head of the next one: read until it is whole, however it is split.
+//! The time between two requests, and the head of the next one.
+//!
+//! A head may arrive in any pieces; the reader keeps its offset. Bytes stay in the client's input.
 
 use super::client::Client;
 use super::context::Context;
@@ -11,22 +13,22 @@ use crate::wire::head_end::HeadEnd;
 use crate::wire::{fields, request};
 use std::time::Instant;
 
-/// Waits for a request and reads its head. An idle connection is this and two empty buffers.
+/// Waits for a request and reads its head. An idle session is this, a socket and empty buffers.
 #[derive(Debug)]
 pub(super) struct HeadReader {
     end: HeadEnd,
-    /// Empty lines that came since the last request; the limit holds however they are split.
+    /// The number of empty lines since the last request.
     empty_lines: u8,
-    /// Until when the client may be idle, or the head may take.
+    /// The deadline of the idle time, or of the head once a part of it was received.
     until: Instant,
     has_begun: bool,
 }
 
-/// How far the head is.
+/// The result of reading a head.
 pub(super) enum Head {
-    /// It is whole, and this long.
-    Whole(usize),
-    /// More is to come.
+    /// The head is complete and has this length.
+    Complete(usize),
+    /// More bytes are awaited.
     Wait(Deadline),
 }
 
@@ -41,20 +43,20 @@ impl HeadReader {
         Self::first(cx.deadline(Timeout::Idle).at)
     }
 
-    /// The first line without its end, once it is whole.
+    /// The first line without its CR LF, once it is complete.
     pub(super) fn first_line<'b>(&self, head: &'b [u8]) -> &'b [u8] {
         self.end.first_line(head).unwrap_or_default()
     }
 
-    /// Reads until the head is whole.
+    /// Reads until the head is complete or the client's socket blocks.
     pub(super) fn read(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Result<Head, Stop> {
         loop {
             if let Some(length) = self.find_end(&mut client.input)? {
-                return Ok(Head::Whole(length));
+                return Ok(Head::Complete(length));
             }
             match client.read(&mut cx.local.buffers)? {
                 Read::Bytes(_) => {}
-                // An empty line, or half of one, is no head yet.
+                // Empty lines, and the CR of one, do not begin a head.
                 Read::Blocked if self.end.is_at_start() => {
                     if let Some(deadline) = self.wait_idle(client, cx)? {
                         return Ok(Head::Wait(deadline));
@@ -67,9 +69,9 @@ impl HeadReader {
         }
     }
 
-    /// Nothing has come. A silent connection over a limit gets its rejection without a request.
-    /// When the balancer stops, an idle connection is not closed at once: a request may be on its
-    /// way. None if bytes have come meanwhile.
+    /// The deadline of an idle connection; none if bytes have arrived meanwhile. A connection over
+    /// a limit is rejected even if it stays silent. When the balancer stops, an idle connection
+    /// gets a grace period: a request may be on its way.
     fn wait_idle(
         &mut self,
         client: &mut Client,
@@ -93,7 +95,7 @@ impl HeadReader {
         deadline.unless_passed(cx.now, late).map(Some)
     }
 
-    /// A part of the head has come.
+    /// The deadline of a head that has begun.
     fn wait_for_more(&mut self, client: &Client, cx: &Context<'_>) -> Result<Head, Stop> {
         let timeout = if client.rejection().is_some() { Timeout::Rejection } else { Timeout::Head };
         if !std::mem::replace(&mut self.has_begun, true) {
@@ -103,8 +105,8 @@ impl HeadReader {
         Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(cx.now, late)?))
     }
 
-    /// The length of the head once it is whole. Every limit holds in the same way however the head
-    /// was split.
+    /// The length of the head, once it is complete. The limits do not depend on how the head was
+    /// split.
     fn find_end(&mut self, input: &mut Buffer) -> Result<Option<usize>, Cause> {
         if self.end.is_at_start() {
             let empty_lines = request::leading_empty_lines(input.unread());
@@ -116,12 +118,12 @@ impl HeadReader {
             }
             match input.unread() {
                 [] | [b'\r'] => return Ok(None),
-                // TLS and other garbage is rejected, and not waited on until the head's time is up.
+                // TLS and other garbage is rejected at once, not after the head timeout.
                 [first, ..] if !fields::is_token(&[*first]) => return Err(Cause::BadRequestLine),
                 _ => {}
             }
         }
-        let knew_first_line = self.end.first_line(input.unread()).is_some();
+        let had_first_line = self.end.first_line(input.unread()).is_some();
         let end = self.end.find(input.unread());
         let first_line = self.end.first_line(input.unread());
         let found = match end {
@@ -135,9 +137,9 @@ impl HeadReader {
             Ok(_) => Err(Cause::HeadTooLarge),
             Err(cause) => Err(cause),
         };
-        // A client that begins with something else than HTTP/1.1 may wait for a response, and send
-        // nothing more.
-        if let (false, Some(line)) = (knew_first_line, first_line) {
+        // The first line is validated at once: a client of another protocol may await a response
+        // before it sends more.
+        if let (false, Some(line)) = (had_first_line, first_line) {
             request::check_line(line)?;
         }
         found
@@ -152,8 +154,7 @@ mod tests {
     const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn find(pieces: &[&[u8]]) -> Result<Option<usize>, Cause> {
-        let (mut reader, mut input) =
-            (HeadReader::first(Instant::now()), Buffers::default().take());
+        let (mut reader, mut input) = (HeadReader::first(Instant::now()), Buffers::default().get());
         let mut found = Ok(None);
         for piece in pieces {
             input.append(piece);

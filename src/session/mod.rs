@@ -1,9 +1,9 @@
 //! One client connection as synchronous code that returns.
 //!
-//! Runs on the worker that owns the connection, owns the state of the connection, and must never
-//! wait: [`Session::step`] runs until there is nothing to do *yet* and returns a [`Verdict`]. A
-//! session uses no epoll, thread, channel or other session; the worker's state comes in a
-//! [`Context`]. The order of the phases is here; each phase is in the file of its name.
+//! Runs on the worker that owns the connection, owns the connection's state, and must never wait:
+//! [`Session::step`] runs until there is nothing to do *yet* and returns a [`Verdict`]. A session
+//! uses no epoll, thread, channel or other session; the worker's state comes in a [`Context`]. This
+//! file has the order of the phases; each phase has a file of its own.
 
 mod attempt;
 mod client;
@@ -48,7 +48,7 @@ use std::time::Instant;
 use stop::Stop;
 use tunnel::{Tunnel, Tunneled};
 
-/// How many exchanges may end in one step.
+/// The maximum number of exchanges that end in one step.
 const EXCHANGES_PER_STEP: u32 = 16;
 
 /// One client connection, from accept to close.
@@ -61,31 +61,32 @@ pub struct Session {
 /// The phase of a connection.
 #[derive(Debug)]
 enum Phase {
-    /// Idle, or the head of a request is coming.
+    /// The connection is idle, or the head of a request is being received.
     Head(HeadReader),
-    /// A valid request is served.
+    /// A valid request is being served.
     Exchange(Box<Exchange>),
-    /// Another protocol is spoken.
+    /// The connection was upgraded to another protocol.
     Tunnel(Box<Tunnel>),
-    /// The last things before the end.
+    /// A response of our own is being sent, or the connection lingers before its close.
     Closing(Box<Closing>),
 }
 
-// An idle keep-alive client takes 144 bytes: this, the other 8 of its entry in the slab, and its
-// timer's 32. Everything else exists only during an exchange. (Unit tests have larger streams.)
+// An idle keep-alive client takes 144 bytes: its session, 8 further bytes of the entry in the slab,
+// and the 32 of its timer. All else exists only during an exchange. (Unit tests have larger
+// streams.)
 const _: () = assert!(cfg!(test) || size_of::<Session>() <= 104);
 
 /// The result of a phase.
 enum Next {
-    /// Another phase, at once.
+    /// Another phase, which runs at once.
     Phase(Phase),
-    /// Back to the worker.
+    /// The end of the step.
     Yield(Verdict),
 }
 
 impl Session {
-    /// Takes over a socket. A connection over a limit ([`Permit::rejection`]) gets that cause as
-    /// the response to its first request.
+    /// A session on this socket. A connection over a limit ([`Permit::rejection`]) gets an error
+    /// response with that cause to its first request.
     pub fn new(socket: TcpStream, permit: Permit, idle_until: Instant) -> Self {
         Self {
             client: Client::new(socket, permit),
@@ -103,12 +104,12 @@ impl Session {
         self.client.stream.note(event);
     }
 
-    /// The client's end of the connection.
+    /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.client.peer()
     }
 
-    /// Whether closing it now would cost the client a response.
+    /// Whether the client would lose a response, or a tunnel, if the connection closed now.
     pub fn is_busy(&self) -> bool {
         match &self.phase {
             Phase::Head(_) => !self.client.input.is_empty(),
@@ -117,15 +118,15 @@ impl Session {
         }
     }
 
-    /// Ends a lingering close at the next step: there are too many.
+    /// Ends a lingering close at the next step, because there are too many of them.
     pub fn shorten_linger(&mut self, cx: &Context<'_>) {
         if let Phase::Closing(closing) = &mut self.phase {
             closing.cut_short(cx);
         }
     }
 
-    /// Takes what its queued request has got. False, and the slot goes to the next one, if the
-    /// request does not wait for it any more.
+    /// Passes the queue's grant to the queued request. False if the request does not wait for it
+    /// any more: the slot then goes to the next one.
     pub fn grant(&mut self, grant: Grant) -> bool {
         match &mut self.phase {
             Phase::Exchange(exchange) if !self.client.stream.is_broken() => exchange.grant(grant),
@@ -133,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Whether it is worth a step because a backend was marked down.
+    /// Whether the session needs a step because the backend of its request was marked down.
     pub fn is_stranded(&self, cx: &Context<'_>) -> bool {
         matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded(cx))
     }
@@ -151,12 +152,12 @@ impl Session {
                 Phase::Exchange(_) => self.serve(cx),
                 Phase::Tunnel(tunnel) => match tunnel.step(&mut self.client, cx) {
                     Ok(Tunneled::Wait(deadline)) => Next::Yield(Verdict::Wait(deadline)),
-                    Ok(Tunneled::ShareUsed) => Next::Yield(Verdict::Again),
+                    Ok(Tunneled::BudgetUsed) => Next::Yield(Verdict::Again),
                     Err(reason) => Next::Yield(Verdict::Close(reason)),
                 },
                 Phase::Closing(closing) => match closing.step(&mut self.client, cx) {
                     Closed::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
-                    Closed::ShareUsed => Next::Yield(Verdict::Again),
+                    Closed::BudgetUsed => Next::Yield(Verdict::Again),
                     Closed::StaysOpen => Next::Phase(Phase::Head(HeadReader::next(cx))),
                     Closed::Over(reason) => Next::Yield(Verdict::Close(reason)),
                 },
@@ -172,20 +173,20 @@ impl Session {
                 }
             }
             if ended == EXCHANGES_PER_STEP {
-                // A long pipeline of immediate responses must not starve other sessions.
+                // A long pipeline with immediate responses must not starve other sessions.
                 return Verdict::Again;
             }
         }
     }
 
-    /// Phase `Head`: idle, or a head is coming.
+    /// Phase `Head`.
     fn read_head(&mut self, cx: &mut Context<'_>) -> Next {
         let Phase::Head(reader) = &mut self.phase else {
             unreachable!("a head is read in its phase");
         };
         let cause = match reader.read(&mut self.client, cx) {
             Ok(Head::Wait(deadline)) => return Next::Yield(Verdict::Wait(deadline)),
-            Ok(Head::Whole(length)) => {
+            Ok(Head::Complete(length)) => {
                 match Request::accept(&mut self.client, reader, length, cx) {
                     Ok((request, upload, data)) => {
                         self.client.sent = 0;
@@ -201,19 +202,19 @@ impl Session {
             Err(Stop::Reject(cause)) => cause,
             Err(Stop::Close(reason)) => return Next::Yield(Verdict::Close(reason)),
             Err(Stop::AttemptFailed(_)) => {
-                unreachable!("no backend is asked before there is a request")
+                unreachable!("no attempt is made before there is a request")
             }
         };
         self.reject_head(cause, cx)
     }
 
-    /// The input is no valid head.
+    /// Responds to an invalid head with an error and records it.
     fn reject_head(&mut self, cause: Cause, cx: &mut Context<'_>) -> Next {
         cx.local.counters.failed(cause);
         self.client.sent = 0;
         let request_id = RequestId::generate(cx.local.rng.u128(..));
         let mut data = ExchangeData::new(self.client.peer(), request_id, cx.now);
-        data.note_rejection(cause);
+        data.record_rejection(cause);
         let request = &Request::rejected(self.client.input.unread());
         let options = ReplyOptions { request, request_id: &data.request_id, keeps_open: false };
         let closing = Closing::reject(cause, options, &mut self.client, cx);
@@ -240,7 +241,7 @@ impl Session {
         }
         match flow {
             Flow::Wait(deadline) => Next::Yield(Verdict::Wait(deadline)),
-            Flow::ShareUsed => Next::Yield(Verdict::Again),
+            Flow::BudgetUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
             Flow::Close(reason) => Next::Yield(Verdict::Close(reason)),
             Flow::Closing(closing) => Next::Phase(Phase::Closing(Box::new(closing))),
@@ -248,7 +249,7 @@ impl Session {
             Flow::Upgraded => {
                 let idle = Phase::Head(HeadReader::next(cx));
                 let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, idle) else {
-                    unreachable!("it was an exchange just now");
+                    unreachable!("the phase was an exchange");
                 };
                 Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(cx))))
             }
@@ -267,14 +268,14 @@ impl Session {
         }
     }
 
-    /// Releases the session's resources. Called once, at its end, with its reason.
+    /// Ends the session and releases its resources; `reason` is why the connection closes.
     pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {
                 if exchange.must_close_with_reset(&self.client) {
                     self.client.stream.reset_on_close();
                 }
-                // First, so that nothing stays in use whatever happens to the record.
+                // Released first, so that a panic in the record cannot leave anything in use.
                 exchange.release(cx);
                 exchange.record(Some(reason), &self.client, cx);
             }

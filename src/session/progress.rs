@@ -1,4 +1,4 @@
-//! Whether a body moves: the deadline that is put off while it does.
+//! The progress of a body: its deadline is extended while bytes move.
 
 use crate::config::{Deadline, Timeout};
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 /// The side that is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
-    /// The client sends or takes nothing more.
+    /// The client sends or accepts no more bytes.
     OnClient,
-    /// The backend sends or takes nothing more.
+    /// The backend sends or accepts no more bytes.
     OnBackend,
 }
 
-/// Bytes since the deadline was last put off.
+/// The bytes moved since the deadline was last extended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     moved: u64,
     since: Instant,
-    /// Set when it is first asked for, by the timeout of that moment, and then kept.
+    /// Computed with the timeout at the first call of [`Progress::deadline`], and then kept.
     deadline: Option<Instant>,
 }
 
@@ -26,17 +26,17 @@ impl Progress {
         Self { moved: 0, since: now, deadline: None }
     }
 
-    /// Records bytes that moved. The deadline is extended once `enough` have: if every byte
-    /// extended it, a slow sender could stay for ever.
-    pub(super) fn note(&mut self, bytes: usize, enough: u64, now: Instant) {
+    /// Counts bytes that moved. `threshold` bytes extend the deadline: if every byte did, a slow
+    /// sender could stay for ever.
+    pub(super) fn note(&mut self, bytes: usize, threshold: u64, now: Instant) {
         self.moved += bytes as u64;
-        if self.moved >= enough {
+        if self.moved >= threshold {
             *self = Self::new(now);
         }
     }
 
-    /// The one that was put off last.
-    pub(super) fn later(self, other: Self) -> Self {
+    /// The progress whose deadline was extended last.
+    pub(super) fn latest(self, other: Self) -> Self {
         if other.since > self.since { other } else { self }
     }
 

@@ -1,7 +1,7 @@
 //! The record of an exchange, for the access log and statistics.
 //!
-//! [`ExchangeData`] are gathered while the exchange runs. When it is over, one [`AccessRecord`] is
-//! made and passed to [`Local::record`](super::Local::record), the only reader.
+//! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
+//! [`Local::record`](super::Local::record), the only reader.
 
 use crate::error::Cause;
 use crate::reason::Reason;
@@ -11,33 +11,33 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The data of an exchange while it runs.
+/// The data that an exchange collects for its record.
 #[derive(Debug)]
 pub struct ExchangeData {
     /// The client's address.
     pub client: SocketAddr,
     /// The value of `X-Request-Id`.
     pub request_id: RequestId,
-    /// Method and target without the query, if the log wants them and the head was valid.
+    /// Method and target, if the head was valid and the log is enabled.
     pub request: Option<Box<str>>,
-    /// When the request's head was whole.
+    /// When the request's head was complete.
     pub started: Instant,
-    /// Bytes received: the head, and the body without its chunks' lines.
+    /// The number of received bytes: the head, and the body without the framing of chunks.
     pub bytes_in: u64,
     /// The status code of the final response, forwarded or our own.
     pub status: Option<u16>,
     /// Why the request was rejected.
     pub cause: Option<Cause>,
-    /// From the request's head to the backend's final head.
+    /// The time from the request's head to the backend's final head.
     pub first_byte: Option<Duration>,
     /// The time in the queue for a slot.
     pub queued: Duration,
-    /// The time in which connections were opened.
+    /// The time spent in connects.
     pub connecting: Duration,
 }
 
 impl ExchangeData {
-    /// Nothing has happened yet, but that the head was read.
+    /// The data of an exchange whose head was read.
     pub(super) fn new(client: SocketAddr, request_id: RequestId, now: Instant) -> Self {
         Self {
             client,
@@ -53,27 +53,27 @@ impl ExchangeData {
         }
     }
 
-    /// The same for a valid head of so many bytes; `request` is its method and target, made only if
-    /// the log wants it.
+    /// Adds a valid head of this length. `request` returns its method and target, and is called
+    /// only if the log is enabled.
     pub(super) fn with_head(self, bytes: usize, request: impl FnOnce() -> String) -> Self {
         let is_wanted = log::log_enabled!(log::Level::Info);
         let request = is_wanted.then(|| request().into_boxed_str());
         Self { request, bytes_in: bytes as u64, ..self }
     }
 
-    /// The final head of the response has come.
-    pub(super) fn note_response(&mut self, status: u16, now: Instant) {
+    /// Records the final head of the response.
+    pub(super) fn record_response(&mut self, status: u16, now: Instant) {
         self.status = Some(status);
         self.first_byte = Some(now.saturating_duration_since(self.started));
     }
 
-    /// The request is rejected.
-    pub(super) fn note_rejection(&mut self, cause: Cause) {
+    /// Records a rejection, which replaces any response.
+    pub(super) fn record_rejection(&mut self, cause: Cause) {
         (self.status, self.cause, self.first_byte) = (Some(cause.status()), Some(cause), None);
     }
 }
 
-/// One exchange that is over.
+/// The record of one exchange, which is over.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRecord<'r> {
     /// The data of the exchange.
@@ -84,15 +84,15 @@ pub struct AccessRecord<'r> {
     pub reason: Option<Reason>,
     /// The backend of the last attempt.
     pub backend: Option<&'r Backend>,
-    /// How many attempts were made.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Bytes sent to the client, heads included; of an error response, those that are to be sent.
+    /// The number of bytes sent to the client, heads included. An error response counts in full.
     pub bytes_out: u64,
-    /// When it was over.
+    /// When the exchange ended.
     pub ended: Instant,
 }
 
-/// The line in the log.
+/// The access log line.
 impl fmt::Display for AccessRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let data = self.data;
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_served_request_is_logged_with_its_backend_and_its_times() {
         let served = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
-            data.note_response(200, data.started + MS);
+            data.record_response(200, data.started + MS);
         };
         assert_eq!(
             line("response body", served),
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_failure_is_logged_with_its_code_and_its_stage() {
         let rejected = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
-            data.note_rejection(Cause::ConnectTimeout);
+            data.record_rejection(Cause::ConnectTimeout);
         };
         assert_eq!(
             line("connect", rejected),

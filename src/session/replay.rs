@@ -1,9 +1,9 @@
-//! The bytes for the backend: the request's head and a bounded part of its body, so that the
-//! request is replayable.
+//! The bytes of a request for the backend: its head and a bounded part of its body, which make it
+//! replayable.
 //!
-//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. After more
-//! than 64 KiB of body, sent bytes are dropped, and the request is no longer replayable. A request
-//! that must not be sent twice is dropped from the start.
+//! The bytes to send *are* the replay buffer: a retry starts again at its first byte. Once the body
+//! exceeds 64 KiB, sent bytes are dropped, and the request is no longer replayable. A request that
+//! must not be sent twice is dropped as soon as it is sent.
 
 use crate::config;
 use crate::net::{Buffer, Buffers};
@@ -12,22 +12,23 @@ use crate::wire::body::{BodyWriter, Transferred};
 /// The approximate size of the fields added to a request's head, in bytes.
 const ADDED_FIELDS: usize = 256;
 
-/// The request as it goes to a backend.
+/// A request, as it is sent to a backend.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
     bytes: Buffer,
     writer: BodyWriter,
-    /// Where the part of the head that is the same for all backends ends.
-    head: usize,
-    /// Where the body starts.
-    body: usize,
+    /// The end of the part of the head that is the same for all backends.
+    common_end: usize,
+    /// The start of the body.
+    body_start: usize,
+    /// The number of kept bytes that were sent in this attempt.
     sent: usize,
-    /// How much of the body that is kept are the lines around chunks.
-    chunk_lines: usize,
+    /// The size of the chunk framing in the kept part of the body.
+    chunk_framing: usize,
     /// Whether the start was dropped.
-    cut: bool,
-    /// Not retried once a byte of it was sent.
-    goes_once: bool,
+    is_partial: bool,
+    /// Whether the request is never retried after a byte of it was sent.
+    is_sent_once: bool,
 }
 
 impl Default for ReplayBuffer {
@@ -35,122 +36,124 @@ impl Default for ReplayBuffer {
         Self {
             bytes: Buffer::default(),
             writer: BodyWriter::Raw,
-            head: 0,
-            body: 0,
+            common_end: 0,
+            body_start: 0,
             sent: 0,
-            chunk_lines: 0,
-            cut: false,
-            goes_once: false,
+            chunk_framing: 0,
+            is_partial: false,
+            is_sent_once: false,
         }
     }
 }
 
 impl ReplayBuffer {
-    /// Room for a head that was this long when it came, and a body framed like this. It is held
-    /// while the backend works, so it is no larger than need be.
-    pub(super) fn new(received_head: usize, writer: BodyWriter, goes_once: bool) -> Self {
-        let mut replay = Self { writer, goes_once, ..Self::default() };
-        replay.bytes.grow_to(received_head + ADDED_FIELDS);
+    /// A buffer for a head that was received with this length, and a body written like this. Its
+    /// memory is in use while the backend works, and so is no larger than necessary.
+    pub(super) fn new(head_length: usize, writer: BodyWriter, is_sent_once: bool) -> Self {
+        let mut replay = Self { writer, is_sent_once, ..Self::default() };
+        replay.bytes.grow_to(head_length + ADDED_FIELDS);
         replay
     }
 
-    /// Where to write the head, and later the body.
+    /// The buffer to append the head to, and later the body.
     pub(super) fn as_vec_mut(&mut self) -> &mut Vec<u8> {
         self.bytes.as_vec_mut()
     }
 
-    /// The head is written, except for what depends on the backend.
+    /// Marks the end of the part of the head that is the same for all backends.
     pub(super) fn mark_common_end(&mut self) {
-        self.head = self.bytes.len();
-        self.body = self.head;
+        self.common_end = self.bytes.len();
+        self.body_start = self.common_end;
     }
 
-    /// Starts an attempt: the head gets the end for this backend, and everything is to be sent from
-    /// the start.
+    /// Starts an attempt: replaces the end of the head by that for this backend, and starts again
+    /// at the first byte.
     pub(super) fn start_attempt(&mut self, end: &[u8]) {
-        debug_assert!(!self.cut);
-        let earlier_end = self.head..self.body;
+        debug_assert!(!self.is_partial);
+        let earlier_end = self.common_end..self.body_start;
         self.as_vec_mut().splice(earlier_end, end.iter().copied()).for_each(drop);
-        self.body = self.head + end.len();
+        self.body_start = self.common_end + end.len();
         self.sent = 0;
     }
 
-    /// Everything from the first byte that is still kept.
+    /// All kept bytes.
     pub(super) fn kept(&self) -> &[u8] {
         self.bytes.unread()
     }
 
+    /// The kept bytes that were not sent in this attempt.
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes.unread()[self.sent..]
     }
 
-    /// Notes that bytes were sent.
+    /// Counts bytes that were sent.
     pub(super) fn advance(&mut self, count: usize) {
         self.sent += count;
-        if self.goes_once && self.unsent().is_empty() {
+        if self.is_sent_once && self.unsent().is_empty() {
             self.bytes.clear();
-            self.cut();
+            self.drop_sent();
         }
     }
 
-    /// Sent bytes are dropped.
-    fn cut(&mut self) {
-        self.cut = true;
-        (self.sent, self.body, self.chunk_lines) = (0, 0, 0);
+    /// Resets the offsets after the sent bytes were dropped.
+    fn drop_sent(&mut self) {
+        self.is_partial = true;
+        (self.sent, self.body_start, self.chunk_framing) = (0, 0, 0);
     }
 
-    /// Gives the memory back if there is nothing in it.
+    /// Returns the memory to the pool if no byte is kept.
     pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
         buffers.recycle(&mut self.bytes);
     }
 
-    /// Whether any of the body came, or its end.
+    /// Whether a part of the body, or its end, was appended.
     pub(super) fn has_body(&self) -> bool {
-        self.cut || self.bytes.len() > self.body
+        self.is_partial || self.bytes.len() > self.body_start
     }
 
-    /// Whether any byte went out in this attempt.
+    /// Whether a byte was sent in this attempt.
     pub(super) fn was_written(&self) -> bool {
-        self.sent > 0 || self.cut
+        self.sent > 0 || self.is_partial
     }
 
-    /// Whether the request is replayable from its first byte.
+    /// Whether the request can be sent again from its first byte.
     pub(super) fn is_replayable(&self) -> bool {
-        !self.cut
+        !self.is_partial
     }
 
-    /// Appends a piece of the body, which `write` frames by the head.
+    /// Appends a piece of the body, which `write` frames.
     pub(super) fn append_body<E>(
         &mut self,
         write: impl FnOnce(BodyWriter, &mut Vec<u8>) -> Result<Transferred, E>,
     ) -> Result<Transferred, E> {
         let (before, writer) = (self.bytes.len(), self.writer);
         let moved = write(writer, self.as_vec_mut())?;
-        self.chunk_lines += self.bytes.len() - before - moved.body;
+        self.chunk_framing += self.bytes.len() - before - moved.body;
         Ok(moved)
     }
 
-    /// How many bytes of body may be added when what was sent is dropped, if the replay buffer is
+    /// The remaining capacity for the body, after the sent bytes were dropped if the buffer was
     /// full.
     pub(super) fn make_room(&mut self) -> usize {
-        if (self.replay_room() == 0 || self.cut) && self.sent > 0 {
+        if (self.replay_room() == 0 || self.is_partial) && self.sent > 0 {
             let sent = self.sent;
             self.as_vec_mut().drain(..sent);
-            self.cut();
+            self.drop_sent();
         }
         self.replay_room()
     }
 
-    /// The remaining capacity for the body. Chunk framing comes on top, unless the chunks are tiny.
+    /// The remaining capacity for the body. Chunk framing does not count, up to a limit for tiny
+    /// chunks.
     pub(super) fn replay_room(&self) -> usize {
-        let kept = self.bytes.len() - self.body.min(self.bytes.len());
-        (config::MAX_REPLAY_BYTES + self.chunk_lines.min(config::MAX_REPLAY_BYTES))
+        let kept = self.bytes.len() - self.body_start.min(self.bytes.len());
+        (config::MAX_REPLAY_BYTES + self.chunk_framing.min(config::MAX_REPLAY_BYTES))
             .saturating_sub(kept)
     }
 
-    /// The request will not be retried.
+    /// Drops the kept bytes: the request will not be retried.
     pub(super) fn release(&mut self) {
-        *self = Self { cut: true, ..Self::default() };
+        *self = Self { is_partial: true, ..Self::default() };
     }
 }
 
@@ -160,11 +163,11 @@ mod tests {
     use crate::wire::body::BodyReader;
 
     fn replay(head: &[u8]) -> ReplayBuffer {
-        replay_that_goes(false, head)
+        replay_with(false, head)
     }
 
-    fn replay_that_goes(once: bool, head: &[u8]) -> ReplayBuffer {
-        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, once);
+    fn replay_with(is_sent_once: bool, head: &[u8]) -> ReplayBuffer {
+        let mut replay = ReplayBuffer::new(head.len(), BodyWriter::Chunked, is_sent_once);
         replay.as_vec_mut().extend_from_slice(head);
         replay.mark_common_end();
         replay
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_around_chunks_take_no_room_from_the_body() {
+    fn chunk_framing_does_not_reduce_the_capacity_for_the_body() {
         let mut replay = replay(b"head");
         replay.start_attempt(b"");
         for _ in 0..16 {
@@ -220,8 +223,8 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_sent_once_is_dropped_when_it_is_sent() {
-        let mut replay = replay_that_goes(true, b"head ");
+    fn a_request_that_is_never_retried_is_dropped_when_it_is_sent() {
+        let mut replay = replay_with(true, b"head ");
         replay.start_attempt(b"end ");
         replay.as_vec_mut().extend_from_slice(b"part");
         replay.advance(8);

@@ -1,5 +1,5 @@
-//! A request with a valid head: validated once, re-serialised for the backend, and reduced to the
-//! parts for later stages.
+//! A request whose head is valid: re-serialised for the backends, and reduced to the properties
+//! that later states need.
 
 use super::client::Client;
 use super::context::Context;
@@ -14,7 +14,7 @@ use crate::wire::request_id::RequestId;
 use crate::wire::rewrite::{self, ConnectionHeader, ForwardingInfo, ResponseFields};
 use crate::wire::{Body, Version, fields};
 
-/// The parts of the request's head for later stages.
+/// The properties of a request that later states need.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) is_head: bool,
@@ -24,8 +24,8 @@ pub(super) struct Request {
     pub(super) is_idempotent: bool,
     pub(super) has_host: bool,
     pub(super) websocket: bool,
-    /// It must not be forwarded any further (RFC 9110 section 7.6.2).
-    pub(super) is_last: bool,
+    /// The balancer is the final recipient: `Max-Forwards` is 0 (RFC 9110 section 7.6.2).
+    pub(super) is_final_recipient: bool,
 }
 
 impl Request {
@@ -38,11 +38,12 @@ impl Request {
             is_idempotent: head.is_idempotent(),
             has_host: head.host.is_some(),
             websocket: head.websocket,
-            is_last: head.max_forwards == Some(0),
+            is_final_recipient: head.max_forwards == Some(0),
         }
     }
 
-    /// A rejected head. Its error response respects HEAD and JSON as far as they can be recognised.
+    /// The properties of a rejected head, for its error response. HEAD and JSON are respected as
+    /// far as they can be recognised.
     pub(super) fn rejected(head: &[u8]) -> Self {
         Self {
             is_head: head.starts_with(b"HEAD "),
@@ -52,11 +53,11 @@ impl Request {
             is_idempotent: false,
             has_host: true,
             websocket: false,
-            is_last: false,
+            is_final_recipient: false,
         }
     }
 
-    /// Takes a whole head from the client's bytes.
+    /// Consumes a complete head from the client's input and validates it.
     pub(super) fn accept(
         client: &mut Client,
         reader: &HeadReader,
@@ -92,7 +93,7 @@ impl Request {
         upload.mark_common_end();
         let request = Self::new(&head);
         let data = ExchangeData::new(peer, request_id, cx.now)
-            .with_head(length, || format!("{} {}", head.method, head.target.path));
+            .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);
         Ok((request, upload, data))

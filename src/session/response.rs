@@ -1,5 +1,5 @@
 //! The backend's response: its head is read completely, validated, and re-serialised for the
-//! client; its body follows.
+//! client, and its body is forwarded.
 
 use super::attempt::Attempt;
 use super::client::Client;
@@ -7,7 +7,7 @@ use super::context::{Context, Local};
 use super::download::{BodyError, BodyStart, Download, Downloaded};
 use super::progress::{Blocked, Progress};
 use super::request::{ReplyOptions, Request};
-use super::stop::Stop;
+use super::stop::{AttemptError, Stop};
 use super::trace;
 use super::upload::{Upload, Uploaded};
 use crate::config::{self, Deadline};
@@ -22,27 +22,37 @@ use crate::wire::rewrite::{self, ConnectionHeader, ResponseFraming};
 use crate::wire::{Body, Version, fields};
 use std::time::Duration;
 
-/// Reads the heads that one attempt brings.
+/// Reads the heads of one attempt: any 1xx, and the final one.
 #[derive(Debug, Default)]
 pub(super) struct ResponseReader {
     end: HeadEnd,
-    /// How many 1xx came.
+    /// The number of 1xx so far.
     interim_count: u32,
 }
 
-/// Why no head comes.
+/// The failure to read a head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeadError {
-    /// It is invalid or truncated; the detail.
+    /// The head is invalid or truncated; the detail.
     Bad(&'static str),
-    /// The connection ended before its first byte; the detail.
+    /// The connection ended before the first byte; the detail.
     Closed(String),
 }
 
-/// A head that was forwarded to the client's output.
+impl HeadError {
+    /// The failure of the attempt; `written`: whether a byte of the request was sent.
+    pub(super) fn into_attempt_error(self, attempt: &Attempt, written: bool) -> AttemptError {
+        match self {
+            Self::Bad(detail) => AttemptError::bad_response(detail),
+            Self::Closed(detail) => attempt.closed(written, detail),
+        }
+    }
+}
+
+/// A head that was written to the client's output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Forwarded {
-    pub(super) kind: Kind,
+pub(super) struct ForwardedHead {
+    pub(super) kind: HeadKind,
     pub(super) status: u16,
     pub(super) is_http10: bool,
     body: BodyStart,
@@ -54,32 +64,32 @@ pub(super) struct Forwarded {
     keeps_client: bool,
 }
 
-/// The step after a head.
+/// The kind of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Another head: this was a 1xx.
+pub(super) enum HeadKind {
+    /// A 1xx, which another head follows.
     Interim,
-    /// The response's body.
+    /// The final head, which the body follows.
     Final,
-    /// A protocol that the client has asked for.
+    /// A 101, which the protocol follows that the client has asked for.
     Upgrade,
 }
 
 impl ResponseReader {
-    /// Reads the next head and writes it to the client's output; none if it is not whole yet.
+    /// Reads the next head and writes it to the client's output; none if it is incomplete.
     pub(super) fn read(
         &mut self,
         (backend, client): (&mut Connection, &mut Client),
         options: ReplyOptions<'_>,
         local: &mut Local,
-    ) -> Result<Option<Forwarded>, HeadError> {
+    ) -> Result<Option<ForwardedHead>, HeadError> {
         match self.find_end(backend, &mut local.buffers)? {
             Some(length) => self.forward(length, (backend, client), options, local).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Reads until a head is whole, and returns its length; none if more is to come.
+    /// Reads until a head is complete, and returns its length; none if more is to come.
     fn find_end(
         &mut self,
         backend: &mut Connection,
@@ -120,14 +130,14 @@ impl ResponseReader {
     }
 
     /// Validates a complete head and writes it to the client's output. The client's connection
-    /// stays open after it if `may_keep` and the body has an end of its own.
+    /// closes after the response if its end delimits the body.
     fn forward(
         &mut self,
         length: usize,
         (backend, client): (&mut Connection, &mut Client),
         options: ReplyOptions<'_>,
         local: &mut Local,
-    ) -> Result<Forwarded, HeadError> {
+    ) -> Result<ForwardedHead, HeadError> {
         let request = options.request;
         local.buffers.ensure(&mut client.output);
         response::lower_minor_version(backend.input.unread_mut());
@@ -146,7 +156,7 @@ impl ResponseReader {
         );
         let head = parsed.map_err(|_| HeadError::Bad("its head is not valid HTTP/1.1"))?;
         let kind = self.validate(&head, request)?;
-        let framing = if kind == Kind::Final {
+        let framing = if kind == HeadKind::Final {
             rewrite::response_framing(head.body, request.version)
         } else {
             ResponseFraming::Plain
@@ -155,16 +165,16 @@ impl ResponseReader {
         let options = ReplyOptions { keeps_open: keeps_client, ..options };
         let mut fields = options.fields(&local.clock);
         match kind {
-            Kind::Upgrade => fields.connection = ConnectionHeader::WebSocket,
-            Kind::Interim => fields.connection = ConnectionHeader::Omit,
-            Kind::Final => {}
+            HeadKind::Upgrade => fields.connection = ConnectionHeader::WebSocket,
+            HeadKind::Interim => fields.connection = ConnectionHeader::Omit,
+            HeadKind::Final => {}
         }
         let starts_at = client.output.len();
         // HTTP/1.0 has no 1xx.
-        if kind != Kind::Interim || request.version == Version::Http11 {
+        if kind != HeadKind::Interim || request.version == Version::Http11 {
             rewrite::response(client.output.as_vec_mut(), &head, framing, fields);
         }
-        let forwarded = Forwarded {
+        let forwarded = ForwardedHead {
             kind,
             status: head.status,
             is_http10: head.version == Version::Http10,
@@ -182,54 +192,58 @@ impl ResponseReader {
         &mut self,
         head: &ResponseHead<'_, '_>,
         request: &Request,
-    ) -> Result<Kind, HeadError> {
+    ) -> Result<HeadKind, HeadError> {
         match head.status {
-            101 if request.websocket && head.websocket => Ok(Kind::Upgrade),
+            101 if request.websocket && head.websocket => Ok(HeadKind::Upgrade),
             101 => Err(HeadError::Bad("it switches to an unrequested protocol")),
             _ if head.is_interim() => {
                 self.interim_count += 1;
-                let is_endless = self.interim_count > config::MAX_INTERIM_RESPONSES;
-                if is_endless {
-                    Err(HeadError::Bad("it sends 1xx without end"))
+                if self.interim_count > config::MAX_INTERIM_RESPONSES {
+                    Err(HeadError::Bad("it sends too many 1xx responses"))
                 } else {
-                    Ok(Kind::Interim)
+                    Ok(HeadKind::Interim)
                 }
             }
-            _ => Ok(Kind::Final),
+            _ => Ok(HeadKind::Final),
         }
     }
 }
 
-/// The response that is being forwarded, and the fate of its connections.
+/// The response that is being forwarded, and whether its connections stay open.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) download: Download,
     pub(super) keeps_client: bool,
     keeps_backend: bool,
     backend_idle_timeout: Duration,
-    /// The backend does not take the rest of the request: it is not tried any more.
+    /// Whether the backend accepts no more of the request.
     upload_is_over: bool,
 }
 
-/// How far a response came in one step.
+/// The progress of a response in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Forwarding {
-    /// The client has everything.
+pub(super) enum Forwarded {
+    /// The client has the whole response.
     All,
-    /// The step's share is used.
-    ShareUsed,
-    /// Nothing moves just now.
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
+    /// One side is not ready.
     Wait(Deadline),
 }
 
 impl Response {
-    /// Whether the rest of the request is not sent any more.
+    /// Whether the rest of the request is no longer sent.
     fn is_request_over(&self) -> bool {
         self.upload_is_over || self.download.is_received()
     }
 
-    /// The response with this head; `is_sent`: the backend has the whole request.
-    pub(super) fn new(head: &Forwarded, is_sent: bool, client: &Client, cx: &Context<'_>) -> Self {
+    /// The response with this head; `is_sent`: the whole request was sent.
+    pub(super) fn new(
+        head: &ForwardedHead,
+        is_sent: bool,
+        client: &Client,
+        cx: &Context<'_>,
+    ) -> Self {
         let download = Download::new(head.body, client, Progress::new(cx.now));
         Self {
             download,
@@ -243,14 +257,14 @@ impl Response {
         }
     }
 
-    /// Forwards the body, for as long as both sides go along.
+    /// Forwards the body until one side is blocked.
     pub(super) fn forward(
         &mut self,
         attempt: &mut Attempt,
         upload: &mut Upload,
         client: &mut Client,
         cx: &mut Context<'_>,
-    ) -> Result<Forwarding, Stop> {
+    ) -> Result<Forwarded, Stop> {
         self.download.allow_splice(upload.is_sent());
         if self.download.deadline(cx).has_passed(cx.now) {
             client.stream.retry_write();
@@ -262,8 +276,8 @@ impl Response {
                     self.release_backend(attempt, cx);
                     continue;
                 }
-                Ok(Downloaded::All) => Ok(Forwarding::All),
-                Ok(Downloaded::ShareUsed) => Ok(Forwarding::ShareUsed),
+                Ok(Downloaded::All) => Ok(Forwarded::All),
+                Ok(Downloaded::BudgetUsed) => Ok(Forwarded::BudgetUsed),
                 Ok(Downloaded::Blocked(Blocked::OnClient)) => {
                     self.wait(Reason::SlowReader, (attempt, upload), client, cx)
                 }
@@ -276,30 +290,29 @@ impl Response {
         }
     }
 
-    /// Nothing of the response moves just now; `late` is why the connection ends if that lasts too
-    /// long. While the response comes early, the rest of the request is still forwarded.
+    /// The deadline while one side is blocked; `late` is why the connection ends once it has
+    /// passed. During an early response, the rest of the request is still sent.
     fn wait(
         &mut self,
         late: Reason,
         (attempt, upload): (&Attempt, &mut Upload),
         client: &mut Client,
         cx: &mut Context<'_>,
-    ) -> Result<Forwarding, Stop> {
+    ) -> Result<Forwarded, Stop> {
         if !upload.is_sent() && !self.is_request_over() {
             match upload.send(client, attempt, cx) {
                 Ok(Uploaded::Blocked(_)) => {}
-                Ok(Uploaded::ShareUsed) => return Ok(Forwarding::ShareUsed),
-                // Whatever is wrong with the request now: its response is on the way.
+                Ok(Uploaded::BudgetUsed) => return Ok(Forwarded::BudgetUsed),
+                // The request is complete, or has failed: the response continues in any case.
                 _ => self.upload_is_over = true,
             }
-            self.download.follow(upload.progress());
+            self.download.merge_progress(upload.progress());
         }
-        Ok(Forwarding::Wait(self.download.deadline(cx).unless_passed(cx.now, late)?))
+        Ok(Forwarded::Wait(self.download.deadline(cx).unless_passed(cx.now, late)?))
     }
 
-    /// The body is truncated: received bytes are forwarded, and the connection closes without the
-    /// body's proper end. Before the first byte of the response the client gets an error in its
-    /// place.
+    /// Truncates the response: the connection closes without the proper end of the body. If no byte
+    /// of the response was sent, an error response replaces it.
     fn truncate(
         &self,
         detail: &str,
@@ -308,7 +321,7 @@ impl Response {
         cx: &mut Context<'_>,
     ) -> Stop {
         if self.download.retract(client) {
-            attempt.note_failure(FailureKind::BadResponse, detail, cx);
+            attempt.record_failure(FailureKind::BadResponse, detail, cx);
             return Cause::BadResponse.into();
         }
         attempt.close(cx);
@@ -321,19 +334,19 @@ impl Response {
         Reason::ResponseTruncated.into()
     }
 
-    /// The backend has sent everything: its connection is kept if it may be, and its slot is free.
+    /// Releases the slot and the connection of a backend that has sent the whole response.
     fn release_backend(&self, attempt: &mut Attempt, cx: &mut Context<'_>) {
         let backend = attempt.connection(cx.connections);
         let is_clean = backend.is_some_and(|backend| {
-            self.download.leave_backend(backend) && backend.input.is_empty()
+            self.download.finish_backend(backend) && backend.input.is_empty()
         });
         let is_kept = self.keeps_backend && is_clean && !cx.draining;
         attempt.release(is_kept.then_some(self.backend_idle_timeout), cx);
     }
 }
 
-/// How long the backend connection is kept: a second less than the backend announces, within
-/// limits, or our own default.
+/// The idle timeout of a backend connection: one second less than the backend has announced, up to
+/// a limit, or the default.
 fn idle_time(announced: Option<Duration>, default: Duration) -> Duration {
     let margin = Duration::from_secs(1);
     announced

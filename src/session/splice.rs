@@ -1,7 +1,7 @@
-//! Moving a long body of known length through a pipe inside the kernel: no copy through our memory.
+//! The pipe through which a long body of known length moves inside the kernel, without a copy in
+//! our memory.
 //!
-//! Measured at 1 MiB responses; see `benches/README.md`. Below [`config::MIN_SPLICE_BYTES`] copying
-//! is cheaper.
+//! Below [`config::MIN_SPLICE_BYTES`] copying is cheaper (`benches/README.md`, 1 MiB responses).
 
 use super::client::Client;
 use crate::config;
@@ -17,9 +17,9 @@ pub(super) struct Splice {
 }
 
 impl Splice {
-    /// Sets both sockets up; none if there is no pipe, or they cannot be.
+    /// Takes a pipe and sets both sockets to non-blocking mode; none if that fails.
     pub(super) fn start(client: &Client, backend: &Stream, pipes: &mut Pipes) -> Option<Self> {
-        let pipe = pipes.take()?;
+        let pipe = pipes.get()?;
         let ready =
             client.stream.set_nonblocking(true).and_then(|()| backend.set_nonblocking(true));
         if ready.is_err() {
@@ -35,7 +35,8 @@ impl Splice {
         backend.splice_to(&mut self.pipe, limit)
     }
 
-    /// Moves what the pipe holds to the client, as far as it takes it; how many bytes that are.
+    /// Moves bytes from the pipe to the client, as many as its socket accepts, and returns their
+    /// number.
     pub(super) fn drain(
         &mut self,
         client: &mut Client,
@@ -49,16 +50,16 @@ impl Splice {
                 Err(_) => return Err(Reason::ClientReset),
             }
         }
-        client.note_sent(drained, counters);
+        client.count_sent(drained, counters);
         Ok(drained)
     }
 
-    /// Whether the client has everything that came.
+    /// Whether the pipe is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.pipe.is_empty()
     }
 
-    /// Gives the pipe back.
+    /// Returns the pipe to the pool.
     pub(super) fn end(self, pipes: &mut Pipes) {
         pipes.put(self.pipe);
     }

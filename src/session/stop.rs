@@ -1,5 +1,5 @@
-//! Failures as values: early ends of an exchange or an attempt. `?` carries them to the one place
-//! that handles them.
+//! Failures as values: the early ends of an exchange or an attempt. `?` carries them to the one
+//! place that handles them.
 
 use crate::config::Deadline;
 use crate::error::Cause;
@@ -7,7 +7,7 @@ use crate::reason::Reason;
 use crate::upstream::retry::FailureKind;
 use std::time::Instant;
 
-/// Why a state cannot go on.
+/// The failure of a state.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The client gets an error response.
@@ -18,25 +18,31 @@ pub(super) enum Stop {
     AttemptFailed(AttemptError),
 }
 
-/// How an attempt has failed before a byte of its response was forwarded.
+/// The failure of an attempt before a byte of its response was forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AttemptError {
-    /// The criterion of the retry contract.
-    pub(super) failed: FailureKind,
-    /// The client's error if there is no retry.
+    /// The kind of failure, which the retry contract depends on.
+    pub(super) kind: FailureKind,
+    /// The cause in the client's error response, if there is no retry.
     pub(super) cause: Cause,
     /// The detail for the log.
     pub(super) detail: String,
 }
 
 impl AttemptError {
-    pub(super) fn new(failed: FailureKind, cause: Cause, detail: impl Into<String>) -> Self {
-        Self { failed, cause, detail: detail.into() }
+    pub(super) fn new(kind: FailureKind, cause: Cause, detail: impl Into<String>) -> Self {
+        Self { kind, cause, detail: detail.into() }
     }
 
     /// The connection could not be opened.
     pub(super) fn connect(error: &std::io::Error) -> Self {
         Self::new(FailureKind::Connect, Cause::ConnectFailed, error.to_string())
+    }
+
+    /// The backend was marked down before a byte of its response.
+    pub(super) fn marked_down() -> Self {
+        let detail = "it was marked down while its response was awaited";
+        Self::new(FailureKind::MarkedDown, Cause::FirstByteTimeout, detail)
     }
 
     /// The head of the response is invalid or truncated.
@@ -46,8 +52,8 @@ impl AttemptError {
 }
 
 impl Deadline {
-    /// The deadline to wait for, or the failure because it has passed. Call it after the socket has
-    /// blocked, so that an event wins over the clock.
+    /// The deadline, or the failure `late` if it has passed. To be called after the socket has
+    /// blocked, so that an event takes precedence over the clock.
     pub(super) fn unless_passed(self, now: Instant, late: impl Into<Stop>) -> Result<Self, Stop> {
         if self.has_passed(now) { Err(late.into()) } else { Ok(self) }
     }

@@ -1,19 +1,25 @@
-//! The output of `LOGLEVEL=DEBUG`: heads and the first bytes of bodies, escaped, secrets masked.
+//! The traces of `LOGLEVEL=DEBUG`: heads and the first bytes of bodies, escaped, with secrets
+//! masked.
 
 use super::client::Client;
 use crate::wire::Body;
 use std::fmt;
 
-/// How much of a body is shown.
+/// The maximum number of logged bytes of a body.
 const BODY_BYTES: usize = 256;
 /// Fields whose values are secrets.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
-/// Logs a head and the received part of its body, at DEBUG. Further bytes may be another head, with
-/// its secrets.
-pub(super) fn head(client: &Client, direction: &str, head: &[u8], body: Body, behind: &[u8]) {
+/// Logs a head and the received part of its body at DEBUG. Bytes after the body are not logged:
+/// they may be another head, with secrets.
+pub(super) fn head(client: &Client, direction: &str, head: &[u8], body: Body, following: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
-        log::debug!("{} {direction}\n{}{}", client.peer(), Head(head), Start(body.part_of(behind)));
+        log::debug!(
+            "{} {direction}\n{}{}",
+            client.peer(),
+            Head(head),
+            Start(body.part_of(following))
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opaque bytes both ways until both ends have closed. Independent of HTTP.
+//! A tunnel: opaque bytes in both directions until both sides have closed. Independent of HTTP.
 
 use super::attempt::Attempt;
 use super::client::Client;
@@ -7,14 +7,18 @@ use super::record::{AccessRecord, ExchangeData};
 use crate::config::{self, Deadline, Timeout};
 use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
+use std::time::Instant;
 
-/// A client and a backend that talk to each other.
+/// A tunnel between a client and a backend.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     attempt: Attempt,
+    /// The number of attempts of the exchange, this one included.
+    attempts: u32,
     data: ExchangeData,
-    /// The sides that have closed their sending side.
+    /// Whether the client has closed its sending side.
     client_ended: bool,
+    /// Whether the backend has closed its sending side.
     backend_ended: bool,
     deadline: Deadline,
 }
@@ -22,28 +26,34 @@ pub(super) struct Tunnel {
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tunneled {
-    /// Nothing moves just now.
+    /// No bytes can be moved now.
     Wait(Deadline),
-    /// The step's share is used.
-    ShareUsed,
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
 }
 
 /// The state of one direction after a step.
 enum Direction {
-    /// The source or the sink has had enough for now.
+    /// More bytes may follow.
     Open,
-    /// The source has closed and everything was delivered.
+    /// The source has closed and all its bytes were delivered.
     Ended,
     /// A side is broken.
     Broken,
 }
 
 impl Tunnel {
-    /// A tunnel over the connection of this attempt. Bytes already received on either side are
-    /// forwarded first.
-    pub(super) fn new(attempt: Attempt, data: ExchangeData, cx: &Context<'_>) -> Self {
+    /// A tunnel over the connection of this attempt. Bytes that either side has received already
+    /// are forwarded first.
+    pub(super) fn new(
+        attempt: Attempt,
+        attempts: u32,
+        data: ExchangeData,
+        cx: &Context<'_>,
+    ) -> Self {
         Self {
             attempt,
+            attempts,
             data,
             client_ended: false,
             backend_ended: false,
@@ -51,13 +61,13 @@ impl Tunnel {
         }
     }
 
-    /// Moves what can be moved, both ways.
+    /// Moves the available bytes in both directions.
     pub(super) fn step(
         &mut self,
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<Tunneled, Reason> {
-        // The bytes before the tunnel's: the head of a 101.
+        // The head of the 101 precedes the bytes of the tunnel.
         client.flush(&cx.local.counters)?;
         if !client.output.is_empty() {
             return self.wait(cx);
@@ -71,18 +81,18 @@ impl Tunnel {
         let (down_state, sent_down) =
             copy_one_way(backend, down, &mut client.stream, &mut self.backend_ended);
         cx.local.buffers.recycle(&mut connection.input);
-        client.note_sent(sent_down, &cx.local.counters);
+        client.count_sent(sent_down, &cx.local.counters);
+        self.data.bytes_in += sent_up as u64;
         match (up_state, down_state) {
             (Direction::Broken, _) | (_, Direction::Broken) => return Err(Reason::TunnelBroken),
             (Direction::Ended, Direction::Ended) => return Err(Reason::TunnelDone),
             _ => {}
         }
-        self.data.bytes_in += sent_up as u64;
         let moved = sent_up.max(sent_down);
         if moved > 0 {
             self.deadline = cx.deadline(Timeout::Tunnel);
         }
-        if moved >= config::MAX_STEP_BYTES { Ok(Tunneled::ShareUsed) } else { self.wait(cx) }
+        if moved >= config::MAX_STEP_BYTES { Ok(Tunneled::BudgetUsed) } else { self.wait(cx) }
     }
 
     fn wait(&self, cx: &Context<'_>) -> Result<Tunneled, Reason> {
@@ -92,18 +102,27 @@ impl Tunnel {
         Ok(Tunneled::Wait(self.deadline))
     }
 
-    /// The tunnel is over.
+    /// Closes the backend's connection and records the exchange.
     pub(super) fn close(mut self, reason: Reason, client: &Client, cx: &mut Context<'_>) {
         self.attempt.close(cx);
-        cx.local.record(&AccessRecord {
+        cx.local.record(&self.access_record(reason, client, cx.now));
+    }
+
+    pub(super) fn access_record(
+        &self,
+        reason: Reason,
+        client: &Client,
+        now: Instant,
+    ) -> AccessRecord<'_> {
+        AccessRecord {
             data: &self.data,
             stage: "tunnel",
             reason: Some(reason).filter(|reason| reason.is_error()),
             backend: Some(self.attempt.backend()),
-            attempts: 1,
+            attempts: self.attempts,
             bytes_out: client.sent,
-            ended: cx.now,
-        });
+            ended: now,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The request on its way to the backend: its head, and its body decoded strictly and framed as
-//! that backend supports it.
+//! The upload of a request to a backend: its head, and its body, decoded strictly and framed as the
+//! backend supports it.
 
 use super::attempt::Attempt;
 use super::client::Client;
@@ -17,57 +17,58 @@ use crate::wire::request::RequestHead;
 use crate::wire::rewrite::{self, RequestFraming};
 use std::time::Instant;
 
-/// A request on its way to a backend.
+/// The upload of one request, over all attempts.
 #[derive(Debug)]
 pub(super) struct Upload {
     reader: BodyReader,
     replay: ReplayBuffer,
     is_chunked: bool,
-    /// How the body is framed for the backend, once that is chosen.
+    /// The framing of the body for the backend, once it is chosen.
     framing: Option<RequestFraming>,
-    /// Bytes of body that came so far.
+    /// The number of bytes of body that were received.
     received: u64,
-    /// Anything of it came, if only a part of a chunk's line.
+    /// Whether any part of the body was received, including the framing of a chunk.
     has_begun: bool,
+    /// The maximum number of bytes of body.
     limit: u64,
     progress: Progress,
-    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    /// Whether the client awaits a 100 before it sends the body (RFC 9110 section 10.1.1).
     expects_continue: bool,
     continue_deadline: Option<Deadline>,
 }
 
-/// How far an upload came in one step.
+/// The progress of an upload in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Uploaded {
-    /// The backend has everything.
+    /// The whole request is sent, or buffered.
     All,
     /// One side is not ready.
     Blocked(Blocked),
-    /// The step's share is used.
-    ShareUsed,
-    /// The backend reads no more. Its response, if any, wins over the error.
+    /// The I/O budget of the step is used up.
+    BudgetUsed,
+    /// The backend accepts no more bytes. Its response, if any, takes precedence over the error.
     BackendGone,
 }
 
 /// Whether a backend supports the framing of the request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FramingSupport {
-    /// As it is.
+    /// The backend supports it.
     Ready,
-    /// It does not support chunks: the body must be buffered first.
+    /// The backend does not support chunks: the body must be buffered first.
     AfterBuffering,
-    /// It does not support chunks, and some were sent already.
+    /// The backend does not support chunks, and some were sent to another one already.
     Unsupported,
 }
 
 impl Upload {
-    /// The body after this head, of this length.
-    pub(super) fn new(head: &RequestHead<'_, '_>, received_head: usize, cx: &Context<'_>) -> Self {
+    /// The upload of the request with this head, which was received with this length.
+    pub(super) fn new(head: &RequestHead<'_, '_>, head_length: usize, cx: &Context<'_>) -> Self {
         let is_chunked = head.body == Body::Chunked;
         let writer = if is_chunked { BodyWriter::Chunked } else { BodyWriter::Raw };
         Self {
             reader: head.body.into(),
-            replay: ReplayBuffer::new(received_head, writer, !head.is_idempotent()),
+            replay: ReplayBuffer::new(head_length, writer, !head.is_idempotent()),
             is_chunked,
             framing: None,
             received: 0,
@@ -79,12 +80,12 @@ impl Upload {
         }
     }
 
-    /// Where the head is written.
+    /// The buffer to write the head to.
     pub(super) fn head_mut(&mut self) -> &mut Vec<u8> {
         self.replay.as_vec_mut()
     }
 
-    /// The head is written, but for what depends on the backend.
+    /// Marks the end of the part of the head that is the same for all backends.
     pub(super) fn mark_common_end(&mut self) {
         self.replay.mark_common_end();
     }
@@ -94,53 +95,52 @@ impl Upload {
         self.reader.is_done()
     }
 
-    /// Bytes of body that were received.
+    /// The number of bytes of body that were received.
     pub(super) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Whether the backend has all of the request.
+    /// Whether the whole request was sent.
     pub(super) fn is_sent(&self) -> bool {
         self.is_received() && self.replay.unsent().is_empty()
     }
 
-    /// Whether any byte went out in this attempt.
+    /// Whether a byte was sent in this attempt.
     pub(super) fn was_written(&self) -> bool {
         self.replay.was_written()
     }
 
-    /// Whether the request is replayable from its first byte.
+    /// Whether the request can be sent again from its first byte.
     pub(super) fn is_replayable(&self) -> bool {
         self.replay.is_replayable()
     }
 
-    /// The bytes ready for the backend from the first one kept, for the log.
+    /// The kept bytes of the request, for the log.
     pub(super) fn kept(&self) -> &[u8] {
         self.replay.kept()
     }
 
-    /// Gives the memory back if nothing is kept in it: a request that must not be sent twice is
-    /// dropped as it is sent.
+    /// Returns the memory to the pool if no byte is kept.
     pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
         self.replay.recycle(buffers);
     }
 
-    /// The request will not be retried.
+    /// Drops the kept bytes: the request will not be retried.
     pub(super) fn release(&mut self) {
         self.replay.release();
     }
 
-    /// The body begins to move now: earlier time, for finding a backend, does not count against it.
+    /// Restarts the body's timeout: the time before, in the queue for example, does not count.
     pub(super) fn start_clock(&mut self, now: Instant) {
         self.progress = Progress::new(now);
     }
 
-    /// Whether the client still waits for a 100.
+    /// Whether the client still awaits a 100.
     pub(super) fn awaits_continue(&self) -> bool {
         self.expects_continue && !self.has_begun
     }
 
-    /// A 1xx went to the client: its time for the body begins now.
+    /// Notes that a 1xx was forwarded: the client's time for the body begins now.
     pub(super) fn note_interim(&mut self, now: Instant) {
         self.expects_continue = false;
         if !self.is_received() {
@@ -148,15 +148,15 @@ impl Upload {
         }
     }
 
-    /// Sends the client a 100 in place of a backend that supports only HTTP/1.0.
+    /// Writes a 100 for the client, in place of a backend that supports only HTTP/1.0.
     pub(super) fn send_continue(&mut self, client: &mut Client, local: &mut Local) {
         self.note_interim(local.clock.now());
         local.buffers.ensure(&mut client.output);
         client.output.append(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
-    /// Nothing moves just now: until when to wait. A client that waits for a 100 waits for the
-    /// backend.
+    /// The deadline while one side is blocked. It is the backend's first-byte timeout if the client
+    /// awaits a 100.
     pub(super) fn wait(&mut self, blocked: Blocked, cx: &Context<'_>) -> Result<Deadline, Stop> {
         let (deadline, cause) = match blocked {
             Blocked::OnClient if self.awaits_continue() => {
@@ -178,19 +178,19 @@ impl Upload {
         self.progress.deadline(cx.shared.settings.timeouts.body)
     }
 
-    /// Whether the body is over the limit, or has been announced to be.
+    /// Whether the received or announced body is over the limit.
     pub(super) fn is_too_large(&self) -> bool {
         let announced = self.reader.remaining().unwrap_or(0).max(self.reader.announced());
         self.received.saturating_add(announced) > self.limit
     }
 
-    /// Chooses how the body is framed for a backend.
+    /// Chooses the framing of the body for a backend.
     pub(super) fn choose_framing(&mut self, is_http10_only: bool) -> FramingSupport {
         match (self.is_chunked, self.framing) {
             (false, _) => self.framing = Some(RequestFraming::Plain),
             (true, None) if is_http10_only => return FramingSupport::AfterBuffering,
             (true, None) => self.framing = Some(RequestFraming::Chunked),
-            // Chunks went to another backend before.
+            // Chunks were sent to another backend before.
             (true, Some(RequestFraming::Chunked)) if is_http10_only => {
                 return FramingSupport::Unsupported;
             }
@@ -199,23 +199,22 @@ impl Upload {
         FramingSupport::Ready
     }
 
-    /// The attempt could not be connected. While no backend has heard of the body, its framing is
-    /// open again.
+    /// Allows another framing after a failed connect, unless a part of the body was framed already.
     pub(super) fn reopen_framing(&mut self) {
         if !self.replay.has_body() && !self.is_received() {
             self.framing = None;
         }
     }
 
-    /// Starts an attempt: everything is to be sent from the start, with the end of the head that
-    /// this backend needs.
+    /// Starts an attempt: the request is sent from its first byte, with the end of the head for
+    /// this backend. `host` is the value of `Host` if the client has sent none.
     pub(super) fn start_attempt(&mut self, host: Option<&str>) {
         let mut end = Vec::new();
         rewrite::request_framing(&mut end, host, self.framing.unwrap_or(RequestFraming::Plain));
         self.replay.start_attempt(&end);
     }
 
-    /// Sends what there is of the request on the connection of this attempt.
+    /// Sends the request on the connection of this attempt, until one side is blocked.
     pub(super) fn send(
         &mut self,
         client: &mut Client,
@@ -232,7 +231,7 @@ impl Upload {
         self.pump(client, &mut backend.stream, cx.local)
     }
 
-    /// The same for any stream, for as long as both sides go along.
+    /// As [`Upload::send`], on any stream.
     pub(super) fn pump(
         &mut self,
         client: &mut Client,
@@ -241,7 +240,7 @@ impl Upload {
     ) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
-            let took = self.take(&mut client.input)?;
+            let has_transferred = self.transfer(&mut client.input)?;
             while !self.replay.unsent().is_empty() {
                 match backend.write(self.replay.unsent()) {
                     Ok(0) => return Ok(Uploaded::Blocked(Blocked::OnBackend)),
@@ -256,10 +255,10 @@ impl Upload {
                 return Ok(Uploaded::All);
             }
             if moved >= config::MAX_STEP_BYTES {
-                return Ok(Uploaded::ShareUsed);
+                return Ok(Uploaded::BudgetUsed);
             }
-            if took && !client.input.is_empty() {
-                // There may be room now for what was received already.
+            if has_transferred && !client.input.is_empty() {
+                // The replay buffer may have room now for the rest of the input.
                 continue;
             }
             match self.read(client, local)? {
@@ -269,8 +268,8 @@ impl Upload {
         }
     }
 
-    /// Takes the whole body in before any of it is sent, for a backend that does not support
-    /// chunks: it is sent with its length.
+    /// Buffers the whole body before any of it is sent, for a backend that does not support chunks:
+    /// the body is sent with its length.
     pub(super) fn buffer(
         &mut self,
         client: &mut Client,
@@ -278,13 +277,13 @@ impl Upload {
     ) -> Result<Uploaded, Stop> {
         let (mut moved, now) = (0, local.clock.now());
         loop {
-            self.buffer_some(&mut client.input)?;
+            self.buffer_input(&mut client.input)?;
             if self.is_received() {
                 self.framing = Some(RequestFraming::Length(self.received));
                 return Ok(Uploaded::All);
             }
             if moved >= config::MAX_STEP_BYTES {
-                return Ok(Uploaded::ShareUsed);
+                return Ok(Uploaded::BudgetUsed);
             }
             match self.read(client, local)? {
                 0 => return Ok(Uploaded::Blocked(Blocked::OnClient)),
@@ -296,12 +295,12 @@ impl Upload {
         }
     }
 
-    /// Reads more of the body; 0 if the client has sent nothing more.
+    /// Reads more of the body and returns the number of bytes: 0 if the client's socket is blocked.
     fn read(&mut self, client: &mut Client, local: &mut Local) -> Result<usize, Stop> {
         match client.read(&mut local.buffers)? {
             Read::Bytes(count) => {
                 if !std::mem::replace(&mut self.has_begun, true) {
-                    // The client may have waited for a 100: its time for the body begins now.
+                    // The client's time for the body begins now: it may have awaited a 100.
                     self.start_clock(local.clock.now());
                 }
                 Ok(count)
@@ -311,30 +310,29 @@ impl Upload {
         }
     }
 
-    /// Moves what fits from the client's bytes into the replay buffer; whether anything moved.
-    fn take(&mut self, input: &mut Buffer) -> Result<bool, Cause> {
-        let mut any = false;
+    /// Moves as much of the client's input into the replay buffer as fits; whether any byte moved.
+    fn transfer(&mut self, input: &mut Buffer) -> Result<bool, Cause> {
+        let mut has_transferred = false;
         while !input.is_empty() && !self.is_received() {
-            let mut consumed = self.take_some(self.replay.replay_room(), input)?;
+            let mut consumed = self.transfer_piece(self.replay.replay_room(), input)?;
             if consumed == 0 {
-                // Only now: the next byte of the body ends a full replay buffer, the end of the
-                // body does not.
+                // Not earlier: a body that just fits, up to its end, keeps the request replayable.
                 let room = self.replay.make_room();
-                consumed = self.take_some(room, input)?;
+                consumed = self.transfer_piece(room, input)?;
             }
             if consumed == 0 {
                 break;
             }
-            (any, self.has_begun) = (true, true);
+            (has_transferred, self.has_begun) = (true, true);
             if self.is_too_large() {
                 return Err(Cause::BodyTooLarge);
             }
         }
-        Ok(any)
+        Ok(has_transferred)
     }
 
-    /// Moves one piece, at most `room` bytes of body; how many of the client's bytes are done with.
-    fn take_some(&mut self, room: usize, input: &mut Buffer) -> Result<usize, Cause> {
+    /// Moves one piece, at most `room` bytes of body, and returns the number of consumed bytes.
+    fn transfer_piece(&mut self, room: usize, input: &mut Buffer) -> Result<usize, Cause> {
         let moved = self
             .replay
             .append_body(|writer, out| self.reader.transfer(writer, input.unread(), room, out))?;
@@ -343,9 +341,9 @@ impl Upload {
         Ok(moved.consumed)
     }
 
-    /// Decodes the received part of a chunked body into the replay buffer, after the head that is
-    /// not complete yet.
-    fn buffer_some(&mut self, input: &mut Buffer) -> Result<(), Cause> {
+    /// Decodes the received part of a chunked body into the replay buffer, after the common part of
+    /// the head.
+    fn buffer_input(&mut self, input: &mut Buffer) -> Result<(), Cause> {
         while !self.is_received() {
             let moved = self.reader.transfer(
                 BodyWriter::Raw,

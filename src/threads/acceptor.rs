@@ -120,7 +120,7 @@ impl Acceptor {
         self.resume_at.into_iter().chain(self.shedding.deadline()).min()
     }
 
-    /// Finds a worker for a connection. One that no inbox has room for stays here.
+    /// Finds a worker for a connection. Without room in any inbox it stays here.
     fn place(&mut self, socket: TcpStream, peer: SocketAddr) -> Accepted {
         let workers = self.listeners.workers();
         let worker = &workers[self.worker];

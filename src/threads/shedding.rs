@@ -10,7 +10,7 @@ use crate::error::Cause;
 use crate::logging::RateLimitedLog;
 use crate::metrics::Counters;
 use crate::reason::Reason;
-use crate::wire::error_response::{self, Asked};
+use crate::wire::error_response::{self, ErrorFormat};
 use crate::wire::request_id::RequestId;
 use crate::wire::rewrite::{ConnectionHeader, ResponseFields};
 use std::collections::VecDeque;
@@ -49,11 +49,11 @@ impl Shedding {
         self.counters.closed(Reason::Overload);
         let date = httpdate::fmt_http_date(SystemTime::now());
         let request_id = &RequestId::generate(fastrand::u128(..));
-        let asked = Asked { is_head: false, accepts_json: false };
+        let format = ErrorFormat { is_head: false, accepts_json: false };
         let fields =
             ResponseFields { connection: ConnectionHeader::Close, date: &date, request_id };
         let mut response = Vec::new();
-        error_response::write(&mut response, cause, cause.description(), asked, fields);
+        error_response::write(&mut response, cause, cause.description(), format, fields);
         // The buffer of a fresh socket has room for the whole response.
         let sent = socket.set_nonblocking(true).and_then(|()| socket.write_all(&response));
         if sent.and_then(|()| socket.shutdown(Shutdown::Write)).is_err() {

@@ -362,7 +362,7 @@ mod tests {
         let readable_event = fixture.next_event();
         fixture.connections.note(token, readable_event, now);
         // The read ends with the last byte, so the flag for readable stays set.
-        let mut buffer = Buffers::default().take();
+        let mut buffer = Buffers::default().get();
         let all_but_the_response = buffer.room() - b"response".len();
         buffer.as_vec_mut().resize(all_but_the_response, 0);
         fixture.connections.get(token).unwrap().stream.read(&mut buffer).unwrap();

@@ -1,7 +1,7 @@
-//! Bodies on their way: read by one framing, written in another (RFC 9112 section 6).
+//! Conversion of a body from one framing to another (RFC 9112 section 6).
 //!
-//! The one codec for uploads, buffered requests and downloads. Pure: bytes in, bytes out. Trailers
-//! must be well-formed even where they are dropped.
+//! The only codec, for uploads, buffered requests and downloads. Pure: bytes in, bytes out.
+//! Trailers must be well-formed even where they are dropped.
 
 use super::Body;
 use super::chunked::{self, BadChunk, Decoder, Piece};
@@ -23,18 +23,18 @@ pub enum BodyReader {
 /// How the bytes of a body are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyWriter {
-    /// As they are: a length or the end of the connection delimits them.
+    /// Unframed: a length or the end of the connection delimits them.
     Raw,
-    /// In chunks, with the trailers that may be forwarded.
+    /// In chunks, followed by the trailers that may be forwarded.
     Chunked,
 }
 
 /// The result of one call of [`BodyReader::transfer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transferred {
-    /// Input bytes that are done with. Zero: more input or more room is needed.
+    /// Consumed bytes of the input. Zero: more input or more room is needed.
     pub consumed: usize,
-    /// Bytes of the body among the output, without the lines around chunks.
+    /// Bytes of the body in the output, without the framing of chunks.
     pub body: usize,
 }
 
@@ -55,7 +55,7 @@ impl BodyReader {
         matches!(self, Self::Done)
     }
 
-    /// The number of bytes to come, if the framing has it.
+    /// The number of bytes to come, if the framing is a length.
     pub fn remaining(&self) -> Option<u64> {
         match self {
             Self::Length(remaining) => Some(*remaining),
@@ -63,7 +63,7 @@ impl BodyReader {
         }
     }
 
-    /// How much of a chunk that has begun is still to come.
+    /// The number of bytes to come of the current chunk.
     pub fn announced(&self) -> u64 {
         match self {
             Self::Chunked(decoder) => decoder.announced(),
@@ -71,7 +71,8 @@ impl BodyReader {
         }
     }
 
-    /// Notes bytes of a body of known length that took another way, through a pipe for example.
+    /// Counts bytes of a body of known length that were moved elsewhere, through a pipe for
+    /// example.
     pub fn skip(&mut self, count: u64) {
         if let Self::Length(remaining) = self {
             *remaining = remaining.saturating_sub(count);
@@ -118,11 +119,11 @@ impl BodyReader {
         Ok(Transferred { consumed, body: data.len() })
     }
 
-    /// The connection has ended: whether that is the body's end.
+    /// The end of the connection; whether the body is complete by it.
     pub fn end_by_close(&mut self, writer: BodyWriter, out: &mut Vec<u8>) -> bool {
         let is_end = matches!(self, Self::UntilClose);
         if is_end {
-            writer.end(b"", out).expect("no trailers, no bad ones");
+            writer.end(b"", out).expect("an empty trailer section is valid");
             *self = Self::Done;
         }
         is_end
@@ -148,8 +149,8 @@ mod tests {
     const REWRITTEN: &[u8] = b"3\r\nabc\r\na\r\ndefghijklm\r\n0\r\nX-Sum: 1\r\n\r\n";
     const BODY: &[u8] = b"abcdefghijklm";
 
-    /// Feeds the pieces one after the other, as a session does, and returns what was written and
-    /// how much was left over.
+    /// Passes the pieces one after the other, as a session does, and returns the output, the number
+    /// of unconsumed bytes, and whether the body is complete.
     fn transfer(
         body: Body,
         writer: BodyWriter,
@@ -193,15 +194,15 @@ mod tests {
             );
             for first in 0..input.len() {
                 let pieces = [&input[..first], &input[first..]];
-                let (out, left, is_done) = transfer(body, writer, &pieces, usize::MAX).unwrap();
-                assert_eq!((left, is_done), (3, true), "split at {first}");
+                let (out, rest, is_done) = transfer(body, writer, &pieces, usize::MAX).unwrap();
+                assert_eq!((rest, is_done), (3, true), "split at {first}");
                 assert!(writer == BodyWriter::Chunked || out == whole, "split at {first}");
             }
         }
     }
 
     #[test]
-    fn no_more_is_moved_than_the_output_has_room_for() {
+    fn no_more_is_transferred_than_the_output_has_room_for() {
         for (body, input) in
             [(Body::Length(13), BODY), (Body::Chunked, CHUNKED), (Body::UntilClose, BODY)]
         {
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_took_another_way_count() {
+    fn bytes_that_were_moved_elsewhere_count() {
         let mut reader = BodyReader::Length(5);
         reader.skip(3);
         assert_eq!(reader.remaining(), Some(2));

@@ -1,4 +1,5 @@
-//! The chunked coding: a strict incremental decoder and a canonical encoder (RFC 9112 section 7.1).
+//! The chunked transfer coding: a strict incremental decoder and a canonical encoder (RFC 9112
+//! section 7.1). Pure.
 
 use super::fields::Name;
 use super::head_end::HeadEnd;
@@ -11,7 +12,7 @@ use std::io::Write;
 pub struct BadChunk;
 
 impl From<BadChunk> for Cause {
-    /// Its cause in a request.
+    /// The cause if the body is a request's.
     fn from(_: BadChunk) -> Self {
         Self::BadChunk
     }
@@ -28,8 +29,7 @@ pub enum Piece<'b> {
     End(&'b [u8]),
 }
 
-/// Decodes a chunked body piece by piece. It keeps no bytes: unconsumed input must be passed in
-/// again.
+/// An incremental decoder. It keeps no bytes: unconsumed input must be passed in again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     state: State,
@@ -37,22 +37,22 @@ pub struct Decoder {
 
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
-    /// Before a line with a chunk's size.
+    /// Before the line with a chunk's size.
     #[default]
     Size,
-    /// Inside a chunk, with this much left.
+    /// Inside a chunk, with this many bytes to come.
     Data(u64),
     /// Before the CR LF after a chunk.
     DataEnd,
-    /// After the last chunk.
+    /// After the last chunk, before the end of the trailers.
     Trailers(HeadEnd),
 }
 
 impl Decoder {
-    /// How much of the chunk that has begun is still to come.
+    /// The number of bytes to come of the current chunk.
     pub fn announced(&self) -> u64 {
         match self.state {
-            State::Data(left) => left,
+            State::Data(remaining) => remaining,
             _ => 0,
         }
     }
@@ -62,10 +62,10 @@ impl Decoder {
         self.next_up_to(usize::MAX, input)
     }
 
-    /// As [`Decoder::next`], with at most so many bytes of body at once.
+    /// As [`Decoder::next`], with at most `limit` bytes of body.
     pub fn next_up_to<'b>(
         &mut self,
-        most: usize,
+        limit: usize,
         input: &'b [u8],
     ) -> Result<(usize, Piece<'b>), BadChunk> {
         let mut done = 0;
@@ -83,17 +83,19 @@ impl Decoder {
                         self.state = State::Data(size);
                     }
                 },
-                State::Data(_) if rest.is_empty() || most == 0 => {
+                State::Data(_) if rest.is_empty() || limit == 0 => {
                     return Ok((done, Piece::NeedMore));
                 }
-                State::Data(left) => {
-                    let take =
-                        usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len()).min(most);
-                    *left -= take as u64;
-                    if *left == 0 {
+                State::Data(remaining) => {
+                    let count = usize::try_from(*remaining)
+                        .unwrap_or(usize::MAX)
+                        .min(rest.len())
+                        .min(limit);
+                    *remaining -= count as u64;
+                    if *remaining == 0 {
                         self.state = State::DataEnd;
                     }
-                    return Ok((done + take, Piece::Data(&rest[..take])));
+                    return Ok((done + count, Piece::Data(&rest[..count])));
                 }
                 State::DataEnd => match rest {
                     [b'\r', b'\n', ..] => {
@@ -119,14 +121,14 @@ impl Decoder {
     }
 }
 
-/// Reads `size [;extensions] CR LF`: the length of the line and the size, or none if the line is
-/// not whole.
+/// Parses `size [;extensions] CR LF` and returns the length of the line and the size; none if the
+/// line is incomplete.
 fn size_line(input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
     let Some(line_feed) = memchr::memchr(b'\n', input) else {
-        // Its received part must already look like one, so that garbage is rejected without
-        // waiting.
+        // The received part is validated at once, so that a client that sends garbage and waits for
+        // a response gets one.
         let line = input.strip_suffix(b"\r").unwrap_or(input);
-        // Space at its end may still be followed by an extension.
+        // An extension may still follow the space at its end.
         let is_bad = if line.is_empty() {
             !input.is_empty()
         } else {
@@ -158,16 +160,16 @@ fn parse_size(line: &[u8]) -> Option<u64> {
     i64::try_from(size).is_ok().then_some(size)
 }
 
-/// Empty, or a semicolon followed by anything printable, maybe with space before it. Extensions are
-/// dropped, so their grammar is not checked further; a recipient could read a control character as
-/// a line end.
+/// Whether this is empty, or a semicolon and printable characters after optional space. Extensions
+/// are dropped, so their grammar is not checked further; control characters are rejected because
+/// some recipients read them as a line end.
 fn is_extension(extension: &[u8]) -> bool {
     let is_printable = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
     extension.is_empty()
         || extension.trim_ascii_start().starts_with(b";") && extension.iter().all(is_printable)
 }
 
-/// The part of these bytes that belongs to a chunked body at their start.
+/// The part of `bytes` that belongs to the chunked body at their start.
 pub fn part_of(bytes: &[u8]) -> &[u8] {
     let (mut decoder, mut end) = (Decoder::default(), 0);
     while let Ok((consumed @ 1.., piece)) = decoder.next(&bytes[end..]) {
@@ -179,17 +181,17 @@ pub fn part_of(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
-/// Appends one chunk; nothing for no data, because an empty chunk is the end.
+/// Appends one chunk, or nothing for no data: an empty chunk would end the body.
 pub fn encode(out: &mut Vec<u8>, data: &[u8]) {
     if !data.is_empty() {
-        write!(out, "{:x}\r\n", data.len()).expect("a vector takes every write");
+        write!(out, "{:x}\r\n", data.len()).expect("a write to a vector succeeds");
         out.extend_from_slice(data);
         out.extend_from_slice(b"\r\n");
     }
 }
 
-/// Appends the last chunk and the trailers that may be forwarded. Rejects trailers that are not
-/// valid fields, and appends nothing then: a last chunk would look like a clean end.
+/// Appends the last chunk and the trailers that may be forwarded. Appends nothing if the trailers
+/// are not valid fields: a last chunk would look like a clean end.
 pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let start = out.len();
     out.extend_from_slice(b"0\r\n");
@@ -204,8 +206,9 @@ pub fn encode_end(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
 fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     let mut section = trailers.to_vec();
     section.extend_from_slice(b"\r\n");
-    let mut room = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
-    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
+    let mut storage = [httparse::EMPTY_HEADER; config::MAX_HEAD_FIELDS];
+    let Ok(httparse::Status::Complete((_, fields))) =
+        httparse::parse_headers(&section, &mut storage)
     else {
         return Err(BadChunk);
     };
@@ -215,8 +218,8 @@ fn encode_trailers(out: &mut Vec<u8>, trailers: &[u8]) -> Result<(), BadChunk> {
     Ok(())
 }
 
-/// Fields that frame, route, authenticate, set conditions, control the response or belong to one
-/// connection are not allowed in a trailer (RFC 9110 section 6.5.1).
+/// Whether a field may be a trailer. Fields that frame, route, authenticate, set conditions,
+/// control the response or belong to one connection may not (RFC 9110 section 6.5.1).
 fn may_be_trailer(name: &str) -> bool {
     const FORBIDDEN: [&str; 24] = [
         "age",
@@ -252,10 +255,10 @@ fn may_be_trailer(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The body, the trailers if the end was seen, and the bytes after it.
+    /// The body, the trailers if the body is complete, and the bytes after it.
     type Decoded = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
 
-    /// Feeds the pieces one after the other, as a session does: unconsumed input comes again.
+    /// Passes the pieces one after the other, as a session does: unconsumed input comes again.
     fn decode(pieces: &[&[u8]]) -> Result<Decoded, BadChunk> {
         let (mut decoder, mut pending, mut body) = (Decoder::default(), Vec::new(), Vec::new());
         let mut end = None;
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_size_line_is_taken_however_it_is_split() {
+    fn the_longest_size_line_is_accepted_however_it_is_split() {
         let body =
             format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(config::MAX_CHUNK_LINE_BYTES - 2));
         for split in 0..body.len() {
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_data_is_handed_out_than_is_wanted() {
+    fn no_more_data_is_returned_than_the_limit() {
         let mut decoder = Decoder::default();
         assert_eq!(decoder.next_up_to(2, b"5\r\nhello\r\n"), Ok((5, Piece::Data(b"he"))));
         assert_eq!(decoder.next_up_to(0, b"llo\r\n"), Ok((0, Piece::NeedMore)));
@@ -379,7 +382,7 @@ mod tests {
         encode_end(&mut out, b"X-Sum: 1\r\nContent-Length: 9\r\nHost: evil\r\n").unwrap();
         let (body, trailers, rest) = decode(&[&out]).unwrap();
         assert_eq!(body, [&b"hello"[..], &[7; 300]].concat());
-        assert_eq!(trailers.unwrap(), b"X-Sum: 1\r\n", "framing and routing do not pass");
+        assert_eq!(trailers.unwrap(), b"X-Sum: 1\r\n", "framing and routing fields are removed");
         assert!(rest.is_empty());
     }
 

@@ -1,33 +1,34 @@
-//! Error responses, as bytes: the reply to a request that cannot be served.
+//! Error responses as bytes: the reply to a request that cannot be served.
 //!
-//! A session and a listener that sheds load reject in the same words.
+//! Pure. Sessions and the shedding of connections above the limits share it, so that all error
+//! responses look alike.
 
 use super::reply::{self, ALLOW, Reply};
 use super::rewrite::ResponseFields;
 use crate::error::{self, Cause};
 
-/// When a client may come back after a 429 or 503, in seconds.
+/// The `Retry-After` of a 429 or 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
-/// The parts of the request that shape an error response.
+/// The format of an error response, by its request.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    /// A HEAD request: the content is announced and left out.
+pub struct ErrorFormat {
+    /// The request is a HEAD: the content is announced and omitted.
     pub is_head: bool,
     /// The client accepts JSON.
     pub accepts_json: bool,
 }
 
-/// Writes the whole response. `message`: the failure and the remedy.
+/// Writes the whole response. `message` describes the failure and the remedy.
 pub fn write(
     out: &mut Vec<u8>,
     cause: Cause,
     message: &str,
-    asked: Asked,
+    format: ErrorFormat,
     added: ResponseFields<'_>,
 ) {
     let (status, phrase) = (cause.status(), error::phrase(cause.status()));
-    let (kind, body) = if asked.accepts_json {
+    let (kind, body) = if format.accepts_json {
         let json =
             serde_json::json!({ "status": status, "error": cause.code(), "message": message });
         ("application/json", format!("{json}\n"))
@@ -41,7 +42,7 @@ pub fn write(
         _ => &[code],
     };
     let reply = Reply { status, fields, content: Some((kind, &body)) };
-    reply::write(out, reply, asked.is_head, added);
+    reply::write(out, reply, format.is_head, added);
 }
 
 #[cfg(test)]
@@ -50,14 +51,14 @@ mod tests {
     use crate::wire::request_id::RequestId;
     use crate::wire::rewrite::ConnectionHeader;
 
-    const PLAIN: Asked = Asked { is_head: false, accepts_json: false };
+    const PLAIN: ErrorFormat = ErrorFormat { is_head: false, accepts_json: false };
 
-    fn response(cause: Cause, message: &str, asked: Asked) -> String {
+    fn response(cause: Cause, message: &str, format: ErrorFormat) -> String {
         let request_id = &RequestId::Generated([b'7'; 32]);
         let added =
             ResponseFields { connection: ConnectionHeader::Close, date: "today", request_id };
         let mut out = Vec::new();
-        write(&mut out, cause, message, asked, added);
+        write(&mut out, cause, message, format, added);
         String::from_utf8(out).unwrap()
     }
 
@@ -73,16 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn a_response_to_head_announces_the_body_that_it_leaves_out() {
+    fn a_response_to_head_announces_the_body_that_it_omits() {
         let whole = response(Cause::BadHost, "look there", PLAIN);
-        let head = response(Cause::BadHost, "look there", Asked { is_head: true, ..PLAIN });
+        let head = response(Cause::BadHost, "look there", ErrorFormat { is_head: true, ..PLAIN });
         assert!(head.ends_with("\r\n\r\n") && whole.starts_with(&head) && whole.len() > head.len());
     }
 
     #[test]
     fn json_is_escaped_for_every_message() {
-        let asked = Asked { accepts_json: true, ..PLAIN };
-        let text = response(Cause::NoBackend, "\"quoted\"\n", asked);
+        let format = ErrorFormat { accepts_json: true, ..PLAIN };
+        let text = response(Cause::NoBackend, "\"quoted\"\n", format);
         let body: serde_json::Value =
             serde_json::from_str(text.split("\r\n\r\n").last().unwrap()).unwrap();
         assert_eq!(
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_405_lists_the_methods_that_are_served() {
+    fn a_405_lists_the_supported_methods() {
         let response = response(Cause::MethodNotAllowed, "look there", PLAIN);
         assert!(response.contains("\r\nAllow: GET, HEAD,"));
     }

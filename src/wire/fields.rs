@@ -1,22 +1,22 @@
-//! Header fields: the names with a meaning for a proxy, and list values.
+//! Header fields: the names with a meaning for a proxy, and list values. Pure.
 
 use crate::config;
 use std::mem::MaybeUninit;
 
-/// A field as httparse hands it out: a valid name, and a value without control characters or space
-/// around it.
+/// A field as httparse returns it: a valid name, and a value without control characters and without
+/// space around it.
 pub type Field<'b> = httparse::Header<'b>;
 
 /// Storage for the fields of one head. A head with more fields is rejected.
 pub type FieldStorage<'b> = [MaybeUninit<Field<'b>>];
 
-/// Empty room for as many as a request may have; costs nothing.
+/// Empty storage for the maximum number of fields of a request. Uninitialised, so it costs nothing.
 pub fn field_storage<'b>() -> [MaybeUninit<Field<'b>>; config::MAX_HEAD_FIELDS] {
     [const { MaybeUninit::uninit() }; config::MAX_HEAD_FIELDS]
 }
 
-/// Empty storage for a response with more fields than [`field_storage`] has, up to a limit of its
-/// own; else none.
+/// Empty storage for a response with more fields than fit into [`field_storage`], up to the limit
+/// for responses; no storage for fewer `lines`.
 pub fn large_field_storage<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
     let fields = if lines > config::MAX_HEAD_FIELDS {
         lines.min(config::MAX_RESPONSE_HEAD_FIELDS)
@@ -26,23 +26,23 @@ pub fn large_field_storage<'b>(lines: usize) -> Vec<MaybeUninit<Field<'b>>> {
     std::iter::repeat_with(MaybeUninit::uninit).take(fields).collect()
 }
 
-/// The fields that mean something to a proxy.
+/// The fields with a meaning for a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// Names the site.
+    /// `Host`.
     Host,
-    /// The length of the body.
+    /// `Content-Length`.
     ContentLength,
-    /// The coding of the body: its framing, if it is `chunked`.
+    /// `Transfer-Encoding`.
     TransferEncoding,
-    /// Options of this connection and further fields that belong to it.
+    /// `Connection`: options of this connection, and the names of further fields that belong to it.
     Connection,
-    /// Parameters of this connection: `Keep-Alive`.
+    /// `Keep-Alive`: parameters of this connection.
     KeepAlive,
-    /// The new protocol asked for or granted.
+    /// `Upgrade`.
     Upgrade,
-    /// Belongs to one connection: `Proxy-Connection`, `TE`, `Proxy-Authenticate`,
-    /// `Proxy-Authorization`.
+    /// Another field that belongs to one connection: `Proxy-Connection`, `TE`,
+    /// `Proxy-Authenticate`, `Proxy-Authorization`.
     HopByHop,
     /// `Expect`.
     Expect,
@@ -58,17 +58,16 @@ pub enum Name {
     ForwardedProto,
     /// `X-Forwarded-Host`.
     ForwardedHost,
-    /// RFC 7239's `Forwarded`: means the same as the three above, so it is kept or dropped with
-    /// them.
+    /// `Forwarded` (RFC 7239): the same information as the three above, so the same rules apply.
     Forwarded,
     /// `X-Request-Id`.
     RequestId,
-    /// Any other: forwarded unchanged.
+    /// Any other field, which is forwarded unchanged.
     Other,
 }
 
 impl Name {
-    /// The name of this field, case-insensitive.
+    /// Classifies a field by its name, case-insensitively.
     pub fn of(name: &str) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -95,8 +94,8 @@ impl Name {
         }
     }
 
-    /// Whether a `Connection` line may not take this field away: framing, routing, and what we
-    /// write ourselves.
+    /// Whether this field is forwarded even if `Connection` names it: framing, routing, and fields
+    /// that the balancer writes.
     fn is_protected(self) -> bool {
         matches!(
             self,
@@ -113,7 +112,7 @@ impl Name {
     }
 }
 
-/// The elements of a comma-separated list, without space around them; empty ones are left out (RFC
+/// The elements of a comma-separated list, without space around them; empty ones are skipped (RFC
 /// 9110 section 5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
@@ -136,7 +135,7 @@ pub struct ConnectionOptions {
     pub keep_alive: bool,
     /// `upgrade`.
     pub upgrade: bool,
-    /// Further fields are named, which belong to this connection too.
+    /// Any other option: the name of a field that belongs to this connection too.
     pub has_connection_options: bool,
 }
 
@@ -157,7 +156,7 @@ impl ConnectionOptions {
     }
 }
 
-/// Whether one of the `Connection` lines names this field, so that it must not be forwarded.
+/// Whether a `Connection` line names this field, which must not be forwarded then.
 pub fn is_connection_option(fields: &[Field<'_>], name: &str, known: Name) -> bool {
     !known.is_protected()
         && fields.iter().any(|field| {
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_split_at_commas_whatever_the_space() {
+    fn a_list_is_split_at_commas_and_trimmed() {
         let elements: Vec<_> = list(b" a,\tb ,, c").collect();
         assert_eq!(elements, [b"a", b"b", b"c"]);
     }
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_name_framing_away() {
+    fn connection_cannot_remove_framing_fields() {
         let fields = [Field { name: "Connection", value: b"content-length, x-secret" }];
         assert!(!is_connection_option(&fields, "Content-Length", Name::ContentLength));
         assert!(is_connection_option(&fields, "X-Secret", Name::Other));

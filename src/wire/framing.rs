@@ -1,14 +1,14 @@
-//! Where a body ends: Content-Length and Transfer-Encoding, read strictly (RFC 9112 section 6).
+//! Message framing: Content-Length and Transfer-Encoding, parsed strictly (RFC 9112 section 6).
 //!
-//! Two parties that disagree about the length of a body are how requests are smuggled. So there is
-//! one accepted spelling of each.
+//! Pure. Request smuggling needs two parties that disagree about the length of a body, so each
+//! field has exactly one accepted form.
 
 use super::fields::is_token;
 
-/// The largest valid length: some implementations keep it in a signed number.
+/// The maximum valid length: some implementations store lengths in a signed number.
 const MAX_LENGTH: u64 = i64::MAX as u64;
 
-/// The framing fields of a head, gathered line by line.
+/// The framing fields of a head, collected line by line.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Framing {
     /// The Content-Length, if there is one.
@@ -21,9 +21,9 @@ pub struct Framing {
 /// An error of the framing fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFraming {
-    /// A Content-Length that is not one plain number, given once.
+    /// A Content-Length that is not one plain number, or is repeated.
     Length,
-    /// A Transfer-Encoding that is not well-formed, or where chunked is not the last and only one.
+    /// A Transfer-Encoding that is malformed, or where chunked is repeated or not the last coding.
     Coding,
     /// A well-formed unknown transfer coding.
     CodingUnknown,
@@ -32,8 +32,8 @@ pub enum BadFraming {
 }
 
 impl Framing {
-    /// Adds a Content-Length line. A second one is rejected even with the same value: it is a list
-    /// on two lines.
+    /// Adds a Content-Length line. A second line is rejected even with the same value: two lines
+    /// are a list.
     pub fn add_length(&mut self, value: &[u8]) -> Result<(), BadFraming> {
         let length = parse_length(value).ok_or(BadFraming::Length)?;
         if self.length.replace(length).is_some() {
@@ -54,7 +54,7 @@ impl Framing {
         Ok(())
     }
 
-    /// Validates the lines together, after all were added. Both fields are worse than an unknown
+    /// Validates the combination of all lines. Both fields together take precedence over an unknown
     /// coding.
     pub fn check(self) -> Result<(), BadFraming> {
         let has_coding = self.chunked || self.has_unknown_coding;
@@ -66,7 +66,7 @@ impl Framing {
     }
 }
 
-/// Digits only, without overflow.
+/// Parses digits; none for anything else, or above [`MAX_LENGTH`].
 fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
@@ -81,7 +81,7 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     (length <= MAX_LENGTH).then_some(length)
 }
 
-/// Whether it is `chunked` alone, or well-formed unknown codings; anything else is an error.
+/// True for `chunked` alone, false for well-formed unknown codings; anything else is an error.
 fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(true);
@@ -90,7 +90,7 @@ fn is_chunked(value: &[u8]) -> Result<bool, BadFraming> {
     let (last, before) = codings.split_last().expect("a split has at least one part");
     let names_chunked = |coding: &[u8]| name(coding).eq_ignore_ascii_case(b"chunked");
     let is_misplaced = before.iter().any(|coding| names_chunked(coding));
-    // Alone it was accepted above, so here it has parameters or space that no one spelling has.
+    // The one valid form was accepted above, so a lone `chunked` has parameters or space here.
     let is_invalid =
         names_chunked(last) && (before.is_empty() || !last.eq_ignore_ascii_case(b"chunked"));
     if is_misplaced || is_invalid || !codings.iter().all(|coding| is_coding(coding)) {
@@ -103,7 +103,8 @@ fn name(coding: &[u8]) -> &[u8] {
     coding.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// `token *( ; token=token )`: a quoted parameter could contain a comma, but no client sends one.
+/// Whether this is `token *( ; token=token )`. A quoted value could contain a comma, but no client
+/// sends one.
 fn is_coding(coding: &[u8]) -> bool {
     let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let is_parameter = |part: &[u8]| {
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_after_an_unknown_coding_is_still_unknown() {
+    fn chunked_after_an_unknown_coding_is_an_unknown_coding() {
         let mut framing = Framing::default();
         framing.add_transfer_encoding(b"gzip").unwrap();
         framing.add_transfer_encoding(b"chunked").unwrap();

@@ -1,13 +1,13 @@
-//! Finding the end of a head that arrives in pieces, in linear time.
+//! The search for the end of a head that arrives in pieces, in linear time. Pure.
 
 use crate::error::Cause;
 
-/// Looks for the empty line that ends a head. Keeps its offset between calls: each byte is scanned
-/// once, however the head was split. Every line must end in CR LF: a bare LF or CR is rejected at
-/// once (RFC 9112 section 2.2 allows that; accepting it enables smuggling).
+/// A search for the empty line that ends a head. It keeps its offset between calls, so each byte is
+/// scanned once. Every line must end in CR LF: a bare LF or CR is rejected at once, as RFC 9112
+/// section 2.2 allows, because accepting it enables request smuggling.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadEnd {
-    // Heads are far shorter than 4 GiB, and an idle connection carries one of these.
+    // 32 bits suffice for a head, and every idle connection has a `HeadEnd`.
     scanned: u32,
     line_start: u32,
     first_line: Option<u32>,
@@ -15,8 +15,8 @@ pub struct HeadEnd {
 }
 
 impl HeadEnd {
-    /// The length of the head with its empty line, once it is whole. `bytes` must start where it
-    /// did at the first call.
+    /// The length of the head with its empty line, once it is complete. Each call must pass the
+    /// head from its first byte.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
         let scanned = self.scanned as usize;
         for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[scanned..]) {
@@ -46,17 +46,17 @@ impl HeadEnd {
         Ok(None)
     }
 
-    /// The first line without its end, once it is whole.
+    /// The first line without its CR LF, once it is complete.
     pub fn first_line<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         self.first_line.map(|length| &bytes[..length as usize])
     }
 
-    /// How many lines have ended so far.
+    /// The number of complete lines.
     pub fn lines(&self) -> usize {
         self.lines as usize
     }
 
-    /// Whether nothing was looked at yet.
+    /// Whether no byte was scanned yet.
     pub fn is_at_start(&self) -> bool {
         self.scanned == 0
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(
             HeadEnd::default().find(b"GET / HTTP/1.1\r"),
             Ok(None),
-            "it may still become one"
+            "a line feed may follow"
         );
     }
 }

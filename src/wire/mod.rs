@@ -17,7 +17,7 @@ pub mod response;
 pub mod rewrite;
 pub mod target;
 
-/// The versions that are served and spoken.
+/// The supported versions of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: closes after each exchange unless it has keep-alive; no chunked coding.
@@ -27,10 +27,23 @@ pub enum Version {
 }
 
 impl Version {
-    /// From httparse's minor version.
+    /// The version with this minor number.
     fn from_minor(minor: u8) -> Self {
         if minor == 0 { Self::Http10 } else { Self::Http11 }
     }
+}
+
+/// Where a body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// After this many bytes, at least one.
+    Length(u64),
+    /// After the last chunk and its trailers.
+    Chunked,
+    /// At the end of the connection: responses only.
+    UntilClose,
 }
 
 impl Body {
@@ -53,17 +66,4 @@ fn lower_minor_version(version: &mut [u8; 8]) {
     if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] = version {
         *minor = b'1';
     }
-}
-
-/// Where a body ends (RFC 9112 section 6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// There is none.
-    None,
-    /// After this many bytes, at least one.
-    Length(u64),
-    /// After the last chunk and its trailers.
-    Chunked,
-    /// At the end of the connection: responses only.
-    UntilClose,
 }

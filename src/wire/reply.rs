@@ -1,13 +1,13 @@
-//! Responses of the balancer itself, as bytes: their common parts.
+//! The balancer's own responses as bytes: their common parts. Pure.
 
 use super::rewrite::{self, ResponseFields};
 use crate::error;
 use std::io::Write;
 
-/// The methods that are served, as the value of `Allow`.
+/// The supported methods, as the value of `Allow`.
 pub const ALLOW: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
 
-/// A response of our own.
+/// A response that the balancer makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'a> {
     /// The status code.
@@ -18,7 +18,7 @@ pub struct Reply<'a> {
     pub content: Option<(&'a str, &'a str)>,
 }
 
-/// Writes the whole response. To a HEAD request the content is announced and left out.
+/// Writes the whole response. In a response to HEAD the content is announced and omitted.
 pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, to_head: bool, fields: ResponseFields<'_>) {
     rewrite::status_line(out, reply.status, error::phrase(reply.status));
     rewrite::field(out, "Date", fields.date.as_bytes());
@@ -31,8 +31,8 @@ pub fn write(out: &mut Vec<u8>, reply: Reply<'_>, to_head: bool, fields: Respons
         rewrite::field(out, "Content-Type", kind.as_bytes());
     }
     let body = reply.content.map_or("", |(_, body)| body);
-    write!(out, "Content-Length: {}\r\n", body.len()).expect("a vector takes every write");
-    rewrite::connection_line(out, fields.connection);
+    write!(out, "Content-Length: {}\r\n", body.len()).expect("a write to a vector succeeds");
+    rewrite::connection_field(out, fields.connection);
     out.extend_from_slice(b"\r\n");
     if !to_head {
         out.extend_from_slice(body.as_bytes());

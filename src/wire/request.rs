@@ -1,4 +1,4 @@
-//! Request heads: tokenised by httparse, validated here.
+//! Request heads: tokenised by httparse, validated here. Pure.
 
 use super::fields::{self, ConnectionOptions, Field, FieldStorage, Name};
 use super::framing::{BadFraming, Framing};
@@ -8,34 +8,33 @@ use crate::config;
 use crate::error::Cause;
 use httparse::Status;
 
-/// A request head that was found right in every part. Borrows the bytes it was parsed from.
+/// A valid request head. Borrows the bytes it was parsed from.
 #[derive(Debug)]
 pub struct RequestHead<'h, 'b> {
     /// The method, a token.
     pub method: &'b str,
-    /// Its target.
+    /// The target.
     pub target: Target<'b>,
     /// The client's version.
     pub version: Version,
-    /// All fields in the order and case they came.
+    /// All fields, in their original order and case.
     pub fields: &'h [Field<'b>],
-    /// The host: from the target if that names one, else from the Host field; HTTP/1.0 may have
-    /// none.
+    /// The host: the target's authority if it has one, else the Host field. HTTP/1.0 may have none.
     pub host: Option<&'b str>,
     /// Where the body ends. Never [`Body::UntilClose`].
     pub body: Body,
     /// The client's connection options.
     pub connection: ConnectionOptions,
-    /// Whether the client waits for a 100 before it sends the body.
+    /// Whether the client awaits a 100 before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client asks for a WebSocket.
+    /// Whether the client asks for an upgrade to `websocket`.
     pub websocket: bool,
-    /// Whether the client takes JSON.
+    /// Whether the client accepts JSON.
     pub accepts_json: bool,
-    /// The client's `X-Request-Id`, if it has sent a valid one; of several the first.
+    /// The client's first valid `X-Request-Id`, if there is one.
     pub request_id: Option<&'b str>,
-    /// How many times an OPTIONS request may still be forwarded, if it has the field. With other
-    /// methods the field is ignored.
+    /// The `Max-Forwards` of an OPTIONS request: the number of times that it may be forwarded. With
+    /// other methods the field is ignored.
     pub max_forwards: Option<u64>,
 }
 
@@ -48,54 +47,55 @@ impl RequestHead<'_, '_> {
         }
     }
 
-    /// Whether doing it twice is as good as doing it once (RFC 9110 section 9.2.2).
+    /// Whether the method is idempotent (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
     }
 }
 
-/// The number of empty lines before the request line; they are skipped (RFC 9112 section 2.2). A
-/// single CR may be the start of one.
+/// The number of complete empty lines before the request line, which are skipped (RFC 9112 section
+/// 2.2).
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
 }
 
-/// Makes HTTP/1.1 of a higher minor version in a request line, in place. Call it before [`parse`].
+/// Replaces a higher minor version in a request line by HTTP/1.1, in place. To be called before
+/// [`parse`].
 pub fn lower_minor_version(line: &mut [u8]) {
     if let Some(version) = line.last_chunk_mut() {
         super::lower_minor_version(version);
     }
 }
 
-/// Parses a whole head, its empty line included.
+/// Parses a complete head, including its empty line.
 pub fn parse<'h, 'b>(
     head: &'b [u8],
-    room: &'h mut FieldStorage<'b>,
+    storage: &'h mut FieldStorage<'b>,
 ) -> Result<RequestHead<'h, 'b>, Cause> {
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(head, room) {
+    match parsed.parse_with_uninit_headers(head, storage) {
         Ok(Status::Complete(length)) if length == head.len() => {}
-        // The tokeniser disagrees about the end of the head: an ambiguous head is rejected.
+        // The tokeniser has found another end: the head is ambiguous.
         Ok(_) => return Err(Cause::BadRequestLine),
         Err(error) => return Err(bad_head(head, error)),
     }
     let (method, target) = validate_line(&parsed)?;
     let version = Version::from_minor(parsed.version.unwrap_or_default());
-    let facts = HeadFields::gather(parsed.headers, version)?;
-    let host = match (facts.host, version) {
+    let gathered = HeadFields::gather(parsed.headers, version)?;
+    let host = match (gathered.host, version) {
         (None, Version::Http11) => return Err(Cause::BadHost),
         (host, _) => target.authority.or(host),
     };
-    if facts.unknown_expectation && version == Version::Http11 {
+    if gathered.unknown_expectation && version == Version::Http11 {
         return Err(Cause::ExpectationUnknown);
     }
-    let body = match facts.framing {
+    let body = match gathered.framing {
         Framing { chunked: true, .. } => Body::Chunked,
         Framing { length: Some(length @ 1..), .. } => Body::Length(length),
         _ => Body::None,
     };
     let max_forwards = if method == "OPTIONS" { max_forwards(parsed.headers)? } else { None };
-    let upgrades = facts.connection.upgrade && facts.asks_for_websocket;
+    let upgrades = gathered.connection.upgrade && gathered.asks_for_websocket;
     Ok(RequestHead {
         method,
         target,
@@ -103,19 +103,19 @@ pub fn parse<'h, 'b>(
         fields: parsed.headers,
         host,
         body,
-        connection: facts.connection,
-        expects_continue: facts.expects_continue
+        connection: gathered.connection,
+        expects_continue: gathered.expects_continue
             && version == Version::Http11
             && body != Body::None,
         websocket: upgrades && version == Version::Http11 && method == "GET" && body == Body::None,
-        accepts_json: facts.accepts_json,
-        request_id: facts.request_id,
+        accepts_json: gathered.accepts_json,
+        request_id: gathered.request_id,
         max_forwards,
     })
 }
 
-/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, given once. A larger value counts
-/// as the maximum.
+/// The value of `Max-Forwards` (RFC 9110 section 7.6.2): digits, on one line. An overflow counts as
+/// the maximum.
 fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
     let mut values = fields
         .iter()
@@ -133,8 +133,8 @@ fn max_forwards(fields: &[Field<'_>]) -> Result<Option<u64>, Cause> {
     }
 }
 
-/// Validates a request line alone, without its line end: for errors that must not wait for the
-/// whole head.
+/// Validates a request line alone, without its CR LF, so that its errors need not wait for the rest
+/// of the head.
 pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     let mut head = [line, b"\r\n\r\n"].concat();
     lower_minor_version(&mut head[..line.len()]);
@@ -146,7 +146,7 @@ pub fn check_line(line: &[u8]) -> Result<(), Cause> {
     }
 }
 
-/// Whether the target in a request line that is not whole yet is too long already.
+/// Whether the target of an incomplete request line is too long already.
 pub fn has_too_long_target(line: &[u8]) -> bool {
     let target = line.split(|byte| *byte == b' ').nth(1);
     line.len() > config::MAX_TARGET_BYTES
@@ -165,7 +165,7 @@ fn validate_line<'b>(parsed: &httparse::Request<'_, 'b>) -> Result<(&'b str, Tar
     Ok((method, target))
 }
 
-/// The result of one pass over the fields.
+/// The values that one pass over the fields has found.
 #[derive(Default)]
 struct HeadFields<'b> {
     host: Option<&'b str>,
@@ -180,36 +180,36 @@ struct HeadFields<'b> {
 
 impl<'b> HeadFields<'b> {
     fn gather(fields: &[Field<'b>], version: Version) -> Result<Self, Cause> {
-        let mut facts = Self::default();
+        let mut gathered = Self::default();
         for field in fields {
             match Name::of(field.name) {
-                Name::Host => facts.add_host(field.value)?,
+                Name::Host => gathered.add_host(field.value)?,
                 Name::ContentLength => {
-                    facts.framing.add_length(field.value).map_err(Cause::from)?;
+                    gathered.framing.add_length(field.value).map_err(Cause::from)?;
                 }
-                // RFC 9112 section 6.1: an HTTP/1.0 message with it is framed wrongly.
+                // RFC 9112 section 6.1: the framing of such an HTTP/1.0 message is faulty.
                 Name::TransferEncoding if version == Version::Http10 => {
                     return Err(Cause::BadCoding);
                 }
                 Name::TransferEncoding => {
-                    facts.framing.add_transfer_encoding(field.value).map_err(Cause::from)?;
+                    gathered.framing.add_transfer_encoding(field.value).map_err(Cause::from)?;
                 }
-                Name::Connection => facts.connection.add(field.value),
-                Name::Expect => facts.add_expectations(field.value),
+                Name::Connection => gathered.connection.add(field.value),
+                Name::Expect => gathered.add_expectations(field.value),
                 Name::Upgrade => {
                     let mut protocols = fields::list(field.value);
-                    facts.asks_for_websocket |=
+                    gathered.asks_for_websocket |=
                         protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
                 }
-                Name::Accept => facts.accepts_json |= fields::list(field.value).any(is_json),
+                Name::Accept => gathered.accepts_json |= fields::list(field.value).any(is_json),
                 Name::RequestId => {
-                    facts.request_id = facts.request_id.or(request_id::valid(field.value));
+                    gathered.request_id = gathered.request_id.or(request_id::valid(field.value));
                 }
                 _ => {}
             }
         }
-        facts.framing.check()?;
-        Ok(facts)
+        gathered.framing.check()?;
+        Ok(gathered)
     }
 
     fn add_host(&mut self, value: &'b [u8]) -> Result<(), Cause> {
@@ -234,8 +234,8 @@ impl<'b> HeadFields<'b> {
     }
 }
 
-/// Whether bytes that are no valid head have an Accept line with JSON: good enough to choose the
-/// format of an error response.
+/// Whether an invalid head has an Accept line with JSON: sufficient to choose the format of an
+/// error response.
 pub fn seems_to_accept_json(bytes: &[u8]) -> bool {
     bytes.split(|byte| *byte == b'\n').any(|line| {
         let Some(colon) = memchr::memchr(b':', line) else {
@@ -263,8 +263,8 @@ impl From<BadFraming> for Cause {
     }
 }
 
-/// The cause of a tokeniser error. An error of the request line comes first, as if the rest had not
-/// come yet.
+/// The cause of a tokeniser error. An error in the request line takes precedence, so that the cause
+/// does not depend on how the head was split.
 fn bad_head(head: &[u8], error: httparse::Error) -> Cause {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match (check_line(line), error) {
@@ -284,7 +284,7 @@ fn bad_line(line: &[u8], error: httparse::Error) -> Cause {
     }
 }
 
-/// Whether the line is `something SP something SP HTTP/x.y` with an unsupported version.
+/// Whether the line ends in a well-formed version, which is an unsupported one.
 fn is_other_version(line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b' ').skip(2);
     let (version, rest) = (parts.next().unwrap_or_default(), parts.next());
@@ -292,7 +292,7 @@ fn is_other_version(line: &[u8]) -> bool {
         && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Whether the line is `token SP something SP HTTP/1.x`.
+/// Whether the line has the form `method SP target SP HTTP/1.x`.
 fn is_request_line(line: &[u8]) -> bool {
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
@@ -307,12 +307,12 @@ mod tests {
     use super::*;
 
     fn validate(head: &str) -> Result<(String, Body), Cause> {
-        let mut room = fields::field_storage();
-        parse(head.as_bytes(), &mut room).map(|head| (head.target.path.to_owned(), head.body))
+        let mut storage = fields::field_storage();
+        parse(head.as_bytes(), &mut storage).map(|head| (head.target.path.to_owned(), head.body))
     }
 
     #[test]
-    fn a_plain_request_is_taken() {
+    fn a_plain_request_is_accepted() {
         assert_eq!(
             validate("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"),
             Ok(("/a".to_owned(), Body::None))
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_line_alone_is_validated_as_with_its_head() {
+    fn a_request_line_alone_has_the_same_cause_as_with_its_head() {
         let rows = [
             ("GET / HTTP/1.1", Ok(())),
             ("OPTIONS * HTTP/1.0", Ok(())),
@@ -432,8 +432,8 @@ mod tests {
     #[test]
     fn persistence_follows_the_version() {
         let persistent = |head: &str| {
-            let mut room = fields::field_storage();
-            parse(head.as_bytes(), &mut room).unwrap().is_persistent()
+            let mut storage = fields::field_storage();
+            parse(head.as_bytes(), &mut storage).unwrap().is_persistent()
         };
         assert!(persistent("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
         assert!(!persistent("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, Close\r\n\r\n"));

@@ -1,5 +1,5 @@
-//! Response heads: tokenised by httparse, validated as strictly as requests. Every error has one
-//! cause: a bad response.
+//! Response heads: tokenised by httparse, validated as strictly as requests. Pure. There is one
+//! error, because the client gets the same 502 for all.
 
 use super::fields::{ConnectionOptions, Field, FieldStorage, Name};
 use super::framing::Framing;
@@ -14,9 +14,9 @@ pub struct ResponseHead<'h, 'b> {
     pub version: Version,
     /// The status code, 100 to 599.
     pub status: u16,
-    /// The reason phrase, maybe empty.
+    /// The reason phrase, which may be empty.
     pub reason: &'b str,
-    /// All fields in the order and case they came.
+    /// All fields, in their original order and case.
     pub fields: &'h [Field<'b>],
     /// Where the body ends.
     pub body: Body,
@@ -24,9 +24,9 @@ pub struct ResponseHead<'h, 'b> {
     pub connection: ConnectionOptions,
     /// The backend's idle timeout (`Keep-Alive: timeout=`).
     pub keep_alive: Option<Duration>,
-    /// Whether the backend brought a `Date`.
+    /// Whether there is a `Date`.
     pub has_date: bool,
-    /// Whether it agrees to a WebSocket, and to nothing else.
+    /// Whether the backend upgrades to `websocket` alone.
     pub websocket: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct ResponseHead<'h, 'b> {
 pub struct BadResponse;
 
 impl ResponseHead<'_, '_> {
-    /// Whether a final response is still to come.
+    /// Whether this is a 1xx, which a final response follows (except after a 101).
     pub fn is_interim(&self) -> bool {
         self.status < 200
     }
@@ -50,24 +50,24 @@ impl ResponseHead<'_, '_> {
     }
 }
 
-/// Makes HTTP/1.1 of a higher minor version, in place. Call it before [`parse`].
+/// Replaces a higher minor version by HTTP/1.1, in place. To be called before [`parse`].
 pub fn lower_minor_version(head: &mut [u8]) {
     if let Some(version) = head.first_chunk_mut() {
         super::lower_minor_version(version);
     }
 }
 
-/// Parses a whole head, its empty line included. `to_head`: it is the response to a HEAD request.
+/// Parses a complete head, including its empty line. `to_head`: the request was a HEAD.
 pub fn parse<'h, 'b>(
     head: &'b [u8],
-    room: &'h mut FieldStorage<'b>,
+    storage: &'h mut FieldStorage<'b>,
     to_head: bool,
 ) -> Result<ResponseHead<'h, 'b>, BadResponse> {
     let mut parsed = httparse::Response::new(&mut []);
     let end = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut parsed,
         head,
-        room,
+        storage,
     );
     if end != Ok(Status::Complete(head.len())) {
         return Err(BadResponse);
@@ -77,11 +77,11 @@ pub fn parse<'h, 'b>(
     if !(100..=599).contains(&status) {
         return Err(BadResponse);
     }
-    let facts = HeadFields::gather(parsed.headers)?;
-    if facts.framing.chunked && version == Version::Http10 {
+    let gathered = HeadFields::gather(parsed.headers)?;
+    if gathered.framing.chunked && version == Version::Http10 {
         return Err(BadResponse);
     }
-    let body = match facts.framing {
+    let body = match gathered.framing {
         _ if to_head || status < 200 || matches!(status, 204 | 304) => Body::None,
         Framing { chunked: true, .. } => Body::Chunked,
         Framing { length: Some(0), .. } => Body::None,
@@ -94,13 +94,14 @@ pub fn parse<'h, 'b>(
         reason: parsed.reason.unwrap_or_default(),
         fields: parsed.headers,
         body,
-        connection: facts.connection,
-        keep_alive: facts.keep_alive,
-        has_date: facts.has_date,
-        websocket: facts.connection.upgrade && facts.websocket,
+        connection: gathered.connection,
+        keep_alive: gathered.keep_alive,
+        has_date: gathered.has_date,
+        websocket: gathered.connection.upgrade && gathered.websocket,
     })
 }
 
+/// The values that one pass over the fields has found.
 #[derive(Default)]
 struct HeadFields {
     framing: Framing,
@@ -113,30 +114,30 @@ struct HeadFields {
 
 impl HeadFields {
     fn gather(fields: &[Field<'_>]) -> Result<Self, BadResponse> {
-        let mut facts = Self::default();
+        let mut gathered = Self::default();
         for field in fields {
             match Name::of(field.name) {
                 Name::ContentLength => {
-                    facts.framing.add_length(field.value).map_err(|_| BadResponse)?;
+                    gathered.framing.add_length(field.value).map_err(|_| BadResponse)?;
                 }
                 Name::TransferEncoding => {
-                    facts.framing.add_transfer_encoding(field.value).map_err(|_| BadResponse)?;
+                    gathered.framing.add_transfer_encoding(field.value).map_err(|_| BadResponse)?;
                 }
-                Name::Connection => facts.connection.add(field.value),
+                Name::Connection => gathered.connection.add(field.value),
                 Name::KeepAlive => {
-                    facts.keep_alive = keep_alive_timeout(field.value).or(facts.keep_alive);
+                    gathered.keep_alive = keep_alive_timeout(field.value).or(gathered.keep_alive);
                 }
-                Name::Date => facts.has_date = true,
+                Name::Date => gathered.has_date = true,
                 Name::Upgrade => {
-                    facts.websocket =
-                        !facts.has_upgrade && field.value.eq_ignore_ascii_case(b"websocket");
-                    facts.has_upgrade = true;
+                    gathered.websocket =
+                        !gathered.has_upgrade && field.value.eq_ignore_ascii_case(b"websocket");
+                    gathered.has_upgrade = true;
                 }
                 _ => {}
             }
         }
-        facts.framing.check().map_err(|_| BadResponse)?;
-        Ok(facts)
+        gathered.framing.check().map_err(|_| BadResponse)?;
+        Ok(gathered)
     }
 }
 
@@ -154,12 +155,12 @@ mod tests {
     use crate::wire::fields;
 
     fn validate(head: &str) -> Result<(u16, Body), BadResponse> {
-        let mut room = fields::field_storage();
-        parse(head.as_bytes(), &mut room, false).map(|head| (head.status, head.body))
+        let mut storage = fields::field_storage();
+        parse(head.as_bytes(), &mut storage, false).map(|head| (head.status, head.body))
     }
 
     #[test]
-    fn the_body_ends_by_the_framing_of_the_head() {
+    fn the_framing_fields_delimit_the_body() {
         let rows = [
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Body::Length(3)),
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Body::None),
@@ -172,9 +173,9 @@ mod tests {
         for (head, body) in rows {
             assert_eq!(validate(head).unwrap().1, body, "{head:?}");
         }
-        let mut room = fields::field_storage();
+        let mut storage = fields::field_storage();
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
-        assert_eq!(parse(head, &mut room, true).unwrap().body, Body::None);
+        assert_eq!(parse(head, &mut storage, true).unwrap().body, Body::None);
     }
 
     #[test]
@@ -199,16 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn the_keep_alive_timeout_is_read() {
+    fn the_keep_alive_timeout_is_parsed() {
         assert_eq!(keep_alive_timeout(b"timeout=5, max=100"), Some(Duration::from_secs(5)));
         assert_eq!(keep_alive_timeout(b"max=100"), None);
         assert_eq!(keep_alive_timeout(b"timeout=-1"), None);
     }
 
     #[test]
-    fn a_connection_that_ends_the_body_is_not_kept() {
-        let mut room = fields::field_storage();
+    fn a_connection_that_delimits_the_body_is_not_persistent() {
+        let mut storage = fields::field_storage();
         let head = b"HTTP/1.1 200 OK\r\n\r\n";
-        assert!(!parse(head, &mut room, false).unwrap().is_persistent());
+        assert!(!parse(head, &mut storage, false).unwrap().is_persistent());
     }
 }

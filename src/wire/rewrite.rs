@@ -1,4 +1,4 @@
-//! Serialisation of heads from parsed parts, for backends and for clients.
+//! Serialisation of heads from parsed parts, for backends and for clients. Pure.
 //!
 //! Order and case of fields and repeated fields are kept. Hop-by-hop fields are removed, and the
 //! balancer's own fields are added. Received head bytes are never copied as a block.
@@ -16,31 +16,31 @@ use std::net::IpAddr;
 pub struct ForwardingInfo<'a> {
     /// The peer's address.
     pub address: IpAddr,
-    /// Whether the peer is a trusted proxy: its own forwarding fields are kept.
+    /// Whether the peer is a trusted proxy, whose own forwarding fields are kept.
     pub trusted: bool,
     /// The identifier of the request: the client's, or a generated one.
     pub request_id: &'a RequestId,
 }
 
-/// How the end of a request's head is written for one backend.
+/// The framing of a request's body for one backend, as the end of its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFraming {
-    /// The framing is in the head already: a Content-Length, or no body.
+    /// The received Content-Length, or no body: the head has the framing already.
     Plain,
-    /// The body follows in chunks.
+    /// Chunks.
     Chunked,
-    /// The body was chunked and is sent with this length, because the backend speaks HTTP/1.0.
+    /// This length of a body that was chunked, because the backend supports only HTTP/1.0.
     Length(u64),
 }
 
 /// The framing of a response's body for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseFraming {
-    /// As the backend framed it: a Content-Length, or no body.
+    /// The backend's Content-Length, or no body.
     Plain,
-    /// In chunks.
+    /// Chunks.
     Chunked,
-    /// By closing the connection.
+    /// The end of the connection.
     UntilClose,
 }
 
@@ -52,7 +52,7 @@ pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends `X-Request-Id`. Apart from [`field`], because every request takes this path twice.
+/// Appends `X-Request-Id`. Separate from [`field`] for speed: every exchange needs it twice.
 pub fn request_id(out: &mut Vec<u8>, id: &RequestId) {
     out.extend_from_slice(b"X-Request-Id: ");
     match id {
@@ -62,8 +62,8 @@ pub fn request_id(out: &mut Vec<u8>, id: &RequestId) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a request's head for any backend, without its end: [`request_framing`] adds what depends
-/// on the backend.
+/// Writes the part of a request's head that is the same for every backend. [`request_framing`] adds
+/// the rest.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ForwardingInfo<'_>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -77,9 +77,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Forwarding
     }
     for received in head.fields {
         let name = Name::of(received.name);
-        if let (Name::MaxForwards, Some(left)) = (name, head.max_forwards) {
-            write!(out, "{}: {}\r\n", received.name, left.saturating_sub(1))
-                .expect("a vector takes every write");
+        if let (Name::MaxForwards, Some(count)) = (name, head.max_forwards) {
+            write!(out, "{}: {}\r\n", received.name, count.saturating_sub(1))
+                .expect("a write to a vector succeeds");
         } else if passes_to_backend(head, received, name, client.trusted) {
             field(out, received.name, canonical(name, received.value));
         }
@@ -93,7 +93,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Forwarding
     }
 }
 
-/// A value as we write it: as it came, but a length without leading zeros.
+/// The canonical value of a field: a length without leading zeros, any other value unchanged.
 fn canonical(name: Name, value: &[u8]) -> &[u8] {
     if name != Name::ContentLength {
         return value;
@@ -109,17 +109,17 @@ fn passes_to_backend(
     trusted: bool,
 ) -> bool {
     let passes = match name {
-        // Written first, once.
+        // Written once, before all others.
         Name::Host => false,
         Name::Connection
         | Name::KeepAlive
         | Name::Upgrade
         | Name::HopByHop
         | Name::TransferEncoding => false,
-        // Appended to, after the others.
+        // Written after all others, with the client's address.
         Name::ForwardedFor => false,
         Name::ForwardedProto | Name::ForwardedHost | Name::Forwarded => trusted,
-        // One of several, and only if it is valid.
+        // Only the line that was chosen.
         Name::RequestId => {
             head.request_id.is_some_and(|id| std::ptr::eq(id.as_bytes(), received.value))
         }
@@ -131,8 +131,8 @@ fn passes_to_backend(
             && fields::is_connection_option(head.fields, received.name, name))
 }
 
-/// `X-Forwarded-For` is appended to if the peer is trusted, else replaced; the two others are set
-/// unless a trusted peer did.
+/// Appends the forwarding fields. `X-Forwarded-For` extends a trusted peer's and replaces any
+/// other; the other two are set unless a trusted peer has set them.
 fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: ForwardingInfo<'_>) {
     let named = |wanted: Name| {
         head.fields.iter().filter(move |field| client.trusted && Name::of(field.name) == wanted)
@@ -152,14 +152,14 @@ fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Forwa
     }
 }
 
-/// Appends an address. For IPv4, on a path that every request takes, without the formatting
-/// machinery, which takes 1,100 instructions.
+/// Appends an address. IPv4 without `write!`, which costs 1,100 instructions on the path of every
+/// request.
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     let IpAddr::V4(address) = address else {
-        return write!(out, "{address}").expect("a vector takes every write");
+        return write!(out, "{address}").expect("a write to a vector succeeds");
     };
-    for (place, octet) in address.octets().into_iter().enumerate() {
-        if place > 0 {
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
             out.push(b'.');
         }
         let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
@@ -168,16 +168,17 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Ends a request's head for one backend. `host` is used if an HTTP/1.0 client sent none.
-pub fn request_framing(out: &mut Vec<u8>, host: Option<&str>, end: RequestFraming) {
+/// Writes the end of a request's head for one backend. `host` is the value of `Host` if an HTTP/1.0
+/// client has sent none.
+pub fn request_framing(out: &mut Vec<u8>, host: Option<&str>, framing: RequestFraming) {
     if let Some(host) = host {
         field(out, "Host", host.as_bytes());
     }
-    match end {
+    match framing {
         RequestFraming::Plain => {}
         RequestFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         RequestFraming::Length(length) => {
-            write!(out, "Content-Length: {length}\r\n").expect("a vector takes every write");
+            write!(out, "Content-Length: {length}\r\n").expect("a write to a vector succeeds");
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -195,18 +196,18 @@ pub fn response_framing(body: Body, client: Version) -> ResponseFraming {
 /// The `Connection` field of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionHeader {
-    /// Nothing: it stays open, as it does by default.
+    /// No field: the connection stays open by default.
     Omit,
     /// `close`.
     Close,
-    /// `keep-alive`, for HTTP/1.0 clients that asked for it.
+    /// `keep-alive`, for HTTP/1.0 clients that have asked for it.
     KeepAlive,
-    /// `Upgrade`, with the protocol.
+    /// `Upgrade`, and an `Upgrade` field with the protocol.
     WebSocket,
 }
 
 impl ConnectionHeader {
-    /// The `Connection` field for a client of this version whose connection stays open or not.
+    /// The `Connection` field for a client of this version.
     pub fn after_response(keeps_open: bool, client: Version) -> Self {
         match (keeps_open, client) {
             (false, _) => Self::Close,
@@ -221,9 +222,9 @@ impl ConnectionHeader {
 pub struct ResponseFields<'a> {
     /// The response's `Connection` field.
     pub connection: ConnectionHeader,
-    /// The value of `Date`, where a backend has sent none.
+    /// The value of `Date`, if the backend has sent none.
     pub date: &'a str,
-    /// The value of `X-Request-Id`, in every final response.
+    /// The value of `X-Request-Id`, for final responses and 101.
     pub request_id: &'a RequestId,
 }
 
@@ -254,19 +255,19 @@ pub fn response(
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     match offers_upgrade {
-        true => connection_line_with_upgrade(out, connection),
-        false => connection_line(out, connection),
+        true => connection_field_with_upgrade(out, connection),
+        false => connection_field(out, connection),
     }
     out.extend_from_slice(b"\r\n");
 }
 
 /// Writes a status line.
 pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
-    write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a vector takes every write");
+    write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a write to a vector succeeds");
 }
 
-/// Writes the `Connection` line, if one is due.
-pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionHeader) {
+/// Writes the `Connection` field, if there is one.
+pub fn connection_field(out: &mut Vec<u8>, connection: ConnectionHeader) {
     out.extend_from_slice(match connection {
         ConnectionHeader::Omit => b"",
         ConnectionHeader::Close => b"Connection: close\r\n",
@@ -275,13 +276,14 @@ pub fn connection_line(out: &mut Vec<u8>, connection: ConnectionHeader) {
     });
 }
 
-/// The same for a response that has an `Upgrade`: `Connection` must name it (RFC 9110 section 7.8).
-fn connection_line_with_upgrade(out: &mut Vec<u8>, connection: ConnectionHeader) {
+/// Writes the `Connection` field of a response with `Upgrade`, which it must name (RFC 9110 section
+/// 7.8).
+fn connection_field_with_upgrade(out: &mut Vec<u8>, connection: ConnectionHeader) {
     match connection {
         ConnectionHeader::Omit => field(out, "Connection", b"Upgrade"),
         ConnectionHeader::Close => field(out, "Connection", b"close, Upgrade"),
         ConnectionHeader::KeepAlive => field(out, "Connection", b"keep-alive, Upgrade"),
-        ConnectionHeader::WebSocket => connection_line(out, connection),
+        ConnectionHeader::WebSocket => connection_field(out, connection),
     }
 }
 
@@ -294,9 +296,9 @@ fn passes_to_client(head: &ResponseHead<'_, '_>, received: &Field<'_>, name: Nam
         | Name::Upgrade
         | Name::HopByHop
         | Name::TransferEncoding => false,
-        // The response has the request's, as the log does.
+        // Replaced by the request's, which is also in the log.
         Name::RequestId => false,
-        // RFC 9110 section 8.6: none in 1xx and 204.
+        // RFC 9110 section 8.6: not in 1xx and 204.
         Name::ContentLength => !head.is_interim() && head.status != 204,
         _ => true,
     };
@@ -318,16 +320,16 @@ mod tests {
     };
 
     fn rewritten(head: &str, client: ForwardingInfo<'_>) -> String {
-        let mut room = fields::field_storage();
-        let head = request::parse(head.as_bytes(), &mut room).unwrap();
+        let mut storage = fields::field_storage();
+        let head = request::parse(head.as_bytes(), &mut storage).unwrap();
         let mut out = Vec::new();
         request(&mut out, &head, client);
         String::from_utf8(out).unwrap()
     }
 
     fn responded(head: &str, framing: ResponseFraming, line: ConnectionHeader) -> String {
-        let mut room = fields::field_storage();
-        let head = response::parse(head.as_bytes(), &mut room, false).unwrap();
+        let mut storage = fields::field_storage();
+        let head = response::parse(head.as_bytes(), &mut storage, false).unwrap();
         let mut out = Vec::new();
         let fields =
             ResponseFields { connection: line, date: "today", request_id: CLIENT.request_id };
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_as_the_library_writes_them() {
+    fn addresses_are_written_as_by_the_standard_library() {
         let all = (0..=255).map(|octet| IpAddr::from([octet, 255 - octet, 7, octet / 3]));
         for address in all.chain(["::1".parse().unwrap(), "2001:db8::7".parse().unwrap()]) {
             let mut out = Vec::new();
@@ -433,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_depends_on_the_backend() {
+    fn the_end_of_a_request_head_depends_on_the_backend() {
         let mut out = Vec::new();
         request_framing(&mut out, Some("b:1"), RequestFraming::Length(5));
         assert_eq!(out, b"Host: b:1\r\nContent-Length: 5\r\n\r\n");
@@ -475,16 +477,16 @@ mod tests {
             out.matches("X-Request-Id: 7777").count()
         };
         let theirs = "X-Request-Id: theirs\r\n\r\n";
-        let silent = ConnectionHeader::Omit;
-        assert_eq!(count(&format!("HTTP/1.1 200 OK\r\n{theirs}"), silent), 1);
-        assert_eq!(count(&format!("HTTP/1.1 103 Early Hints\r\n{theirs}"), silent), 0);
+        let omit = ConnectionHeader::Omit;
+        assert_eq!(count(&format!("HTTP/1.1 200 OK\r\n{theirs}"), omit), 1);
+        assert_eq!(count(&format!("HTTP/1.1 103 Early Hints\r\n{theirs}"), omit), 0);
         let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
                          Upgrade: websocket\r\n\r\n";
         assert_eq!(count(switching, ConnectionHeader::WebSocket), 1);
     }
 
     #[test]
-    fn chunks_never_go_to_an_old_client() {
+    fn chunks_never_go_to_an_http10_client() {
         assert_eq!(response_framing(Body::Chunked, Version::Http10), ResponseFraming::UntilClose);
         assert_eq!(response_framing(Body::UntilClose, Version::Http11), ResponseFraming::Chunked);
         assert_eq!(response_framing(Body::Length(1), Version::Http10), ResponseFraming::Plain);

@@ -1,20 +1,30 @@
-//! Request targets and Host: by their grammar, nothing looser (RFC 9112 section 3.2, RFC 3986
-//! section 3.2).
+//! Request targets and Host, parsed strictly by their grammar (RFC 9112 section 3.2, RFC 3986
+//! section 3.2). Pure.
 
 use std::net::Ipv6Addr;
 
 /// The target of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// Path and query: starts with `/`, is `*`, or starts with `?` where an absolute-form target
-    /// has no path: its path is `/` then (RFC 9110 section 4.2.3).
+    /// Path and query: starts with `/`, is `*`, or starts with `?` if an absolute-form target has
+    /// no path. Its path is `/` then (RFC 9110 section 4.2.3).
     pub path: &'b str,
     /// The authority of an absolute-form target, which replaces Host.
     pub authority: Option<&'b str>,
 }
 
-/// Reads a target in origin-form, absolute-form or asterisk-form (for OPTIONS alone). None if it is
-/// anything else.
+impl<'b> Target<'b> {
+    /// The path alone, for the log: a query may hold secrets.
+    pub fn path_without_query(self) -> &'b str {
+        match self.path.split('?').next() {
+            Some("") | None => "/",
+            Some(path) => path,
+        }
+    }
+}
+
+/// Parses a target in origin-form, absolute-form or asterisk-form (OPTIONS only); none if it is
+/// invalid.
 pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
     if !target.bytes().all(is_target_byte) {
         return None;
@@ -43,8 +53,9 @@ pub fn parse<'b>(target: &'b str, method: &str) -> Option<Target<'b>> {
     Some(Target { path, authority: Some(authority) })
 }
 
-/// Visible ASCII without what must always be percent-encoded. `\ ^ { | }` and the backtick are not
-/// in RFC 3986 either, but browsers send them in queries, and no server reads them as structure.
+/// Whether a target may contain this byte: visible ASCII that need not be percent-encoded.
+/// `\ ^ { | }` and the backtick are not in RFC 3986 either, but browsers send them in queries, and
+/// no server reads them as structure.
 fn is_target_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"<>#".contains(&byte)
 }
@@ -63,7 +74,7 @@ fn split_port(value: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Digits up to 65535; RFC 3986 allows an empty port.
+/// Whether these are digits, up to 65535. RFC 3986 allows an empty port.
 fn is_port(port: &[u8]) -> bool {
     port.len() <= 5
         && port.iter().all(u8::is_ascii_digit)
@@ -80,7 +91,7 @@ fn is_uri_host(host: &[u8]) -> bool {
     !host.is_empty() && is_reg_name(host)
 }
 
-/// unreserved / pct-encoded / sub-delims
+/// `*( unreserved / pct-encoded / sub-delims )` (RFC 3986 section 3.2.2).
 fn is_reg_name(host: &[u8]) -> bool {
     let mut rest = host;
     while let [first, tail @ ..] = rest {
@@ -102,6 +113,15 @@ fn is_reg_name(host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_for_the_log_has_no_query() {
+        for (target, path) in [("/a/b?c=d", "/a/b"), ("/?", "/"), ("http://h?q", "/"), ("/a", "/a")]
+        {
+            assert_eq!(parse(target, "GET").unwrap().path_without_query(), path, "{target}");
+        }
+        assert_eq!(parse("*", "OPTIONS").unwrap().path_without_query(), "*");
+    }
 
     #[test]
     fn hosts_follow_their_grammar() {
@@ -144,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn origin_form_is_kept_as_it_is() {
+    fn origin_form_is_kept_unchanged() {
         for good in ["/", "/a?b=c", "//a", "/a|b", "/%zz", "/?{}"] {
             assert_eq!(
                 parse(good, "GET"),
@@ -155,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn absolute_form_is_taken_apart() {
+    fn absolute_form_is_split_into_authority_and_path() {
         let target = parse("http://h:8/x?y", "GET").unwrap();
         assert_eq!((target.path, target.authority), ("/x?y", Some("h:8")));
         assert_eq!(parse("HTTP://h", "GET").unwrap().path, "/");

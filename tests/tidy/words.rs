@@ -9,6 +9,7 @@ const CHECKED: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "docs",
+    "src",
     "tests",
     "benches",
     "fuzz/src",

@@ -1,9 +1,10 @@
 //! Sessions without a worker: real sockets, a real poller, and a loop that steps one session.
 //!
-//! [`Stage`] stands in for a worker's state. The origin and the client of a test are threads with
+//! A [`TestWorker`] replaces the worker. The origin and the client of a test are threads with
 //! blocking sockets.
 
 mod parts;
+mod records;
 mod scenes;
 mod tcp;
 
@@ -22,18 +23,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// No test of this module takes longer.
+/// The maximum duration of a test.
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A worker's state for one session.
-pub(super) struct Stage {
+pub(super) struct TestWorker {
     pub(super) resources: Resources,
     pub(super) token: Token,
     is_masked: bool,
 }
 
-impl Stage {
-    /// In front of these origins. With `is_masked`, all bytes on all sockets are.
+impl TestWorker {
+    /// A worker in front of these origins; `is_masked`: all connections are.
     pub(super) fn new(origins: &[SocketAddr], is_masked: bool) -> Self {
         let backend =
             |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
@@ -62,7 +63,7 @@ impl Stage {
         self.resources.context(self.token)
     }
 
-    /// Waits a moment for events on connections to backends and notes them; whether there were any.
+    /// Waits briefly for events on backend connections and notes them; whether there were any.
     pub(super) fn note_backend_events(&mut self) -> bool {
         let mut events = Vec::new();
         self.resources
@@ -78,16 +79,16 @@ impl Stage {
         !events.is_empty()
     }
 
-    /// Steps something on a client's socket until it is over.
+    /// Steps `run` until its connection ends.
     pub(super) fn run<R: Steps>(&mut self, run: &mut R) -> Reason {
-        self.run_until(run, |_| false).expect("it ends only by closing")
+        self.run_until(run, |_| false).expect("the connection has ended")
     }
 
-    /// Steps something on a client's socket until it waits like this, or is over.
+    /// Steps `run` until it waits and `is_reached` holds (none), or its connection ends.
     pub(super) fn run_until<R: Steps>(
         &mut self,
         run: &mut R,
-        is_there: impl Fn(&R) -> bool,
+        is_reached: impl Fn(&R) -> bool,
     ) -> Option<Reason> {
         let start = Instant::now();
         if self.is_masked {
@@ -96,7 +97,7 @@ impl Stage {
         self.resources.local.poller.register(run.stream(), Source::Client(self.token)).unwrap();
         let mut events = Vec::new();
         loop {
-            assert!(start.elapsed() < TEST_TIMEOUT, "it does not end");
+            assert!(start.elapsed() < TEST_TIMEOUT, "the connection does not end");
             self.resources.local.clock.update();
             let verdict = run.step(&mut self.context());
             if self.is_masked {
@@ -104,17 +105,17 @@ impl Stage {
             }
             let until = match verdict {
                 Verdict::Close(reason) => return Some(reason),
-                Verdict::Wait(_) if is_there(run) => return None,
+                Verdict::Wait(_) if is_reached(run) => return None,
                 Verdict::Again => self.resources.local.clock.now(),
                 Verdict::Wait(deadline) => {
                     assert!(
                         deadline.at > self.resources.local.clock.now(),
-                        "it waits for what has passed: {deadline:?}"
+                        "the deadline has passed already: {deadline:?}"
                     );
                     deadline.at
                 }
             };
-            // As a worker: no step without an event or a deadline.
+            // As in a worker, no step without an event or a deadline.
             loop {
                 let timeout = until.saturating_duration_since(Instant::now()).min(TEST_TIMEOUT);
                 self.resources.local.poller.wait(&mut events, Some(timeout), || true).unwrap();
@@ -136,7 +137,7 @@ impl Stage {
     }
 }
 
-/// Runs on a [`Stage`]: a session, or a stand-in for one.
+/// Runs on a [`TestWorker`]: a session, or a stand-in for one.
 pub(super) trait Steps {
     fn stream(&mut self) -> &mut Stream;
     fn step(&mut self, cx: &mut Context<'_>) -> Verdict;
@@ -191,11 +192,11 @@ impl Peer {
         if self.is_masked {
             mask(&mut bytes);
         }
-        // The other side may have closed: its bytes count.
+        // Fails if the peer has closed, in some tests.
         let _ = self.socket.write_all(&bytes);
     }
 
-    /// Reads until `is_enough` holds of what came, or the end.
+    /// Reads until `is_enough` holds for the received bytes, or the connection ends.
     pub(super) fn read_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         self.socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let (mut all, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
@@ -214,8 +215,8 @@ impl Peer {
     }
 }
 
-/// An origin that reads one request of `length` bytes on each connection and responds; returns its
-/// input by connection.
+/// An origin that reads one request with `length` bytes of body on each connection and responds;
+/// returns the received bytes of each connection.
 pub(super) fn origin(
     is_masked: bool,
     exchanges: Vec<(usize, Vec<u8>)>,
@@ -234,7 +235,7 @@ pub(super) fn origin(
     (address, thread::spawn(serve))
 }
 
-/// The bytes after a head, if that is complete.
+/// The bytes after a head, once it is complete.
 pub(super) fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").map(|head| &bytes[head + 4..])
 }

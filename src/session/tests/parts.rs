@@ -12,7 +12,7 @@ use crate::upstream::retry::FailureKind;
 use crate::wire::rewrite::ResponseFraming;
 use crate::wire::{Body, fields, request};
 
-/// A client without a writing peer, with these bytes received already.
+/// A client that has sent these bytes, and its socket.
 fn client(input: &[u8]) -> (TcpStream, Client) {
     let (theirs, ours) = pair();
     let permit = permit(&ours);
@@ -21,11 +21,11 @@ fn client(input: &[u8]) -> (TcpStream, Client) {
     (theirs, client)
 }
 
-fn upload(framing: &str, stage: &mut Stage) -> Upload {
+fn upload(framing: &str, worker: &mut TestWorker) -> Upload {
     let head = format!("PUT / HTTP/1.1\r\nHost: x\r\n{framing}\r\n");
     let mut storage = fields::field_storage();
     let head = request::parse(head.as_bytes(), &mut storage).unwrap();
-    let mut upload = Upload::new(&head, 0, &stage.context());
+    let mut upload = Upload::new(&head, 0, &worker.context());
     upload.head_mut().extend_from_slice(b"HEAD ");
     upload.mark_common_end();
     upload
@@ -66,14 +66,14 @@ fn an_upload_moves_received_bytes_and_returns_the_blocked_side() {
         ),
     ];
     for (framing, input, result, sent, left) in rows {
-        let mut stage = Stage::new(&[], false);
+        let mut worker = TestWorker::new(&[], false);
         let (_theirs, mut client) = client(input);
         let (mut peer, mut backend) = sink();
-        let mut upload = upload(framing, &mut stage);
+        let mut upload = upload(framing, &mut worker);
         assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
         upload.start_attempt(None);
         assert_eq!(
-            upload.pump(&mut client, &mut backend, &mut stage.resources.local),
+            upload.pump(&mut client, &mut backend, &mut worker.resources.local),
             Ok(result),
             "{framing}{input:?}"
         );
@@ -96,36 +96,36 @@ fn an_upload_rejects_a_malformed_or_too_large_body() {
         ("Transfer-Encoding: chunked\r\n", b"0\r\nbad field\r\n\r\n", Cause::BadChunk),
         ("Transfer-Encoding: chunked\r\n", b"b\r\n", Cause::BodyTooLarge),
     ] {
-        let mut stage = Stage::new(&[], false);
-        Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
+        let mut worker = TestWorker::new(&[], false);
+        Arc::make_mut(&mut worker.resources.shared.settings).limits.max_body_bytes = Some(10);
         let (_theirs, mut client) = client(input);
         let (_peer, mut backend) = sink();
-        let mut upload = upload(framing, &mut stage);
+        let mut upload = upload(framing, &mut worker);
         upload.start_attempt(None);
         assert_eq!(
-            upload.pump(&mut client, &mut backend, &mut stage.resources.local),
+            upload.pump(&mut client, &mut backend, &mut worker.resources.local),
             Err(Stop::Reject(cause)),
             "{input:?}"
         );
     }
-    let mut stage = Stage::new(&[], false);
-    Arc::make_mut(&mut stage.resources.shared.settings).limits.max_body_bytes = Some(10);
-    assert!(upload("Content-Length: 11\r\n", &mut stage).is_too_large());
-    assert!(!upload("Content-Length: 10\r\n", &mut stage).is_too_large());
+    let mut worker = TestWorker::new(&[], false);
+    Arc::make_mut(&mut worker.resources.shared.settings).limits.max_body_bytes = Some(10);
+    assert!(upload("Content-Length: 11\r\n", &mut worker).is_too_large());
+    assert!(!upload("Content-Length: 10\r\n", &mut worker).is_too_large());
 }
 
 #[test]
 fn a_buffered_body_is_sent_with_its_length() {
-    let mut stage = Stage::new(&[], false);
+    let mut worker = TestWorker::new(&[], false);
     let (_theirs, mut client) = client(b"3\r\nabc\r\n2\r\nde\r\n0\r\nA: b\r\n\r\n");
     let (mut peer, mut backend) = sink();
-    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
+    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut worker);
     assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering);
-    assert_eq!(upload.buffer(&mut client, &mut stage.resources.local), Ok(Uploaded::All));
+    assert_eq!(upload.buffer(&mut client, &mut worker.resources.local), Ok(Uploaded::All));
     assert_eq!(upload.choose_framing(true), FramingSupport::Ready);
     upload.start_attempt(Some("h"));
     assert_eq!(
-        upload.pump(&mut client, &mut backend, &mut stage.resources.local),
+        upload.pump(&mut client, &mut backend, &mut worker.resources.local),
         Ok(Uploaded::All)
     );
     drop(backend);
@@ -140,20 +140,16 @@ fn a_buffered_body_is_sent_with_its_length() {
 
 #[test]
 fn chunks_that_were_sent_cannot_become_a_length() {
-    let mut stage = Stage::new(&[], false);
+    let mut worker = TestWorker::new(&[], false);
     let (_theirs, mut client) = client(b"3\r\nabc\r\n");
     let (_peer, mut backend) = sink();
-    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut stage);
+    let mut upload = upload("Transfer-Encoding: chunked\r\n", &mut worker);
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.reopen_framing();
-    assert_eq!(
-        upload.choose_framing(true),
-        FramingSupport::AfterBuffering,
-        "no backend has heard of it"
-    );
+    assert_eq!(upload.choose_framing(true), FramingSupport::AfterBuffering, "no chunk was sent");
     assert_eq!(upload.choose_framing(false), FramingSupport::Ready);
     upload.start_attempt(None);
-    upload.pump(&mut client, &mut backend, &mut stage.resources.local).unwrap();
+    upload.pump(&mut client, &mut backend, &mut worker.resources.local).unwrap();
     upload.reopen_framing();
     assert_eq!(upload.choose_framing(true), FramingSupport::Unsupported);
 }
@@ -167,10 +163,10 @@ fn download(
     closes: bool,
 ) -> (Result<Downloaded, BodyError>, Vec<u8>) {
     let (listener, address) = listen();
-    let mut stage = Stage::new(&[address], false);
+    let mut worker = TestWorker::new(&[address], false);
     let (theirs, mut client) = client(b"");
-    let mut attempt = attempt_at(&mut stage);
-    attempt.open(Reuse::Never, &mut stage.context()).unwrap();
+    let mut attempt = attempt_at(&mut worker);
+    attempt.open(Reuse::Never, &mut worker.context()).unwrap();
     let (mut origin, _) = listener.accept().unwrap();
     origin.write_all(bytes).unwrap();
     let open = if closes {
@@ -184,12 +180,12 @@ fn download(
         Download::new(BodyStart { body, framing, starts_at: 0, is_last: false }, &client, progress);
     let result = loop {
         let backend = attempt
-            .connection(&mut stage.resources.connections)
+            .connection(&mut worker.resources.connections)
             .filter(|_| !download.is_received());
-        match download.pump(&mut client, backend, &mut stage.resources.local) {
+        match download.pump(&mut client, backend, &mut worker.resources.local) {
             Ok(Downloaded::Received) => {}
-            // The last event is the end of the connection, or that there is room to write.
-            Ok(Downloaded::Blocked(Blocked::OnBackend)) if stage.note_backend_events() => {}
+            // The last event is the end of the connection, or room for a write.
+            Ok(Downloaded::Blocked(Blocked::OnBackend)) if worker.note_backend_events() => {}
             result => break result,
         }
     };
@@ -248,13 +244,13 @@ fn an_unsent_response_can_be_replaced() {
 
 /// Whether a response that is sent whole reaches the client before its connection ends.
 fn leaves_before_the_end(is_last: bool) -> bool {
-    let mut stage = Stage::new(&[], false);
+    let mut worker = TestWorker::new(&[], false);
     let (theirs, mut client) = client(b"");
     client.output.append(b"HEAD");
     let start =
         BodyStart { body: Body::None, framing: ResponseFraming::Plain, starts_at: 0, is_last };
     let mut download = Download::new(start, &client, Progress::new(Instant::now()));
-    let pumped = download.pump(&mut client, None, &mut stage.resources.local);
+    let pumped = download.pump(&mut client, None, &mut worker.resources.local);
     assert_eq!((pumped, client.output.is_empty()), (Ok(Downloaded::All), true));
     theirs.set_nonblocking(true).unwrap();
     let leaves = theirs.peek(&mut [0; 8]).is_ok();
@@ -271,58 +267,55 @@ fn the_last_response_of_a_connection_leaves_together_with_its_end() {
     assert!((0..20).any(|_| !leaves_before_the_end(true)));
 }
 
-fn attempt_at(stage: &mut Stage) -> Attempt {
-    let cx = stage.context();
+pub(super) fn attempt_at(worker: &mut TestWorker) -> Attempt {
+    let cx = worker.context();
     let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
     let Picked::Backend(slot) = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) else {
-        panic!("it is up")
+        panic!("the backend is up")
     };
-    Attempt::new(slot, &stage.context())
+    Attempt::new(slot, &worker.context())
 }
 
 #[test]
-fn an_attempt_connects_is_kept_and_is_found_again() {
+fn a_connection_is_kept_after_an_attempt_and_is_reused() {
     let (_listener, address) = listen();
-    let mut stage = Stage::new(&[address], false);
-    let mut attempt = attempt_at(&mut stage);
-    assert_eq!(attempt.open(Reuse::Any, &mut stage.context()), Ok(Opened::Connecting));
-    while attempt.poll_connect(&mut stage.context()).unwrap().is_some() {
-        assert!(stage.note_backend_events());
+    let mut worker = TestWorker::new(&[address], false);
+    let mut attempt = attempt_at(&mut worker);
+    assert_eq!(attempt.open(Reuse::Any, &mut worker.context()), Ok(Opened::Connecting));
+    while attempt.poll_connect(&mut worker.context()).unwrap().is_some() {
+        assert!(worker.note_backend_events());
     }
-    assert_eq!(attempt.closed(true, String::new()).failed, FailureKind::Fresh { written: true });
-    attempt.release(Some(TEST_TIMEOUT), &mut stage.context());
+    assert_eq!(attempt.closed(true, String::new()).kind, FailureKind::Fresh { written: true });
+    attempt.release(Some(TEST_TIMEOUT), &mut worker.context());
     assert_eq!(attempt.backend().in_flight(), 0);
     for reuse in [Reuse::Any, Reuse::Verified] {
-        let mut next = attempt_at(&mut stage);
-        assert_eq!(next.open(reuse, &mut stage.context()), Ok(Opened::Reused));
-        assert_eq!(
-            next.closed(false, String::new()).failed,
-            FailureKind::Reused { written: false }
-        );
-        next.release(Some(TEST_TIMEOUT), &mut stage.context());
+        let mut next = attempt_at(&mut worker);
+        assert_eq!(next.open(reuse, &mut worker.context()), Ok(Opened::Reused));
+        assert_eq!(next.closed(false, String::new()).kind, FailureKind::Reused { written: false });
+        next.release(Some(TEST_TIMEOUT), &mut worker.context());
     }
-    let mut fresh = attempt_at(&mut stage);
-    assert_eq!(fresh.open(Reuse::Never, &mut stage.context()), Ok(Opened::Connecting));
-    fresh.release(None, &mut stage.context());
-    assert_eq!((stage.resources.connections.len(), fresh.backend().in_flight()), (1, 0));
+    let mut fresh = attempt_at(&mut worker);
+    assert_eq!(fresh.open(Reuse::Never, &mut worker.context()), Ok(Opened::Connecting));
+    fresh.release(None, &mut worker.context());
+    assert_eq!((worker.resources.connections.len(), fresh.backend().in_flight()), (1, 0));
 }
 
 #[test]
 fn a_refused_connect_is_a_failed_attempt() {
     let (listener, address) = listen();
     drop(listener);
-    let mut stage = Stage::new(&[address], false);
-    let mut attempt = attempt_at(&mut stage);
-    let mut opened = attempt.open(Reuse::Any, &mut stage.context()).map(drop);
+    let mut worker = TestWorker::new(&[address], false);
+    let mut attempt = attempt_at(&mut worker);
+    let mut opened = attempt.open(Reuse::Any, &mut worker.context()).map(drop);
     while opened.is_ok() {
-        assert!(stage.note_backend_events());
-        opened = attempt.poll_connect(&mut stage.context()).map(drop);
+        assert!(worker.note_backend_events());
+        opened = attempt.poll_connect(&mut worker.context()).map(drop);
     }
-    let Err(Stop::AttemptFailed(AttemptError { failed, cause, detail })) = opened else {
+    let Err(Stop::AttemptFailed(AttemptError { kind, cause, detail })) = opened else {
         panic!("{opened:?}")
     };
-    assert_eq!((failed, cause), (FailureKind::Connect, Cause::ConnectFailed));
-    assert!(detail.contains("refused"), "{detail}");
+    assert_eq!((kind, cause), (FailureKind::Connect, Cause::ConnectFailed));
+    assert!(detail.contains("Connection refused"), "{detail}");
 }
 
 #[test]
@@ -330,14 +323,14 @@ fn a_body_within_the_replay_buffer_is_replayable() {
     for (length, is_replayable) in
         [(config::MAX_REPLAY_BYTES, true), (config::MAX_REPLAY_BYTES + 1, false)]
     {
-        let mut stage = Stage::new(&[], false);
+        let mut worker = TestWorker::new(&[], false);
         let (_theirs, mut client) = client(&vec![b'x'; length]);
         let (peer, mut backend) = sink();
         let reader = thread::spawn(move || { peer }.read_until(|_| false).len());
-        let mut upload = upload(&format!("Content-Length: {length}\r\n"), &mut stage);
+        let mut upload = upload(&format!("Content-Length: {length}\r\n"), &mut worker);
         upload.choose_framing(false);
         upload.start_attempt(None);
-        while upload.pump(&mut client, &mut backend, &mut stage.resources.local).unwrap()
+        while upload.pump(&mut client, &mut backend, &mut worker.resources.local).unwrap()
             != Uploaded::All
         {
             backend.retry_write();

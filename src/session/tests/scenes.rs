@@ -2,15 +2,17 @@
 
 use super::*;
 
-/// The outcome of a request: the origin's input, the client's input, and the end of the connection.
+/// The outcome of a request.
 struct Scene {
+    /// The bytes that the origin has received.
     received: Vec<u8>,
+    /// The bytes that the client has received.
     response: Vec<u8>,
     reason: Reason,
     local: Local,
 }
 
-/// Plays a request against an origin that responds like this when it has `length` bytes of body.
+/// Runs a session with this request; the origin responds after `length` bytes of body.
 fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scene {
     let (address, served) = origin(is_masked, vec![(length, response.to_vec())]);
     let (socket, ours) = pair();
@@ -23,20 +25,20 @@ fn play(is_masked: bool, request: &[u8], length: usize, response: &[u8]) -> Scen
         sending.join().unwrap();
         response
     });
-    let mut stage = Stage::new(&[address], is_masked);
+    let mut worker = TestWorker::new(&[address], is_masked);
     let mut session = session(ours);
-    let reason = stage.run(&mut session);
-    session.close(Reason::ClientClosed, &mut stage.context());
+    let reason = worker.run(&mut session);
+    session.close(Reason::ClientClosed, &mut worker.context());
     let received = served.join().unwrap().remove(0);
-    Scene { received, response: client.join().unwrap(), reason, local: stage.resources.local }
+    Scene { received, response: client.join().unwrap(), reason, local: worker.resources.local }
 }
 
-fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(method: &str, framing: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("{method} /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{framing}\r\n");
     [head.as_bytes(), body].concat()
 }
 
-fn response(framing: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn response(framing: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_bytes(), body].concat()
 }
 
@@ -69,14 +71,14 @@ fn bodies_of_every_framing_pass_both_ways() {
 }
 
 #[test]
-fn a_long_body_passes_through_a_pipe_or_past_it_and_nothing_is_kept() {
+fn a_long_body_passes_with_or_without_a_pipe_and_every_pipe_is_returned() {
     for is_masked in [false, true] {
         let body: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
         let framing = format!("Content-Length: {}\r\n", body.len());
         let mut scene = play(is_masked, &request("GET", "", b""), 0, &response(&framing, &body));
         assert!(body_of(&scene.response) == Some(&body[..]), "masked: {is_masked}");
-        let pipes: Vec<_> = std::iter::from_fn(|| scene.local.pipes.take()).collect();
-        assert_eq!(pipes.len(), 4, "every pipe came back");
+        let pipes: Vec<_> = std::iter::from_fn(|| scene.local.pipes.get()).collect();
+        assert_eq!(pipes.len(), 4, "every pipe was returned");
     }
 }
 
@@ -87,10 +89,10 @@ fn a_rejected_request_gets_an_error_and_reaches_no_backend() {
         let mut client = Peer { socket, is_masked };
         client.write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n");
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut stage = Stage::new(&[], is_masked);
+        let mut worker = TestWorker::new(&[], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::Rejected);
-        session.close(Reason::ClientClosed, &mut stage.context());
+        assert_eq!(worker.run(&mut session), Reason::Rejected);
+        session.close(Reason::ClientClosed, &mut worker.context());
         let response = client.read_until(|_| false);
         assert!(
             response.starts_with(b"HTTP/1.1 400 ") && response.ends_with(b"given once\n"),
@@ -106,13 +108,13 @@ fn a_failed_attempt_is_followed_by_another() {
     let (socket, ours) = pair();
     let mut client = Peer { socket, is_masked: false };
     client.write(&request("GET", "", b""));
-    let mut stage = Stage::new(&[one, two], false);
+    let mut worker = TestWorker::new(&[one, two], false);
     let mut session = session(ours);
-    assert_eq!(stage.run(&mut session), Reason::ClosedAfterResponse);
-    session.close(Reason::ClientClosed, &mut stage.context());
+    assert_eq!(worker.run(&mut session), Reason::ClosedAfterResponse);
+    session.close(Reason::ClientClosed, &mut worker.context());
     assert_eq!(body_of(&client.read_until(|_| false)), Some(&b"two"[..]));
     assert_eq!(served.join().unwrap(), serves.join().unwrap(), "the same request");
-    assert_eq!(stage.resources.local.counters.retries.get(), 1);
+    assert_eq!(worker.resources.local.counters.retries.get(), 1);
 }
 
 #[test]
@@ -131,18 +133,18 @@ fn a_session_that_waits_for_its_backend_holds_no_buffer() {
         let (socket, ours) = pair();
         let mut client = Peer { socket, is_masked: false };
         client.write(&request("GET", "", b""));
-        let mut stage = Stage::new(&[address], false);
+        let mut worker = TestWorker::new(&[address], false);
         let mut session = session(ours);
-        stage.run_until(&mut session, |session| {
+        worker.run_until(&mut session, |session| {
             session.stage() == stage_name && session.client.sent as usize >= length.min(40)
         });
-        assert_eq!(stage.resources.connections.buffered(), 0, "{stage_name}");
+        assert_eq!(worker.resources.connections.buffered(), 0, "{stage_name}");
         assert_eq!(
             (session.client.input.room(), session.client.output.room()),
             (0, 0),
             "{stage_name}"
         );
-        session.close(Reason::ClientClosed, &mut stage.context());
+        session.close(Reason::ClientClosed, &mut worker.context());
         drop(backend.join().unwrap());
     }
 }
@@ -169,10 +171,10 @@ fn an_upgrade_becomes_a_tunnel() {
             peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
             [head, peer.read_until(|_| false)].concat()
         });
-        let mut stage = Stage::new(&[address], is_masked);
+        let mut worker = TestWorker::new(&[address], is_masked);
         let mut session = session(ours);
-        assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        session.close(Reason::ClientClosed, &mut stage.context());
+        assert_eq!(worker.run(&mut session), Reason::TunnelDone);
+        session.close(Reason::ClientClosed, &mut worker.context());
         assert_eq!(body_of(&client.join().unwrap()), Some(&b"hi bye"[..]), "masked: {is_masked}");
         echo.join().unwrap();
     }

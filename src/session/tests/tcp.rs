@@ -1,11 +1,11 @@
-//! A TCP session made of the same parts, without a line of HTTP.
+//! A TCP session made of the same parts, without HTTP.
 
 use super::*;
 use crate::session::attempt::{Attempt, Reuse};
 use crate::session::record::ExchangeData;
 use crate::upstream::cluster::{Picked, Wanted};
 
-/// A client's connection that is forwarded as it is.
+/// A client connection that is forwarded as opaque bytes.
 struct TcpSession {
     client: Client,
     phase: TcpPhase,
@@ -50,6 +50,7 @@ impl TcpSession {
                         }
                         None => TcpPhase::Tunnel(Tunnel::new(
                             attempt,
+                            1,
                             ExchangeData::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
                         )),
@@ -60,7 +61,7 @@ impl TcpSession {
                     self.phase = TcpPhase::Tunnel(tunnel);
                     return Ok(match tunneled? {
                         Tunneled::Wait(deadline) => Verdict::Wait(deadline),
-                        Tunneled::ShareUsed => Verdict::Again,
+                        Tunneled::BudgetUsed => Verdict::Again,
                     });
                 }
             };
@@ -86,14 +87,14 @@ fn a_tcp_session_is_an_attempt_and_a_tunnel() {
             peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
             [greeting, peer.read_until(|_| false)].concat()
         });
-        let mut stage = Stage::new(&[address], is_masked);
+        let mut worker = TestWorker::new(&[address], is_masked);
         let permit = permit(&ours);
         let mut session =
             TcpSession { client: Client::new(ours, permit), phase: TcpPhase::Dispatch };
-        assert_eq!(stage.run(&mut session), Reason::TunnelDone);
-        let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("it was a tunnel to the end") };
-        tunnel.close(Reason::TunnelDone, &session.client, &mut stage.context());
-        assert!(stage.resources.connections.is_empty(), "nothing is left of it");
+        assert_eq!(worker.run(&mut session), Reason::TunnelDone);
+        let TcpPhase::Tunnel(tunnel) = session.phase else { panic!("the phase was a tunnel") };
+        tunnel.close(Reason::TunnelDone, &session.client, &mut worker.context());
+        assert!(worker.resources.connections.is_empty(), "no backend connection remains");
         assert!(
             client.join().unwrap() == [&b"220 ready\r\n"[..], &[b'x'; 50_000]].concat(),
             "masked: {is_masked}"
