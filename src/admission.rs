@@ -136,6 +136,11 @@ impl Permits {
         })
     }
 
+    /// The connections of all workers.
+    pub fn count_of_all(&self) -> usize {
+        self.0.admission.open()
+    }
+
     /// The worker's load.
     pub fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1

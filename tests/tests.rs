@@ -6,6 +6,7 @@
 mod support;
 mod support_tests;
 
+mod accepting;
 mod chaos;
 mod cli;
 mod docs;

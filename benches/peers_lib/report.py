@@ -58,7 +58,7 @@ LOAD_BARS = {
     (SMALL, 1000): {"rate": 1.25, "cpu": 0.70, "p99": 0.7},
     (LARGE, 16): {"rate": 1.0, "cpu": 0.6},
 }
-NEW_CONNECTIONS_BARS = {"rate": 1.0}
+NEW_CONNECTIONS_BARS = {"rate": 1.05, "cpu": 0.95}
 
 
 @dataclass

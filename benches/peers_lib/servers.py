@@ -267,6 +267,7 @@ def nginx_command(site, ports):
     head, temp = nginx_files(site, "nginx")
     backends = "".join(f"        server 127.0.0.1:{port};\n" for port in site.backends.ports)
     # proxy_buffering stays on, nginx's default, but never to disk: the others do not write files either.
+    # reuseport: a listening socket per worker, without which all workers wake for one new connection.
     text = f"""{head}worker_processes {site.cores};
 events {{ worker_connections {site.connections}; }}
 http {{
@@ -279,7 +280,7 @@ http {{
         keepalive_timeout 300s;
     }}
     server {{
-        listen 127.0.0.1:{ports[0]} backlog=4096;
+        listen 127.0.0.1:{ports[0]} backlog=4096 reuseport;
         location / {{
             proxy_pass http://backends;
             proxy_http_version 1.1;

@@ -48,9 +48,10 @@ pub const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Connections of one worker in a lingering close; with more, the oldest is closed.
 pub const MAX_LINGERING: usize = 256;
 /// Connections over a limit that workers hold until their requests arrive, which get 503 or 429;
-/// above it, the listener rejects at once.
+/// above it, connections are shed at once.
 pub const MAX_GRACEFUL_REJECTIONS: usize = 256;
-/// Sockets that one listener keeps open for a short time after it has rejected them.
+/// Sockets that all workers together keep open for a short time after they have shed them; at least
+/// one per worker.
 pub const MAX_SHED: usize = 32;
 /// The listen backlog.
 pub const BACKLOG: i32 = 4096;

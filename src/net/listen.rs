@@ -5,6 +5,7 @@
 
 use super::is_unavailable_address;
 use crate::config;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
@@ -37,14 +38,53 @@ pub fn listen_on_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketA
     }
 }
 
-/// Opens a listening socket with our own backlog: `TcpListener::bind` alone leaves it at 128.
-/// Accepted sockets inherit `TCP_NODELAY`, which saves a system call for each.
+/// Opens a listening socket on an address that no other socket has.
 fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
-    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    rustix::net::listen(&listener, config::BACKLOG)?;
+    set_up(&listener)?;
     let bound = listener.local_addr()?;
     Ok((listener, bound))
+}
+
+/// Our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit
+/// `TCP_NODELAY`, which saves a system call for each; they are in blocking mode.
+fn set_up(listener: &TcpListener) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(listener, true)?;
+    listener.set_nonblocking(true)?;
+    Ok(rustix::net::listen(listener, config::BACKLOG)?)
+}
+
+/// Opens a listening socket per worker on each address; the kernel spreads new connections over
+/// those of one address. The result has a list per worker, with a socket per address.
+///
+/// The first socket of an address was bound without `SO_REUSEPORT`, so an address that another
+/// program listens on is an error, and so is ours for a program that starts later. Only one of the
+/// same user that sets the option itself could join: the kernel has no way to close the group.
+pub fn listen_per_worker(
+    first: Vec<TcpListener>,
+    workers: usize,
+) -> io::Result<Vec<Vec<TcpListener>>> {
+    let mut sockets: Vec<Vec<TcpListener>> = Vec::new();
+    for _ in 1..workers {
+        sockets.push(first.iter().map(open_sibling).collect::<io::Result<_>>()?);
+    }
+    sockets.push(first);
+    Ok(sockets)
+}
+
+/// Another listening socket on the same address.
+fn open_sibling(first: &TcpListener) -> io::Result<TcpListener> {
+    sockopt::set_socket_reuseport(first, true)?;
+    let address = first.local_addr()?;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // As std does for the first one: connections of a process that has just ended are no obstacle.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    let listener = TcpListener::from(socket);
+    set_up(&listener)?;
+    Ok(listener)
 }
 
 /// Whether a connect to `address` ends at one of our own listeners: a backend there is a loop.
@@ -118,6 +158,24 @@ mod tests {
         ] {
             let (address, listening) = (backend.parse().unwrap(), [ours.parse().unwrap()]);
             assert_eq!(is_own_listener(address, &listening), is_loop, "{backend} at {ours}");
+        }
+    }
+
+    #[test]
+    fn the_workers_sockets_share_addresses_that_no_other_program_can_listen_on() {
+        let first = ["127.0.0.1:0", "[::1]:0"].map(|address| address.parse().unwrap());
+        let first = listen_on_all(&first).unwrap();
+        let addresses: Vec<_> = first.iter().map(|one| one.local_addr().unwrap()).collect();
+        let sockets = listen_per_worker(first, 3).unwrap();
+        assert_eq!(sockets.len(), 3);
+        for of_worker in &sockets {
+            let theirs: Vec<_> = of_worker.iter().map(|one| one.local_addr().unwrap()).collect();
+            assert_eq!(theirs, addresses);
+        }
+        for address in addresses {
+            assert_eq!(TcpListener::bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            let (_, error) = listen_on_all(&[address]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
     }
 }

@@ -42,10 +42,10 @@ impl Masked {
         Ok(count)
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn send(&mut self, bytes: &[u8], end_follows: bool) -> Result<usize, Errno> {
         let mut masked = bytes.to_vec();
         mask(&mut masked);
-        send(&self.socket, &masked)
+        send(&self.socket, &masked, end_follows)
     }
 }
 

@@ -19,7 +19,7 @@ mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
-pub use listen::{is_own_listener, listen_on_all};
+pub use listen::{is_own_listener, listen_on_all, listen_per_worker};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
 pub use resolve::{resolve, resolve_backend};
@@ -30,20 +30,9 @@ pub use timers::Timers;
 use rustix::io::Errno;
 use std::io;
 use std::net::TcpListener;
-use std::time::Duration;
 
-/// Lets a blocked `accept` return with [`io::ErrorKind::WouldBlock`] after this time. Accepted
-/// sockets inherit it, where it has no effect: nothing blocks on them.
-pub fn set_accept_timeout(listener: &TcpListener, timeout: Option<Duration>) {
-    // Fails only for a duration of zero.
-    let _ = rustix::net::sockopt::set_socket_timeout(
-        listener,
-        rustix::net::sockopt::Timeout::Recv,
-        timeout,
-    );
-}
-
-/// Shuts a listening socket down: a blocked `accept` returns with an error.
+/// Shuts a listening socket down, whichever threads have it: its address is free, and what is in
+/// its backlog is reset.
 pub fn shutdown_listener(listener: &TcpListener) {
     // Fails only if the socket is not listening any more, which is the purpose.
     let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);

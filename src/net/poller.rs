@@ -9,6 +9,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ const BATCH: usize = 256;
 const CLIENT: u64 = 0;
 const BACKEND: u64 = 1;
 const WAKER: u64 = 2;
+const LISTENER: u64 = 3;
 
 /// The socket of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Source {
     Backend(Token),
     /// The waker: another thread has sent this worker a message.
     Waker,
+    /// Connections are in the backlog of the worker's listening socket with this number.
+    Listener(u32),
 }
 
 impl Source {
@@ -38,6 +42,7 @@ impl Source {
             Self::Client(token) => (CLIENT << 62) | token.to_bits(),
             Self::Backend(token) => (BACKEND << 62) | token.to_bits(),
             Self::Waker => WAKER << 62,
+            Self::Listener(number) => (LISTENER << 62) | u64::from(number),
         })
     }
 
@@ -46,6 +51,7 @@ impl Source {
         match bits >> 62 {
             CLIENT => Self::Client(Token::from_bits(bits)),
             BACKEND => Self::Backend(Token::from_bits(bits)),
+            LISTENER => Self::Listener(bits as u32),
             _ => Self::Waker,
         }
     }
@@ -109,6 +115,18 @@ impl Poller {
     pub fn register(&self, socket: impl AsFd, source: Source) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, source.to_data(), flags)?)
+    }
+
+    /// Registers a listening socket, level-triggered: while its backlog holds a connection, each
+    /// wait returns its event.
+    pub fn register_listener(&self, socket: &TcpListener, number: u32) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, Source::Listener(number).to_data(), EventFlags::IN)?)
+    }
+
+    /// Ends the registration of a listening socket.
+    pub fn deregister_listener(&self, socket: &TcpListener) {
+        // Fails only if it is not registered, which is the purpose.
+        let _ = epoll::delete(&self.epoll, socket);
     }
 
     /// Waits until a socket is ready, `timeout` has passed or the waker is used, and replaces

@@ -20,6 +20,10 @@ pub(super) fn peek(socket: &TcpStream) -> Result<usize, Errno> {
 }
 
 /// Sends from the start of `bytes`; how many were taken.
-pub(super) fn send(socket: &TcpStream, bytes: &[u8]) -> Result<usize, Errno> {
-    retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+/// With `end_follows` a last short segment waits for the end of the connection, to carry it, or for
+/// the next acknowledgement.
+pub(super) fn send(socket: &TcpStream, bytes: &[u8], end_follows: bool) -> Result<usize, Errno> {
+    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    flags.set(SendFlags::MORE, end_follows);
+    retry_on_intr(|| rustix::net::send(socket, bytes, flags))
 }

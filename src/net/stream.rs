@@ -134,10 +134,14 @@ impl Stream {
 
     /// Writes as much as the socket accepts and returns the number of bytes, 0 if it is full.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(bytes, false)
+    }
+
+    fn send(&mut self, bytes: &[u8], end_follows: bool) -> io::Result<usize> {
         if !self.writable {
             return Ok(0);
         }
-        match self.transport.send(bytes) {
+        match self.transport.send(bytes, end_follows) {
             Ok(count) => {
                 self.writable = count == bytes.len();
                 Ok(count)
@@ -152,8 +156,18 @@ impl Stream {
 
     /// Writes as much of the buffer as the socket accepts; whether the buffer is empty now.
     pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        self.send_from(buffer, false)
+    }
+
+    /// Like [`Stream::flush`], for bytes behind which the connection is closed at once, or shut down
+    /// for sending: one segment carries the last of them and the end, instead of one segment each.
+    pub fn flush_last(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        self.send_from(buffer, true)
+    }
+
+    fn send_from(&mut self, buffer: &mut Buffer, end_follows: bool) -> io::Result<bool> {
         if !buffer.is_empty() {
-            let written = self.write(buffer.unread())?;
+            let written = self.send(buffer.unread(), end_follows)?;
             buffer.consume(written);
         }
         Ok(buffer.is_empty())

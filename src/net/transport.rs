@@ -50,11 +50,12 @@ impl Transport {
     }
 
     /// Sends from the start of `bytes`; how many were taken.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+    /// With `end_follows` the end of the connection follows at once.
+    pub(super) fn send(&mut self, bytes: &[u8], end_follows: bool) -> Result<usize, Errno> {
         match self {
-            Self::Plain(socket) => send(socket, bytes),
+            Self::Plain(socket) => send(socket, bytes, end_follows),
             #[cfg(test)]
-            Self::Masked(masked) => masked.send(bytes),
+            Self::Masked(masked) => masked.send(bytes, end_follows),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Capacity {
     /// Connections over a limit that workers hold: a share of its own, so that a flood of rejections
     /// never takes descriptors from connections within the limits.
     pub rejections: usize,
+    /// Connections that one worker keeps for a moment after it has shed them.
+    pub shed_per_worker: usize,
     /// Health checks at once.
     pub checkers: usize,
 }
@@ -39,12 +41,14 @@ impl Capacity {
         let pipes_per_worker = pipes.min(config::MAX_PIPES_PER_WORKER);
         let rejections = boot.max_graceful_rejections.min(share.max(1));
         let checkers = config::MAX_CHECKERS.min((files / CHECKS_DIVISOR).max(1));
-        let for_workers = (FILES_PER_WORKER + FILES_PER_PIPE * pipes_per_worker) * boot.workers;
-        let for_listeners = (1 + config::MAX_SHED.min(rejections)) * boot.listen.len();
+        let shed_per_worker = (config::MAX_SHED.min(rejections) / boot.workers.max(1)).max(1);
+        let per_worker = FILES_PER_WORKER + FILES_PER_PIPE * pipes_per_worker;
+        // Each worker has a socket per address.
+        let for_workers = (per_worker + boot.listen.len() + shed_per_worker) * boot.workers;
         let for_checks = config.backends.len().min(checkers);
-        let for_others = OTHER_FILES + for_workers + rejections + for_listeners + for_checks;
+        let for_others = OTHER_FILES + for_workers + rejections + for_checks;
         let connections = (files.saturating_sub(for_others) / FILES_PER_CONNECTION).max(1);
-        Self { files, connections, pipes_per_worker, rejections, checkers }
+        Self { files, connections, pipes_per_worker, rejections, shed_per_worker, checkers }
     }
 }
 
@@ -78,9 +82,11 @@ mod tests {
             for (workers, backends) in [(1, 1), (2, 3), (4, 300)] {
                 let capacity = capacity(files, workers, backends);
                 let pipes = FILES_PER_PIPE * capacity.pipes_per_worker * workers;
-                let shed = config::MAX_SHED.min(capacity.rejections) + 1;
+                let shed = capacity.shed_per_worker * workers;
+                let listening = workers;
                 let checks = capacity.checkers.min(usize::from(backends));
-                let others = OTHER_FILES + FILES_PER_WORKER * workers + pipes + shed + checks;
+                let others =
+                    OTHER_FILES + FILES_PER_WORKER * workers + pipes + shed + listening + checks;
                 let connections = FILES_PER_CONNECTION * capacity.connections;
                 let is_tiny = capacity.connections == 1;
                 assert!(
@@ -94,8 +100,14 @@ mod tests {
 
     #[test]
     fn few_descriptors_still_allow_one_of_each_but_pipes() {
-        let smallest =
-            Capacity { files: 0, connections: 1, pipes_per_worker: 0, rejections: 1, checkers: 1 };
+        let smallest = Capacity {
+            files: 0,
+            connections: 1,
+            pipes_per_worker: 0,
+            rejections: 1,
+            shed_per_worker: 1,
+            checkers: 1,
+        };
         assert_eq!(capacity(0, 2, 3), smallest);
     }
 }

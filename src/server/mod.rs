@@ -12,20 +12,19 @@ use crate::config::{Boot, Config, Settings};
 use crate::metrics::{Counters, Totals};
 use crate::net;
 use crate::session::Shared;
+use crate::threads::acceptor::Acceptor;
 use crate::threads::handle::Handle;
 use crate::threads::health_check::HealthChecks;
-use crate::threads::listener::{Listener, ListenerCounters};
+use crate::threads::listeners::Listeners;
 use crate::threads::worker::Worker;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use capacity::Capacity;
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,9 +43,9 @@ pub struct Server {
     capacity: Capacity,
     registry: Arc<Registry>,
     addresses: Vec<SocketAddr>,
-    stop: Option<Sender<()>>,
     admission: Arc<Admission>,
-    listeners: Vec<(Arc<Listener>, Option<JoinHandle<()>>)>,
+    /// None until there are workers.
+    listeners: Option<Arc<Listeners>>,
     workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
     /// Protects the pointer; no thread that serves takes it.
     settings: Mutex<Arc<Settings>>,
@@ -74,18 +73,16 @@ impl Server {
             capacity,
             registry,
             addresses,
-            stop: None,
             admission: Arc::new(Admission::new(admission_limits(capacity, &settings))),
-            listeners: Vec::new(),
+            listeners: None,
             workers: Vec::new(),
             settings: Mutex::new(Arc::new(settings)),
             health: Mutex::new(None),
         };
         // Checkers last, because they take as many threads as the machine has left.
-        server.start_workers(&boot).map_err(StartError::Resources)?;
-        let gate = server.start_listeners(sockets).map_err(StartError::Resources)?;
+        let listeners = server.start_workers(&boot, sockets).map_err(StartError::Resources)?;
         server.start_health_checks().map_err(StartError::Resources)?;
-        drop(gate);
+        listeners.start();
         Ok(server)
     }
 
@@ -99,7 +96,12 @@ impl Server {
         Ok(())
     }
 
-    fn start_workers(&mut self, boot: &Boot) -> io::Result<()> {
+    /// Starts the workers. They accept once the listeners are started.
+    fn start_workers(
+        &mut self,
+        boot: &Boot,
+        sockets: Vec<TcpListener>,
+    ) -> io::Result<Arc<Listeners>> {
         let counters: Vec<Arc<Counters>> = (0..boot.workers).map(|_| Arc::default()).collect();
         let shared = Shared {
             settings: self.settings(),
@@ -108,39 +110,24 @@ impl Server {
             budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         };
         let max_pipes = self.capacity.pipes_per_worker;
-        for (number, counters) in counters.into_iter().enumerate() {
-            let (worker, handle) =
-                Worker::new(shared.clone(), Arc::clone(&self.admission), max_pipes, counters)?;
+        let (mut workers, mut handles) = (Vec::new(), Vec::new());
+        for counters in &counters {
+            let (admission, counters) = (Arc::clone(&self.admission), Arc::clone(counters));
+            let (worker, handle) = Worker::new(shared.clone(), admission, max_pipes, counters)?;
+            workers.push(worker);
+            handles.push(Arc::new(handle));
+        }
+        let sockets = net::listen_per_worker(sockets, boot.workers)?;
+        let listeners = Listeners::new(sockets, handles, self.capacity.shed_per_worker);
+        let listeners = Arc::clone(self.listeners.insert(Arc::new(listeners)));
+        for ((number, worker), counters) in workers.into_iter().enumerate().zip(counters) {
+            let acceptor = Acceptor::new(Arc::clone(&listeners), number, counters);
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || worker.run())?;
-            self.workers.push((Arc::new(handle), Some(thread)));
+                .spawn(move || worker.run(acceptor))?;
+            self.workers.push((Arc::clone(&listeners.workers()[number]), Some(thread)));
         }
-        Ok(())
-    }
-
-    /// Starts the listeners behind a gate; they accept once it is dropped.
-    fn start_listeners(&mut self, sockets: Vec<TcpListener>) -> io::Result<Sender<()>> {
-        let (gate, opened) = crossbeam_channel::bounded::<()>(0);
-        let (stop, stopped) = crossbeam_channel::bounded(0);
-        self.stop = Some(stop);
-        for (number, socket) in sockets.into_iter().enumerate() {
-            let listener = Arc::new(Listener {
-                socket,
-                workers: self.workers.iter().map(|(handle, _)| Arc::clone(handle)).collect(),
-                max_held: self.capacity.rejections,
-                stop: stopped.clone(),
-                counters: ListenerCounters::default(),
-            });
-            let (of_thread, opened) = (Arc::clone(&listener), opened.clone());
-            let run = move || {
-                let _ = opened.recv();
-                of_thread.run();
-            };
-            let thread = thread::Builder::new().name(format!("listener-{number}")).spawn(run)?;
-            self.listeners.push((listener, Some(thread)));
-        }
-        Ok(gate)
+        Ok(listeners)
     }
 
     /// The settings in use.
@@ -189,20 +176,21 @@ impl Server {
         &self.registry
     }
 
-    /// The sums of the counters of workers and listeners.
+    /// The sums of all counters.
     pub fn totals(&self) -> Totals {
         let workers = self.workers.iter().map(|(handle, _)| handle.counters());
-        Totals::sum(
-            workers.chain(self.listeners.iter().flat_map(|(listener, _)| listener.counters.shed())),
-        )
+        let shed = self.listeners.iter().map(|listeners| listeners.shed_at_stop());
+        Totals::sum(workers.chain(shed))
     }
 
     /// The number of failed accepts.
     pub fn accept_errors(&self) -> u64 {
-        self.listeners
-            .iter()
-            .map(|(listener, _)| listener.counters.accept_errors.load(Relaxed))
-            .sum()
+        self.listeners.as_ref().map_or(0, |listeners| listeners.accept_errors())
+    }
+
+    /// Client connections open now, by worker.
+    pub fn connections_by_worker(&self) -> Vec<usize> {
+        self.workers.iter().map(|(handle, _)| handle.load()).collect()
     }
 
     /// The number of open client connections, including those on their way to a worker.
@@ -213,14 +201,9 @@ impl Server {
     /// Stops accepting and starts the drain of the workers, which ends after `timeout` if there is
     /// one.
     pub fn begin_drain(&mut self, timeout: Option<Duration>) {
-        self.stop = None;
-        for (listener, _) in &self.listeners {
-            listener.stop();
-        }
         // Accepted connections must reach their workers before these get the message to drain.
-        for thread in self.listeners.iter_mut().filter_map(|(_, thread)| thread.take()) {
-            // Fails only if the listener has panicked, which was printed.
-            let _ = thread.join();
+        if let Some(listeners) = &self.listeners {
+            listeners.stop();
         }
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         for (handle, _) in &self.workers {

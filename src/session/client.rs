@@ -5,6 +5,7 @@ use crate::error::Cause;
 use crate::metrics::Counters;
 use crate::net::{Buffer, Buffers, Read, Stream};
 use crate::reason::Reason;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 /// A client connection with its bytes.
@@ -55,11 +56,24 @@ impl Client {
 
     /// Sends as much of `output` as the socket accepts and returns the number of bytes.
     pub(super) fn flush(&mut self, counters: &Counters) -> Result<usize, Reason> {
+        self.send_output(Stream::flush, counters)
+    }
+
+    /// Like [`Client::flush`], for the last bytes before the end of the connection.
+    pub(super) fn flush_last(&mut self, counters: &Counters) -> Result<usize, Reason> {
+        self.send_output(Stream::flush_last, counters)
+    }
+
+    fn send_output(
+        &mut self,
+        flush: fn(&mut Stream, &mut Buffer) -> io::Result<bool>,
+        counters: &Counters,
+    ) -> Result<usize, Reason> {
         let before = self.output.len();
         if before == 0 {
             return Ok(0);
         }
-        self.stream.flush(&mut self.output).map_err(|_| Reason::ClientReset)?;
+        flush(&mut self.stream, &mut self.output).map_err(|_| Reason::ClientReset)?;
         let sent = before - self.output.len();
         self.count_sent(sent, counters);
         Ok(sent)

@@ -36,6 +36,8 @@ pub(super) struct Download {
     /// Whether the backend has sent exactly the announced bytes, so that its connection can be
     /// reused.
     is_exact: bool,
+    /// The client's connection ends behind this response.
+    is_last: bool,
 }
 
 /// The framing of a body, by the response's head.
@@ -47,6 +49,8 @@ pub(super) struct BodyStart {
     pub(super) framing: ResponseFraming,
     /// The offset of the head in the client's output: an earlier 1xx may precede it.
     pub(super) starts_at: usize,
+    /// Whether the client's connection ends behind this response.
+    pub(super) is_last: bool,
 }
 
 /// The progress of a body in one step.
@@ -84,6 +88,7 @@ impl Download {
             sent_before: client.sent,
             starts_at: start.starts_at,
             is_exact: true,
+            is_last: start.is_last,
         }
     }
 
@@ -143,7 +148,11 @@ impl Download {
             if self.is_received() && backend.is_some() {
                 return Ok(Downloaded::Received);
             }
-            let sent = client.flush(&local.counters)?;
+            let sent = if self.is_last && self.is_received() {
+                client.flush_last(&local.counters)?
+            } else {
+                client.flush(&local.counters)?
+            };
             self.progress.note(sent, config::PROGRESS_BYTES, now);
             if !client.output.is_empty() {
                 return Ok(Downloaded::Blocked(Blocked::OnClient));

@@ -178,7 +178,7 @@ impl ResponseReader {
             kind,
             status: head.status,
             is_http10: head.version == Version::Http10,
-            body: BodyStart { body: head.body, framing, starts_at },
+            body: BodyStart { body: head.body, framing, starts_at, is_last: !keeps_client },
             is_persistent: head.is_persistent(),
             keep_alive: head.keep_alive,
             keeps_client,

@@ -1,7 +1,7 @@
 //! The handle of a worker for other threads: messages to its inbox, and its load.
 //!
-//! Used by listeners, to choose a worker and to dispatch connections to it, and by the thread that
-//! stops the balancer. Must never wait for a worker that serves.
+//! Used by workers, to dispatch a connection to one that has fewer, and by the thread that starts
+//! and stops the balancer. Must never wait for a worker that serves.
 
 use crate::admission::{Permit, Permits};
 use crate::config::Settings;
@@ -24,6 +24,10 @@ pub enum Message {
     },
     /// New settings, which apply from the next step on; deadlines that are set stay.
     Settings(Arc<Settings>),
+    /// Accept connections from now on.
+    StartAccepting,
+    /// Accept no more, and drop the sender when the last accepted connection is dispatched.
+    StopAccepting(Sender<()>),
     /// The start of a drain, which ends at this time, if there is one.
     Drain(Option<Instant>),
 }
@@ -55,6 +59,11 @@ impl Handle {
         self.permits.count()
     }
 
+    /// Client connections that all workers have.
+    pub fn load_of_all(&self) -> usize {
+        self.permits.count_of_all()
+    }
+
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -81,24 +90,34 @@ impl Handle {
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => match message
             {
                 Message::Connection { socket, permit } => Err((socket, permit)),
-                Message::Settings(_) | Message::Drain(_) => {
-                    unreachable!("the message was a connection")
-                }
+                _ => unreachable!("the message was a connection"),
             },
         }
     }
 
     /// Changes the worker's settings.
     pub fn apply(&self, settings: &Arc<Settings>) {
-        // Fails only if the worker has ended already.
-        let _ = self.inbox.send(Message::Settings(Arc::clone(settings)));
-        self.waker.wake();
+        self.send(Message::Settings(Arc::clone(settings)));
+    }
+
+    /// Lets the worker accept connections.
+    pub fn start_accepting(&self) {
+        self.send(Message::StartAccepting);
+    }
+
+    /// Lets the worker accept no more. It drops `stopped` when its last one is dispatched.
+    pub fn stop_accepting(&self, stopped: Sender<()>) {
+        self.send(Message::StopAccepting(stopped));
     }
 
     /// Starts a drain, which ends at `deadline` if there is one.
     pub fn drain(&self, deadline: Option<Instant>) {
+        self.send(Message::Drain(deadline));
+    }
+
+    fn send(&self, message: Message) {
         // Fails only if the worker has ended already.
-        let _ = self.inbox.send(Message::Drain(deadline));
+        let _ = self.inbox.send(message);
         self.waker.wake();
     }
 }

@@ -1,12 +1,11 @@
-//! Load shedding: connections that a listener rejects by itself, because workers hold as many
-//! rejected ones as they may, or their inboxes are full.
+//! Load shedding: connections that are rejected without a session, because workers hold as many
+//! rejected ones as they may.
 //!
-//! Runs on the listener's thread, owns the sockets that were shed last, and must never wait. The
+//! Runs on the thread that accepts, owns the sockets that were shed last, and must never wait. The
 //! response is sent at once, before any request. The socket is kept for a moment, closed for
 //! sending: a request that comes a little later would meet a closed socket, and the reset that
 //! follows may overtake the response.
 
-use crate::config;
 use crate::error::Cause;
 use crate::logging::RateLimitedLog;
 use crate::metrics::Counters;
@@ -17,32 +16,27 @@ use crate::wire::rewrite::{ConnectionHeader, ResponseFields};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a shed socket is kept, unless its descriptor is needed for the next one.
-pub const HOLD_TIME: Duration = Duration::from_secs(1);
+const HOLD_TIME: Duration = Duration::from_secs(1);
 /// How many pieces of 4 KiB of the client's bytes are read before the close.
 const MAX_PIECES: usize = 16;
 
-/// The connections that one listener has shed last, oldest first.
+/// The connections that one thread has shed last, oldest first.
 #[derive(Debug)]
-pub struct Shedding<'l> {
+pub struct Shedding {
     held: VecDeque<(Instant, TcpStream)>,
     max_held: usize,
     log: RateLimitedLog,
-    counters: &'l Counters,
+    counters: Arc<Counters>,
 }
 
-impl<'l> Shedding<'l> {
-    /// Keeps at most `max_held` sockets, and not more than [`config::MAX_SHED`]. The counters
-    /// belong to the calling thread.
-    pub fn new(max_held: usize, counters: &'l Counters) -> Self {
-        Self {
-            held: VecDeque::new(),
-            max_held: max_held.min(config::MAX_SHED),
-            log: RateLimitedLog::default(),
-            counters,
-        }
+impl Shedding {
+    /// Keeps at most `max_held` sockets. The counters belong to the calling thread.
+    pub fn new(max_held: usize, counters: Arc<Counters>) -> Self {
+        Self { held: VecDeque::new(), max_held, log: RateLimitedLog::default(), counters }
     }
 
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
@@ -71,12 +65,16 @@ impl<'l> Shedding<'l> {
         }
     }
 
-    /// Closes the sockets whose time has passed; whether any are left.
-    pub fn close_expired(&mut self) -> bool {
-        while self.held.front().is_some_and(|(since, _)| since.elapsed() >= HOLD_TIME) {
+    /// Closes the sockets whose time has passed.
+    pub fn close_expired(&mut self, now: Instant) {
+        while self.deadline().is_some_and(|at| at <= now) {
             self.close_oldest();
         }
-        !self.held.is_empty()
+    }
+
+    /// When the next socket is to be closed.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.held.front().map(|(since, _)| *since + HOLD_TIME)
     }
 
     /// The client's bytes are read first: closing over them would send a reset.

@@ -6,6 +6,7 @@
 
 mod ending;
 
+use super::acceptor::{Accepted, Acceptor};
 use super::handle::{Handle, Inbox, Message};
 use crate::admission::{Admission, Permit, Permits};
 use crate::config::{self, Settings, Timeout};
@@ -27,6 +28,8 @@ const INBOX: usize = 4096;
 /// Sessions of the run queue that are stepped between two looks at events: small responses do not
 /// wait for all large bodies.
 const RUN_QUEUE_BATCH: usize = 8;
+/// Connections that are accepted in one turn: open ones must not wait for a burst of new ones.
+const ACCEPT_BATCH: usize = 8;
 /// The time between two sweeps, which close expired idle backend connections and free idle buffers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -79,19 +82,19 @@ impl Worker {
     }
 
     /// Serves until the end of a drain. Returns the number of aborted connections.
-    pub fn run(mut self) -> usize {
+    pub fn run(mut self, mut acceptor: Acceptor) -> usize {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<Token> = Vec::new();
         loop {
             // Before the wait: what has happened to idle backend connections by the time a new
             // client's request is read is then in the same batch of events as the request, or was
             // seen earlier.
-            self.take_messages(&mut ready);
+            self.take_messages(&mut acceptor, &mut ready);
             if let Some(aborted) = self.drained() {
                 return aborted;
             }
-            let (timeout, inbox, grants) =
-                (self.timeout(!ready.is_empty()), &self.inbox, &self.grants);
+            let timeout = self.timeout(!ready.is_empty(), acceptor.deadline());
+            let (inbox, grants) = (&self.inbox, &self.grants);
             let (cluster, generation) = (&self.resources.shared.cluster, self.generation);
             let nothing_pending =
                 || inbox.is_empty() && grants.is_empty() && cluster.generation() == generation;
@@ -107,7 +110,7 @@ impl Worker {
             }
             // First all flags, then the steps: an idle connection that the backend has closed must
             // not be checked out.
-            self.note_events(&events, &mut ready);
+            self.note_events(&events, &mut acceptor, &mut ready);
             // Before the steps, so that a grant that has arrived in time wins over the timeout.
             self.take_grants();
             let batch = self.run_queue.len().min(RUN_QUEUE_BATCH);
@@ -121,6 +124,7 @@ impl Worker {
             while let Some(token) = self.timers.pop_expired(self.resources.now()) {
                 self.step(token);
             }
+            self.accept(&mut acceptor);
             if self.resources.now() >= self.sweep_at {
                 let now = self.resources.now();
                 self.resources.connections.expire(now);
@@ -130,19 +134,20 @@ impl Worker {
         }
     }
 
-    fn timeout(&self, has_ready: bool) -> Option<Duration> {
+    fn timeout(&self, has_ready: bool, accept_at: Option<Instant>) -> Option<Duration> {
         if has_ready || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let has_idle =
             !self.resources.connections.is_empty() || !self.resources.local.buffers.is_empty();
         let sweep = has_idle.then_some(self.sweep_at);
-        let next = [self.timers.next(), sweep, self.drain_until].into_iter().flatten().min()?;
+        let next =
+            [self.timers.next(), sweep, accept_at, self.drain_until].into_iter().flatten().min()?;
         // A second reading of the clock costs less than a wake-up before the deadline.
         Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
     }
 
-    fn note_events(&mut self, events: &[Event], ready: &mut Vec<Token>) {
+    fn note_events(&mut self, events: &[Event], acceptor: &mut Acceptor, ready: &mut Vec<Token>) {
         for event in events {
             let concerned = match event.source {
                 Source::Client(token) => Some(token),
@@ -150,6 +155,10 @@ impl Worker {
                     self.resources.connections.note(token, *event, self.resources.now())
                 }
                 Source::Waker => None,
+                Source::Listener(number) => {
+                    acceptor.note(number);
+                    None
+                }
             };
             let Some((token, (session, is_new))) =
                 concerned.and_then(|token| Some((token, self.sessions.mark(token)?)))
@@ -170,11 +179,15 @@ impl Worker {
         self.sessions.mark(token).is_some_and(|(_, is_new)| is_new)
     }
 
-    fn take_messages(&mut self, ready: &mut Vec<Token>) {
+    fn take_messages(&mut self, acceptor: &mut Acceptor, ready: &mut Vec<Token>) {
         while let Some(message) = self.inbox.next() {
             match message {
                 Message::Connection { socket, permit } => self.add_session(socket, permit),
                 Message::Settings(settings) => self.apply(settings),
+                Message::StartAccepting => {
+                    acceptor.start(&self.resources.local.poller, self.resources.now());
+                }
+                Message::StopAccepting(_stopped) => acceptor.stop(&self.resources.local.poller),
                 Message::Drain(until) => self.begin_drain(until, ready),
             }
         }
@@ -217,6 +230,19 @@ impl Worker {
                 self.step(token);
             }
         }
+    }
+
+    /// Accepts new connections. Their first events come after the next wait: what has happened to
+    /// idle backend connections by then is in the same batch.
+    fn accept(&mut self, acceptor: &mut Acceptor) {
+        for _ in 0..ACCEPT_BATCH {
+            match acceptor.accept(&self.resources.local.poller, self.resources.now()) {
+                Some(Accepted::Ours(socket, permit)) => self.add_session(socket, permit),
+                Some(Accepted::Gone) => {}
+                None => break,
+            }
+        }
+        acceptor.end_turn(&self.resources.local.poller, self.resources.now());
     }
 
     /// Adds a connection. Its first event follows at once, because the socket is writable.

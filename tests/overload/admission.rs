@@ -39,7 +39,10 @@ fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
             config.settings.limits.max_connections_per_client,
         ) = (5, Some(2));
     });
-    let mut crowd: Vec<Client> = (0..10).map(|_| lb.connect()).collect();
+    let mut crowd: Vec<Client> = (0..2).map(|_| lb.connect()).collect();
+    // Workers accept in parallel: later connections must not overtake these.
+    until("both are accepted", || lb.server().open_connections() == 2);
+    crowd.extend((0..8).map(|_| lb.connect()));
     for client in &mut crowd[2..] {
         assert_eq!(client.read_response().status, 429, "without a request, because it sends none");
     }
@@ -92,6 +95,7 @@ fn stopping_under_load_leaves_no_permit() {
     origin.wait_for_requests(4);
     clients.extend((0..2).map(|_| Client::connect_from(ELSEWHERE, lb.address())));
     clients[5].send("GET / HT");
+    until("all within the limits are accepted", || lb.server().open_connections() == 6);
     clients.extend((0..14).map(|_| lb.connect()));
     until("all were accepted", || lb.totals().failed(Cause::Overload) >= 10);
     assert!((6..=10).contains(&lb.server().open_connections()));

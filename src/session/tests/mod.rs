@@ -130,7 +130,7 @@ impl TestWorker {
                     Source::Backend(token) => {
                         self.resources.connections.note(token, *event, Instant::now());
                     }
-                    Source::Waker => {}
+                    Source::Waker | Source::Listener(_) => {}
                 }
             }
         }
