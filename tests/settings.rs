@@ -1,7 +1,8 @@
 //! Settings that change while connections are open.
 //!
-//! Settings and new connections reach a worker through one inbox: with one worker, a response on a
-//! new connection shows that the worker has the new settings.
+//! A worker takes the messages of its inbox before each wait, and steps a connection in a later turn
+//! than it accepts it: with one worker, a response on a new connection shows that the worker has the
+//! new settings.
 
 use crate::support::{Client, Gate, Health, Lb, Origin, get, refused_address, stays, until};
 use lb_threads::config::{Config, HealthSettings, Timeouts};
@@ -10,7 +11,8 @@ use lb_threads::reason::Reason;
 use std::time::Duration;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-const SHORT: Duration = Duration::from_millis(150);
+/// Longer than a busy machine holds a thread back.
+const SHORT: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(60);
 
 /// One worker, no health checks, and timeouts that never end anything.
