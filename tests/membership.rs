@@ -196,6 +196,48 @@ fn a_queued_request_goes_to_a_backend_that_is_added_and_none_to_one_that_drains(
 }
 
 #[test]
+fn a_backend_that_a_new_list_lacks_closes_its_idle_connections() {
+    let (kept, removed) = (Origin::named("kept"), Origin::named("removed"));
+    let lb = Lb::with(&[&kept, &removed], |config| {
+        config.boot.workers = 1;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
+    });
+    lb.wait_for_up(2);
+    let bodies = [get(lb.address(), "/").text(), get(lb.address(), "/").text()];
+    assert!(bodies.contains(&"removed".to_owned()), "{bodies:?}");
+    until("both connections are idle", || {
+        (kept.open_connections(), removed.open_connections()) == (1, 1)
+    });
+    let diff = registry(&lb).apply(&[spec(&kept)]);
+    assert_eq!((diff.kept.len(), diff.removed.len()), (1, 1));
+    until("its idle connection is closed", || removed.open_connections() == 0);
+    assert_eq!(kept.open_connections(), 1);
+}
+
+#[test]
+fn a_slot_of_a_backend_that_a_new_list_lacks_goes_to_no_queued_request() {
+    let gates = [Gate::new(), Gate::new()];
+    let (removed, kept) = (gated(&gates[0]), gated(&gates[1]));
+    let lb =
+        Lb::with(&[&removed], |config| config.settings.limits.max_requests_per_backend = Some(1));
+    let mut first = waiting(&lb, &removed);
+    registry(&lb).add(&spec(&kept));
+    lb.wait_for_up(2);
+    let mut second = waiting(&lb, &kept);
+    let mut third = queued(&lb, 3);
+    let old = status(&lb, &removed).expect("it is a member").backend;
+    registry(&lb).apply(&[spec(&kept)]);
+    gates[0].open();
+    assert_eq!(first.read_response().text(), "late");
+    until("its slot is free", || old.in_flight() == 0);
+    gates[1].open();
+    for client in [&mut second, &mut third] {
+        assert_eq!(client.read_response().text(), "late");
+    }
+    assert_eq!((removed.count(), kept.count()), (1, 2));
+}
+
+#[test]
 fn a_queued_request_is_served_when_the_limit_is_raised() {
     let gate = Gate::new();
     let origin = gated(&gate);

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::server::{Drained, Server};
+use crate::upstream::balance::Algorithm;
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -59,7 +60,8 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
 
 fn log_config(config: &Config) {
     let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
-    log::info!("balancing {} with {} workers, round robin", names.join(", "), config.boot.workers);
+    let (names, algorithm) = (names.join(", "), Algorithm::default().name());
+    log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
     if health.checks {
         log::info!(

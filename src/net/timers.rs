@@ -41,7 +41,7 @@ pub struct Timers {
     lists: [[List; Timeout::COUNT]; 2],
     /// The index of the lists for new deadlines.
     epoch: u8,
-    /// Whether the other lists may have entries.
+    /// Whether the other lists have entries.
     has_older: bool,
 }
 
@@ -57,8 +57,8 @@ impl Timers {
     /// have changed. A second change before the earlier deadlines have ended is correct as well,
     /// but makes insertion slower.
     pub fn change_durations(&mut self) {
+        self.has_older = self.has_entries(self.epoch);
         self.epoch = 1 - self.epoch;
-        self.has_older = true;
     }
 
     /// Sets a session's deadline, which replaces an earlier one.
@@ -122,6 +122,10 @@ impl Timers {
         lists.iter().map(|list| list.first).filter(|first| *first != NONE)
     }
 
+    fn has_entries(&self, epoch: u8) -> bool {
+        self.fronts(epoch).next().is_some()
+    }
+
     fn entry(&self, index: u32) -> &Entry {
         &self.entries[index as usize]
     }
@@ -131,6 +135,9 @@ impl Timers {
         if let Some(timeout) = timeout {
             self.entries[index as usize].timeout = None;
             self.link((timeout, epoch), prev, next);
+            if epoch != self.epoch {
+                self.has_older = self.has_entries(epoch);
+            }
         }
     }
 
@@ -222,6 +229,7 @@ mod tests {
                 timers.change_durations();
             }
             assert_eq!(timers.next(), expected.iter().flatten().min().copied());
+            assert_eq!(timers.has_older, timers.has_entries(1 - timers.epoch));
         }
         let end = start + Duration::from_secs(3600);
         let mut left: Vec<_> =

@@ -49,9 +49,9 @@ pub struct Server {
     workers: Vec<(Arc<Handle>, Option<JoinHandle<usize>>)>,
     /// Protects the pointer; no thread that serves takes it.
     settings: Mutex<Arc<Settings>>,
-    /// Protects the running checks and the order of changes of settings: held until a change has
-    /// reached all threads.
-    health: Mutex<Option<HealthChecks>>,
+    /// Protects the order of changes of settings, and the running health checks, which they start
+    /// and end; held until a change has reached all threads.
+    change_order: Mutex<Option<HealthChecks>>,
 }
 
 impl Server {
@@ -77,7 +77,7 @@ impl Server {
             listeners: None,
             workers: Vec::new(),
             settings: Mutex::new(Arc::new(settings)),
-            health: Mutex::new(None),
+            change_order: Mutex::new(None),
         };
         // Checkers last, because they take as many threads as the machine has left.
         let listeners = server.start_workers(&boot, sockets).map_err(StartError::Resources)?;
@@ -91,7 +91,7 @@ impl Server {
         if settings.health.checks {
             let limit = self.capacity.checkers;
             let checks = HealthChecks::start(&self.registry, &settings.health, limit)?;
-            self.health.get_mut().insert(checks).wait_for_first_round();
+            self.change_order.get_mut().insert(checks).wait_for_first_round();
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Server {
     /// Deadlines that are set stay, later ones use the new timeouts; a request keeps the limit of its
     /// body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
-        let mut running = self.health.lock();
+        let mut running = self.change_order.lock();
         // Before checks start, because the new rules evaluate their results.
         self.registry.apply_settings(&settings);
         if !settings.health.checks {
@@ -242,5 +242,28 @@ fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limit
         max_connections,
         max_connections_per_client: settings.limits.max_connections_per_client,
         max_graceful_rejections: capacity.rejections,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Permits;
+
+    #[test]
+    fn the_limit_of_open_files_bounds_a_limit_of_connections_that_is_raised_later() {
+        let mut config = Config::default();
+        config.boot.listen = vec![([127, 0, 0, 1], 0).into()];
+        config.settings.health.checks = false;
+        config.settings.limits.max_connections = 1;
+        let mut server = Server::start(config).unwrap();
+        server.capacity.connections = 2;
+        let mut settings = Settings::clone(&server.settings());
+        settings.limits.max_connections = 1000;
+        server.apply_settings(settings).unwrap();
+        let permits = Permits::new(Arc::clone(&server.admission));
+        let clients = [1, 2, 3].map(|port| permits.admit(([192, 0, 2, 1], port).into()).unwrap());
+        let is_rejected = clients.each_ref().map(|permit| permit.rejection().is_some());
+        assert_eq!(is_rejected, [false, false, true]);
     }
 }

@@ -136,7 +136,10 @@ impl Acceptor {
         }
         match self.listeners.dispatch_to(self.listeners.least_loaded(), socket, permit) {
             Ok(()) => Accepted::Gone,
-            Err((socket, permit)) => Accepted::Ours(socket, permit),
+            Err((socket, mut permit)) => {
+                worker.take_back(&mut permit);
+                Accepted::Ours(socket, permit)
+            }
         }
     }
 
@@ -195,8 +198,8 @@ mod tests {
     use std::io::Read;
     use std::net::TcpListener;
 
-    /// Two workers with a socket each; the other one takes nothing out of its inbox, which holds
-    /// two messages.
+    /// Workers with a socket each; only the first one accepts. The others take nothing out of their
+    /// inboxes, which hold two messages each.
     struct Scene {
         listeners: Arc<Listeners>,
         poller: Poller,
@@ -206,13 +209,17 @@ mod tests {
     }
 
     fn scene(max_connections: usize) -> Scene {
+        scene_of(2, max_connections)
+    }
+
+    fn scene_of(workers: usize, max_connections: usize) -> Scene {
         let admission = Arc::new(Admission::new(Limits {
             max_connections,
             max_connections_per_client: None,
             max_graceful_rejections: 0,
         }));
         let (mut handles, mut inboxes) = (Vec::new(), Vec::new());
-        for _ in 0..2 {
+        for _ in 0..workers {
             let permits = Permits::new(Arc::clone(&admission));
             let (handle, inbox) =
                 Handle::new(2, permits, Poller::new().unwrap().waker(), Arc::default());
@@ -221,7 +228,8 @@ mod tests {
         }
         // An address each, so that a client chooses the worker.
         let listen = || net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let listeners = Arc::new(Listeners::new(vec![listen(), listen()], handles, 1));
+        let sockets = (0..workers).map(|_| listen()).collect();
+        let listeners = Arc::new(Listeners::new(sockets, handles, 1));
         let counters = Arc::<Counters>::default();
         let mut acceptor = Acceptor::new(Arc::clone(&listeners), 0, Arc::clone(&counters));
         let poller = Poller::new().unwrap();
@@ -257,8 +265,8 @@ mod tests {
             accepted
         }
 
-        fn loads(&self) -> [usize; 2] {
-            [0, 1].map(|worker| self.listeners.workers()[worker].load())
+        fn loads(&self) -> Vec<usize> {
+            self.listeners.workers().iter().map(|worker| worker.load()).collect()
         }
     }
 
@@ -283,7 +291,22 @@ mod tests {
         let _clients: Vec<TcpStream> = (0..5).map(|_| scene.connect()).collect();
         let kept = scene.turn(Instant::now());
         assert!(kept.iter().all(|one| matches!(one, Accepted::Ours(..))) && kept.len() == 5);
-        assert_eq!((scene.loads(), scene.counters.connections.get()), ([5, 0], 0));
+        assert_eq!((scene.loads(), scene.counters.connections.get()), (vec![5, 0], 0));
+    }
+
+    #[test]
+    fn a_connection_that_no_inbox_had_room_for_counts_for_the_worker_that_keeps_it() {
+        let mut scene = scene_of(3, 100);
+        let workers = scene.listeners.workers();
+        for worker in workers {
+            (0..2).for_each(|_| worker.start_accepting());
+        }
+        // The least loaded worker is the third, so the inbox of the second is tried last.
+        let _permit = workers[1].admit("192.0.2.1:1".parse().unwrap());
+        let _clients = [scene.connect(), scene.connect()];
+        let kept = scene.turn(Instant::now());
+        assert!(matches!(kept[..], [Accepted::Ours(..), Accepted::Ours(..)]));
+        assert_eq!(scene.loads(), [2, 1, 0]);
     }
 
     #[test]

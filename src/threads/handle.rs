@@ -95,6 +95,11 @@ impl Handle {
         }
     }
 
+    /// Counts a connection that no inbox had room for as this worker's.
+    pub fn take_back(&self, permit: &mut Permit) {
+        permit.move_to(&self.permits);
+    }
+
     /// Changes the worker's settings.
     pub fn apply(&self, settings: &Arc<Settings>) {
         self.send(Message::Settings(Arc::clone(settings)));

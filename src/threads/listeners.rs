@@ -166,9 +166,13 @@ impl Listeners {
 /// Accepts a connection. Never waits: without one the error is [`io::ErrorKind::WouldBlock`].
 pub fn accept(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (socket, peer) = socket.accept()?;
-    // On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: everywhere else it is
-    // a.b.c.d.
-    Ok((socket, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    Ok((socket, canonical(peer)))
+}
+
+/// On a listener for both families an IPv4 client comes as ::ffff:a.b.c.d: everywhere else it is
+/// a.b.c.d.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 /// Whether the next accept may succeed at once: a client gave up while it waited in the backlog, or
@@ -263,6 +267,15 @@ mod tests {
         let mut head = [0; 12];
         client.read_exact(&mut head).unwrap();
         String::from_utf8_lossy(&head[9..]).into_owned()
+    }
+
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_listener_has_its_ipv4_address() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(canonical(address("[::ffff:192.0.2.1]:80")), address("192.0.2.1:80"));
+        for other in ["192.0.2.1:80", "[2001:db8::1]:80", "[::1]:80"] {
+            assert_eq!(canonical(address(other)), address(other));
+        }
     }
 
     #[test]

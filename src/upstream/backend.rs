@@ -183,7 +183,8 @@ impl Backend {
         self.has_recent_failures.store(has_any, Relaxed);
     }
 
-    /// Whether its health allows requests: it is up, or a last resort while none is.
+    /// Whether its health allows requests: it is up, or ejected while no backend is up. For a
+    /// draining backend, whether its checks pass.
     pub fn is_serving(&self) -> bool {
         self.is_serving.load(Relaxed)
     }
@@ -221,12 +222,22 @@ impl Backend {
         self.probe_at.store(self.millis(at) + 1, Relaxed);
     }
 
-    /// Claims the probe request if it is due; the next one is due at `next`. Of several workers, one
-    /// succeeds.
-    pub(super) fn claim_probe(&self, now: Instant, next: Instant) -> bool {
-        let due = self.probe_at.load(Relaxed);
-        due <= self.millis(now)
-            && self.probe_at.compare_exchange(due, self.millis(next), Relaxed, Relaxed).is_ok()
+    /// Claims the probe request if it is due, with a slot; the next one is due at `next`. Of several
+    /// workers, one succeeds.
+    pub(super) fn claim_probe(self: &Arc<Self>, now: Instant, next: Instant) -> Option<Slot> {
+        let (due, next) = (self.probe_at.load(Relaxed), self.millis(next));
+        let replace = |from, to| self.probe_at.compare_exchange(from, to, Relaxed, Relaxed);
+        if due > self.millis(now) || replace(due, next).is_err() {
+            return None;
+        }
+        // The claim first: a slot without a claim would have to go to a queued request, and its
+        // worker be woken, while the snapshot is locked.
+        let slot = Slot::take(self);
+        if slot.is_none() {
+            // Other requests have all slots: the probe stays due. Fails only after a new ejection.
+            let _ = replace(next, due);
+        }
+        slot
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -365,9 +376,21 @@ mod tests {
         let (due, later) = (backend.epoch, backend.epoch + Duration::from_secs(1));
         let millisecond = Duration::from_millis(1);
         backend.set_probe_at(due);
-        assert!(!backend.claim_probe(due, later));
-        assert!(backend.claim_probe(due + millisecond, later));
-        assert!(!backend.claim_probe(due + millisecond, later));
+        assert!(backend.claim_probe(due, later).is_none());
+        assert!(backend.claim_probe(due + millisecond, later).is_some());
+        assert!(backend.claim_probe(due + millisecond, later).is_none());
+    }
+
+    #[test]
+    fn a_probe_stays_due_when_another_request_takes_the_last_slot() {
+        let backend = backend();
+        backend.set_limit(1);
+        backend.set_probe_at(backend.epoch);
+        let (now, later) = (backend.epoch + Duration::from_millis(1), Duration::from_secs(5));
+        let slot = Slot::take(&backend);
+        assert!(backend.claim_probe(now, now + later).is_none());
+        drop(slot);
+        assert!(backend.claim_probe(now, now + later).is_some());
     }
 
     /// A queue in which a request appears between the two looks of a release.

@@ -209,11 +209,8 @@ fn pick_probe(snapshot: &Snapshot, wanted: &Wanted<'_>, now: Instant) -> Option<
     }
     let delay = if wanted.is_idempotent { Duration::ZERO } else { NON_IDEMPOTENT_PROBE_DELAY };
     let due = now.checked_sub(delay)?;
-    let probed = snapshot
-        .probing
-        .iter()
-        .find(|backend| backend.has_capacity() && backend.claim_probe(due, now + PROBE_TIMEOUT));
-    probed.and_then(Slot::take)
+    let mut candidates = snapshot.probing.iter().filter(|backend| backend.has_capacity());
+    candidates.find_map(|backend| backend.claim_probe(due, now + PROBE_TIMEOUT))
 }
 
 /// The algorithm's choice among the usable backends. A backend with stalled connects, which may be

@@ -107,7 +107,7 @@ impl State {
     }
 }
 
-/// The change that an observation has made.
+/// The change that an observation or new rules have made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The state before.
@@ -173,11 +173,13 @@ impl Health {
 
     /// Applies new rules to later observations. When checks end, a backend that they had marked down
     /// is up.
-    pub fn set_rules(&mut self, rules: Rules) {
+    pub fn set_rules(&mut self, rules: Rules) -> Change {
+        let from = self.state();
         self.rules = rules;
         if !rules.checks {
             (self.check_state, self.streak) = (CheckState::Passing, 0);
         }
+        Change { from, to: self.state(), streak: 0 }
     }
 
     /// The state now.

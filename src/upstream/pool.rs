@@ -50,6 +50,20 @@ impl Member {
     fn matches(&self, spec: &BackendSpec) -> bool {
         self.backend.name == spec.name && self.backend.address == spec.address
     }
+
+    /// Updates what depends on the state of its health.
+    fn note(&mut self, change: Change, detail: &str, now: Instant) {
+        self.backend.set_recent_failures(self.health.has_recent_failures());
+        if let State::Ejected { until } = change.to
+            && change.from != change.to
+        {
+            self.backend.set_probe_at(until);
+        }
+        if change.from.code() != change.to.code() {
+            self.since = now;
+            detail.clone_into(&mut self.detail);
+        }
+    }
 }
 
 /// The members of a pool.
@@ -75,35 +89,41 @@ impl Pool {
         self.members.iter_mut().find(|member| member.backend.id == id)
     }
 
-    /// Makes the members exactly these.
+    /// Makes the members exactly these. A backend that is listed twice is one member.
     pub(super) fn apply(&mut self, specs: &[BackendSpec], now: Instant) -> Diff {
-        let (mut previous, mut diff) = (std::mem::take(&mut self.members), Diff::default());
+        let (mut diff, mut listed) = (Diff::default(), Vec::new());
         for spec in specs {
-            let member = match previous.iter().position(|member| member.matches(spec)) {
-                Some(index) => {
-                    let member = previous.swap_remove(index);
-                    member.backend.set_weight(spec.weight);
-                    diff.kept.push(member.backend.id);
-                    member
-                }
-                None => {
-                    let member = self.new_member(spec, now);
-                    diff.added.push(member.backend.id);
-                    member
-                }
+            let (id, ids) = match self.place(spec, now) {
+                Added::New(id) => (id, &mut diff.added),
+                Added::Kept(id) => (id, &mut diff.kept),
             };
-            self.members.push(member);
+            if !listed.contains(&id) {
+                listed.push(id);
+                ids.push(id);
+            }
         }
-        previous.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
-        diff.removed = previous.iter().map(|member| member.backend.id).collect();
+        let position = |member: &Member| listed.iter().position(|id| *id == member.backend.id);
+        self.members.sort_by_key(|member| position(member).unwrap_or(usize::MAX));
+        let removed = self.members.split_off(listed.len());
+        removed.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
+        diff.removed = removed.iter().map(|member| member.backend.id).collect();
         diff.removed.sort_unstable();
         diff
     }
 
     pub(super) fn add(&mut self, spec: &BackendSpec, now: Instant) -> Added {
+        let added = self.place(spec, now);
+        if let Added::Kept(id) = added {
+            self.set_admin_state(id, AdminState::Active);
+        }
+        added
+    }
+
+    /// The member of this identity, with this weight: a new one if there is none. The only place
+    /// that makes members, so that no two have the same identity.
+    fn place(&mut self, spec: &BackendSpec, now: Instant) -> Added {
         if let Some(member) = self.members.iter().find(|member| member.matches(spec)) {
             member.backend.set_weight(spec.weight);
-            member.backend.set_admin_state(AdminState::Active);
             return Added::Kept(member.backend.id);
         }
         let member = self.new_member(spec, now);
@@ -143,9 +163,22 @@ impl Pool {
         Some(Arc::clone(backend))
     }
 
-    pub(super) fn set_rules(&mut self, rules: Rules) {
+    /// Applies new rules; `detail` describes the cause of the changes that they make, which are
+    /// returned.
+    pub(super) fn set_rules(
+        &mut self,
+        rules: Rules,
+        detail: &str,
+        now: Instant,
+    ) -> Vec<(Arc<Backend>, Change)> {
         self.rules = rules;
-        self.members.iter_mut().for_each(|member| member.health.set_rules(rules));
+        let apply = |member: &mut Member| {
+            let change = member.health.set_rules(rules);
+            member.note(change, detail, now);
+            (Arc::clone(&member.backend), change)
+        };
+        let changes = self.members.iter_mut().map(apply);
+        changes.filter(|(_, change)| change.is_transition()).collect()
     }
 
     pub(super) fn set_limit(&mut self, limit: usize) {
@@ -165,18 +198,9 @@ impl Pool {
         let is_last = !self.members.iter().any(|member| {
             member.backend.id != id && member.is_active() && member.health.state().passes_checks()
         });
-        let Member { backend, health, since, detail: last_detail } = self.member_mut(id)?;
-        let change = health.observe(observation, is_last, now);
-        backend.set_recent_failures(health.has_recent_failures());
-        if let State::Ejected { until } = change.to
-            && change.from != change.to
-        {
-            backend.set_probe_at(until);
-        }
-        if change.from.code() != change.to.code() {
-            *since = now;
-            detail.clone_into(last_detail);
-        }
+        let member = self.member_mut(id)?;
+        let change = member.health.observe(observation, is_last, now);
+        member.note(change, detail, now);
         Some(change)
     }
 

@@ -25,8 +25,9 @@ pub struct Registry {
     /// by workers for failed attempts and the first response after one, and for each change of
     /// membership or settings.
     pool: Mutex<Pool>,
-    /// Notifies the health daemon of new members.
-    added: (Sender<()>, Receiver<()>),
+    /// Protects the channel that notifies the health daemon of new members; taken for each addition,
+    /// and when a daemon starts.
+    added: Mutex<Sender<()>>,
 }
 
 /// The status of one backend, for operators and the health daemon.
@@ -57,7 +58,9 @@ impl Registry {
         let specs: Vec<BackendSpec> = config.backends.iter().map(BackendSpec::from).collect();
         pool.apply(&specs, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
-        Self { cluster, pool: Mutex::new(pool), added: crossbeam_channel::bounded(1) }
+        // No daemon reads it yet.
+        let (added, _) = crossbeam_channel::bounded(1);
+        Self { cluster, pool: Mutex::new(pool), added: Mutex::new(added) }
     }
 
     /// The reading side.
@@ -121,8 +124,8 @@ impl Registry {
         let added = added.expect("an addition always returns a backend");
         if let Added::New(_) = added {
             self.notify_added();
+            log::info!("backend {} added", spec.name);
         }
-        log::info!("backend {} added", spec.name);
         added
     }
 
@@ -156,11 +159,14 @@ impl Registry {
 
     /// Applies the health rules to later observations, and the limit to new requests.
     pub fn apply_settings(&self, settings: &Settings) {
-        self.update(|pool| {
-            pool.set_rules(rules(settings));
+        let detail = "health checks are switched off";
+        let changes = self.update(|pool| {
             pool.set_limit(limit(settings));
-            Some(())
+            Some(pool.set_rules(rules(settings), detail, Instant::now()))
         });
+        for (backend, change) in changes.iter().flatten() {
+            log_change(&backend.name, *change, detail);
+        }
     }
 
     /// Changes the limit of requests per backend, for a pool without checks.
@@ -178,13 +184,19 @@ impl Registry {
     }
 
     /// A channel that holds a message after backends were added, whose first checks are due then.
+    /// It ends the channel of an earlier daemon, which would else take messages of this one.
     pub fn additions(&self) -> Receiver<()> {
-        self.added.1.clone()
+        let (added, additions) = crossbeam_channel::bounded(1);
+        // The end of the earlier channel wakes its daemon, after the lock is released.
+        let _earlier = std::mem::replace(&mut *self.added.lock(), added);
+        additions
     }
 
     fn notify_added(&self) {
-        // Fails only if the channel is full: the daemon has not read the last notification yet.
-        let _ = self.added.0.try_send(());
+        // A clone, because the message wakes the daemon: the lock is released before.
+        let added = self.added.lock().clone();
+        // Fails only if the daemon has not read the last notification yet, or there is none.
+        let _ = added.try_send(());
     }
 }
 
@@ -424,14 +436,71 @@ mod tests {
     #[test]
     fn the_health_daemon_is_notified_of_new_backends_and_not_of_kept_ones() {
         let pool = pool(&[1]);
+        let ended = pool.additions();
         let additions = pool.additions();
-        assert!(additions.try_recv().is_ok());
         pool.add(&spec(1));
         pool.apply(&specs(&[1]));
         assert!(additions.try_recv().is_err());
         pool.add(&spec(2));
         pool.add(&spec(3));
+        assert!(ended.try_recv().is_err(), "an earlier daemon takes none");
         assert!(additions.try_recv().is_ok() && additions.try_recv().is_err(), "once for both");
+    }
+
+    #[test]
+    fn a_backend_that_is_listed_twice_is_one_member_with_the_last_weight() {
+        let pool = pool(&[]);
+        let mut list = specs(&[2, 1, 2]);
+        list[2].weight = 7;
+        let diff = pool.apply(&list);
+        assert_eq!((diff.added.len(), diff.kept.len()), (2, 0));
+        assert_eq!(pool.statuses().iter().map(|one| one.backend.weight()).sum::<u32>(), 7 + 1);
+        let ids = [2, 1].map(|port| id(&pool, port));
+        let diff = pool.apply(&specs(&[1, 1, 3, 3]));
+        let kept_and_removed = (diff.kept, diff.removed, diff.added.len());
+        assert_eq!(kept_and_removed, (vec![ids[1]], vec![ids[0]], 1));
+        assert_eq!(pool.statuses().len(), 2);
+    }
+
+    #[test]
+    fn a_status_has_the_time_and_the_reason_of_the_last_transition() {
+        let mut settings = Settings::default();
+        (settings.health.checks, settings.health.rise) = (true, 2);
+        let pool = Registry::new(&Config { settings, ..Config::default() });
+        pool.apply(&specs(&[1]));
+        let start = Instant::now();
+        let check = |seconds, result, detail| {
+            let now = start + std::time::Duration::from_secs(seconds);
+            pool.observe(id(&pool, 1), Observation::Check(result), detail, now);
+            let status = pool.statuses().remove(0);
+            (status.state, status.since.duration_since(start).as_secs(), status.detail)
+        };
+        let down = (State::Down, 10, "GET /health returned 500".to_owned());
+        assert_eq!(check(10, CheckResult::Failed, "GET /health returned 500"), down);
+        assert_eq!(check(20, CheckResult::Failed, "GET /health returned 501"), down);
+        assert_eq!(check(30, CheckResult::Passed, "passed"), down, "one of two");
+        let up = (State::Up, 40, "passed".to_owned());
+        assert_eq!(check(40, CheckResult::Passed, "passed"), up);
+        assert_eq!(check(50, CheckResult::Passed, "passed again"), up);
+    }
+
+    #[test]
+    fn the_end_of_checks_is_a_transition_of_a_backend_that_they_had_marked_down() {
+        let mut settings = Settings::default();
+        settings.health.checks = true;
+        let pool = Registry::new(&Config { settings: settings.clone(), ..Config::default() });
+        pool.apply(&specs(&[1, 2]));
+        let start = Instant::now();
+        for (port, result) in [(1, CheckResult::Failed), (2, CheckResult::Passed)] {
+            pool.observe(id(&pool, port), Observation::Check(result), "checked", start);
+        }
+        settings.health.checks = false;
+        pool.apply_settings(&settings);
+        let [was_down, was_up] = &pool.statuses()[..] else { panic!("there are two") };
+        assert_eq!((was_down.state, was_up.state), (State::Up, State::Up));
+        assert_eq!(was_down.detail, "health checks are switched off");
+        assert!(was_down.since > start);
+        assert_eq!((was_up.detail.as_str(), was_up.since), ("checked", start), "no transition");
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The limit of connections per client address, and permits that are given back however a
 //! connection ends.
 
-use crate::support::{Client, Gate, Lb, Origin, Reply, until};
+use crate::support::{Client, Gate, Lb, Origin, Reply, refused_address, until};
 use lb_threads::error::Cause;
 use lb_threads::reason::Reason;
 use lb_threads::server::Drained;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Another client address.
-const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[test]
@@ -28,6 +28,25 @@ fn connections_of_one_client_address_are_limited() {
     drop(clients);
     until("they are gone", || lb.server().open_connections() == 1);
     assert_eq!(lb.connect().get("/").text(), "served");
+}
+
+#[test]
+fn an_ipv4_client_of_a_listener_for_both_families_has_its_ipv4_address() {
+    let origin = Origin::responding("served");
+    // A port that a listener gets only by its number. Without IPv6, the balancer listens only there.
+    let ipv4 = refused_address();
+    let lb = Lb::with(&[&origin], |config| {
+        config.boot.listen = vec![(Ipv6Addr::UNSPECIFIED, 0).into(), ipv4];
+        config.settings.limits.max_connections_per_client = Some(1);
+    });
+    let connect = |to: &SocketAddr| Client::connect((Ipv4Addr::LOCALHOST, to.port()).into());
+    let addresses = lb.server().addresses();
+    let [first, last] = [addresses.first(), addresses.last()].map(Option::unwrap);
+    let mut client = connect(first);
+    assert_eq!(client.get("/").text(), "served");
+    assert_eq!(origin.requests()[0].header("X-Forwarded-For"), Some("127.0.0.1"));
+    let rejected = connect(last).get("/");
+    assert_eq!((rejected.status, rejected.header("X-LB-Error")), (429, Some("client_limit")));
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Daemon {
                     Ok(outcome) => self.handle(&outcome),
                     Err(_) => return,
                 },
-                recv(self.additions) -> _ => {}
+                // An error means that another daemon has taken over.
+                recv(self.additions) -> added => if added.is_err() { return },
                 recv(changes) -> health => match health {
                     Ok(health) => {
                         self.checkers.apply(&health);

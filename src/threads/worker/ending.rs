@@ -52,3 +52,57 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::{Admission, Limits};
+    use crate::config::Config;
+    use crate::metrics::Counters;
+    use crate::net;
+    use crate::session::Shared;
+    use crate::threads::acceptor::Acceptor;
+    use crate::threads::listeners::{self, Listeners};
+    use crate::upstream::registry::Registry;
+    use crate::upstream::retry::Budget;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_connection_that_is_in_the_inbox_when_a_drain_begins_is_served() {
+        let (config, counters) = (Config::default(), Arc::<Counters>::default());
+        let registry = Arc::new(Registry::new(&config));
+        let shared = Shared {
+            settings: Arc::new(config.settings),
+            cluster: Arc::clone(registry.cluster()),
+            registry,
+            budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+        };
+        let admission = Arc::new(Admission::new(Limits {
+            max_connections: 1,
+            max_connections_per_client: None,
+            max_graceful_rejections: 0,
+        }));
+        let (mut worker, handle) =
+            Worker::new(shared, admission, 0, Arc::clone(&counters)).unwrap();
+        let sockets = net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let listening = Arc::new(Listeners::new(vec![sockets], vec![Arc::new(handle)], 1));
+        let socket = &listening.sockets(0)[0];
+        let mut client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let (socket, peer) = listeners::accept(socket).unwrap();
+
+        let handle = &listening.workers()[0];
+        let until = Instant::now() + Duration::from_secs(10);
+        worker.begin_drain(Some(until), &mut Vec::new());
+        handle.dispatch(socket, handle.admit(peer).unwrap()).unwrap();
+        assert_eq!(worker.drained(), None, "its inbox holds a connection");
+        let acceptor = Acceptor::new(Arc::clone(&listening), 0, counters);
+        assert_eq!(worker.run(acceptor), 0);
+        let mut head = [0; 12];
+        client.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 503", "there is no backend");
+    }
+}

@@ -16,18 +16,9 @@ use fastrand::Rng;
 use std::fmt;
 use std::sync::Arc;
 
-/// An algorithm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Each backend in turn.
-    #[default]
-    RoundRobin,
-}
-
 /// An algorithm's names and functions.
 #[derive(Debug)]
 pub struct Row {
-    algorithm: Algorithm,
     /// The name, then other spellings; in lower case with `_`.
     names: &'static [&'static str],
     /// The order of the backends that are up: indices; empty if the algorithm needs none.
@@ -36,29 +27,49 @@ pub struct Row {
     pub(super) choose: fn(&Choice<'_>, &mut Rng) -> Option<usize>,
 }
 
-static ALGORITHMS: [Row; 1] = [Row {
-    algorithm: Algorithm::RoundRobin,
-    names: &["round_robin", "rr", "roundrobin"],
-    cycle: round_robin::cycle,
-    choose: round_robin::choose,
-}];
+macro_rules! algorithms {
+    ($($(#[$meta:meta])* $variant:ident, $module:ident, $($name:literal),+;)*) => {
+        /// An algorithm.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum Algorithm { $($(#[$meta])* $variant,)* }
+
+        impl Algorithm {
+            /// Every algorithm, in the order of the table.
+            const ALL: &'static [Algorithm] = &[$(Algorithm::$variant),*];
+
+            pub(super) const fn row(self) -> &'static Row {
+                match self {
+                    $(Algorithm::$variant => &Row {
+                        names: &[$($name),+],
+                        cycle: $module::cycle,
+                        choose: $module::choose,
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+// The variant, the module with `cycle` and `choose`, the name, then other spellings. The module is
+// declared above, where rustfmt finds it.
+algorithms! {
+    /// Each backend in turn.
+    #[default]
+    RoundRobin, round_robin, "round_robin", "rr", "roundrobin";
+}
 
 impl Algorithm {
     /// The algorithm of this name, in any spelling: case does not matter, `-` is `_`.
     pub fn parse(name: &str) -> Result<Self, UnknownAlgorithm> {
         let spelling = name.trim().to_ascii_lowercase().replace('-', "_");
-        let row = ALGORITHMS.iter().find(|row| row.names.contains(&spelling.as_str()));
-        row.map(|row| row.algorithm).ok_or_else(|| UnknownAlgorithm(name.to_owned()))
+        let has_spelling = |one: &&Self| one.row().names.contains(&spelling.as_str());
+        let found = Self::ALL.iter().find(has_spelling);
+        found.copied().ok_or_else(|| UnknownAlgorithm(name.to_owned()))
     }
 
     /// The name in settings, logs and statistics.
     pub fn name(self) -> &'static str {
         self.row().names[0]
-    }
-
-    pub(super) fn row(self) -> &'static Row {
-        let row = ALGORITHMS.iter().find(|row| row.algorithm == self);
-        row.expect("every algorithm has a row")
     }
 }
 
@@ -68,7 +79,7 @@ pub struct UnknownAlgorithm(String);
 
 impl fmt::Display for UnknownAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = ALGORITHMS.iter().map(|row| row.names[0]).collect();
+        let names: Vec<&str> = Algorithm::ALL.iter().map(|one| one.name()).collect();
         write!(f, "unknown algorithm {:?}; choose one of: {}", self.0, names.join(", "))
     }
 }
@@ -95,7 +106,8 @@ mod tests {
 
     #[test]
     fn no_two_algorithms_share_a_spelling() {
-        let mut names: Vec<&str> = ALGORITHMS.iter().flat_map(|row| row.names).copied().collect();
+        let rows = Algorithm::ALL.iter().map(|one| one.row());
+        let mut names: Vec<&str> = rows.flat_map(|row| row.names).copied().collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -15,14 +15,14 @@ const fn row(
     cycle: fn(&[Arc<Backend>]) -> Box<[u32]>,
     choose: fn(&Choice<'_>, &mut Rng) -> Option<usize>,
 ) -> Row {
-    Row { algorithm: Algorithm::RoundRobin, names: &["model"], cycle, choose }
+    Row { names: &["model"], cycle, choose }
 }
 
 fn no_cycle(_: &[Arc<Backend>]) -> Box<[u32]> {
     Box::default()
 }
 
-static ROUND_ROBIN: &Row = &super::ALGORITHMS[0];
+static ROUND_ROBIN: &Row = Algorithm::RoundRobin.row();
 static WEIGHTED: Row = row(smooth_cycle, super::round_robin::choose);
 static LEAST_CONN: Row = row(no_cycle, least_conn);
 static LEAST_RESPONSE_TIME: Row = row(no_cycle, least_response_time);
