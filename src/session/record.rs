@@ -106,12 +106,19 @@ impl fmt::Display for AccessRecord<'_> {
             write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
         }
         if let Some(code) = data.cause.map(Cause::code).or(self.reason.map(Reason::code)) {
-            write!(f, " {code} in stage {}, backend {backend}", self.stage)?;
+            let comma = if data.first_byte.is_some() { "," } else { "" };
+            write!(f, "{comma} {code} in stage {}", self.stage)?;
+            if data.first_byte.is_none() {
+                write!(f, ", backend {backend}")?;
+            }
         }
         let total = self.ended.saturating_duration_since(data.started);
         write!(f, ", done in {:.1} ms", milliseconds(total))?;
         if !data.queued.is_zero() {
             write!(f, ", queued {:.1} ms", milliseconds(data.queued))?;
+        }
+        if !data.connecting.is_zero() {
+            write!(f, ", connected in {:.1} ms", milliseconds(data.connecting))?;
         }
         if self.attempts > 1 {
             write!(f, ", {} attempts", self.attempts)?;
@@ -165,12 +172,12 @@ mod tests {
         );
         let retried = |data: &mut ExchangeData, record: &mut AccessRecord<'_>| {
             served(data, record);
-            (data.queued, record.attempts) = (MS, 2);
+            (data.queued, data.connecting, record.attempts) = (MS, MS / 2, 2);
         };
         assert_eq!(
             line("response body", retried),
             "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
-             2 attempts, 300 bytes, id abc"
+             connected in 0.5 ms, 2 attempts, 300 bytes, id abc"
         );
     }
 
@@ -191,6 +198,28 @@ mod tests {
             line("queue", aborted),
             "192.0.2.1:5000 \"GET /\" - client_reset in stage queue, backend -, done in 2.0 ms, \
              300 bytes, id abc"
+        );
+        let truncated = |data: &mut ExchangeData, record: &mut AccessRecord<'_>| {
+            data.record_response(200, data.started + MS);
+            record.reason = Some(Reason::ResponseTruncated);
+        };
+        assert_eq!(
+            line("response body", truncated),
+            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, response_truncated in stage \
+             response body, done in 2.0 ms, 300 bytes, id abc"
+        );
+    }
+
+    #[test]
+    fn a_rejection_replaces_the_response() {
+        let rejected = |data: &mut ExchangeData, _: &mut AccessRecord<'_>| {
+            data.record_response(200, data.started + MS);
+            data.record_rejection(Cause::BadResponse);
+        };
+        assert_eq!(
+            line("response body", rejected),
+            "192.0.2.1:5000 \"GET /\" 502 bad_response in stage response body, backend b7, \
+             done in 2.0 ms, 300 bytes, id abc"
         );
     }
 }
