@@ -269,6 +269,11 @@ impl Session {
     }
 
     /// Ends the session and releases its resources; `reason` is why the connection closes.
+    /// Whether the last request has an access record, or gets one from [`Session::close`].
+    pub fn has_record(&self) -> bool {
+        !matches!(self.phase, Phase::Head(_))
+    }
+
     pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {

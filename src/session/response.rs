@@ -327,7 +327,7 @@ impl Response {
         attempt.close(cx);
         let _ = client.flush(&cx.local.counters);
         let (peer, backend) = (client.peer(), &attempt.backend().name);
-        log::info!(
+        log::debug!(
             "{peer} response of backend {backend} truncated after {} bytes: {detail}",
             client.sent
         );

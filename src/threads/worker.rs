@@ -295,8 +295,8 @@ impl Worker {
         };
         self.timers.clear(token);
         self.resources.local.counters.closed(reason);
-        // A rejection was logged already, with its cause.
-        let level = if reason.is_error() && reason != Reason::Rejected {
+        // A request has one line at level info: its access record.
+        let level = if reason.is_error() && !session.has_record() {
             log::Level::Info
         } else {
             log::Level::Debug

@@ -3,6 +3,7 @@
 use super::GET;
 use crate::support::program::Program;
 use crate::support::*;
+use rustix::process::Signal;
 
 /// The one identifier of a response.
 #[track_caller]
@@ -90,7 +91,26 @@ fn an_exchange_that_the_client_aborts_has_one_access_line() {
     client.reset();
     balancer.until_logged("id aborted");
     let log = balancer.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("id aborted")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("client_reset")).collect();
+    assert_eq!(lines.len(), 1, "no other line has its end: {log}");
+    assert!(lines[0].ends_with("id aborted"), "{log}");
     assert!(lines[0].contains("\"GET /slow\" - client_reset in stage await response"), "{log}");
+}
+
+#[test]
+fn a_request_over_a_limit_has_one_access_line() {
+    let origin = Origin::responding("served");
+    let balancer = Program::balancer(&[origin.address()], &["--max-connections", "1"]);
+    let mut held = Client::connect(balancer.address());
+    held.get("/").expect_status(200);
+    let mut rejected = Client::connect(balancer.address());
+    rejected.send("GET /over HTTP/1.1\r\nHost: h\r\n\r\n");
+    rejected.read_response().expect_status(503);
+    let address = rejected.local_address().to_string();
+    drop((rejected, held));
+    balancer.signal(Signal::TERM);
+    let log = balancer.wait_for_end().stderr;
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(&address)).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("\"GET /over\" 503 overload in stage head"), "{log}");
 }
