@@ -65,6 +65,13 @@ fn the_balancer_listens_on_every_address_of_a_host_name() {
 fn info_logs_one_summary_per_request() {
     let origin = Origin::responding("hello");
     let balancer = Program::balancer(&[origin.address()], &[]);
+    for request in
+        ["GET /old HTTP/1.0\r\n\r\n", "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"]
+    {
+        let mut client = Client::connect(balancer.address());
+        client.exchange(request).expect_status(200);
+        assert!(client.at_end(), "the access record precedes the close");
+    }
     let mut client = Client::connect(balancer.address());
     client.get("/first?a=b").expect_status(200);
     client
@@ -72,6 +79,9 @@ fn info_logs_one_summary_per_request() {
         .expect_status(200);
     balancer.until_logged("/second");
     let log = balancer.log();
+    for label in ["\"GET /old\"", "\"GET /last\""] {
+        assert_eq!(log.matches(label).count(), 1, "one line about {label}: {log}");
+    }
     for label in ["\"GET /first\"", "POST /second"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(label)).collect();
         assert_eq!(lines.len(), 1, "one line about {label}: {log}");

@@ -130,3 +130,45 @@ fn the_record_of_a_tunnel_counts_the_failed_attempts_before_it() {
     served.join().unwrap();
     serves.join().unwrap();
 }
+
+/// Checks the record of a PUT that fails at one backend and gets `last` from another.
+fn check_the_record_of_a_retried_put(last: &[u8], status: u16, cause: Option<Cause>) {
+    let (one, served) = origin(false, vec![(5, b"garbage\r\n\r\n".to_vec())]);
+    let (listener, two) = listen();
+    let (socket, ours) = pair();
+    let sent = request("PUT", "Content-Length: 5\r\n", b"hello");
+    Peer { socket: socket.try_clone().unwrap(), is_masked: false }.write(&sent);
+    let mut worker = TestWorker::new(&[one, two], false);
+    let mut session = session(ours);
+    worker.run_until(&mut session, |session| {
+        let attempts = || {
+            let record = exchange(session).access_record(None, &session.client, Instant::now());
+            record.attempts
+        };
+        session.stage() == "await response" && attempts() == 2
+    });
+    served.join().unwrap();
+    let (mut second, _) = listener.accept().unwrap();
+    second.write_all(last).unwrap();
+    let Phase::Exchange(exchange) = &mut session.phase else { panic!("a request is served") };
+    let mut flow = Flow::BudgetUsed;
+    while !matches!(flow, Flow::Closing(_) | Flow::Close(_)) {
+        assert!(worker.note_backend_events());
+        flow = exchange.step(&mut session.client, &mut worker.context());
+    }
+    exchange.record(None, &session.client, &worker.context());
+    let record = exchange.access_record(None, &session.client, Instant::now());
+    let data = record.data;
+    assert_eq!((record.attempts, data.bytes_in), (2, sent.len() as u64), "{record}");
+    assert_eq!(record.backend.map(|backend| backend.address), Some(two), "{record}");
+    assert_eq!((data.status, data.cause), (Some(status), cause), "{record}");
+    assert_eq!((data.first_byte.is_some(), record.reason), (cause.is_none(), None), "{record}");
+    assert!(data.request.is_none() && data.queued.is_zero(), "{record}");
+}
+
+#[test]
+fn the_record_of_a_retried_put_counts_its_attempts_and_its_body_once() {
+    let served = response("Content-Length: 3\r\n", b"two");
+    check_the_record_of_a_retried_put(&served, 200, None);
+    check_the_record_of_a_retried_put(b"garbage\r\n\r\n", 502, Some(Cause::BadResponse));
+}
