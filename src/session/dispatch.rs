@@ -207,13 +207,15 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the backend of the attempt was marked down meanwhile and an untried one has
-    /// capacity. At most once per request.
-    pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
-        let attempt = self.attempt();
-        attempt.was_marked_down()
-            && !self.retries.was_moved()
-            && cx.shared.cluster.any_untried(self.retries.tried(), Backend::has_capacity)
+    /// Whether the backend of the attempt was marked down meanwhile, and the request was not moved
+    /// before.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.attempt().was_marked_down() && !self.retries.was_moved()
+    }
+
+    /// Whether an untried backend has capacity.
+    pub(super) fn can_move(&self, cx: &Context<'_>) -> bool {
+        cx.shared.cluster.any_untried(self.retries.tried(), Backend::has_capacity)
     }
 
     /// The current attempt.

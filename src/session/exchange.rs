@@ -195,7 +195,7 @@ impl Exchange {
         if let Some(flow) = self.read_response_head(client, cx)? {
             return Ok(flow);
         }
-        if self.is_stranded(cx) {
+        if self.is_stranded() && self.dispatcher.can_move(cx) {
             // The next backend gets the full time.
             self.first_byte_deadline = None;
             return Err(AttemptError::marked_down().into());
@@ -207,13 +207,13 @@ impl Exchange {
         Ok(Flow::Wait(deadline.unless_passed(cx.now, Cause::FirstByteTimeout)?))
     }
 
-    /// Whether the request is retryable, awaits the first byte of a backend that was marked down
-    /// meanwhile, and can move to another backend. At most once per request.
-    pub(super) fn is_stranded(&self, cx: &Context<'_>) -> bool {
+    /// Whether the request is retryable and awaits the first byte of a backend that was marked down
+    /// meanwhile: a step moves it to another backend that has capacity, at most once per request.
+    pub(super) fn is_stranded(&self) -> bool {
         self.state == State::AwaitResponse
             && self.request.is_idempotent
             && self.is_replayable()
-            && self.dispatcher.is_stranded(cx)
+            && self.dispatcher.is_stranded()
     }
 
     fn is_replayable(&self) -> bool {

@@ -134,9 +134,10 @@ impl Session {
         }
     }
 
-    /// Whether the session needs a step because the backend of its request was marked down.
-    pub fn is_stranded(&self, cx: &Context<'_>) -> bool {
-        matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded(cx))
+    /// Whether the backend of the request was marked down: a step moves the request to another one
+    /// that has capacity.
+    pub fn is_stranded(&self) -> bool {
+        matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded())
     }
 
     /// Runs the session until there is nothing to do yet.
@@ -268,12 +269,12 @@ impl Session {
         }
     }
 
-    /// Ends the session and releases its resources; `reason` is why the connection closes.
     /// Whether the last request has an access record, or gets one from [`Session::close`].
     pub fn has_record(&self) -> bool {
         !matches!(self.phase, Phase::Head(_))
     }
 
+    /// Ends the session and releases its resources; `reason` is why the connection closes.
     pub fn close(mut self, reason: Reason, cx: &mut Context<'_>) {
         match self.phase {
             Phase::Exchange(mut exchange) => {

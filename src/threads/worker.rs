@@ -30,7 +30,8 @@ const INBOX: usize = 4096;
 const RUN_QUEUE_BATCH: usize = 8;
 /// Connections that are accepted in one turn: open ones must not wait for a burst of new ones.
 const ACCEPT_BATCH: usize = 8;
-/// The time between two sweeps, which close expired idle backend connections and free idle buffers.
+/// The time between two sweeps, which close expired idle backend connections, free idle buffers and
+/// move stranded sessions.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread's state.
@@ -49,6 +50,8 @@ pub struct Worker {
     drain_until: Option<Instant>,
     /// The generation of the snapshot at the last search for stranded sessions.
     generation: u64,
+    /// Whether stranded sessions found no backend with capacity: each sweep looks again.
+    has_stranded: bool,
 }
 
 impl Worker {
@@ -77,6 +80,7 @@ impl Worker {
             run_queue: VecDeque::new(),
             drain_until: None,
             generation: 0,
+            has_stranded: false,
         };
         Ok((worker, handle))
     }
@@ -120,24 +124,32 @@ impl Worker {
                     self.step(token);
                 }
             }
-            self.move_stranded();
+            self.note_transition();
             while let Some(token) = self.timers.pop_expired(self.resources.now()) {
                 self.step(token);
             }
             self.accept(&mut acceptor);
             if self.resources.now() >= self.sweep_at {
-                let now = self.resources.now();
-                self.resources.connections.expire(now);
-                self.resources.local.buffers.sweep();
-                self.sweep_at = self.resources.now() + SWEEP_INTERVAL;
+                self.sweep();
             }
         }
+    }
+
+    fn sweep(&mut self) {
+        let now = self.resources.now();
+        self.resources.connections.expire(now);
+        self.resources.local.buffers.sweep();
+        if self.has_stranded {
+            self.move_stranded();
+        }
+        self.sweep_at = now + SWEEP_INTERVAL;
     }
 
     fn timeout(&self, has_ready: bool, accept_at: Option<Instant>) -> Option<Duration> {
         if has_ready || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
+        // A stranded session has a backend connection, too.
         let has_idle =
             !self.resources.connections.is_empty() || !self.resources.local.buffers.is_empty();
         let sweep = has_idle.then_some(self.sweep_at);
@@ -214,9 +226,8 @@ impl Worker {
         }
     }
 
-    /// After a transition, steps the sessions whose backend was marked down while they wait for its
-    /// first byte.
-    fn move_stranded(&mut self) {
+    /// Closes idle connections and moves sessions after a transition.
+    fn note_transition(&mut self) {
         let generation = self.resources.shared.cluster.generation();
         if std::mem::replace(&mut self.generation, generation) == generation {
             return;
@@ -224,12 +235,23 @@ impl Worker {
         // A backend that has left the pool keeps no idle connection.
         let now = self.resources.now();
         self.resources.connections.expire(now);
+        self.move_stranded();
+    }
+
+    /// Steps the sessions whose backend was marked down while they wait for its first byte. A
+    /// session stays stranded while the other backends are full.
+    fn move_stranded(&mut self) {
+        self.has_stranded = false;
         for token in self.sessions.tokens() {
-            let context = self.resources.context(token);
-            if self.sessions.get_mut(token).is_some_and(|session| session.is_stranded(&context)) {
+            if self.is_stranded(token) {
                 self.step(token);
+                self.has_stranded |= self.is_stranded(token);
             }
         }
+    }
+
+    fn is_stranded(&mut self, token: Token) -> bool {
+        self.sessions.get_mut(token).is_some_and(|session| session.is_stranded())
     }
 
     /// Accepts new connections. Their first events come after the next wait: what has happened to

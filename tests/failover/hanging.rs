@@ -1,7 +1,7 @@
 //! A backend that hangs with requests in it: once it is marked down, its retryable requests go to
 //! another.
 
-use crate::support::{Client, Health, Lb, Origin, Script, Step, stays, until, until_some};
+use crate::support::{Client, Gate, Health, Lb, Origin, Script, Step, stays, until, until_some};
 use std::time::Duration;
 
 /// A backend that responds to checks until it hangs, and then to nothing.
@@ -68,4 +68,39 @@ fn a_request_leaves_a_backend_marked_down_at_most_once() {
     second.set_health(Health::Hang);
     lb.wait_for_up(1);
     stays("no other backend is tried", Duration::from_millis(100), || at(&all) == 2);
+}
+
+#[test]
+fn a_stranded_request_moves_once_another_backend_has_a_free_slot() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let hangs = hanging();
+    let busy = Origin::serve(move |_, reply| {
+        opened.wait();
+        reply.ok("busy");
+    });
+    let lb = Lb::with(&[&hangs, &busy], |config| {
+        config.boot.workers = 1;
+        config.settings.limits.max_requests_per_backend = Some(1);
+        config.settings.health.fall = 1;
+        config.settings.health.period = Duration::from_millis(200);
+    });
+    lb.wait_for_up(2);
+    let mut clients = [lb.connect(), lb.connect()];
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    hangs.wait_for_requests(1);
+    busy.wait_for_requests(1);
+    hangs.set_health(Health::Status(500));
+    lb.wait_for_up(1);
+    // The worker responds to this one itself, after it has seen that the backend is down.
+    lb.connect()
+        .exchange("OPTIONS * HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n")
+        .expect_status(200);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "busy");
+    }
+    assert_eq!(lb.totals().retries, 1);
 }
