@@ -24,8 +24,8 @@ pub(super) struct Attempt {
     connect_deadline: Deadline,
     started: Instant,
     is_reused: bool,
-    /// Whether the backend was in the healthy set when the attempt began. False for a probe request
-    /// and for the last resort.
+    /// Whether the backend was healthy when it was chosen. False for a probe request and for the
+    /// last resort.
     began_healthy: bool,
 }
 
@@ -50,9 +50,11 @@ pub(super) enum Opened {
 }
 
 impl Attempt {
-    pub(super) fn new(slot: Slot, cx: &Context<'_>) -> Self {
+    /// An attempt with this slot; `began_healthy` comes with the choice of the backend, whose state
+    /// may have changed since.
+    pub(super) fn new(slot: Slot, began_healthy: bool, cx: &Context<'_>) -> Self {
         Self {
-            began_healthy: slot.backend().is_serving(),
+            began_healthy,
             slot,
             connection: None,
             connecting: None,
@@ -169,7 +171,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the backend was marked down after the attempt had begun.
+    /// Whether the backend was marked down after it was chosen.
     pub(super) fn was_marked_down(&self) -> bool {
         self.began_healthy && !self.backend().is_serving()
     }
@@ -197,8 +199,8 @@ impl Attempt {
         }
     }
 
-    /// The slot alone, for another attempt at the same backend.
-    pub(super) fn into_slot(self) -> Slot {
-        self.slot
+    /// The slot, and whether the backend was healthy, for another attempt at the same backend.
+    pub(super) fn into_parts(self) -> (Slot, bool) {
+        (self.slot, self.began_healthy)
     }
 }

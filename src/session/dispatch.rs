@@ -39,6 +39,14 @@ struct Queued {
     granted: Option<Slot>,
 }
 
+/// A slot at a chosen backend.
+#[derive(Debug)]
+struct Chosen {
+    slot: Slot,
+    /// Whether the backend was healthy when it was chosen.
+    is_healthy: bool,
+}
+
 /// The parts of an exchange that an attempt needs.
 pub(super) struct Outgoing<'e> {
     pub(super) client: &'e Client,
@@ -56,27 +64,29 @@ impl Dispatcher {
     ) -> Result<State, Stop> {
         let mut reserved = self.reserved_slot(cx);
         loop {
-            let slot = match reserved.take() {
-                Some(slot) => slot,
+            let chosen = match reserved.take() {
+                Some(slot) => Chosen { slot, is_healthy: true },
                 None => match self.pick(&outgoing, cx) {
-                    Picked::Backend(slot) => slot,
+                    Picked::Backend(slot) => Chosen { slot, is_healthy: true },
+                    Picked::Unhealthy(slot) => Chosen { slot, is_healthy: false },
                     Picked::AllFull => return self.enqueue(cx),
                     Picked::NoneUp => {
                         return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
                     }
                 },
             };
-            match outgoing.upload.choose_framing(slot.backend().is_http10_only()) {
+            let backend = chosen.slot.backend();
+            match outgoing.upload.choose_framing(backend.is_http10_only()) {
                 FramingSupport::Ready => {
-                    return self.start_attempt(slot, Reuse::Any, outgoing, cx);
+                    return self.start_attempt(chosen, Reuse::Any, outgoing, cx);
                 }
                 // The slot is released meanwhile, since a slow client would block it; the backend
                 // stays the same.
                 FramingSupport::AfterBuffering => {
-                    self.buffering_for = Some(Arc::clone(slot.backend()));
+                    self.buffering_for = Some(Arc::clone(backend));
                     return Ok(State::BufferBody);
                 }
-                FramingSupport::Unsupported => self.retries.exclude(slot.backend().id),
+                FramingSupport::Unsupported => self.retries.exclude(backend.id),
             }
         }
     }
@@ -137,10 +147,10 @@ impl Dispatcher {
         self.queued.granted = None;
     }
 
-    /// Starts an attempt at the backend of this slot.
+    /// Starts an attempt at the chosen backend.
     fn start_attempt(
         &mut self,
-        slot: Slot,
+        chosen: Chosen,
         reuse: Reuse,
         outgoing: Outgoing<'_>,
         cx: &mut Context<'_>,
@@ -153,6 +163,7 @@ impl Dispatcher {
             }
             cx.local.counters.retries.add(1);
         }
+        let Chosen { slot, is_healthy } = chosen;
         let name = &slot.backend().name;
         upload.start_attempt((!request.has_host).then_some(name.as_str()));
         if log::log_enabled!(log::Level::Debug) {
@@ -162,7 +173,7 @@ impl Dispatcher {
         // closed.
         let is_risky = !request.is_idempotent || !upload.is_received();
         let reuse = if reuse == Reuse::Any && is_risky { Reuse::Verified } else { reuse };
-        match self.attempt.insert(Attempt::new(slot, cx)).open(reuse, cx)? {
+        match self.attempt.insert(Attempt::new(slot, is_healthy, cx)).open(reuse, cx)? {
             Opened::Reused => Ok(State::SendRequest),
             Opened::Connecting => Ok(State::Connecting),
         }
@@ -201,8 +212,8 @@ impl Dispatcher {
                 Ok(State::Dispatch)
             }
             RetryDecision::FreshConnection => {
-                let slot = self.attempt.take().expect(IN_ATTEMPT).into_slot();
-                self.start_attempt(slot, Reuse::Never, outgoing, cx)
+                let (slot, is_healthy) = self.attempt.take().expect(IN_ATTEMPT).into_parts();
+                self.start_attempt(Chosen { slot, is_healthy }, Reuse::Never, outgoing, cx)
             }
         }
     }

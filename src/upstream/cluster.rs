@@ -67,8 +67,10 @@ pub struct Wanted<'r> {
 /// The result of a pick.
 #[derive(Debug)]
 pub enum Picked {
-    /// A slot at the chosen backend.
+    /// A slot at the chosen backend, which is up.
     Backend(Slot),
+    /// A slot at a backend that is not up, for a probe or as the last resort.
+    Unhealthy(Slot),
     /// Every untried backend is at its limit, or other requests are queued.
     AllFull,
     /// No backend is up, or the request has tried all that are.
@@ -98,7 +100,7 @@ impl Cluster {
     pub fn pick(&self, wanted: &Wanted<'_>, now: Instant, rng: &mut Rng) -> Picked {
         let snapshot = self.snapshot.read();
         if let Some(slot) = pick_probe(&snapshot, wanted, now) {
-            return Picked::Backend(slot);
+            return Picked::Unhealthy(slot);
         }
         let any_untried = || snapshot.up.iter().any(|backend| wanted.is_untried(backend));
         // A new request does not overtake queued ones.
@@ -119,7 +121,7 @@ impl Cluster {
             .last_resort
             .iter()
             .filter(|backend| !wanted.tried.is_empty() && wanted.is_untried(backend));
-        last_resort.find_map(Slot::take).map_or(Picked::NoneUp, Picked::Backend)
+        last_resort.find_map(Slot::take).map_or(Picked::NoneUp, Picked::Unhealthy)
     }
 
     /// A slot at a backend that was picked earlier, if it still accepts work and has capacity.
@@ -271,7 +273,7 @@ mod tests {
         let tried: Vec<BackendId> = tried.iter().copied().map(BackendId).collect();
         let wanted = Wanted { tried: &tried, is_idempotent, client: [127, 0, 0, 1].into() };
         match pool.cluster().pick(&wanted, now, &mut Rng::new()) {
-            Picked::Backend(slot) => Some(slot.backend().id.0),
+            Picked::Backend(slot) | Picked::Unhealthy(slot) => Some(slot.backend().id.0),
             Picked::AllFull | Picked::NoneUp => None,
         }
     }
@@ -314,6 +316,20 @@ mod tests {
         let (pool, now) = (pool(2, false), Instant::now());
         assert_eq!(pick(&pool, &[0], now), Some(1));
         assert_eq!(pick(&pool, &[0, 1], now), None);
+    }
+
+    #[test]
+    fn a_probe_and_a_last_resort_are_picked_as_unhealthy() {
+        let (pool, now) = (pool(2, false), Instant::now());
+        eject(&pool, 0, now);
+        let later = now + Duration::from_secs(2);
+        let picked = |tried: &[BackendId], at| {
+            let wanted = Wanted { tried, is_idempotent: true, client: [127, 0, 0, 1].into() };
+            pool.cluster().pick(&wanted, at, &mut Rng::new())
+        };
+        assert!(matches!(picked(&[], now), Picked::Backend(_)));
+        assert!(matches!(picked(&[BackendId(1)], now), Picked::Unhealthy(_)), "the last resort");
+        assert!(matches!(picked(&[], later), Picked::Unhealthy(_)), "the probe");
     }
 
     #[test]

@@ -274,7 +274,9 @@ mod tests {
     fn ports(pool: &Registry) -> Vec<u16> {
         let mut ports: Vec<u16> = (0..10)
             .filter_map(|_| match picked(pool, &[]) {
-                Picked::Backend(slot) => Some(slot.backend().address.port()),
+                Picked::Backend(slot) | Picked::Unhealthy(slot) => {
+                    Some(slot.backend().address.port())
+                }
                 Picked::AllFull | Picked::NoneUp => None,
             })
             .collect();

@@ -107,7 +107,7 @@ impl<'p> Worker<'p> {
         let client = [127, 0, 0, 1].into();
         let wanted = Wanted { tried: &tried, is_idempotent: true, client };
         match self.pool.registry.cluster().pick(&wanted, Instant::now(), &mut self.rng) {
-            Picked::Backend(slot) => self.serve(slot),
+            Picked::Backend(slot) | Picked::Unhealthy(slot) => self.serve(slot),
             Picked::AllFull => {
                 let (session, cluster) = (self.sessions.insert(()), self.pool.registry.cluster());
                 let position = cluster.enqueue(session, &self.mailbox, &tried, None);

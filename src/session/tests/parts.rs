@@ -7,7 +7,9 @@ use crate::session::download::{BodyError, BodyStart, Download, Downloaded};
 use crate::session::progress::{Blocked, Progress};
 use crate::session::stop::AttemptError;
 use crate::session::upload::{FramingSupport, Upload, Uploaded};
+use crate::upstream::backend::Slot;
 use crate::upstream::cluster::{Picked, Wanted};
+use crate::upstream::health::{Observation, Outcome};
 use crate::upstream::retry::FailureKind;
 use crate::wire::rewrite::ResponseFraming;
 use crate::wire::{Body, fields, request};
@@ -268,12 +270,18 @@ fn the_last_response_of_a_connection_leaves_together_with_its_end() {
 }
 
 pub(super) fn attempt_at(worker: &mut TestWorker) -> Attempt {
+    let slot = pick(worker).expect("a backend is up");
+    Attempt::new(slot, true, &worker.context())
+}
+
+/// A slot at a backend that is up.
+pub(super) fn pick(worker: &mut TestWorker) -> Option<Slot> {
     let cx = worker.context();
     let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
-    let Picked::Backend(slot) = cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) else {
-        panic!("the backend is up")
-    };
-    Attempt::new(slot, &worker.context())
+    match cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng) {
+        Picked::Backend(slot) => Some(slot),
+        Picked::Unhealthy(_) | Picked::AllFull | Picked::NoneUp => None,
+    }
 }
 
 #[test]
@@ -298,6 +306,20 @@ fn a_connection_is_kept_after_an_attempt_and_is_reused() {
     assert_eq!(fresh.open(Reuse::Never, &mut worker.context()), Ok(Opened::Connecting));
     fresh.release(None, &mut worker.context());
     assert_eq!((worker.resources.connections.len(), fresh.backend().in_flight()), (1, 0));
+}
+
+#[test]
+fn a_backend_may_be_marked_down_between_its_choice_and_the_attempt() {
+    let ((_one, one), (_two, two)) = (listen(), listen());
+    let mut worker = TestWorker::new(&[one, two], false);
+    let slot = pick(&mut worker).expect("both are up");
+    let now = Instant::now();
+    let failed = Observation::Attempt { outcome: Outcome::ConnectFailed, started: now };
+    for _ in 0..2 {
+        worker.resources.shared.registry.observe(slot.backend().id, failed, "failed", now);
+    }
+    assert!(!slot.backend().is_serving());
+    assert!(Attempt::new(slot, true, &worker.context()).was_marked_down());
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl TcpSession {
                     let Picked::Backend(slot) = picked else {
                         return Err(Reason::TunnelBroken);
                     };
-                    let mut attempt = Attempt::new(slot, cx);
+                    let mut attempt = Attempt::new(slot, true, cx);
                     attempt.open(Reuse::Never, cx).map_err(|_| Reason::TunnelBroken)?;
                     TcpPhase::Connecting(attempt)
                 }
