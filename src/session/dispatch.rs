@@ -17,26 +17,34 @@ use crate::upstream::queue::{Grant, Position};
 use crate::upstream::retry::{self, FailedAttempt, FailureKind, Retries, RetryDecision};
 use crate::wire::Body;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The attempts of one request, past and present.
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
     retries: Retries,
-    queued: Queued,
+    /// None before the first wait for a slot.
+    queued: Option<Queued>,
     /// The backend for which the body is being buffered.
     buffering_for: Option<Arc<Backend>>,
     attempt: Option<Attempt>,
 }
 
-/// The wait for a slot while all backends are full.
-#[derive(Debug, Default)]
+/// The request in the queue, while all backends are full.
+#[derive(Debug)]
 struct Queued {
-    is_waiting: bool,
     /// Kept for a later wait, in which the request is ahead of newer ones.
-    position: Option<Position>,
-    /// The deadline of the first wait, which holds for all.
-    deadline: Option<Deadline>,
-    granted: Option<Slot>,
+    position: Position,
+    wait: Wait,
+}
+
+/// The last wait for a slot.
+#[derive(Debug)]
+enum Wait {
+    /// The queue has not granted a slot yet.
+    Until(Deadline),
+    /// The wait is over, with the granted slot until an attempt takes it.
+    Over(Option<Slot>),
 }
 
 /// A slot at a chosen backend.
@@ -56,10 +64,11 @@ pub(super) struct Outgoing<'e> {
 
 impl Dispatcher {
     /// Takes a slot at a backend that was not tried, and starts an attempt there; or queues the
-    /// request for one.
+    /// request for one. `waited`: its time in the queue so far.
     pub(super) fn dispatch(
         &mut self,
         outgoing: Outgoing<'_>,
+        waited: Duration,
         cx: &mut Context<'_>,
     ) -> Result<State, Stop> {
         let mut reserved = self.reserved_slot(cx);
@@ -69,7 +78,7 @@ impl Dispatcher {
                 None => match self.pick(&outgoing, cx) {
                     Picked::Backend(slot) => Chosen { slot, is_healthy: true },
                     Picked::Unhealthy(slot) => Chosen { slot, is_healthy: false },
-                    Picked::AllFull => return self.enqueue(cx),
+                    Picked::AllFull => return self.enqueue(waited, cx),
                     Picked::NoneUp => {
                         return Err(self.retries.last_failure().unwrap_or(Cause::NoBackend).into());
                     }
@@ -94,7 +103,11 @@ impl Dispatcher {
     /// The slot that the queue has granted, or one at the backend for which the body was buffered,
     /// if that backend still accepts requests.
     fn reserved_slot(&mut self, cx: &Context<'_>) -> Option<Slot> {
-        let granted = self.queued.granted.take().filter(|slot| slot.backend().accepts_work());
+        let granted = match &mut self.queued {
+            Some(Queued { wait: Wait::Over(granted), .. }) => granted.take(),
+            _ => None,
+        };
+        let granted = granted.filter(|slot| slot.backend().accepts_work());
         let buffered_for = self.buffering_for.take();
         granted.or_else(|| buffered_for.and_then(|backend| cx.shared.cluster.acquire(&backend)))
     }
@@ -108,43 +121,60 @@ impl Dispatcher {
         cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng)
     }
 
-    fn enqueue(&mut self, cx: &Context<'_>) -> Result<State, Stop> {
-        let (session, earlier) = (cx.session, self.queued.position);
+    /// Queues the request for the rest of its time in the queue: the time at a backend does not
+    /// count.
+    fn enqueue(&mut self, waited: Duration, cx: &Context<'_>) -> Result<State, Stop> {
+        let full = cx.deadline(Timeout::Queue);
+        let deadline = Deadline { at: full.at - waited, ..full };
+        deadline.unless_passed(cx.now, self.no_slot())?;
+        let (session, earlier) = (cx.session, self.queued.as_ref().map(|queued| queued.position));
         let tried = self.retries.tried();
-        let position = cx.shared.cluster.enqueue(session.token, session.mailbox, tried, earlier);
-        self.queued.position = Some(position.ok_or(Cause::BackendFull)?);
-        self.queued.is_waiting = true;
+        let position = cx
+            .shared
+            .cluster
+            .enqueue(session.token, session.mailbox, tried, earlier)
+            .ok_or(Cause::BackendFull)?;
+        self.queued = Some(Queued { position, wait: Wait::Until(deadline) });
         Ok(State::Queued)
     }
 
+    /// The cause if no slot is granted in time: that of a failed attempt comes first, because the
+    /// request may have been executed.
+    fn no_slot(&self) -> Cause {
+        self.retries.last_failure().unwrap_or(Cause::BackendFull)
+    }
+
     /// The deadline of the wait for a slot; none once the queue has granted one.
-    pub(super) fn wait(&mut self, cx: &Context<'_>) -> Result<Option<Deadline>, Stop> {
-        if !self.queued.is_waiting {
-            return Ok(None);
+    pub(super) fn wait(&self, cx: &Context<'_>) -> Result<Option<Deadline>, Stop> {
+        match self.queued {
+            Some(Queued { wait: Wait::Until(deadline), .. }) => {
+                deadline.unless_passed(cx.now, self.no_slot()).map(Some)
+            }
+            _ => Ok(None),
         }
-        let deadline = self.queued.deadline.get_or_insert_with(|| cx.deadline(Timeout::Queue));
-        deadline.unless_passed(cx.now, Cause::BackendFull).map(Some)
     }
 
     /// Accepts the queue's grant. False if it is not for this wait: the slot goes to the next
     /// request.
     pub(super) fn grant(&mut self, grant: Grant) -> bool {
-        let is_for_this = self.queued.is_waiting && self.queued.position == Some(grant.position);
-        if is_for_this {
-            self.queued.is_waiting = false;
-            self.queued.granted = grant.slot;
+        match &mut self.queued {
+            Some(Queued { position, wait: wait @ Wait::Until(_) })
+                if *position == grant.position =>
+            {
+                *wait = Wait::Over(grant.slot);
+                true
+            }
+            _ => false,
         }
-        is_for_this
     }
 
     /// Leaves the queue and drops a granted slot.
     fn cancel(&mut self, cx: &Context<'_>) {
-        if std::mem::take(&mut self.queued.is_waiting)
-            && let Some(position) = self.queued.position
+        if let Some(queued) = &mut self.queued
+            && let Wait::Until(_) = std::mem::replace(&mut queued.wait, Wait::Over(None))
         {
-            cx.shared.cluster.cancel(position);
+            cx.shared.cluster.cancel(queued.position);
         }
-        self.queued.granted = None;
     }
 
     /// Starts an attempt at the chosen backend.

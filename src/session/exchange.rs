@@ -122,7 +122,7 @@ impl Exchange {
     /// Starts an attempt at an untried backend.
     fn dispatch(&mut self, client: &Client, cx: &mut Context<'_>) -> StateResult {
         let outgoing = Outgoing { client, request: &self.request, upload: &mut self.upload };
-        Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, cx)?))
+        Ok(Flow::Goto(self.dispatcher.dispatch(outgoing, self.data.queued, cx)?))
     }
 
     /// Responds to a request that must not be forwarded.

@@ -4,6 +4,7 @@
 //! blocking sockets.
 
 mod parts;
+mod queue;
 mod records;
 mod scenes;
 mod tcp;
