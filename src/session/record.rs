@@ -118,7 +118,7 @@ impl fmt::Display for AccessRecord<'_> {
             write!(f, ", queued {:.1} ms", milliseconds(data.queued))?;
         }
         if !data.connecting.is_zero() {
-            write!(f, ", connected in {:.1} ms", milliseconds(data.connecting))?;
+            write!(f, ", connect {:.1} ms", milliseconds(data.connecting))?;
         }
         if self.attempts > 1 {
             write!(f, ", {} attempts", self.attempts)?;
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(
             line("response body", retried),
             "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
-             connected in 0.5 ms, 2 attempts, 300 bytes, id abc"
+             connect 0.5 ms, 2 attempts, 300 bytes, id abc"
         );
     }
 

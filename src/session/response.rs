@@ -326,11 +326,9 @@ impl Response {
         }
         attempt.close(cx);
         let _ = client.flush(&cx.local.counters);
-        let (peer, backend) = (client.peer(), &attempt.backend().name);
-        log::debug!(
-            "{peer} response of backend {backend} truncated after {} bytes: {detail}",
-            client.sent
-        );
+        let backend = &attempt.backend().name;
+        // A line about the backend; that of the request has the code.
+        log::info!("backend {backend} truncated a response after {} bytes: {detail}", client.sent);
         Reason::ResponseTruncated.into()
     }
 
