@@ -13,7 +13,7 @@ const REFERENCE: &str = include_str!("../docs/reference.md");
 const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const HTTP: &str = include_str!("../docs/http.md");
 /// Flags of other programs in the README's examples.
-const FOREIGN_FLAGS: [&str; 4] = ["--release", "--directory", "--path", "--help"];
+const FOREIGN_FLAGS: [&str; 5] = ["--all", "--release", "--directory", "--path", "--help"];
 
 /// The cells of the tables of one section, row by row, without their heads.
 fn table(section: &str) -> Vec<Vec<String>> {
