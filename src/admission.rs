@@ -1,10 +1,10 @@
 //! Admission: the counts of open client connections, and their limits.
 //!
-//! A listener calls [`Permits::admit`] for each connection that it has accepted. The [`Permit`]
+//! A worker calls [`Permits::admit`] for each connection that it has accepted. The [`Permit`]
 //! travels with the socket to the session of a worker, and its drop counts the connection down:
 //! every end of a connection drops it, also a full inbox or a panic.
 //!
-//! Runs on listeners and workers. Owns counts and no socket; must never make a system call.
+//! Runs on workers, and on the thread that stops the balancer. Owns counts and no socket; must never make a system call.
 
 use crate::error::Cause;
 use parking_lot::Mutex;
@@ -25,7 +25,7 @@ pub struct Limits {
     /// Concurrent connections of one client address that are served; above it 429.
     pub max_connections_per_client: Option<usize>,
     /// Connections over one of these limits that workers hold until their requests have arrived;
-    /// above it the listener rejects at once.
+    /// above it a connection is shed at once.
     pub max_graceful_rejections: usize,
 }
 
@@ -119,7 +119,7 @@ impl Permits {
     }
 
     /// Admits a new connection. With a permit, the connection goes to a worker, which serves or
-    /// rejects it ([`Permit::rejection`]); an error is the cause for the listener to reject it.
+    /// rejects it ([`Permit::rejection`]); an error is the cause for which the connection is shed.
     pub fn admit(&self, peer: SocketAddr) -> Result<Permit, Cause> {
         let admission = &self.0.admission;
         let (rejection, is_in_per_client) = match admission.reserve(peer.ip()) {
