@@ -12,11 +12,11 @@ fn a_thousand_kept_connections_that_come_at_once_are_spread_evenly_over_the_work
     let lb = Lb::with(&[&origin], |config| config.boot.workers = WORKERS);
     lb.wait_for_up(1);
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| lb.connect()).collect();
-    until("all are accepted", || lb.server().open_connections() == CONNECTIONS);
+    until("all are accepted", || lb.balancer().open_connections() == CONNECTIONS);
     for client in &mut clients {
         assert_eq!(client.get("/").text(), "hello");
     }
-    let loads = lb.server().connections_by_worker();
+    let loads = lb.balancer().connections_by_worker();
     assert_eq!(loads.iter().sum::<usize>(), CONNECTIONS);
     let max = loads.iter().max().expect("there are workers");
     assert!(max * WORKERS * 10 <= CONNECTIONS * 12, "at most 1.2 times the mean: {loads:?}");

@@ -1,24 +1,24 @@
 //! Backends that are added, drained and removed while requests are served.
 
 use crate::support::{Client, Gate, Lb, Origin, get, until};
-use lb_threads::upstream::backend::{BackendId, BackendSpec};
+use lb_threads::config::BackendSpec;
+use lb_threads::upstream::backend::BackendId;
 use lb_threads::upstream::registry::{Added, BackendStatus, Registry};
 use std::time::{Duration, Instant};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 fn spec(origin: &Origin) -> BackendSpec {
-    let address = origin.address();
-    BackendSpec { name: address.to_string(), address, weight: 1 }
+    origin.address().into()
 }
 
 fn registry(lb: &Lb) -> &Registry {
-    lb.server().registry()
+    lb.balancer().registry()
 }
 
 fn status(lb: &Lb, origin: &Origin) -> Option<BackendStatus> {
     let statuses = registry(lb).statuses();
-    statuses.into_iter().find(|status| status.backend.address == origin.address())
+    statuses.into_iter().find(|status| status.backend.authority == origin.address().into())
 }
 
 fn id(lb: &Lb, origin: &Origin) -> BackendId {

@@ -2,7 +2,7 @@
 //! and nothing else.
 
 use crate::support::{Client, Gate, Lb, Next, Origin, Script, Step, get, until};
-use lb_threads::config::{BackendAddress, Config};
+use lb_threads::config::{BackendSpec, Config, HostPort};
 use lb_threads::reason::Reason;
 use log::{LevelFilter, Log, Metadata, Record};
 use std::sync::Once;
@@ -79,7 +79,7 @@ fn a_panic_in_a_step_closes_only_its_connection() {
     assert_eq!(other.get("/").text(), "one", "another connection of the same worker");
     assert_eq!(get(lb.address(), "/").text(), "one", "a new one");
     drop(other);
-    until("nothing is left of any of them", || lb.server().open_connections() == 0);
+    until("nothing is left of any of them", || lb.balancer().open_connections() == 0);
     assert_eq!(lb.totals().closed_in_total(), lb.totals().connections);
 }
 
@@ -92,14 +92,14 @@ fn many_panics_leak_nothing_and_the_backend_stays_up() {
         assert_eq!(lb.totals().closed(Reason::Panicked), number);
         get(lb.address(), "/").expect_status(200);
     }
-    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
+    assert_eq!(lb.balancer().registry().statuses()[0].backend.in_flight(), 0);
     assert!(
         origin.open_connections() <= 1,
         "one kept connection serves one client at a time: {}",
         origin.story()
     );
     assert_eq!(lb.up(), 1);
-    until("nothing is left of them", || lb.server().open_connections() == 0);
+    until("nothing is left of them", || lb.balancer().open_connections() == 0);
 }
 
 #[test]
@@ -115,15 +115,17 @@ fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
     ];
     let origin = Origin::start(Script::sequence([Script::steps(bad), Script::named("one")]));
     let lb = balancer(&origin, |config| {
-        config.backends =
-            vec![BackendAddress { name: format!("{BACKEND}:80"), address: origin.address() }];
+        config.backends = vec![BackendSpec {
+            authority: HostPort::new(BACKEND, 80).unwrap(),
+            ..origin.address().into()
+        }];
     });
     let mut client = lb.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(matches!(client.comes_next(), Next::End | Next::Reset), "no partial response");
     lb.wait_for_closed(Reason::Panicked, 1);
     assert_eq!(
-        lb.server().registry().statuses()[0].backend.in_flight(),
+        lb.balancer().registry().statuses()[0].backend.in_flight(),
         0,
         "it is not at the backend any more"
     );
@@ -135,7 +137,7 @@ fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
         [0, 1]
     );
     assert_eq!(lb.totals().backend_reuses, 0);
-    until("nothing is left of them", || lb.server().open_connections() == 0);
+    until("nothing is left of them", || lb.balancer().open_connections() == 0);
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn a_session_that_panics_in_a_step_gives_its_permit_back() {
     });
     for _ in 0..10 {
         panic_on(&mut lb.connect(), &lb, PATH);
-        until("its permit is back", || lb.server().open_connections() == 0);
+        until("its permit is back", || lb.balancer().open_connections() == 0);
     }
     assert_eq!(get(lb.address(), "/").text(), "one");
 }
@@ -197,9 +199,9 @@ fn a_session_that_panics_in_its_close_gives_its_permit_back() {
         // The close logs the unfinished exchange, and panics there.
         client.reset();
         lb.wait_for_closed(Reason::ClientReset, number as u64);
-        until("its permit is back", || lb.server().open_connections() == 0);
+        until("its permit is back", || lb.balancer().open_connections() == 0);
     }
-    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
+    assert_eq!(lb.balancer().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!(get(lb.address(), "/").text(), "fine");
     gate.open();
 }

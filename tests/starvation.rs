@@ -103,7 +103,7 @@ fn idle_clients_partial_heads_and_waiting_requests_block_no_worker() {
     let waiting: Vec<Client> =
         (0..WAITING).map(|_| sends("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     until("all requests are at the backend", || origin.count() == IDLE + WAITING);
-    assert_eq!(lb.server().open_connections(), IDLE + HALF + WAITING);
+    assert_eq!(lb.balancer().open_connections(), IDLE + HALF + WAITING);
     expect_a_fresh_response_at_once(lb.address(), is_fast);
     gate.open();
     for mut client in waiting {

@@ -4,9 +4,7 @@ use super::UsageError;
 use super::settings::SettingArgs;
 use super::values::parse_level;
 use crate::config::values::parse_duration;
-use crate::config::{
-    BackendAddress, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, HostPort, MIN_HEALTH_PERIOD,
-};
+use crate::config::{BackendSpec, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
 use crate::net;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
@@ -18,7 +16,7 @@ const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.
 /// The flags of the balancer.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A backend, HOST:PORT or http://HOST:PORT; may be repeated [default: 127.0.0.1:8080, 8081 and
+    /// A backend, HOST:PORT or URL, with =WEIGHT if others have another weight; may be repeated [default: 127.0.0.1:8080, 8081 and
     /// 8082]
     #[arg(
         short = 'b',
@@ -71,19 +69,20 @@ impl ServeArgs {
 }
 
 /// The named backends, or the default ones except those on our own port.
-fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddress>, UsageError> {
+fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendSpec>, UsageError> {
     let named: Vec<&str> =
         named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if named.is_empty() {
         let mut defaults =
             DEFAULT_BACKENDS.iter().map(|text| backend(text)).collect::<Result<Vec<_>, _>>()?;
-        defaults.retain(|backend| listen.iter().all(|ours| ours.port() != backend.address.port()));
+        let is_ours = |port| listen.iter().any(|ours| ours.port() == port);
+        defaults.retain(|backend| !is_ours(backend.authority.port()));
         return Ok(defaults);
     }
-    let mut backends: Vec<BackendAddress> = Vec::new();
+    let mut backends: Vec<BackendSpec> = Vec::new();
     for text in named {
         let backend = backend(text)?;
-        if backends.iter().any(|other| other.address == backend.address) {
+        if backends.iter().any(|other| other.authority == backend.authority) {
             return Err(UsageError::bad(format!("backend `{text}` is named twice; name it once")));
         }
         backends.push(backend);
@@ -91,10 +90,11 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendAddres
     Ok(backends)
 }
 
-fn backend(text: &str) -> Result<BackendAddress, UsageError> {
-    let named = HostPort::parse(text).map_err(UsageError::bad)?;
-    net::resolve_backend(&named)
-        .map_err(|error| UsageError::unresolved("--backend", &named.host, &error))
+fn backend(text: &str) -> Result<BackendSpec, UsageError> {
+    let mut backend = BackendSpec::parse(text).map_err(UsageError::bad)?;
+    backend.addresses = net::resolve_backend(&backend.authority)
+        .map_err(|error| UsageError::unresolved("--backend", backend.authority.host(), &error))?;
+    Ok(backend)
 }
 
 #[cfg(test)]
@@ -111,6 +111,10 @@ mod tests {
             .map_err(|error| UsageError::bad(in_one_line(&error)))?
             .serve
             .into_config()
+    }
+
+    fn names(config: Config) -> Vec<String> {
+        config.backends.iter().map(|backend| backend.authority.to_string()).collect()
     }
 
     #[test]
@@ -143,15 +147,11 @@ mod tests {
     #[test]
     fn backends_keep_their_names_and_their_order() {
         let config = config(&["-b", "127.0.0.1:1,http://127.0.0.2:1/", "-b", "[::1]:1"]).unwrap();
-        let names: Vec<String> = config.backends.into_iter().map(|backend| backend.name).collect();
-        assert_eq!(names, ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
+        assert_eq!(names(config), ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
     }
 
     #[test]
     fn without_backends_the_three_python_servers_are_balanced() {
-        let names = |config: Config| {
-            config.backends.into_iter().map(|backend| backend.name).collect::<Vec<_>>()
-        };
         assert_eq!(names(config(&["10"]).unwrap()), DEFAULT_BACKENDS);
         let without_ours = config(&["--port", "8081"]).unwrap();
         assert_eq!(names(without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");

@@ -6,7 +6,7 @@
 
 use super::serve;
 use crate::cli::{DemoArgs, UsageError};
-use crate::config::{BackendAddress, Boot, Config, HealthSettings, Settings};
+use crate::config::{Boot, Config, HealthSettings, Settings};
 use crate::net;
 use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
@@ -56,13 +56,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             );
         }
     };
-    let address = |backend: &Backend| BackendAddress {
-        name: backend.address.to_string(),
-        address: backend.address,
-    };
     let config = Config {
         boot: Boot { listen, ..Boot::default() },
-        backends: backends.iter().map(address).collect(),
+        backends: backends.iter().map(|backend| backend.address.into()).collect(),
         settings: Settings {
             health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
             ..Settings::default()
@@ -113,7 +109,7 @@ fn print_guide(server: &Server, backends: &[Backend]) {
             backend.process.id()
         );
     }
-    for address in server.addresses() {
+    for address in server.balancer().addresses() {
         println!("    balancer       http://{address}\n");
         println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
     }

@@ -48,18 +48,22 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
         Ok(server) => server,
         Err(error) => return fail(log, &error.to_string(), START_FAILED),
     };
-    for address in server.addresses() {
-        log::info!("listening on http://{address}, {} backend(s) up", server.cluster().up());
+    for address in server.balancer().addresses() {
+        log::info!(
+            "listening on http://{address}, {} backend(s) up",
+            server.balancer().cluster().up()
+        );
     }
     ready(&server);
     // Fails only if no thread watches for signals any more: then none could stop the balancer later.
     let stop = signals.recv().unwrap_or(Stop::WithTimeout);
-    let drain_timeout = server.settings().timeouts.drain;
+    let drain_timeout = server.balancer().settings().timeouts.drain;
     drain(server, (stop == Stop::WithTimeout).then_some(drain_timeout), &signals)
 }
 
 fn log_config(config: &Config) {
-    let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+    let names = config.backends.iter().map(|backend| backend.authority.to_string());
+    let names: Vec<String> = names.collect();
     let (names, algorithm) = (names.join(", "), Algorithm::default().name());
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
@@ -82,13 +86,13 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
         "stopping: {} connection(s) open, {limit} for requests in flight; signal again to stop immediately",
-        server.open_connections()
+        server.balancer().open_connections()
     );
-    server.begin_drain(timeout);
+    server.balancer().begin_drain(timeout);
     let (done, is_done) = crossbeam_channel::bounded(1);
     let waiter = std::thread::spawn(move || {
         let drained = server.wait();
-        let _ = done.send((drained, server.totals()));
+        let _ = done.send((drained, server.balancer().totals()));
     });
     let ended = crossbeam_channel::select! {
         recv(is_done) -> ended => ended.ok(),

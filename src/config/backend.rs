@@ -1,63 +1,109 @@
-//! The text form of a backend: `HOST:PORT` or `http://HOST:PORT`. Pure; `net::resolve` resolves
-//! names.
+//! The text form of a backend: `HOST:PORT` or a URL, with an optional weight. Pure; `net::resolve`
+//! resolves names.
 
+use super::values::parse_count;
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The host and port of a backend, as an operator writes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The port of a URL without one.
+const DEFAULT_HTTP_PORT: u16 = 80;
+/// The largest weight.
+const MAX_WEIGHT: u32 = 1000;
+
+/// The host and port of a backend: its identity, whatever addresses its name has.
+///
+/// Normalised: letters in lower case, an address in its shortest form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
-    /// A name or an address; an IPv6 address without its brackets.
-    pub host: String,
-    /// The port, never 0.
-    pub port: u16,
+    host: String,
+    port: u16,
 }
 
-/// A backend with a resolved name.
+/// A backend as an operator specifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendAddress {
-    /// `host:port` as it was written: its name in logs, and the Host of health checks and of
-    /// requests without one.
-    pub name: String,
-    /// The address to which the name was resolved.
-    pub address: SocketAddr,
+pub struct BackendSpec {
+    /// Its identity; also its name in logs, and the Host of health checks and of requests without
+    /// one.
+    pub authority: HostPort,
+    /// The share of requests relative to other backends, from 1 to 1000.
+    pub weight: u32,
+    /// The addresses that are known; none until the name is resolved.
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl HostPort {
-    /// Parses `HOST:PORT` or `http://HOST:PORT`. The error names the problem and the right form.
+    /// Parses `HOST:PORT` or `http://HOST[:PORT][/]`; a URL without a port means 80. The error names
+    /// the problem and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |problem| {
             format!("backend `{text}` {problem}; write it as HOST:PORT or http://HOST:PORT")
         };
-        if text.starts_with("https://") {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if scheme.as_deref() == Some("https") {
             return Err(format!(
                 "backend `{text}`: https to backends is not supported yet; use http://"
             ));
         }
-        let rest = text.strip_prefix("http://").unwrap_or(text);
-        if rest.contains("://") {
+        if scheme.as_deref().is_some_and(|scheme| scheme != "http") {
             return Err(bad("has an unknown scheme"));
         }
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
         let authority = rest.strip_suffix('/').filter(|_| rest != text).unwrap_or(rest);
         if authority.contains(['/', '?', '#']) {
             return Err(bad("has a path, which a balancer cannot add to requests"));
         }
-        let (host, port) = authority.rsplit_once(':').ok_or_else(|| bad("has no port"))?;
-        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if address.is_none() && host.contains(':') {
+        if authority.contains('@') {
+            return Err(bad("has a user name, which a balancer cannot add to requests"));
+        }
+        let (host, port) = split_port(authority);
+        let port = match port {
+            Some(port) => parse_port(port).ok_or_else(|| bad("has no port between 1 and 65535"))?,
+            None if scheme.is_some() => DEFAULT_HTTP_PORT,
+            None => return Err(bad("has no port")),
+        };
+        if !host.starts_with('[') && host.contains(':') {
             return Err(bad("has too many colons (an IPv6 address needs brackets)"));
         }
-        let is_host = match address {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => is_host_name(host),
+        let host = parse_host(host).ok_or_else(|| bad("has no valid host"))?;
+        Ok(Self { host, port })
+    }
+
+    /// Makes the parts of a backend one: a name or an address, with or without brackets, and a port.
+    pub fn new(host: &str, port: u16) -> Result<Self, String> {
+        let host = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
         };
-        if !is_host {
-            return Err(bad("has no valid host"));
-        }
-        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse::<u16>().ok().filter(|port| is_number && *port > 0);
-        let port = port.ok_or_else(|| bad("has no port between 1 and 65535"))?;
-        Ok(Self { host: address.unwrap_or(host).to_owned(), port })
+        Self::parse(&format!("{host}:{port}"))
+    }
+
+    /// The name, or the address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, never 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The normalised URL: no trailing slash, no default port.
+    pub fn url(&self) -> String {
+        let text = self.to_string();
+        let default = format!(":{DEFAULT_HTTP_PORT}");
+        format!("http://{}", text.strip_suffix(&default).unwrap_or(&text))
+    }
+
+    /// The address, if the host is no name.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.parse().ok()?, self.port))
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
     }
 }
 
@@ -68,10 +114,66 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Whether a name has only letters, digits, `-`, `_` and dots: such a name is a valid Host.
-fn is_host_name(host: &str) -> bool {
+impl BackendSpec {
+    /// A backend; its address is known if its host is no name.
+    pub fn new(authority: HostPort, weight: u32) -> Self {
+        let addresses = authority.literal().into_iter().collect();
+        Self { authority, weight, addresses }
+    }
+
+    /// Parses a backend with an optional weight: `HOST:PORT=3`, or `HOST:PORT*3`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (authority, weight) = match text.split_once(['=', '*']) {
+            Some((authority, weight)) => {
+                let weight = parse_weight(weight).map_err(|error| {
+                    format!("backend `{text}`: {error}; write it as HOST:PORT=3")
+                })?;
+                (authority, weight)
+            }
+            None => (text, 1),
+        };
+        Ok(Self::new(HostPort::parse(authority.trim())?, weight))
+    }
+}
+
+impl From<SocketAddr> for BackendSpec {
+    fn from(address: SocketAddr) -> Self {
+        Self { authority: address.into(), weight: 1, addresses: vec![address] }
+    }
+}
+
+/// A weight: a whole number from 1 to 1000.
+pub fn parse_weight(text: &str) -> Result<u32, String> {
+    parse_count(text.trim(), 1, MAX_WEIGHT)
+        .map_err(|_| format!("weight `{text}` is not a whole number from 1 to {MAX_WEIGHT}"))
+}
+
+/// The host and the port of an authority. A colon inside brackets belongs to the address.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| is_number && *port > 0)
+}
+
+/// A host in its normal form: a name in lower case, an address in its shortest form.
+fn parse_host(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+        return Some(address.to_string());
+    }
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !host.is_empty() && host.bytes().all(is_allowed)
+    // A name of these letters is a valid Host.
+    let is_name = !host.is_empty() && host.bytes().all(is_allowed);
+    is_name.then(|| match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.to_ascii_lowercase(),
+    })
 }
 
 #[cfg(test)]
@@ -85,10 +187,14 @@ mod tests {
             ("http://127.0.0.1:80", "127.0.0.1:80"),
             ("http://app_1.internal:8080/", "app_1.internal:8080"),
             ("[::1]:80", "[::1]:80"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("HTTP://LocalHost:8001", "localhost:8001"),
+            ("http://localhost", "localhost:80"),
+            ("http://[::1]/", "[::1]:80"),
         ] {
             assert_eq!(HostPort::parse(text).unwrap().to_string(), name);
         }
-        assert_eq!(HostPort::parse("[::1]:80").unwrap().host, "::1");
+        assert_eq!(HostPort::parse("[::1]:80").unwrap().host(), "::1");
     }
 
     #[test]
@@ -106,9 +212,50 @@ mod tests {
             ("a b:80", "no valid host"),
             ("[::g]:80", "no valid host"),
             ("::1:80", "brackets"),
+            ("http://user@localhost:80", "user name"),
         ] {
             let error = HostPort::parse(bad).unwrap_err();
             assert!(error.contains(problem) && error.contains(bad), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_url_has_neither_a_default_port_nor_a_trailing_slash() {
+        for (text, url) in [
+            ("http://LOCALHOST:80/", "http://localhost"),
+            ("localhost:8001", "http://localhost:8001"),
+            ("[::1]:80", "http://[::1]"),
+            ("h:8080", "http://h:8080"),
+        ] {
+            assert_eq!(HostPort::parse(text).unwrap().url(), url);
+        }
+    }
+
+    #[test]
+    fn a_weight_follows_an_equals_sign_or_an_asterisk() {
+        for (text, weight) in [
+            ("127.0.0.1:80", 1),
+            ("127.0.0.1:80=3", 3),
+            ("http://127.0.0.1:80/=1000", 1000),
+            ("127.0.0.1:80*2", 2),
+        ] {
+            let spec = BackendSpec::parse(text).unwrap();
+            assert_eq!(
+                (spec.authority.to_string().as_str(), spec.weight),
+                ("127.0.0.1:80", weight)
+            );
+            assert_eq!(spec.addresses, ["127.0.0.1:80".parse().unwrap()]);
+        }
+        for bad in ["h:80=0", "h:80=-1", "h:80=", "h:80=1.5", "h:80=1001", "h:80=2=3"] {
+            let error = BackendSpec::parse(bad).unwrap_err();
+            assert!(error.contains("from 1 to 1000") && error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_known_and_a_name_is_to_be_resolved() {
+        assert_eq!(BackendSpec::parse("localhost:80").unwrap().addresses, []);
+        let spec = BackendSpec::parse("[::1]:80").unwrap();
+        assert_eq!(spec, BackendSpec::from("[::1]:80".parse::<SocketAddr>().unwrap()));
     }
 }

@@ -10,7 +10,7 @@ mod table;
 mod timeouts;
 pub mod values;
 
-pub use backend::{BackendAddress, HostPort};
+pub use backend::{BackendSpec, HostPort, parse_weight};
 pub use limits::*;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
@@ -29,7 +29,7 @@ pub struct Config {
     /// The part that cannot change while the balancer runs.
     pub boot: Boot,
     /// The backends, in the order given.
-    pub backends: Vec<BackendAddress>,
+    pub backends: Vec<BackendSpec>,
     /// The part that may change while the balancer runs.
     pub settings: Settings,
 }

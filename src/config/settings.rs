@@ -1,7 +1,7 @@
 //! The settings, which may change while the balancer runs.
 //!
 //! Plain values. A change makes a new [`Settings`], which reaches each thread as a message
-//! (`Server::apply_settings`); a thread must never keep a copy of a single setting.
+//! (`Balancer::apply_settings`); a thread must never keep a copy of a single setting.
 
 use super::timeouts::Timeouts;
 use ipnet::IpNet;

@@ -1,6 +1,6 @@
 //! Name resolution. Blocks for as long as the resolver takes, and so must never run on a worker.
 
-use crate::config::{BackendAddress, HostPort};
+use crate::config::HostPort;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -15,10 +15,10 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(addresses) }
 }
 
-/// A backend's address: IPv4 if its name has both, since servers that listen on one family only
-/// mostly choose IPv4.
-pub fn resolve_backend(backend: &HostPort) -> io::Result<BackendAddress> {
-    let addresses = resolve(&backend.host, backend.port)?;
-    let address = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
-    Ok(BackendAddress { name: backend.to_string(), address: *address })
+/// The addresses of a backend: IPv4 first if its name has both, since servers that listen on one
+/// family only mostly choose IPv4.
+pub fn resolve_backend(authority: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = resolve(authority.host(), authority.port())?;
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    Ok(addresses)
 }

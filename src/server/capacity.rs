@@ -55,13 +55,11 @@ impl Capacity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BackendAddress, Boot};
+    use crate::config::Boot;
+    use std::net::SocketAddr;
 
     fn capacity(files: usize, workers: usize, backends: u16) -> Capacity {
-        let backend = |port: u16| BackendAddress {
-            name: format!("b{port}"),
-            address: ([127, 0, 0, 1], port + 1).into(),
-        };
+        let backend = |port: u16| SocketAddr::from(([127, 0, 0, 1], port + 1)).into();
         let boot = Boot { workers, ..Boot::default() };
         let backends = (0..backends).map(backend).collect();
         Capacity::new(files, &Config { boot, backends, ..Config::default() })

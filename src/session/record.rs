@@ -168,7 +168,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", served),
-            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
+            "192.0.2.1:5000 \"GET /\" 200 from b7:80 in 1.0 ms, done in 2.0 ms, 300 bytes, id abc"
         );
         let retried = |data: &mut ExchangeData, record: &mut AccessRecord<'_>| {
             served(data, record);
@@ -176,7 +176,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", retried),
-            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
+            "192.0.2.1:5000 \"GET /\" 200 from b7:80 in 1.0 ms, done in 2.0 ms, queued 1.0 ms, \
              connect 0.5 ms, 2 attempts, 300 bytes, id abc"
         );
     }
@@ -188,7 +188,7 @@ mod tests {
         };
         assert_eq!(
             line("connect", rejected),
-            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b7, \
+            "192.0.2.1:5000 \"GET /\" 504 connect_timeout in stage connect, backend b7:80, \
              done in 2.0 ms, 300 bytes, id abc"
         );
         let aborted = |_: &mut ExchangeData, record: &mut AccessRecord<'_>| {
@@ -205,7 +205,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", truncated),
-            "192.0.2.1:5000 \"GET /\" 200 from b7 in 1.0 ms, response_truncated in stage \
+            "192.0.2.1:5000 \"GET /\" 200 from b7:80 in 1.0 ms, response_truncated in stage \
              response body, done in 2.0 ms, 300 bytes, id abc"
         );
     }
@@ -218,7 +218,7 @@ mod tests {
         };
         assert_eq!(
             line("response body", rejected),
-            "192.0.2.1:5000 \"GET /\" 502 bad_response in stage response body, backend b7, \
+            "192.0.2.1:5000 \"GET /\" 502 bad_response in stage response body, backend b7:80, \
              done in 2.0 ms, 300 bytes, id abc"
         );
     }

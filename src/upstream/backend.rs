@@ -3,10 +3,10 @@
 //! Atomics only. The registry writes the state; workers count requests and connects, as guards
 //! ([`Slot`], [`Connecting`]) that count down when they are dropped.
 
+use super::addresses::Addresses;
 use super::reuse::ReuseLimit;
-use crate::config::{self, BackendAddress};
+use crate::config::{self, BackendSpec, HostPort};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed,
@@ -16,23 +16,6 @@ use std::time::Instant;
 /// The number of a backend; never reused while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u32);
-
-/// A backend as an operator specifies it. Name and address together are its identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec {
-    /// `host:port` as it was given.
-    pub name: String,
-    /// The address to which the name was resolved.
-    pub address: SocketAddr,
-    /// The share of requests relative to other backends; at least 1.
-    pub weight: u32,
-}
-
-impl From<&BackendAddress> for BackendSpec {
-    fn from(configured: &BackendAddress) -> Self {
-        Self { name: configured.name.clone(), address: configured.address, weight: 1 }
-    }
-}
 
 /// The queued requests, as a released slot sees them.
 pub(super) trait Waiters: fmt::Debug + Send + Sync {
@@ -71,10 +54,12 @@ pub enum AdminState {
 pub struct Backend {
     /// Its number.
     pub id: BackendId,
-    /// `host:port` as it was given.
+    /// Its identity.
+    pub authority: HostPort,
+    /// `host:port`, for logs and the Host field.
     pub name: String,
-    /// Its address.
-    pub address: SocketAddr,
+    /// The addresses of its name.
+    pub addresses: Addresses,
     /// The limit for the reuse of its idle connections.
     pub reuse: ReuseLimit,
     weight: AtomicU32,
@@ -104,8 +89,9 @@ impl Backend {
         let epoch = Instant::now();
         Self {
             id,
-            name: spec.name.clone(),
-            address: spec.address,
+            authority: spec.authority.clone(),
+            name: spec.authority.to_string(),
+            addresses: Addresses::new(&spec.addresses),
             reuse: ReuseLimit::new(epoch),
             weight: AtomicU32::new(spec.weight.max(1)),
             limit: AtomicUsize::new(usize::MAX),
@@ -246,8 +232,9 @@ impl Backend {
 
     /// A backend for a test.
     #[cfg(test)]
-    pub(crate) fn at(id: u32, address: SocketAddr) -> Self {
-        let spec = BackendSpec { name: format!("b{id}"), address, weight: 1 };
+    pub(crate) fn at(id: u32, address: std::net::SocketAddr) -> Self {
+        let authority = HostPort::new(&format!("b{id}"), address.port()).unwrap();
+        let spec = BackendSpec { authority, ..address.into() };
         Self::new(BackendId(id), &spec, Arc::new(()))
     }
 }
@@ -414,8 +401,8 @@ mod tests {
 
     #[test]
     fn a_request_that_is_queued_during_a_release_gets_the_slot() {
-        let (queue, at) = (Arc::<LateWaiter>::default(), ([127, 0, 0, 1], 1).into());
-        let spec = BackendSpec { name: "b".to_owned(), address: at, weight: 1 };
+        let queue = Arc::<LateWaiter>::default();
+        let spec = BackendSpec::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         let backend = Arc::new(Backend::new(BackendId(0), &spec, Arc::clone(&queue) as _));
         drop(Slot::take(&backend));
         assert_eq!((queue.handed_over.load(Relaxed), backend.in_flight()), (1, 0));

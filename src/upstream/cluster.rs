@@ -243,18 +243,16 @@ fn choose<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, BackendAddress, Config};
+    use crate::config::{self, Config};
     use crate::net::{Poller, Slab};
     use crate::upstream::health::{CheckResult, Observation, Outcome};
     use crate::upstream::queue::Grant;
     use crate::upstream::registry::Registry;
     use crossbeam_channel::{Receiver, unbounded};
+    use std::net::SocketAddr;
 
     fn config(count: u16, checks: bool) -> Config {
-        let backend = |id: u16| BackendAddress {
-            name: format!("b{id}"),
-            address: ([127, 0, 0, 1], id + 1).into(),
-        };
+        let backend = |id: u16| SocketAddr::from(([127, 0, 0, 1], id + 1)).into();
         let mut config =
             Config { backends: (0..count).map(backend).collect(), ..Config::default() };
         config.settings.health.checks = checks;

@@ -71,11 +71,12 @@ impl ConnectionPool {
         owner: Token,
         now: Instant,
     ) -> io::Result<Token> {
-        let stream = match Stream::connect(backend.address) {
+        let address = backend.addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let stream = match Stream::connect(address) {
             // Idle connections hold the descriptors or ports that are exhausted.
             Err(error) if net::is_resource_exhaustion(&error) && !self.entries.is_empty() => {
                 self.close_idle();
-                Stream::connect(backend.address)?
+                Stream::connect(address)?
             }
             connected => connected?,
         };

@@ -17,6 +17,7 @@
 //! | `Backend::accepts_work` | all of these | that is serving and active: it gets new requests |
 //! | `Backend::has_capacity` | its requests | that has a free slot |
 
+pub mod addresses;
 pub mod backend;
 pub mod balance;
 pub mod cluster;

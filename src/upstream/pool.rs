@@ -3,11 +3,12 @@
 //! Every change also updates the atomics of the backends; [`Pool::snapshot`] makes the snapshot for
 //! the workers. Must never lock, log or wait.
 
-use super::backend::{AdminState, Backend, BackendId, BackendSpec};
+use super::backend::{AdminState, Backend, BackendId};
 use super::balance::Algorithm;
 use super::cluster::Snapshot;
 use super::health::{Change, Health, Observation, Rules, State};
 use super::queue::PendingQueue;
+use crate::config::BackendSpec;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ impl Member {
     }
 
     fn matches(&self, spec: &BackendSpec) -> bool {
-        self.backend.name == spec.name && self.backend.address == spec.address
+        self.backend.authority == spec.authority
     }
 
     /// Updates what depends on the state of its health.

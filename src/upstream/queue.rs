@@ -200,11 +200,13 @@ impl Waiters for PendingQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BackendSpec;
     use crate::net::{Poller, Slab};
-    use crate::upstream::backend::{AdminState, BackendSpec};
+    use crate::upstream::backend::AdminState;
     use crossbeam_channel::Receiver;
     use fastrand::Rng;
     use std::collections::BTreeSet;
+    use std::net::SocketAddr;
 
     /// A queue, backends with one slot each, and a worker's mailbox.
     struct Fixture {
@@ -222,8 +224,7 @@ mod tests {
             let (poller, queue, mut slab) =
                 (Poller::new().unwrap(), Arc::<PendingQueue>::default(), Slab::default());
             let backend = |id| {
-                let (name, address) = (format!("b{id}"), ([127, 0, 0, 1], 1).into());
-                let spec = BackendSpec { name, address, weight: 1 };
+                let spec = BackendSpec::from(SocketAddr::from(([127, 0, 0, 1], 1)));
                 let backend = Backend::new(BackendId(id), &spec, Arc::clone(&queue) as _);
                 backend.set_limit(1);
                 backend.set_serving(true);

@@ -5,13 +5,13 @@
 //! [`Cluster`] under the same mutex, so the two never differ; queued requests and workers are
 //! notified afterwards. No request takes that mutex unless an attempt has failed.
 
-use super::backend::{AdminState, Backend, BackendId, BackendSpec};
+use super::backend::{AdminState, Backend, BackendId};
 use super::balance::Algorithm;
 use super::cluster::Cluster;
 use super::health::{Change, Observation, Outcome, Rules, State};
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
-use crate::config::{Config, Settings};
+use crate::config::{BackendSpec, Config, Settings};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -55,8 +55,7 @@ impl Registry {
         let (rules, limit) = (rules(&config.settings), limit(&config.settings));
         let queue = Arc::default();
         let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
-        let specs: Vec<BackendSpec> = config.backends.iter().map(BackendSpec::from).collect();
-        pool.apply(&specs, Instant::now());
+        pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
         // No daemon reads it yet.
         let (added, _) = crossbeam_channel::bounded(1);
@@ -104,8 +103,8 @@ impl Registry {
         }
     }
 
-    /// Replaces the members of the pool. Backends with the same name and address as before keep
-    /// their state and counters.
+    /// Replaces the members of the pool. Backends with the same host and port as before keep their
+    /// state and counters.
     pub fn apply(&self, specs: &[BackendSpec]) -> Diff {
         let diff = self.update(|pool| Some(pool.apply(specs, Instant::now()))).unwrap_or_default();
         if !diff.added.is_empty() {
@@ -118,13 +117,13 @@ impl Registry {
         diff
     }
 
-    /// Adds a backend. A member with the same name and address is put back in service instead.
+    /// Adds a backend. A member with the same host and port is put back in service instead.
     pub fn add(&self, spec: &BackendSpec) -> Added {
         let added = self.update(|pool| Some(pool.add(spec, Instant::now())));
         let added = added.expect("an addition always returns a backend");
         if let Added::New(_) = added {
             self.notify_added();
-            log::info!("backend {} added", spec.name);
+            log::info!("backend {} added", spec.authority);
         }
         added
     }
@@ -247,9 +246,10 @@ mod tests {
     use crate::upstream::backend::Slot;
     use crate::upstream::cluster::{Picked, Wanted};
     use crate::upstream::health::CheckResult;
+    use std::net::SocketAddr;
 
     fn spec(port: u16) -> BackendSpec {
-        BackendSpec { name: format!("b{port}"), address: ([127, 0, 0, 1], port).into(), weight: 1 }
+        BackendSpec::from(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     fn specs(ports: &[u16]) -> Vec<BackendSpec> {
@@ -275,7 +275,7 @@ mod tests {
         let mut ports: Vec<u16> = (0..10)
             .filter_map(|_| match picked(pool, &[]) {
                 Picked::Backend(slot) | Picked::Unhealthy(slot) => {
-                    Some(slot.backend().address.port())
+                    Some(slot.backend().authority.port())
                 }
                 Picked::AllFull | Picked::NoneUp => None,
             })
@@ -287,7 +287,7 @@ mod tests {
 
     fn id(pool: &Registry, port: u16) -> BackendId {
         let statuses = pool.statuses();
-        let found = statuses.iter().find(|status| status.backend.address.port() == port);
+        let found = statuses.iter().find(|status| status.backend.authority.port() == port);
         found.expect("it is a member").backend.id
     }
 
@@ -326,7 +326,7 @@ mod tests {
         let Picked::Backend(slot) = picked(&pool, &[]) else { panic!("both are up") };
         let draining = Arc::clone(slot.backend());
         assert!(pool.drain(draining.id));
-        let other = 3 - draining.address.port();
+        let other = 3 - draining.authority.port();
         assert_eq!(ports(&pool), [other]);
         assert!(draining.is_serving() && !draining.accepts_work());
         assert_eq!(draining.in_flight(), 1);
@@ -353,7 +353,9 @@ mod tests {
         let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
         for _ in 0..5 {
             let picked = pool.cluster().pick(&wanted, later, &mut fastrand::Rng::new());
-            assert!(matches!(picked, Picked::Backend(slot) if slot.backend().address.port() == 2));
+            assert!(
+                matches!(picked, Picked::Backend(slot) if slot.backend().authority.port() == 2)
+            );
         }
     }
 

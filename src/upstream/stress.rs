@@ -8,10 +8,11 @@ use super::backend::{Backend, BackendId, Slot};
 use super::cluster::{Picked, Wanted};
 use super::queue::{Grant, Mailbox, Position};
 use super::registry::Registry;
-use crate::config::{BackendAddress, Config};
+use crate::config::Config;
 use crate::net::{Poller, Slab, Token};
 use crossbeam_channel::Receiver;
 use fastrand::Rng;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,10 +35,7 @@ struct Pool {
 
 impl Pool {
     fn new() -> Self {
-        let backend = |id: u16| BackendAddress {
-            name: format!("b{id}"),
-            address: ([127, 0, 0, 1], id + 1).into(),
-        };
+        let backend = |id: u16| SocketAddr::from(([127, 0, 0, 1], id + 1)).into();
         let mut config =
             Config { backends: (0..BACKENDS as u16).map(backend).collect(), ..Config::default() };
         config.settings.health.checks = false;

@@ -46,7 +46,7 @@ fn a_drain_finishes_requests_in_flight_closes_idle_connections_and_accepts_none(
     let mut lb = balancer(&origin);
     let mut fresh = lb.connect();
     let mut busy = in_flight(lb.address(), &origin);
-    until("both are known", || lb.server().open_connections() == 2);
+    until("both are known", || lb.balancer().open_connections() == 2);
     lb.begin_drain(LONG);
     assert!(refuses_connects(lb.address()));
     assert!(fresh.at_end(), "one that never asked is closed");
@@ -244,7 +244,7 @@ fn a_client_that_was_accepted_and_is_about_to_send_is_served() {
     let origin = Origin::responding("hello");
     let mut lb = balancer(&origin);
     let mut fresh = lb.connect();
-    until("it was accepted", || lb.server().open_connections() == 1);
+    until("it was accepted", || lb.balancer().open_connections() == 1);
     lb.begin_drain(LONG);
     let response = fresh.get("/");
     assert_eq!((response.text().as_str(), response.announces_close()), ("hello", true));
@@ -294,7 +294,7 @@ fn an_idle_connection_is_closed_at_the_end_of_a_short_drain_and_does_not_count_a
     let mut lb = balancer(&origin);
     let (mut kept, mut fresh) = (lb.connect(), lb.connect());
     kept.get("/").expect_status(200);
-    until("both are known", || lb.server().open_connections() == 2);
+    until("both are known", || lb.balancer().open_connections() == 2);
     let start = Instant::now();
     lb.begin_drain(Duration::from_millis(50));
     assert!(kept.at_end() && fresh.at_end());
@@ -313,7 +313,7 @@ fn a_connection_over_the_limit_gets_503_while_the_balancer_stops() {
     lb.wait_for_up(1);
     let mut busy = in_flight(lb.address(), &origin);
     let mut extra = lb.connect();
-    until("both are known", || lb.server().open_connections() == 2);
+    until("both are known", || lb.balancer().open_connections() == 2);
     lb.begin_drain(LONG);
     assert_eq!(extra.read_response().status, 503, "unasked, after a moment");
     gate.open();

@@ -24,7 +24,7 @@ fn only_2xx_and_3xx_are_healthy() {
         .collect();
     let lb = Lb::over(&origins.iter().collect::<Vec<_>>());
     for (backend, status) in
-        lb.server().registry().statuses().iter().zip(healthy.iter().chain(&ill))
+        lb.balancer().registry().statuses().iter().zip(healthy.iter().chain(&ill))
     {
         assert_eq!(backend.state.is_up(), healthy.contains(status), "{status}");
     }
@@ -58,7 +58,7 @@ fn a_malformed_or_incomplete_response_fails_the_check() {
     ];
     let lb = Lb::over(&origins.each_ref());
     let up: Vec<bool> =
-        lb.server().registry().statuses().iter().map(|status| status.state.is_up()).collect();
+        lb.balancer().registry().statuses().iter().map(|status| status.state.is_up()).collect();
     assert_eq!(up, [false, false, false, true, true], "the size of the page does not matter");
 }
 

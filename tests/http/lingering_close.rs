@@ -137,7 +137,7 @@ fn of_too_many_lingering_connections_the_oldest_is_closed() {
     clients.push(rejected(&lb));
     clients.push(rejected(&lb));
     lb.wait_for_closed(Reason::Rejected, 2);
-    assert_eq!(lb.server().open_connections(), config::MAX_LINGERING);
+    assert_eq!(lb.balancer().open_connections(), config::MAX_LINGERING);
     until("the oldest is closed", || clients[0].try_send("x").is_err());
     for client in &mut clients[1..] {
         client.send("x");

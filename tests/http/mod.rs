@@ -77,7 +77,7 @@ fn lines(raw_head: &[u8]) -> Vec<String> {
 #[track_caller]
 fn wait_until_free(lb: &Lb) {
     until("no request is at a backend", || {
-        lb.server().registry().statuses().iter().all(|status| status.backend.in_flight() == 0)
+        lb.balancer().registry().statuses().iter().all(|status| status.backend.in_flight() == 0)
     });
 }
 

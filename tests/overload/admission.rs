@@ -26,7 +26,7 @@ fn connections_of_one_client_address_are_limited() {
     let mut elsewhere = Client::connect_from(ELSEWHERE, lb.address());
     assert_eq!(elsewhere.get("/").text(), "served", "another address has its own limit");
     drop(clients);
-    until("they are gone", || lb.server().open_connections() == 1);
+    until("they are gone", || lb.balancer().open_connections() == 1);
     assert_eq!(lb.connect().get("/").text(), "served");
 }
 
@@ -40,7 +40,7 @@ fn an_ipv4_client_of_a_listener_for_both_families_has_its_ipv4_address() {
         config.settings.limits.max_connections_per_client = Some(1);
     });
     let connect = |to: &SocketAddr| Client::connect((Ipv4Addr::LOCALHOST, to.port()).into());
-    let addresses = lb.server().addresses();
+    let addresses = lb.balancer().addresses();
     let [first, last] = [addresses.first(), addresses.last()].map(Option::unwrap);
     let mut client = connect(first);
     assert_eq!(client.get("/").text(), "served");
@@ -60,7 +60,7 @@ fn connections_over_a_clients_limit_do_not_count_towards_the_limit_of_all() {
     });
     let mut crowd: Vec<Client> = (0..2).map(|_| lb.connect()).collect();
     // Workers accept in parallel: later connections must not overtake these.
-    until("both are accepted", || lb.server().open_connections() == 2);
+    until("both are accepted", || lb.balancer().open_connections() == 2);
     crowd.extend((0..8).map(|_| lb.connect()));
     for client in &mut crowd[2..] {
         assert_eq!(client.read_response().status, 429, "without a request, because it sends none");
@@ -114,10 +114,10 @@ fn stopping_under_load_leaves_no_permit() {
     origin.wait_for_requests(4);
     clients.extend((0..2).map(|_| Client::connect_from(ELSEWHERE, lb.address())));
     clients[5].send("GET / HT");
-    until("all within the limits are accepted", || lb.server().open_connections() == 6);
+    until("all within the limits are accepted", || lb.balancer().open_connections() == 6);
     clients.extend((0..14).map(|_| lb.connect()));
     until("all were accepted", || lb.totals().failed(Cause::Overload) >= 10);
-    assert!((6..=10).contains(&lb.server().open_connections()));
+    assert!((6..=10).contains(&lb.balancer().open_connections()));
     lb.begin_drain(Duration::ZERO);
     assert_eq!(lb.wait_for_end(), Drained::Aborted(5), "which sees that no permit is left");
     gate.open();

@@ -61,9 +61,9 @@ fn after_a_close_new_connections_are_served_again() {
     let lb = for_four(&origin);
     let mut clients = four_clients(&lb);
     get(lb.address(), "/").expect_status(503);
-    until("the rejected connection is gone", || lb.server().open_connections() == 4);
+    until("the rejected connection is gone", || lb.balancer().open_connections() == 4);
     clients.truncate(3);
-    until("one is gone", || lb.server().open_connections() == 3);
+    until("one is gone", || lb.balancer().open_connections() == 3);
     let mut new = lb.connect();
     assert_eq!(new.get("/").text(), "hello");
     assert_eq!(new.get("/").text(), "hello", "for good, not for one request");
@@ -87,10 +87,10 @@ fn connections_far_over_the_limit_are_shed_without_a_trace() {
     assert!(last.header("Date").is_some() && last.header("Retry-After").is_some(), "{last:?}");
     // Workers accept in parallel: the last connection may be accepted before others are.
     until("all were accepted", || lb.totals().connections == 104);
-    until("the limit holds", || lb.server().open_connections() == 24);
+    until("the limit holds", || lb.balancer().open_connections() == 24);
     assert_eq!(extra[0].get("/").status, 503);
     drop((extra, clients));
-    until("all are gone", || lb.server().open_connections() == 0);
+    until("all are gone", || lb.balancer().open_connections() == 0);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.closed_in_total()),
@@ -114,7 +114,7 @@ fn a_request_that_comes_after_its_rejection_meets_no_reset_for_a_moment() {
     let mut served = lb.connect();
     served.get("/").expect_status(200);
     let held = lb.connect();
-    until("both are known", || lb.server().open_connections() == 2);
+    until("both are known", || lb.balancer().open_connections() == 2);
     let mut rejected = lb.connect();
     lb.wait_for_closed(Reason::Overload, 1);
     assert_eq!(rejected.get("/").status, 503, "at once, before it asked");
@@ -185,7 +185,7 @@ fn two_thousand_short_connections_of_garbage_leave_no_session() {
     lb.wait_for_up(1);
     two_thousand_garbage_connections(lb.address());
     until("all were taken over", || lb.totals().connections == 2_000);
-    until("no connection is left", || lb.server().open_connections() == 0);
+    until("no connection is left", || lb.balancer().open_connections() == 0);
     let totals = lb.totals();
     assert_eq!(
         (totals.connections, totals.closed_in_total()),
@@ -194,7 +194,7 @@ fn two_thousand_short_connections_of_garbage_leave_no_session() {
     );
     assert_eq!(totals.closed(Reason::Panicked), 0);
     assert!(totals.closed(Reason::Rejected) > 100, "much of it was rejected");
-    assert_eq!(lb.server().registry().statuses()[0].backend.in_flight(), 0);
+    assert_eq!(lb.balancer().registry().statuses()[0].backend.in_flight(), 0);
     assert_eq!((lb.up(), get(lb.address(), "/").status), (1, 200));
 }
 

@@ -3,11 +3,12 @@
 use super::client::Client;
 use super::origin::Origin;
 use super::wait;
-use lb_threads::config::{BackendAddress, Boot, Config, HealthSettings, Settings};
+use lb_threads::config::{Boot, Config, HealthSettings, Settings};
 use lb_threads::metrics::Totals;
 use lb_threads::reason::Reason;
-use lb_threads::server::{Drained, Server};
+use lb_threads::server::{Balancer, Drained, Server};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A running balancer. Stops when dropped, aborting open connections.
@@ -18,11 +19,9 @@ pub struct Lb {
 
 /// Settings for tests: a free port, two workers, checks every second.
 pub fn config(backends: &[SocketAddr]) -> Config {
-    let backend =
-        |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
     Config {
         boot: Boot { listen: vec![([127, 0, 0, 1], 0).into()], workers: 2, ..Boot::default() },
-        backends: backends.iter().map(backend).collect(),
+        backends: backends.iter().map(|address| (*address).into()).collect(),
         settings: Settings {
             health: HealthSettings {
                 period: Duration::from_secs(1),
@@ -39,7 +38,7 @@ impl Lb {
     #[track_caller]
     pub fn start(config: Config) -> Self {
         let server = Server::start(config).expect("the balancer starts");
-        let address = server.addresses()[0];
+        let address = server.balancer().addresses()[0];
         Self { server: Some(server), address }
     }
 
@@ -69,27 +68,28 @@ impl Lb {
         Client::connect(self.address)
     }
 
-    /// The server itself.
-    pub fn server(&self) -> &Server {
-        self.server.as_ref().expect("a balancer under test runs until it is dropped")
+    /// The balancer itself.
+    pub fn balancer(&self) -> &Arc<Balancer> {
+        let server = self.server.as_ref();
+        server.expect("a balancer under test runs until it is dropped").balancer()
     }
 
     /// Changes settings while it serves. Connections opened from now on have the new ones.
     #[track_caller]
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
-        let mut settings = Settings::clone(&self.server().settings());
+        let mut settings = Settings::clone(&self.balancer().settings());
         change(&mut settings);
-        self.server().apply_settings(settings).expect("the settings can be applied");
+        self.balancer().apply_settings(settings).expect("the settings can be applied");
     }
 
     /// Its counters.
     pub fn totals(&self) -> Totals {
-        self.server().totals()
+        self.balancer().totals()
     }
 
     /// How many backends are up.
     pub fn up(&self) -> usize {
-        self.server().cluster().up()
+        self.balancer().cluster().up()
     }
 
     /// Waits until so many backends are up.
@@ -109,7 +109,7 @@ impl Lb {
     /// Stops accepting; requests in flight have this long to finish.
     pub fn begin_drain(&mut self, timeout: Duration) {
         if let Some(server) = &mut self.server {
-            server.begin_drain(Some(timeout));
+            server.balancer().begin_drain(Some(timeout));
         }
     }
 
@@ -118,7 +118,7 @@ impl Lb {
     pub fn wait_for_end(mut self) -> Drained {
         let mut server = self.server.take().expect("it runs");
         let drained = server.wait();
-        assert_eq!(server.open_connections(), 0, "a stopped balancer holds no permit");
+        assert_eq!(server.balancer().open_connections(), 0, "a stopped balancer holds no permit");
         drained
     }
 }

@@ -30,7 +30,7 @@ fn upgraded(lb: &Lb) -> Client {
 }
 
 fn in_flight(lb: &Lb) -> usize {
-    lb.server().registry().statuses().iter().map(|status| status.backend.in_flight()).sum()
+    lb.balancer().registry().statuses().iter().map(|status| status.backend.in_flight()).sum()
 }
 
 #[test]

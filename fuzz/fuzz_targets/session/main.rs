@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn run(stage: &mut Stage, script: Script) {
-    let before = stage.server.totals();
+    let before = stage.server.balancer().totals();
     let scripted = responses::scripted(&script.responses, origin::PLAIN);
     stage.origin.play(script.responses);
     let sends = script.clients.into_iter().filter(|pieces| !pieces.is_empty());
@@ -44,7 +44,7 @@ fn run(stage: &mut Stage, script: Script) {
     stage.origin.play(Vec::new());
     clients.extend(stage.serve_plain_requests());
     let seen = stage.settle();
-    let after = stage.server.totals();
+    let after = stage.server.balancer().totals();
 
     assert_eq!(after.closed(Reason::Panicked), 0, "a step has panicked");
     assert_eq!(after.closed_in_total(), after.connections, "a connection has ended without a reason");

@@ -6,7 +6,7 @@ use crate::origin::Origin;
 use crate::requests::{Request, Requests};
 use crate::script::{CLIENTS, Ending, Piece};
 use lb_threads::config::{
-    BackendAddress, Boot, Config, HealthSettings, Limits, Settings, Timeouts,
+    Boot, Config, HealthSettings, Limits, Settings, Timeouts,
 };
 use lb_threads::server::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -62,7 +62,7 @@ impl Stage {
             ..Timeouts::default()
         };
         let backends =
-            origin.addresses().map(|address| BackendAddress { name: address.to_string(), address });
+            origin.addresses().map(Into::into);
         let server = Server::start(Config {
             boot: Boot {
                 listen: vec![([127, 0, 0, 1], 0).into()],
@@ -92,7 +92,7 @@ impl Stage {
     /// A client with something to send.
     pub fn connect(&mut self, pieces: Vec<Piece>, ending: Ending, reads_late: bool) -> Client {
         self.connected += 1;
-        Client::connect(self.server.addresses()[0], pieces, ending, reads_late)
+        Client::connect(self.server.balancer().addresses()[0], pieces, ending, reads_late)
     }
 
     /// Drives clients and origin until all clients are done.
@@ -119,8 +119,8 @@ impl Stage {
         loop {
             seen.extend(self.origin.stop());
             // A connection that was closed at once may not even be accepted yet.
-            let coming = self.connected - self.server.totals().connections;
-            let (open, files) = (self.server.open_connections(), open_files());
+            let coming = self.connected - self.server.balancer().totals().connections;
+            let (open, files) = (self.server.balancer().open_connections(), open_files());
             if coming == 0 && open == 0 && files <= self.files + KEPT_FILES {
                 return seen;
             }

@@ -11,7 +11,7 @@ mod tcp;
 
 use super::*;
 use crate::admission::{Admission, Limits, Permits};
-use crate::config::{BackendAddress, Config};
+use crate::config::Config;
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
@@ -37,10 +37,8 @@ pub(super) struct TestWorker {
 impl TestWorker {
     /// A worker in front of these origins; `is_masked`: all connections are.
     pub(super) fn new(origins: &[SocketAddr], is_masked: bool) -> Self {
-        let backend =
-            |address: &SocketAddr| BackendAddress { name: address.to_string(), address: *address };
-        let mut config =
-            Config { backends: origins.iter().map(backend).collect(), ..Config::default() };
+        let backends = origins.iter().map(|origin| (*origin).into()).collect();
+        let mut config = Config { backends, ..Config::default() };
         config.settings.health.checks = false;
         let poller = Poller::new().unwrap();
         let counters = Arc::<Counters>::default();

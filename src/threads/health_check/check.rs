@@ -35,12 +35,12 @@ pub enum Job {
 pub struct Target {
     id: BackendId,
     name: String,
-    address: SocketAddr,
+    addresses: Arc<[SocketAddr]>,
 }
 
 impl From<&Backend> for Target {
     fn from(backend: &Backend) -> Self {
-        Self { id: backend.id, name: backend.name.clone(), address: backend.address }
+        Self { id: backend.id, name: backend.name.clone(), addresses: backend.addresses.all() }
     }
 }
 
@@ -115,7 +115,11 @@ impl Checker {
 
     fn check(&self, target: &Target) -> CheckOutcome {
         let path = &self.path;
-        let url = format!("http://{}{path}", target.address);
+        let Some(address) = target.addresses.first() else {
+            let detail = format!("the name of {} is not resolved", target.name);
+            return CheckOutcome::new(target, Some(CheckResult::Failed), detail);
+        };
+        let url = format!("http://{address}{path}");
         match self.agent.get(&url).header("Host", &target.name).call() {
             Ok(response) => {
                 let is_http10 = response.version() == Version::HTTP_10;

@@ -3,12 +3,13 @@
 //! The functions here are models of algorithms, except for the product's round robin.
 
 use super::{Algorithm, Choice, Row};
-use crate::upstream::backend::{Backend, BackendId, BackendSpec, Slot};
+use crate::config::BackendSpec;
+use crate::upstream::backend::{Backend, BackendId, Slot};
 use fastrand::Rng;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 const fn row(
@@ -114,8 +115,8 @@ fn ip_hash(choice: &Choice<'_>, _: &mut Rng) -> Option<usize> {
 
 fn backends(weights: &[u32]) -> Vec<Arc<Backend>> {
     let spec = |weight| {
-        let address = ([127, 0, 0, 1], 1).into();
-        BackendSpec { name: "b".to_owned(), address, weight }
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        BackendSpec { weight, ..address.into() }
     };
     let backend = |(id, weight): (u32, &u32)| {
         let queue = Arc::new(crate::upstream::queue::PendingQueue::default());

@@ -1,0 +1,153 @@
+//! The running balancer, as threads other than its workers use it: backends, settings, status.
+//!
+//! Shared by the main thread, the control API and everything else that looks at or changes a
+//! running balancer. No worker has it. Must never wait for a worker that serves.
+
+use super::capacity::Capacity;
+use crate::admission::{self, Admission};
+use crate::config::Settings;
+use crate::metrics::Totals;
+use crate::threads::handle::Handle;
+use crate::threads::health_check::HealthChecks;
+use crate::threads::listeners::Listeners;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::registry::Registry;
+use parking_lot::Mutex;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A running balancer.
+#[derive(Debug)]
+pub struct Balancer {
+    pub(super) capacity: Capacity,
+    pub(super) registry: Arc<Registry>,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) listeners: Arc<Listeners>,
+    /// Protects the pointer; no thread that serves takes it.
+    pub(super) settings: Mutex<Arc<Settings>>,
+    /// Protects the order of changes of settings, and the running health checks, which they start
+    /// and end; held until a change has reached all threads.
+    pub(super) change_order: Mutex<Option<HealthChecks>>,
+    pub(super) is_draining: AtomicBool,
+}
+
+impl Balancer {
+    fn workers(&self) -> &[Arc<Handle>] {
+        self.listeners.workers()
+    }
+
+    /// Starts the health checks, if there are any, and waits for their first round.
+    pub(super) fn start_health_checks(&self) -> io::Result<()> {
+        let settings = self.settings();
+        if settings.health.checks {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit)?;
+            self.change_order.lock().insert(checks).wait_for_first_round();
+        }
+        Ok(())
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock())
+    }
+
+    /// Changes the settings while the balancer serves. Open connections stay, also above a new limit.
+    /// Deadlines that are set stay, later ones use the new timeouts; a request keeps the limit of its
+    /// body. Fails, without a change, if health checks cannot be started.
+    pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
+        let mut running = self.change_order.lock();
+        // Before checks start, because the new rules evaluate their results.
+        self.registry.apply_settings(&settings);
+        if !settings.health.checks {
+            *running = None;
+        } else if let Some(checks) = &*running {
+            checks.apply(&settings.health);
+        } else {
+            let limit = self.capacity.checkers;
+            let checks = HealthChecks::start(&self.registry, &settings.health, limit);
+            *running =
+                Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
+        }
+        let settings = Arc::new(settings);
+        self.admission.set_limits(admission_limits(self.capacity, &settings));
+        for worker in self.workers() {
+            worker.apply(&settings);
+        }
+        *self.settings.lock() = settings;
+        Ok(())
+    }
+
+    /// The addresses on which it listens; port 0 is replaced by the real port.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The reading side of the backends.
+    pub fn cluster(&self) -> &Cluster {
+        self.registry.cluster()
+    }
+
+    /// The writing side of the backends.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The sums of all counters.
+    pub fn totals(&self) -> Totals {
+        let workers = self.workers().iter().map(|worker| worker.counters());
+        Totals::sum(workers.chain([self.listeners.shed_at_stop()]))
+    }
+
+    /// The number of failed accepts.
+    pub fn accept_errors(&self) -> u64 {
+        self.listeners.accept_errors()
+    }
+
+    /// Client connections open now, by worker.
+    pub fn connections_by_worker(&self) -> Vec<usize> {
+        self.workers().iter().map(|worker| worker.load()).collect()
+    }
+
+    /// The number of open client connections, including those on their way to a worker.
+    pub fn open_connections(&self) -> usize {
+        self.admission.open()
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting and starts the drain of the workers, which ends after `timeout` if there is
+    /// one.
+    pub fn begin_drain(&self, timeout: Option<Duration>) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        // Accepted connections must reach their workers before these get the message to drain.
+        self.listeners.stop();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        for worker in self.workers() {
+            worker.drain(deadline);
+        }
+    }
+}
+
+/// The limits of connections: those of the settings, within the capacity.
+pub(super) fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
+    let max_connections = settings.limits.max_connections.min(capacity.connections);
+    if max_connections < settings.limits.max_connections {
+        log::info!(
+            "serving at most {max_connections} connections at once: the limit of open files is {}",
+            capacity.files
+        );
+    }
+    admission::Limits {
+        max_connections,
+        max_connections_per_client: settings.limits.max_connections_per_client,
+        max_graceful_rejections: capacity.rejections,
+    }
+}
