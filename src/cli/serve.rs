@@ -113,7 +113,7 @@ mod tests {
             .into_config()
     }
 
-    fn names(config: Config) -> Vec<String> {
+    fn names(config: &Config) -> Vec<String> {
         config.backends.iter().map(|backend| backend.authority.to_string()).collect()
     }
 
@@ -147,14 +147,14 @@ mod tests {
     #[test]
     fn backends_keep_their_names_and_their_order() {
         let config = config(&["-b", "127.0.0.1:1,http://127.0.0.2:1/", "-b", "[::1]:1"]).unwrap();
-        assert_eq!(names(config), ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
+        assert_eq!(names(&config), ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
     }
 
     #[test]
     fn without_backends_the_three_python_servers_are_balanced() {
-        assert_eq!(names(config(&["10"]).unwrap()), DEFAULT_BACKENDS);
+        assert_eq!(names(&config(&["10"]).unwrap()), DEFAULT_BACKENDS);
         let without_ours = config(&["--port", "8081"]).unwrap();
-        assert_eq!(names(without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
+        assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Starts the threads of the workers. They accept once the listeners are started.
-    fn run(&mut self, workers: Vec<(Worker, Acceptor)>) -> io::Result<()> {
+    fn run(&mut self, workers: NewWorkers) -> io::Result<()> {
         for (number, (worker, acceptor)) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
@@ -102,12 +102,15 @@ impl Drop for Server {
     }
 }
 
+/// Workers that do not run yet, each with what it accepts connections with.
+type NewWorkers = Vec<(Worker, Acceptor)>;
+
 /// Makes a balancer that listens on these sockets, and its workers, which do not run yet.
 fn create(
     config: Config,
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, Vec<TcpListener>),
-) -> io::Result<(Arc<Balancer>, Vec<(Worker, Acceptor)>)> {
+) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
     let admission = Arc::new(Admission::new(admission_limits(capacity, &settings)));
