@@ -51,11 +51,12 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves names, so it may wait.
+    /// Makes the configuration. Resolves the name to listen on, so it may wait; names of backends are
+    /// resolved while the balancer runs.
     pub fn into_config(self) -> Result<Config, UsageError> {
         let Admin::Off = self.admin;
         let listen = net::resolve(&self.host, self.port)
-            .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?;
+            .map_err(|error| UsageError::unresolved(&self.host, &error))?;
         let backends = backends(&self.backends, &listen)?;
         let settings = self.settings.settings()?;
         let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
@@ -91,10 +92,7 @@ fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendSpec>,
 }
 
 fn backend(text: &str) -> Result<BackendSpec, UsageError> {
-    let mut backend = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    backend.addresses = net::resolve_backend(&backend.authority)
-        .map_err(|error| UsageError::unresolved("--backend", backend.authority.host(), &error))?;
-    Ok(backend)
+    BackendSpec::parse(text).map_err(UsageError::bad)
 }
 
 #[cfg(test)]

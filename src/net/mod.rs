@@ -22,7 +22,7 @@ pub use buffer::{Buffer, Buffers};
 pub use listen::{is_own_listener, listen_on_all, listen_per_worker};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
-pub use resolve::{resolve, resolve_backend};
+pub use resolve::{resolve, resolve_host};
 pub use slab::{Slab, Token};
 pub use stream::{Read, Stream};
 pub use timers::Timers;

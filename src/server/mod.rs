@@ -16,6 +16,7 @@ use crate::net;
 use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
+use crate::threads::resolver::Resolver;
 use crate::threads::worker::Worker;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
@@ -28,6 +29,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+/// Without health checks, the time for which the start waits for names if no backend is up.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same if a backend is up.
+const SERVING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub enum Drained {
 pub struct Server {
     balancer: Arc<Balancer>,
     workers: Vec<JoinHandle<usize>>,
+    /// The running resolver, from the start on.
+    resolver: Option<Resolver>,
 }
 
 impl Server {
@@ -60,12 +68,31 @@ impl Server {
         }
         let (balancer, workers) =
             create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new() };
+        let mut server = Self { balancer, workers: Vec::new(), resolver: None };
         server.run(workers).map_err(StartError::Resources)?;
-        // Last, because checkers take as many threads as the machine has left.
-        server.balancer.start_health_checks().map_err(StartError::Resources)?;
+        server.start_checks()?;
         server.balancer.listeners.start();
         Ok(server)
+    }
+
+    /// Starts the resolver and the health checks, and waits for the first round of both, for two
+    /// seconds at most.
+    fn start_checks(&mut self) -> Result<(), StartError> {
+        let balancer = &self.balancer;
+        let (registry, listening) = (&balancer.registry, balancer.addresses.clone());
+        let resolver = Resolver::start(registry, listening, Arc::new(net::resolve_host))
+            .map_err(StartError::Resources)?;
+        // Last, because checkers take as many threads as the machine has left.
+        balancer.start_health_checks().map_err(StartError::Resources)?;
+        if !balancer.settings().health.checks {
+            let is_serving = balancer.cluster().up() > 0;
+            resolver.wait_for_first_round(if is_serving { SERVING_TIMEOUT } else { NAMES_TIMEOUT });
+        }
+        if let Some(name) = resolver.own_listener() {
+            return Err(StartError::Loop(name.to_owned()));
+        }
+        self.resolver = Some(resolver);
+        Ok(())
     }
 
     /// Starts the threads of the workers. They accept once the listeners are started.

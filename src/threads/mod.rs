@@ -1,9 +1,10 @@
-//! The threads: listeners, workers and health checks, and the handles through which they send
+//! The threads: listeners, workers, health checks and the resolver, and the handles through which they send
 //! messages to each other.
 
 pub mod acceptor;
 pub mod handle;
 pub mod health_check;
 pub mod listeners;
+pub mod resolver;
 pub mod shedding;
 pub mod worker;

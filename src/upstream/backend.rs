@@ -91,7 +91,7 @@ impl Backend {
             id,
             authority: spec.authority.clone(),
             name: spec.authority.to_string(),
-            addresses: Addresses::new(&spec.addresses),
+            addresses: Addresses::new(&spec.addresses, spec.authority.literal().is_some()),
             reuse: ReuseLimit::new(epoch),
             weight: AtomicU32::new(spec.weight.max(1)),
             limit: AtomicUsize::new(usize::MAX),

@@ -23,9 +23,11 @@ pub mod balance;
 pub mod cluster;
 pub mod connection_pool;
 pub mod health;
+mod notifier;
 mod pool;
 pub mod queue;
 pub mod registry;
+mod resolution;
 pub mod retry;
 pub mod reuse;
 #[cfg(test)]

@@ -8,11 +8,13 @@
 use super::backend::{AdminState, Backend, BackendId};
 use super::balance::Algorithm;
 use super::cluster::Cluster;
-use super::health::{Change, Observation, Outcome, Rules, State};
+use super::health::{Change, CheckResult, NameState, Observation, Outcome, Rules, State};
+use super::notifier::Notifier;
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
+pub use super::resolution::Resolution;
 use crate::config::{BackendSpec, Config, Settings};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,9 +27,10 @@ pub struct Registry {
     /// by workers for failed attempts and the first response after one, and for each change of
     /// membership or settings.
     pool: Mutex<Pool>,
-    /// Protects the channel that notifies the health daemon of new members; taken for each addition,
-    /// and when a daemon starts.
-    added: Mutex<Sender<()>>,
+    /// The way to the health daemon.
+    health_daemon: Notifier,
+    /// The way to the resolver.
+    resolver: Notifier,
 }
 
 /// The status of one backend, for operators and the health daemon.
@@ -47,6 +50,8 @@ pub struct BackendStatus {
     pub is_spared: bool,
     /// Whether its state may be about to change.
     pub in_transition: bool,
+    /// The state of its name.
+    pub name: NameState,
 }
 
 impl Registry {
@@ -57,9 +62,8 @@ impl Registry {
         let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
-        // No daemon reads it yet.
-        let (added, _) = crossbeam_channel::bounded(1);
-        Self { cluster, pool: Mutex::new(pool), added: Mutex::new(added) }
+        let (health_daemon, resolver) = (Notifier::new(), Notifier::new());
+        Self { cluster, pool: Mutex::new(pool), health_daemon, resolver }
     }
 
     /// The reading side.
@@ -92,6 +96,31 @@ impl Registry {
         });
         if let Some((backend, change)) = observed {
             log_change(&backend.name, change, detail);
+            // Another program may have the address by now, so any failed check counts.
+            if is_failure(observation) && backend.addresses.suspect() {
+                self.resolver.notify();
+            }
+        }
+    }
+
+    /// Applies the resolution of a backend's name; that of a removed backend is ignored. Without any
+    /// address, a backend is down until it has one.
+    pub fn resolve(&self, id: BackendId, resolution: &Resolution, now: Instant) {
+        if let Some(resolved) = self.update(|pool| pool.resolve(id, resolution, now)) {
+            resolved.log();
+            self.warn_of_twins();
+            self.health_daemon.notify();
+        }
+    }
+
+    /// Warns once of each pair of backends that have an address in common.
+    fn warn_of_twins(&self) {
+        let twins = self.pool.lock().take_twins();
+        for (one, other, address) in twins {
+            log::warn!(
+                "backends {one} and {other} have the same address {address}: it gets the requests of \
+                 both, and limits count for each of them"
+            );
         }
     }
 
@@ -182,20 +211,22 @@ impl Registry {
         self.pool.lock().members.iter().map(status).collect()
     }
 
-    /// A channel that holds a message after backends were added, whose first checks are due then.
-    /// It ends the channel of an earlier daemon, which would else take messages of this one.
-    pub fn additions(&self) -> Receiver<()> {
-        let (added, additions) = crossbeam_channel::bounded(1);
-        // The end of the earlier channel wakes its daemon, after the lock is released.
-        let _earlier = std::mem::replace(&mut *self.added.lock(), added);
-        additions
+    /// A channel that holds a message after backends were added or got other addresses: their checks
+    /// are due then. It ends the channel of an earlier daemon.
+    pub fn checks_due(&self) -> Receiver<()> {
+        self.health_daemon.subscribe()
+    }
+
+    /// A channel that holds a message after backends were added, or after a failure that may mean
+    /// other addresses: names are due to be resolved then. It ends the channel of an earlier resolver.
+    pub fn names_due(&self) -> Receiver<()> {
+        self.resolver.subscribe()
     }
 
     fn notify_added(&self) {
-        // A clone, because the message wakes the daemon: the lock is released before.
-        let added = self.added.lock().clone();
-        // Fails only if the daemon has not read the last notification yet, or there is none.
-        let _ = added.try_send(());
+        self.health_daemon.notify();
+        self.resolver.notify();
+        self.warn_of_twins();
     }
 }
 
@@ -208,6 +239,14 @@ fn status(member: &Member) -> BackendStatus {
         detail: member.detail.clone(),
         is_spared: member.health.is_spared(),
         in_transition: member.health.in_transition(),
+        name: member.health.name(),
+    }
+}
+
+fn is_failure(observation: Observation) -> bool {
+    match observation {
+        Observation::Check(result) => result != CheckResult::Passed,
+        Observation::Attempt { outcome, .. } => outcome == Outcome::ConnectFailed,
     }
 }
 
@@ -440,8 +479,8 @@ mod tests {
     #[test]
     fn the_health_daemon_is_notified_of_new_backends_and_not_of_kept_ones() {
         let pool = pool(&[1]);
-        let ended = pool.additions();
-        let additions = pool.additions();
+        let ended = pool.checks_due();
+        let additions = pool.checks_due();
         pool.add(&spec(1));
         pool.apply(&specs(&[1]));
         assert!(additions.try_recv().is_err());
