@@ -16,7 +16,7 @@ use crate::net;
 use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
-use crate::threads::resolver::Resolver;
+use crate::threads::resolver::{Lookup, Resolver};
 use crate::threads::worker::Worker;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
@@ -56,6 +56,10 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(net::resolve_host))
+    }
+
+    fn start_with(config: Config, lookup: Lookup) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let capacity = Capacity::new(files, &config);
         let sockets = net::listen_on_all(&config.boot.listen)
@@ -70,18 +74,18 @@ impl Server {
             create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new(), resolver: None };
         server.run(workers).map_err(StartError::Resources)?;
-        server.start_checks()?;
+        server.start_checks(lookup)?;
         server.balancer.listeners.start();
         Ok(server)
     }
 
     /// Starts the resolver and the health checks, and waits for the first round of both, for two
     /// seconds at most.
-    fn start_checks(&mut self) -> Result<(), StartError> {
+    fn start_checks(&mut self, lookup: Lookup) -> Result<(), StartError> {
         let balancer = &self.balancer;
         let (registry, listening) = (&balancer.registry, balancer.addresses.clone());
-        let resolver = Resolver::start(registry, listening, Arc::new(net::resolve_host))
-            .map_err(StartError::Resources)?;
+        let resolver = Resolver::start(registry, listening, lookup);
+        let resolver = resolver.map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
         balancer.start_health_checks().map_err(StartError::Resources)?;
         if !balancer.settings().health.checks {
@@ -181,7 +185,30 @@ fn create(
 mod tests {
     use super::*;
     use crate::admission::Permits;
-    use crate::config::Settings;
+    use crate::config::{BackendSpec, Settings};
+
+    #[test]
+    fn a_name_whose_lookup_hangs_delays_neither_the_start_nor_the_end_for_long() {
+        for checks in [true, false] {
+            let mut config = Config::default();
+            config.boot.listen = vec![([127, 0, 0, 1], 0).into()];
+            config.settings.health.checks = checks;
+            config.backends = vec![BackendSpec::parse("hangs:80").unwrap()];
+            let (end, ended) = crossbeam_channel::bounded::<()>(0);
+            let lookup = move |_: &str| {
+                // Hangs until the test ends.
+                let _ = ended.recv();
+                Ok(vec![])
+            };
+            let before = Instant::now();
+            let server = Server::start_with(config, Arc::new(lookup)).unwrap();
+            let reason = server.balancer().cluster().outage().unwrap();
+            assert_eq!(&*reason, "\"hangs\" is not resolved yet");
+            drop(server);
+            assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+            drop(end);
+        }
+    }
 
     #[test]
     fn the_limit_of_open_files_bounds_a_limit_of_connections_that_is_raised_later() {

@@ -139,7 +139,7 @@ impl ResolverThread {
     fn wanted(&self) -> Vec<Wanted> {
         let wanted = |status: BackendStatus| Wanted {
             host: status.backend.authority.host().to_owned(),
-            is_unresolved: status.backend.addresses.is_empty(),
+            state: status.name,
             is_suspect: status.backend.addresses.take_suspicion(),
         };
         self.members().map(wanted).collect()

@@ -1,8 +1,9 @@
 //! The due times of names. Runs on the resolver thread; pure, with `now` as a parameter.
 //!
-//! A name is due again a period after its last lookup; soon after one that has failed, while a
+//! A name is due at once for a new backend, and again a period after its last lookup; soon after one that has failed, while a
 //! backend has no address; and soon after a failed connect or check.
 
+use crate::upstream::health::NameState;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,8 @@ pub struct Names {
 pub struct Wanted {
     /// The host, without a port.
     pub host: String,
-    /// Whether its backend has no address.
-    pub is_unresolved: bool,
+    /// The state of the name at its backend.
+    pub state: NameState,
     /// Whether connects or checks of its backend have failed.
     pub is_suspect: bool,
 }
@@ -36,6 +37,9 @@ struct Entry {
     ended: Option<Instant>,
     added: Instant,
     in_flight: bool,
+    /// Whether a backend waits for the first result.
+    is_pending: bool,
+    /// Whether a backend has no address.
     is_unresolved: bool,
     is_suspect: bool,
     /// Consecutive lookups without an address.
@@ -58,13 +62,16 @@ impl Names {
     /// each of its backends.
     pub fn update(&mut self, wanted: &[Wanted], now: Instant) {
         self.entries.retain(|host, _| wanted.iter().any(|one| one.host == *host));
-        self.entries.values_mut().for_each(|entry| entry.is_unresolved = false);
-        for Wanted { host, is_unresolved, is_suspect } in wanted {
+        for entry in self.entries.values_mut() {
+            (entry.is_pending, entry.is_unresolved) = (false, false);
+        }
+        for Wanted { host, state, is_suspect } in wanted {
             if !self.entries.contains_key(host) {
                 self.entries.insert(host.clone(), Entry::new(now));
             }
             if let Some(entry) = self.entries.get_mut(host) {
-                entry.is_unresolved |= is_unresolved;
+                entry.is_pending |= *state == NameState::Pending;
+                entry.is_unresolved |= *state == NameState::Unresolved;
                 entry.is_suspect |= is_suspect;
             }
         }
@@ -124,6 +131,7 @@ impl Entry {
             ended: None,
             added: now,
             in_flight: false,
+            is_pending: false,
             is_unresolved: false,
             is_suspect: false,
             failures: 0,
@@ -134,6 +142,9 @@ impl Entry {
         let Some(ended) = self.ended else {
             return self.added;
         };
+        if self.is_pending {
+            return ended;
+        }
         let retry = MIN_RETRY * 2_u32.pow(self.failures.saturating_sub(1).min(5));
         let mut interval = PERIOD;
         if self.is_unresolved && self.failures > 0 {
@@ -149,19 +160,20 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use NameState::{Pending, Resolved, Unresolved};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn wanted(host: &str, is_unresolved: bool, is_suspect: bool) -> Wanted {
-        Wanted { host: host.to_owned(), is_unresolved, is_suspect }
+    fn wanted(host: &str, state: NameState, is_suspect: bool) -> Wanted {
+        Wanted { host: host.to_owned(), state, is_suspect }
     }
 
     /// The seconds until each of the next lookups of a name, all with this result.
-    fn seconds(is_unresolved: bool, is_suspect: bool, has_addresses: bool) -> Vec<u64> {
+    fn seconds(state: NameState, is_suspect: bool, has_addresses: bool) -> Vec<u64> {
         let (mut names, mut now) = (Names::default(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..8 {
-            names.update(&[wanted("app", is_unresolved, is_suspect)], now);
+            names.update(&[wanted("app", state, is_suspect)], now);
             let due = names.next_due(1).expect("it waits");
             waits.push((due - now).as_secs());
             now = due;
@@ -173,31 +185,44 @@ mod tests {
 
     #[test]
     fn a_name_is_resolved_at_once_and_then_every_thirty_seconds() {
-        assert_eq!(seconds(false, false, true), [0, 30, 30, 30, 30, 30, 30, 30]);
-        assert_eq!(seconds(false, false, false)[1..], [30; 7], "its last addresses stay");
+        assert_eq!(seconds(Resolved, false, true), [0, 30, 30, 30, 30, 30, 30, 30]);
+        assert_eq!(seconds(Resolved, false, false)[1..], [30; 7], "its last addresses stay");
     }
 
     #[test]
     fn a_name_without_an_address_is_resolved_again_soon_and_then_less_often() {
-        assert_eq!(seconds(true, false, false), [0, 1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(seconds(Unresolved, false, false), [0, 1, 2, 4, 8, 16, 30, 30]);
     }
 
     #[test]
     fn failures_at_its_addresses_make_a_name_due_soon_but_not_all_the_time() {
-        assert_eq!(seconds(false, true, true), [0, 2, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(seconds(Resolved, true, true), [0, 2, 2, 2, 2, 2, 2, 2]);
         let (mut names, start) = (Names::default(), Instant::now());
-        names.update(&[wanted("app", false, false)], start);
+        names.update(&[wanted("app", Resolved, false)], start);
         names.take_due(start, 1);
         names.ended("app", true, start);
         let later = start + 20 * SECOND;
-        names.update(&[wanted("app", false, true)], later);
+        names.update(&[wanted("app", Resolved, true)], later);
         assert_eq!(names.take_due(later, 1), ["app"], "its last lookup was long ago");
+    }
+
+    #[test]
+    fn a_name_is_resolved_at_once_for_another_backend_with_it() {
+        let (mut names, now) = (Names::default(), Instant::now());
+        names.update(&[wanted("app", Resolved, false)], now);
+        names.take_due(now, 1);
+        names.ended("app", true, now);
+        let both = [wanted("app", Resolved, false), wanted("app", Pending, false)];
+        names.update(&both, now);
+        assert_eq!(names.take_due(now, 1), ["app"]);
+        names.update(&both, now);
+        assert_eq!(names.next_due(2), None, "one lookup of a name at a time");
     }
 
     #[test]
     fn a_lookup_that_hangs_delays_no_other_up_to_the_limit_and_the_longest_due_come_first() {
         let (mut names, now) = (Names::default(), Instant::now());
-        let hosts = ["a", "b", "c"].map(|host| wanted(host, true, false));
+        let hosts = ["a", "b", "c"].map(|host| wanted(host, Unresolved, false));
         names.update(&hosts, now);
         assert_eq!(names.take_due(now, 2), ["a", "b"]);
         assert_eq!(names.next_due(2), None, "two may hang");
@@ -213,7 +238,7 @@ mod tests {
     #[test]
     fn a_name_that_no_backend_has_is_forgotten() {
         let (mut names, now) = (Names::default(), Instant::now());
-        names.update(&[wanted("a", true, false), wanted("a", false, false)], now);
+        names.update(&[wanted("a", Unresolved, false), wanted("a", Resolved, false)], now);
         assert_eq!(names.take_due(now, 9), ["a"], "one lookup for both backends");
         names.update(&[], now);
         assert_eq!(names.ended("a", false, now), Turn::None);
@@ -223,7 +248,7 @@ mod tests {
     #[test]
     fn only_the_first_failure_and_the_first_success_are_turns() {
         let (mut names, now) = (Names::default(), Instant::now());
-        names.update(&[wanted("a", false, false)], now);
+        names.update(&[wanted("a", Resolved, false)], now);
         let turns = [true, false, false, true, true].map(|has| names.ended("a", has, now));
         assert_eq!(turns, [Turn::None, Turn::Failing, Turn::None, Turn::Recovered, Turn::None]);
     }
