@@ -90,12 +90,19 @@ impl Registry {
     pub fn observe(&self, id: BackendId, observation: Observation, detail: &str, now: Instant) {
         let mut observed = None;
         self.update(|pool| {
+            let was_spared = pool.member_mut(id)?.health.is_spared();
             let change = pool.observe(id, observation, detail, now)?;
-            observed = Some((Arc::clone(&pool.member_mut(id)?.backend), change));
+            let Member { backend, health, .. } = pool.member_mut(id)?;
+            let is_news = change.is_transition() || health.is_spared() && !was_spared;
+            observed = Some((Arc::clone(backend), change, is_news));
             change.is_transition().then_some(())
         });
-        if let Some((backend, change)) = observed {
+        if let Some((backend, change, is_news)) = observed {
             log_change(&backend.name, change, detail);
+            // The health daemon reports its own results.
+            if is_news && matches!(observation, Observation::Attempt { .. }) {
+                self.health_daemon.notify();
+            }
             // Another program may have the address by now, so any failed check counts.
             if is_failure(observation) && backend.addresses.suspect() {
                 self.resolver.notify();
@@ -211,8 +218,8 @@ impl Registry {
         self.pool.lock().members.iter().map(status).collect()
     }
 
-    /// A channel that holds a message after backends were added or got other addresses: their checks
-    /// are due then. It ends the channel of an earlier daemon.
+    /// A channel that holds a message after backends were added or got other addresses, and after
+    /// attempts have taken one or have failed at the last: checks may be due then. It ends the channel of an earlier daemon.
     pub fn checks_due(&self) -> Receiver<()> {
         self.health_daemon.subscribe()
     }
@@ -488,6 +495,24 @@ mod tests {
         pool.add(&spec(3));
         assert!(ended.try_recv().is_err(), "an earlier daemon takes none");
         assert!(additions.try_recv().is_ok() && additions.try_recv().is_err(), "once for both");
+    }
+
+    #[test]
+    fn the_health_daemon_is_notified_when_attempts_take_a_backend_or_fail_at_the_last() {
+        let pool = pool(&[1, 2]);
+        let due = pool.checks_due();
+        let failed =
+            Observation::Attempt { outcome: Outcome::ConnectFailed, started: Instant::now() };
+        for (port, what) in [(1, "it is ejected"), (2, "it is the last")] {
+            let id = id(&pool, port);
+            let fail = || pool.observe(id, failed, "connection refused", Instant::now());
+            fail();
+            assert!(due.try_recv().is_err());
+            fail();
+            assert!(due.try_recv().is_ok(), "{what}");
+            fail();
+            assert!(due.try_recv().is_err(), "nothing has changed");
+        }
     }
 
     #[test]

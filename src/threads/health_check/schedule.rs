@@ -3,7 +3,7 @@
 //! A check is due a period after the start of the last one. It is due within a second while the
 //! state of the backend is about to change, after it was marked down or got other addresses, while it
 //! has never been up, and while no backend is up except one that is spared as the last. A backend
-//! without an address is not checked.
+//! without an address is not checked. When the last backend goes, the others are checked at once.
 
 use crate::upstream::backend::{Backend, BackendId};
 use crate::upstream::health::NameState;
@@ -15,9 +15,14 @@ use std::time::{Duration, Instant};
 /// The time between two checks of a backend whose state may change, unless the period is shorter.
 pub const FAST_PERIOD: Duration = Duration::from_secs(1);
 
+/// The time between two checks of a backend at the moment when no other is up any more.
+const OUTAGE_DELAY: Duration = Duration::from_millis(100);
+
 /// The due times of all backends.
 pub struct Schedule {
     period: Duration,
+    /// Whether a backend was up that was not only spared as the last.
+    had_healthy: bool,
     entries: BTreeMap<BackendId, Entry>,
 }
 
@@ -36,6 +41,9 @@ struct Entry {
     /// Whether it was marked down, or got other addresses, after the start of its last check: the
     /// next one is due soon, because the failure may have been a short one.
     is_outdated: bool,
+    /// Whether the others went down since the start of its last check: it may have recovered, and
+    /// requests fail until that is known.
+    is_urgent: bool,
     name: NameState,
     /// The number of changes of its addresses.
     changes: u32,
@@ -44,7 +52,7 @@ struct Entry {
 impl Schedule {
     /// A schedule without backends.
     pub fn new(period: Duration) -> Self {
-        Self { period, entries: BTreeMap::new() }
+        Self { period, had_healthy: false, entries: BTreeMap::new() }
     }
 
     /// Changes the period. A shorter one applies at once, a longer one after the next check.
@@ -56,6 +64,7 @@ impl Schedule {
     /// second.
     pub fn update(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
         let any_healthy = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
+        let begins_outage = std::mem::replace(&mut self.had_healthy, any_healthy) && !any_healthy;
         let mut earlier = std::mem::take(&mut self.entries);
         for BackendStatus { backend, state, in_transition, name, .. } in statuses {
             let (id, is_up, changes) = (backend.id, state.is_up(), backend.addresses.changes());
@@ -63,6 +72,7 @@ impl Schedule {
             entry.was_up |= is_up;
             entry.is_outdated |= entry.is_up && !is_up || entry.changes != changes;
             (entry.is_up, entry.name, entry.changes) = (is_up, name, changes);
+            entry.is_urgent |= begins_outage && !is_up;
             let may_change = in_transition || entry.is_outdated || !entry.was_up || !any_healthy;
             entry.max_interval = if may_change { FAST_PERIOD } else { self.period };
             self.entries.insert(id, entry);
@@ -79,7 +89,7 @@ impl Schedule {
             // Jitter only shortens the interval, so that a failure is never detected later than
             // documented.
             let jitter = self.period.mul_f64(0.1 * rng.f64());
-            (entry.in_flight, entry.is_outdated) = (true, false);
+            (entry.in_flight, entry.is_outdated, entry.is_urgent) = (true, false, false);
             entry.last_start = now;
             entry.interval = self.period - jitter;
             due.push(Arc::clone(&entry.backend));
@@ -127,6 +137,7 @@ impl Entry {
             was_up,
             is_up,
             is_outdated,
+            is_urgent: false,
             name: NameState::Pending,
         }
     }
@@ -137,7 +148,8 @@ impl Entry {
     }
 
     fn due(&self) -> Instant {
-        self.last_start + self.interval.min(self.max_interval)
+        let interval = self.interval.min(self.max_interval);
+        self.last_start + if self.is_urgent { interval.min(OUTAGE_DELAY) } else { interval }
     }
 }
 
@@ -262,6 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn when_the_last_backend_goes_the_others_are_checked_at_once_and_once() {
+        let millis = Duration::from_millis;
+        for is_spared in [true, false] {
+            let mut scene = Scene::new(PERIOD, 2);
+            scene.due();
+            scene.end(0, false);
+            scene.end(1, true);
+            scene.pass(millis(60));
+            // Failed attempts have taken the last backend, or it is up only because it is the last.
+            scene.statuses[1].state = if is_spared { State::Up } else { State::Unreachable };
+            scene.statuses[1].is_spared = is_spared;
+            assert_eq!(scene.due(), [0_u32; 0], "it was checked a moment ago");
+            scene.pass(millis(40));
+            let due = scene.due();
+            assert!(due.contains(&0), "it may have recovered since its last check");
+            due.into_iter().for_each(|id| scene.end(id, is_spared && id == 1));
+            scene.pass(millis(500));
+            assert_eq!(scene.due(), [0_u32; 0], "once");
+        }
+    }
+
+    #[test]
     fn while_no_backend_is_up_all_are_checked_once_per_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
@@ -276,6 +310,11 @@ mod tests {
         scene.end(0, false);
         assert!(scene.wait() > 7 * SECOND, "the other one serves");
         scene.pass(PERIOD);
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, false);
+        scene.end(1, false);
+        assert_eq!(scene.wait(), OUTAGE_DELAY, "once at the beginning of the outage");
+        scene.pass(OUTAGE_DELAY);
         assert_eq!(scene.due(), [0, 1]);
         scene.end(0, false);
         scene.end(1, false);
