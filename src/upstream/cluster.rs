@@ -34,7 +34,7 @@ pub(super) struct Snapshot {
     pub(super) algorithm: &'static Row,
     /// The algorithm's precomputed order of `up`.
     pub(super) cycle: Box<[u32]>,
-    /// Why no backend is up, if none is.
+    /// Why no backend is up, as a message to clients; none if one is up.
     pub(super) outage: Option<Box<str>>,
 }
 
@@ -166,7 +166,7 @@ impl Cluster {
         self.snapshot.read().up.len()
     }
 
-    /// Why no backend is up, if none is.
+    /// Why no backend is up, as a message to clients; none if one is up.
     pub fn outage(&self) -> Option<Box<str>> {
         self.snapshot.read().outage.clone()
     }

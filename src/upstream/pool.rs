@@ -9,8 +9,12 @@ use super::cluster::Snapshot;
 use super::health::{Change, Health, Observation, Rules, State};
 use super::queue::PendingQueue;
 use crate::config::BackendSpec;
+use crate::error::Cause;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The outage of a pool without members.
+const NO_MEMBERS: &str = "no backends yet: POST /_control/add";
 
 /// The changes of membership that a list of backends has made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -240,15 +244,20 @@ impl Pool {
         chosen.map(|member| Arc::clone(&member.backend)).collect()
     }
 
-    /// The reasons why no backend is up, each once; none if a backend is up.
+    /// Why no backend is up, with each reason once; none if a backend is up.
     fn outage(&self) -> Option<Box<str>> {
+        if self.members.is_empty() {
+            return Some(NO_MEMBERS.into());
+        }
         let is_up = |member: &Member| member.is_active() && member.health.state().is_up();
+        if self.members.iter().any(is_up) {
+            return None;
+        }
         let reason =
             |member| if Member::is_active(member) { member.detail.as_str() } else { "draining" };
         let mut reasons: Vec<&str> = self.members.iter().map(reason).collect();
         reasons.sort_unstable();
         reasons.dedup();
-        let none_is_up = !reasons.is_empty() && !self.members.iter().any(is_up);
-        none_is_up.then(|| reasons.join("; ").into_boxed_str())
+        Some(format!("{}: {}", Cause::NoBackend.description(), reasons.join("; ")).into())
     }
 }

@@ -400,9 +400,10 @@ mod tests {
     fn an_outage_lists_each_reason_once_and_ends_when_a_backend_is_up() {
         let config = Config::default();
         let pool = Registry::new(&config);
-        assert_eq!(pool.cluster().outage(), None, "a pool without backends has no reasons");
+        let outage = || pool.cluster().outage().unwrap_or_default().into_string();
+        assert_eq!(outage(), "no backends yet: POST /_control/add");
         pool.apply(&specs(&[1, 2, 3]));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("not checked yet"));
+        assert_eq!(outage(), "no backend is healthy: not checked yet");
         let now = Instant::now();
         let check = |port, result, detail| {
             pool.observe(id(&pool, port), Observation::Check(result), detail, now);
@@ -410,9 +411,11 @@ mod tests {
         check(1, CheckResult::Failed, "GET /health returned 500");
         check(2, CheckResult::Failed, "GET /health returned 500");
         pool.drain(id(&pool, 3));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("GET /health returned 500; draining"));
+        assert_eq!(outage(), "no backend is healthy: GET /health returned 500; draining");
         check(2, CheckResult::Passed, "passed");
         assert_eq!(pool.cluster().outage(), None);
+        pool.apply(&[]);
+        assert_eq!(outage(), "no backends yet: POST /_control/add", "all were removed");
     }
 
     #[test]
