@@ -1,16 +1,16 @@
 //! One backend, shared by all threads: identity, state and counts.
 //!
-//! Atomics only. The registry writes the state; workers count requests and connects, as guards
+//! Atomics only, and a time that is set once. The registry writes the state; workers count requests and connects, as guards
 //! ([`Slot`], [`Connecting`]) that count down when they are dropped.
 
 use super::addresses::Addresses;
 use super::reuse::ReuseLimit;
 use crate::config::{self, BackendSpec, HostPort};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed,
 };
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// The number of a backend; never reused while the program runs.
@@ -78,6 +78,8 @@ pub struct Backend {
     /// Its health allows requests.
     is_serving: AtomicBool,
     admin_state: AtomicU8,
+    /// The time of its removal.
+    removed: OnceLock<Instant>,
     epoch: Instant,
     /// The time when the next probe request is due, in milliseconds since `epoch`.
     probe_at: AtomicU64,
@@ -103,6 +105,7 @@ impl Backend {
             has_recent_failures: AtomicBool::new(false),
             is_serving: AtomicBool::new(false),
             admin_state: AtomicU8::new(AdminState::Active as u8),
+            removed: OnceLock::new(),
             epoch,
             probe_at: AtomicU64::new(u64::MAX),
         }
@@ -200,6 +203,18 @@ impl Backend {
 
     pub(super) fn set_admin_state(&self, state: AdminState) {
         self.admin_state.store(state as u8, Relaxed);
+    }
+
+    /// The time of its removal; none while it is a member.
+    pub fn removed(&self) -> Option<Instant> {
+        self.removed.get().copied()
+    }
+
+    /// Marks it as removed, for ever.
+    pub(super) fn set_removed(&self, now: Instant) {
+        // A second removal would be a bug of the registry, and the first one counts.
+        let _ = self.removed.set(now);
+        self.set_admin_state(AdminState::Removed);
     }
 
     /// Sets the time when the next probe request is due. Rounded up to the next millisecond: a probe

@@ -36,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) cycle: Box<[u32]>,
     /// Why no backend is up, as a message to clients; none if one is up.
     pub(super) outage: Option<Box<str>>,
+    /// The number of backends that were removed so far.
+    pub(super) removals: u64,
 }
 
 /// The backends as workers see them.
@@ -169,6 +171,11 @@ impl Cluster {
     /// Why no backend is up, as a message to clients; none if one is up.
     pub fn outage(&self) -> Option<Box<str>> {
         self.snapshot.read().outage.clone()
+    }
+
+    /// The number of backends that were removed so far.
+    pub fn removals(&self) -> u64 {
+        self.snapshot.read().removals
     }
 
     /// Registers a worker to be woken at each transition.

@@ -128,10 +128,10 @@ impl Registry {
         added
     }
 
-    /// Removes a backend: requests in flight finish, its idle connections close. False if there is
-    /// no such backend.
+    /// Removes a backend: requests in flight finish, tunnels within `--tunnel-drain`, and its idle
+    /// connections close. False if there is no such backend.
     pub fn remove(&self, id: BackendId) -> bool {
-        let removed = self.update(|pool| pool.remove(id));
+        let removed = self.update(|pool| pool.remove(id, Instant::now()));
         log_admin_change(removed.as_ref(), "removed")
     }
 
@@ -394,6 +394,22 @@ mod tests {
             [1, 2],
             "failures of the old backend do not count for the new one"
         );
+    }
+
+    #[test]
+    fn removals_are_counted_and_no_other_change_is() {
+        let pool = pool(&[1, 2, 3, 4]);
+        let removals = || pool.cluster().removals();
+        pool.drain(id(&pool, 1));
+        pool.add(&spec(5));
+        fail(&pool, id(&pool, 2));
+        assert_eq!(removals(), 0);
+        let one = id(&pool, 1);
+        pool.remove(one);
+        pool.remove(one);
+        assert_eq!(removals(), 1);
+        pool.apply(&specs(&[3, 6]));
+        assert_eq!(removals(), 4);
     }
 
     #[test]
