@@ -7,6 +7,7 @@ use super::addresses::Addresses;
 use super::reuse::ReuseLimit;
 use crate::config::{self, BackendSpec, HostPort};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed,
 };
@@ -17,6 +18,11 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u32);
 
+impl BackendId {
+    /// The control threads. Pools count from 0, and no pool has had so many members.
+    pub const CONTROL: Self = Self(u32::MAX);
+}
+
 /// The queued requests, as a released slot sees them.
 pub(super) trait Waiters: fmt::Debug + Send + Sync {
     /// Whether any request waits for a slot.
@@ -26,7 +32,7 @@ pub(super) trait Waiters: fmt::Debug + Send + Sync {
     fn hand_over(&self, slot: Slot);
 }
 
-#[cfg(test)]
+/// No queue: for a backend in no pool.
 impl Waiters for () {
     fn has_waiters(&self) -> bool {
         false
@@ -56,7 +62,7 @@ pub struct Backend {
     pub id: BackendId,
     /// Its identity.
     pub authority: HostPort,
-    /// `host:port`, for logs and the Host field.
+    /// `host:port`, for logs and the Host field; `control` for the control threads.
     pub name: String,
     /// The addresses of its name.
     pub addresses: Addresses,
@@ -245,9 +251,17 @@ impl Backend {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The control threads as a backend, at the address on which they accept requests of workers: in
+    /// no pool, always in service, without a limit.
+    pub fn control(address: SocketAddr) -> Self {
+        let backend = Self::new(BackendId::CONTROL, &address.into(), Arc::new(()));
+        backend.set_serving(true);
+        Self { name: "control".to_owned(), ..backend }
+    }
+
     /// A backend for a test.
     #[cfg(test)]
-    pub(crate) fn at(id: u32, address: std::net::SocketAddr) -> Self {
+    pub(crate) fn at(id: u32, address: SocketAddr) -> Self {
         let authority = HostPort::new(&format!("b{id}"), address.port()).unwrap();
         let spec = BackendSpec { authority, ..address.into() };
         Self::new(BackendId(id), &spec, Arc::new(()))
@@ -417,7 +431,7 @@ mod tests {
     #[test]
     fn a_request_that_is_queued_during_a_release_gets_the_slot() {
         let queue = Arc::<LateWaiter>::default();
-        let spec = BackendSpec::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+        let spec = BackendSpec::from(SocketAddr::from(([127, 0, 0, 1], 1)));
         let backend = Arc::new(Backend::new(BackendId(0), &spec, Arc::clone(&queue) as _));
         drop(Slot::take(&backend));
         assert_eq!((queue.handed_over.load(Relaxed), backend.in_flight()), (1, 0));

@@ -126,7 +126,7 @@ impl Cluster {
         last_resort.find_map(Slot::take).map_or(Picked::NoneUp, Picked::Unhealthy)
     }
 
-    /// A slot at a backend that was picked earlier, if it still accepts work and has capacity.
+    /// A slot at this backend, if it accepts work and has capacity.
     pub fn acquire(&self, backend: &Arc<Backend>) -> Option<Slot> {
         if backend.accepts_work() { Slot::take(backend) } else { None }
     }

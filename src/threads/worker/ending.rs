@@ -5,6 +5,7 @@ use super::Worker;
 use crate::config;
 use crate::net::Token;
 use crate::reason::Reason;
+use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
@@ -41,7 +42,7 @@ impl Worker {
     /// and after a change of that timeout only, because it looks at all sessions.
     pub(super) fn limit_tunnels(&mut self) {
         for token in self.sessions.tokens() {
-            if self.sessions.get_mut(token).is_some_and(|session| session.note_removal()) {
+            if self.sessions.get_mut(token).is_some_and(Session::note_removal) {
                 self.step(token);
             }
         }
@@ -89,6 +90,7 @@ mod tests {
             cluster: Arc::clone(registry.cluster()),
             registry: Arc::clone(registry),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+            control: None,
         };
         let admission = Arc::new(Admission::new(Limits {
             max_connections: 1,
