@@ -2,9 +2,10 @@
 //!
 //! Runs on the resolver thread under the registry's mutex; the log lines follow after its release.
 
-use super::backend::BackendId;
+use super::backend::{Backend, BackendId};
 use super::health::{NameState, State};
-use super::pool::Pool;
+use super::pool::{Member, Pool};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -72,20 +73,17 @@ impl Pool {
 
     /// Pairs of members that have an address in common, of which no warning was logged yet.
     pub(super) fn take_twins(&mut self) -> Vec<(String, String, SocketAddr)> {
+        let Self { members, twins: known, .. } = self;
         let mut twins = Vec::new();
-        for (index, one) in self.members.iter().enumerate() {
-            for other in &self.members[..index] {
-                let (one, other) = (&one.backend, &other.backend);
-                let common =
-                    one.addresses.walk().find(|address| other.addresses.contains(*address));
-                if let Some(address) = common
-                    && self.twins.insert((other.id, one.id))
-                {
-                    twins.push((other.name.clone(), one.name.clone(), address));
+        let mut first_with: BTreeMap<SocketAddr, &Backend> = BTreeMap::new();
+        for Member { backend, .. } in members.iter() {
+            for address in backend.addresses.walk() {
+                let first = *first_with.entry(address).or_insert(backend);
+                if first.id != backend.id && known.insert((first.id, backend.id)) {
+                    twins.push((first.name.clone(), backend.name.clone(), address));
                 }
             }
         }
-        let Self { members, twins: known, .. } = self;
         let is_member = |id: BackendId| members.iter().any(|member| member.backend.id == id);
         known.retain(|(one, other)| is_member(*one) && is_member(*other));
         twins
