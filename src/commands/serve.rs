@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::server::{Drained, Server};
-use crate::upstream::balance::Algorithm;
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -64,7 +63,7 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
 fn log_config(config: &Config) {
     let names = config.backends.iter().map(|backend| backend.authority.to_string());
     let names: Vec<String> = names.collect();
-    let (names, algorithm) = (names.join(", "), Algorithm::default().name());
+    let (names, algorithm) = (names.join(", "), config.settings.algorithm.name());
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
     if health.checks {

@@ -3,6 +3,7 @@
 //! Plain values. A change makes a new [`Settings`], which reaches each thread as a message
 //! (`Balancer::apply_settings`); a thread must never keep a copy of a single setting.
 
+use super::algorithm::Algorithm;
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Every setting that may change at runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// How a backend is chosen for a request.
+    pub algorithm: Algorithm,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Limits of number and size.

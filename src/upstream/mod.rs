@@ -22,10 +22,12 @@ pub mod backend;
 pub mod balance;
 pub mod cluster;
 pub mod connection_pool;
+mod hash;
 pub mod health;
 mod pool;
 pub mod queue;
 pub mod registry;
+pub mod response_time;
 pub mod retry;
 pub mod reuse;
 #[cfg(test)]
