@@ -60,6 +60,8 @@ pub struct HealthSettings {
 impl Settings {
     /// Whether a peer may set `X-Forwarded-*` fields.
     pub fn trusts(&self, peer: IpAddr) -> bool {
+        // A socket for both families has IPv4 peers inside IPv6.
+        let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 }
@@ -98,6 +100,21 @@ impl Default for HealthSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trusted_proxy_is_trusted_in_both_forms_of_its_address() {
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        let settings = Settings { trusted_proxies, ..Settings::default() };
+        for (peer, is_trusted) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("2001:db8::1", true),
+            ("11.0.0.1", false),
+            ("::ffff:11.0.0.1", false),
+        ] {
+            assert_eq!(settings.trusts(peer.parse().unwrap()), is_trusted, "{peer}");
+        }
+    }
 
     #[test]
     fn the_default_timeout_of_a_check_is_two_seconds_or_the_period_if_that_is_shorter() {
