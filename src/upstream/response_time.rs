@@ -15,8 +15,8 @@ use std::time::Duration;
 const STEP: f32 = 1.0 / 8.0;
 /// A response counts as at most this many times the average, because one delay is no evidence.
 const MAX_FACTOR: f32 = 2.0;
-/// Shorter response times are equal: the clock of a worker is no finer, its turns take as long.
-const MIN_SECONDS: f32 = 0.0001;
+/// Shorter response times are equal: their differences are those of the scheduling of threads.
+const MIN_SECONDS: f32 = 0.001;
 /// The age at which an average has faded, in picks per backend: the exploration, about one request
 /// in so many of a backend's even share.
 const MAX_ROUNDS: f32 = 64.0;

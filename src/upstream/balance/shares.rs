@@ -50,7 +50,7 @@ impl Draw {
         Self { rng: Rng::with_seed(seed), ..self }
     }
 
-    /// What a new snapshot does.
+    /// Makes the cycle, as a new snapshot does.
     fn publish(&mut self) {
         self.cycle = (functions(self.algorithm).cycle)(&self.up);
     }
