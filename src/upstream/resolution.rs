@@ -240,6 +240,7 @@ mod tests {
         let (registry, id) = named(false);
         registry.add(&spec("10.0.0.2:80"));
         let mut pool = Pool::new(
+            crate::config::Algorithm::default(),
             crate::upstream::health::Rules { checks: false, rise: 1, fall: 2 },
             usize::MAX,
             std::sync::Arc::default(),
