@@ -51,11 +51,16 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves names, so it may wait.
-    pub fn into_config(self) -> Result<Config, UsageError> {
+    /// Makes the configuration. Resolves names, so it may wait. With `inherited` addresses, which a
+    /// service manager listens on, host and port are not used.
+    pub fn into_config(self, inherited: Vec<SocketAddr>) -> Result<Config, UsageError> {
         let Admin::Off = self.admin;
-        let listen = net::resolve(&self.host, self.port)
-            .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?;
+        let listen = if inherited.is_empty() {
+            net::resolve(&self.host, self.port)
+                .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?
+        } else {
+            inherited
+        };
         let backends = backends(&self.backends, &listen)?;
         let settings = self.settings.settings()?;
         let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
@@ -106,11 +111,16 @@ mod tests {
     use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, UsageError> {
+        config_on(words, &[])
+    }
+
+    fn config_on(words: &[&str], inherited: &[&str]) -> Result<Config, UsageError> {
+        let inherited = inherited.iter().map(|address| address.parse().unwrap()).collect();
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
         Args::try_parse_from(words)
             .map_err(|error| UsageError::bad(in_one_line(&error)))?
             .serve
-            .into_config()
+            .into_config(inherited)
     }
 
     fn names(config: &Config) -> Vec<String> {
@@ -155,6 +165,15 @@ mod tests {
         assert_eq!(names(&config(&["10"]).unwrap()), DEFAULT_BACKENDS);
         let without_ours = config(&["--port", "8081"]).unwrap();
         assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
+    }
+
+    #[test]
+    fn with_inherited_sockets_host_and_port_are_not_used() {
+        let config =
+            config_on(&["--host", "no.such.host.invalid"], &["127.0.0.1:8081", "[::1]:8082"]);
+        let config = config.unwrap();
+        assert_eq!(names(&config), ["127.0.0.1:8080"], "not our own ports");
+        assert_eq!(config.boot.listen.len(), 2);
     }
 
     #[test]

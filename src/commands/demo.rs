@@ -64,7 +64,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             ..Settings::default()
         },
     };
-    let exit_code = serve::balance(config, log.as_ref(), |server| print_guide(server, &backends));
+    let exit_code = serve::balance(config, Vec::new(), log.as_ref(), |server| {
+        print_guide(server, &backends);
+    });
     drop(backends);
     if let Some(log) = log {
         log.flush_for_exit();

@@ -4,15 +4,17 @@
 
 mod balancer;
 mod capacity;
+mod service_manager;
 mod start_error;
 
 pub use balancer::Balancer;
+pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 
 use crate::admission::Admission;
 use crate::config::{Boot, Config};
 use crate::metrics::Counters;
-use crate::net;
+use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
@@ -48,16 +50,31 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
-        let capacity = Capacity::new(files, &config);
         let sockets = net::listen_on_all(&config.boot.listen)
             .map_err(|(address, error)| StartError::Listen(address, error))?;
+        Self::start_with(config, sockets, net::listen_per_worker)
+    }
+
+    /// The same on sockets that a service manager has opened: the addresses in `config` are not
+    /// used.
+    pub fn start_on(config: Config, inherited: Vec<TcpListener>) -> Result<Self, StartError> {
+        Self::start_with(config, inherited, WorkerSockets::inherited)
+    }
+
+    fn start_with(
+        config: Config,
+        sockets: Vec<TcpListener>,
+        distribute: impl FnOnce(Vec<TcpListener>, usize) -> io::Result<WorkerSockets>,
+    ) -> Result<Self, StartError> {
+        let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+        let capacity = Capacity::new(files, sockets.len(), &config);
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &addresses);
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
+        let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
         let (balancer, workers) =
             create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new() };
@@ -109,7 +126,7 @@ type NewWorkers = Vec<(Worker, Acceptor)>;
 fn create(
     config: Config,
     capacity: Capacity,
-    (addresses, sockets): (Vec<SocketAddr>, Vec<TcpListener>),
+    (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -130,7 +147,6 @@ fn create(
         workers.push(worker);
         handles.push(Arc::new(handle));
     }
-    let sockets = net::listen_per_worker(sockets, count)?;
     let listeners = Arc::new(Listeners::new(sockets, handles, capacity.shed_per_worker));
     let acceptors = counters
         .into_iter()
