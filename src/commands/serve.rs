@@ -2,6 +2,7 @@
 //!
 //! Runs on the main thread, which starts the threads and then waits for signals; must never serve.
 
+use crate::children;
 use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::logging::{self, LogWriter};
@@ -57,6 +58,9 @@ pub fn balance(
             return fail(log, &format!("cannot watch for signals: {error}"), START_FAILED);
         }
     };
+    if let Err(error) = children::start_reaper() {
+        return fail(log, &format!("cannot watch for ended children: {error}"), START_FAILED);
+    }
     log_config(&config);
     let manager = ServiceManager::from_environment();
     let started = if inherited.is_empty() {

@@ -1,5 +1,6 @@
-//! A service manager: its messages and the sockets that it passes.
+//! A service manager: its messages, the sockets that it passes, and PID 1.
 
+mod first_process;
 mod sockets;
 
 use crate::support::program::{self, Program, balancer_words};

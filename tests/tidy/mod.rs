@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest up: a module imports only from its own or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["admission", "clock", "config", "error", "logging", "metrics", "notifier", "reason"],
+    &[
+        "admission",
+        "children",
+        "clock",
+        "config",
+        "error",
+        "logging",
+        "metrics",
+        "notifier",
+        "reason",
+    ],
     &["net", "wire"],
     &["upstream"],
     &["session"],
