@@ -1,7 +1,8 @@
-//! A service manager: its messages, the sockets that it passes, and PID 1.
+//! A service manager: its messages, the sockets that it passes, the unit files, and PID 1.
 
 mod first_process;
 mod sockets;
+mod units;
 
 use crate::support::program::{self, Program, balancer_words};
 use crate::support::{Origin, comes_true, get, stays, until};
