@@ -154,6 +154,19 @@ fn only_transports_read_from_and_write_to_connections() {
 }
 
 #[test]
+fn only_the_owner_of_all_children_starts_processes() {
+    for (path, text) in sources("src") {
+        // A thread is spawned with a closure.
+        let spawns = product(&text).contains(concat!(".spawn", "()"));
+        assert!(
+            !spawns || path.ends_with("children.rs"),
+            "{} starts a process: use children::spawn",
+            path.display()
+        );
+    }
+}
+
+#[test]
 fn files_are_short_enough_to_read() {
     for (folder, max_lines) in MAX_FILE_LINES {
         for (path, text) in sources(folder) {
