@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::net;
-use crate::server::{Drained, Server, ServiceManager};
+use crate::server::{Drained, Server, ServiceManager, StartOptions};
 use crate::upstream::balance::Algorithm;
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
@@ -63,13 +63,11 @@ pub fn balance(
     }
     log_config(&config);
     let manager = ServiceManager::from_environment();
-    let started = if inherited.is_empty() {
-        Server::start(config)
-    } else {
+    if !inherited.is_empty() {
         log::info!("{} socket(s) from LISTEN_FDS: --host and --port are not used", inherited.len());
-        Server::start_on(config, inherited)
-    };
-    let server = match started {
+    }
+    let options = StartOptions { inherited, ..StartOptions::default() };
+    let server = match Server::start_with(config, options) {
         Ok(server) => server,
         Err(error) => return fail(log, &error.to_string(), START_FAILED),
     };
@@ -108,7 +106,8 @@ fn serve_until_stop(server: &Server, manager: &ServiceManager, signals: &Signals
 fn log_config(config: &Config) {
     let names = config.backends.iter().map(|backend| backend.authority.to_string());
     let names: Vec<String> = names.collect();
-    let (names, algorithm) = (names.join(", "), Algorithm::default().name());
+    let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
+    let algorithm = Algorithm::default().name();
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
     if health.checks {

@@ -19,6 +19,7 @@ use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
 use crate::threads::worker::Worker;
+use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use balancer::admission_limits;
@@ -40,6 +41,17 @@ pub enum Drained {
     Aborted(usize),
 }
 
+/// Parts of a start that are not configuration.
+#[derive(Debug, Default)]
+pub struct StartOptions {
+    /// Listening sockets that a service manager has opened; with any, the addresses in the
+    /// configuration are not used.
+    pub inherited: Vec<TcpListener>,
+    /// Where the threads of the control API accept connections of the workers, if requests to it are
+    /// forwarded.
+    pub control: Option<SocketAddr>,
+}
+
 /// The threads of a running balancer.
 #[derive(Debug)]
 pub struct Server {
@@ -50,23 +62,26 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let sockets = net::listen_on_all(&config.boot.listen)
-            .map_err(|(address, error)| StartError::Listen(address, error))?;
-        Self::start_with(config, sockets, net::listen_per_worker)
+        Self::start_with(config, StartOptions::default())
     }
 
-    /// The same on sockets that a service manager has opened: the addresses in `config` are not
-    /// used.
-    pub fn start_on(config: Config, inherited: Vec<TcpListener>) -> Result<Self, StartError> {
-        Self::start_with(config, inherited, WorkerSockets::inherited)
+    /// Starts a balancer that forwards requests to the control API to `control`, where the threads
+    /// of that API accept connections of the workers.
+    pub fn start_with_control(config: Config, control: SocketAddr) -> Result<Self, StartError> {
+        let control = Some(control);
+        Self::start_with(config, StartOptions { control, ..StartOptions::default() })
     }
 
-    fn start_with(
-        config: Config,
-        sockets: Vec<TcpListener>,
-        distribute: impl FnOnce(Vec<TcpListener>, usize) -> io::Result<WorkerSockets>,
-    ) -> Result<Self, StartError> {
+    /// The same with options.
+    pub fn start_with(config: Config, options: StartOptions) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+        let is_inherited = !options.inherited.is_empty();
+        let sockets = if is_inherited {
+            options.inherited
+        } else {
+            net::listen_on_all(&config.boot.listen)
+                .map_err(|(address, error)| StartError::Listen(address, error))?
+        };
         let capacity = Capacity::new(files, sockets.len(), &config);
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
@@ -74,9 +89,11 @@ impl Server {
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
+        let distribute =
+            if is_inherited { WorkerSockets::inherited } else { net::listen_per_worker };
         let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
-        let (balancer, workers) =
-            create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
+        let (balancer, workers) = create(config, capacity, (addresses, sockets), options.control)
+            .map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new() };
         server.run(workers).map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
@@ -122,11 +139,13 @@ impl Drop for Server {
 /// Workers that do not run yet, each with what it accepts connections with.
 type NewWorkers = Vec<(Worker, Acceptor)>;
 
-/// Makes a balancer that listens on these sockets, and its workers, which do not run yet.
+/// Makes a balancer that listens on these sockets, and its workers, which do not run yet. They
+/// forward requests to the control API to `control`, if there is such an address.
 fn create(
     config: Config,
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
+    control: Option<SocketAddr>,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -138,6 +157,7 @@ fn create(
         cluster: Arc::clone(registry.cluster()),
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        control: control.map(|address| Arc::new(Backend::control(address))),
     };
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {

@@ -3,7 +3,7 @@
 use super::{BINARY, Frozen, script, threads};
 use crate::support::program::{self, Program, balancer_words};
 use crate::support::{Client, Origin, config, get, until_some};
-use lb_threads::server::{Drained, Server};
+use lb_threads::server::{Drained, Server, StartOptions};
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -57,7 +57,8 @@ fn connections_wait_in_a_passed_socket_from_one_start_to_the_next() {
     let address = ours.local_addr().expect("it is bound");
     let start = || {
         let passed = ours.try_clone().expect("descriptors are left");
-        Server::start_on(config(&[origin.address()]), vec![passed]).expect("the balancer starts")
+        let options = StartOptions { inherited: vec![passed], ..StartOptions::default() };
+        Server::start_with(config(&[origin.address()]), options).expect("the balancer starts")
     };
     let stop = |mut server: Server| {
         server.balancer().begin_drain(Some(Duration::from_secs(5)));
