@@ -5,6 +5,7 @@
 
 mod backend;
 mod limits;
+mod nearest;
 mod settings;
 mod table;
 mod timeouts;
@@ -12,6 +13,7 @@ pub mod values;
 
 pub use backend::{BackendSpec, HostPort, parse_weight};
 pub use limits::*;
+pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
 pub use timeouts::{Deadline, Timeout, Timeouts};
