@@ -79,11 +79,8 @@ impl CtlArgs {
 }
 
 fn template() -> String {
-    format!(
-        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n\
-{}\n{{all-args}}{{after-help}}",
-        grammar::help()
-    )
+    let commands = grammar::help();
+    format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{commands}\n{{all-args}}{{after-help}}")
 }
 
 fn parse_admin(text: &str) -> Result<HostPort, String> {

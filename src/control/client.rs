@@ -5,6 +5,7 @@
 
 use super::rows::Rejection;
 use crate::config::HostPort;
+use crate::config::values::Show;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, ErrorKind};
@@ -22,6 +23,8 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_BODY: u64 = 16 << 20;
 /// The name of the balancer in the field `Server`.
 const SERVER: &str = "lb-threads";
+/// The field of the balancer's error responses.
+const ERROR_FIELD: &str = "X-LB-Error";
 
 /// A client of one balancer.
 pub struct Client {
@@ -112,19 +115,19 @@ impl Client {
         self.reply(response, limit)
     }
 
-    /// Reads whether the balancer is ready.
+    /// Reads whether the balancer is ready. Another server that responds 200 is not.
     pub fn readiness(&self) -> Result<Readiness, Failure> {
         let limit = self.timeout.unwrap_or(HEALTH_TIMEOUT);
         let mut response = self.call("/readyz?verbose", None, limit)?;
+        let text = self.text(&mut response, limit)?;
         let status = response.status().as_u16();
         let is_ours = field(&response, "Server") == SERVER
             && response.body().mime_type() == Some("text/plain")
-            && matches!(status, 200 | 503)
-            && !response.headers().contains_key("X-LB-Error");
+            && !response.headers().contains_key(ERROR_FIELD)
+            && matches!(status, 200 | 503);
         if !is_ours {
-            return Err(self.foreign(&response));
+            return Err(self.rejection(&response, text));
         }
-        let text = self.text(&mut response, limit)?;
         Ok(Readiness { is_ready: status == 200, text })
     }
 
@@ -160,21 +163,25 @@ impl Client {
         mut response: Response<Body>,
         limit: Duration,
     ) -> Result<Reply<T>, Failure> {
-        let status = response.status();
         let json = self.text(&mut response, limit)?;
-        if status.is_success() {
-            return match serde_json::from_str(&json) {
-                Ok(value) => Ok(Reply { value, json }),
-                Err(_) => Err(self.foreign(&response)),
-            };
+        if !response.status().is_success() {
+            return Err(self.rejection(&response, json));
         }
+        match serde_json::from_str(&json) {
+            Ok(value) => Ok(Reply { value, json }),
+            Err(_) => Err(self.foreign(&response)),
+        }
+    }
+
+    /// The failure of a response without success: the API's error, or another server's response.
+    fn rejection(&self, response: &Response<Body>, json: String) -> Failure {
         let Ok(Rejection { error, .. }) = serde_json::from_str(&json) else {
-            return Err(self.foreign(&response));
+            return self.foreign(response);
         };
-        let has_no_token = status == 401 && self.authorization.is_none();
+        let has_no_token = response.status() == 401 && self.authorization.is_none();
         let hint = if has_no_token { " (--admin-token-file or LB_ADMIN_TOKEN)" } else { "" };
-        let message = format!("{error}{hint}");
-        Err(Failure { is_rejection: status.is_client_error(), message, json: Some(json) })
+        let is_rejection = response.status().is_client_error();
+        Failure { is_rejection, message: format!("{error}{hint}"), json: Some(json) }
     }
 
     fn text(&self, response: &mut Response<Body>, limit: Duration) -> Result<String, Failure> {
@@ -184,15 +191,13 @@ impl Client {
 
     /// The failure of a request without a whole response.
     fn failure(&self, error: &ureq::Error, limit: Duration, is_change: bool) -> Failure {
-        let admin = &self.admin;
+        let (admin, limit) = (&self.admin, limit.show().unwrap_or_default());
         Failure::new(match error {
             ureq::Error::Timeout(_) if is_change => format!(
-                "no response from {admin} within {limit:?}; the change may have been made: see `list`"
+                "no response from {admin} within {limit}; the change may have been made: see `list`"
             ),
             ureq::Error::Timeout(_) => {
-                format!(
-                    "no response from {admin} within {limit:?}; check --admin, or use --timeout"
-                )
+                format!("no response from {admin} within {limit}; check --admin, or use --timeout")
             }
             ureq::Error::Io(error) => match error.kind() {
                 ErrorKind::ConnectionRefused => format!(
@@ -216,8 +221,8 @@ impl Client {
     /// The failure of a response that is not the API's.
     fn foreign(&self, response: &Response<Body>) -> Failure {
         let (admin, status) = (&self.admin, response.status().as_u16());
-        if let Some(code) = response.headers().get("X-LB-Error").and_then(|code| code.to_str().ok())
-        {
+        let code = field(response, ERROR_FIELD);
+        if !code.is_empty() {
             return Failure::new(format!(
                 "{admin} is the port of lb-threads for traffic ({status}, {code}); \
                  check --admin: the control API has a port of its own"

@@ -4,6 +4,7 @@
 
 use super::{Ctl, NEGATIVE, Outcome};
 use crate::config::HostPort;
+use crate::config::values::Show;
 use crate::control::client::{Failure, Reply, TIMEOUT};
 use crate::control::grammar::Command;
 use crate::control::outcome::{requests, sentence};
@@ -30,8 +31,9 @@ pub(super) fn wait(ctl: &Ctl, backend: &HostPort, limit: Duration) -> Result<Out
             ("up", _) => break Some(format!("{url} was resumed, with {in_flight} in flight")),
             (_, 0) => break None,
             _ if left.is_zero() => {
+                let limit = limit.show().unwrap_or_default();
                 break Some(format!(
-                    "{url} has {in_flight} left after {limit:?}; it stays draining"
+                    "{url} has {in_flight} in flight after {limit}; it stays draining"
                 ));
             }
             _ => {}
