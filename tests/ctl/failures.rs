@@ -48,7 +48,7 @@ fn a_rejection_of_the_token_names_the_flag_if_none_was_sent() {
 fn an_error_of_the_apis_own_has_exit_code_one() {
     let json = r#"{"error":"32 connections are open; try again","code":"overload"}"#;
     let origin = Origin::serve(move |_, reply| {
-        reply.respond(503, &[JSON[0], ("X-LB-Error", "overload")], json)
+        reply.respond(503, &[JSON[0], ("X-LB-Error", "overload")], json);
     });
     for words in [&["list"][..], &["health"]] {
         let error = failed(&ctl(origin.address(), words), 1);
