@@ -194,6 +194,11 @@ fn the_token_comes_from_the_file_or_the_environment_and_is_never_shown() {
         assert_eq!(origin.only_request().header("Authorization"), Some(sent));
         assert!(!ended.stdout.contains("from-") && !ended.stderr.contains("from-"), "{ended:?}");
     }
+    let origin = api(json!([]));
+    let mut unset = command(origin.address(), &["list"]);
+    unset.env("LB_ADMIN_TOKEN", " ");
+    assert_eq!(Program::start(unset).wait_for_end().code, Some(0));
+    assert_eq!(origin.only_request().header("Authorization"), None, "an empty variable is unset");
     std::fs::write(&path, " \n").expect("a file can be written");
     let error = failed(&ctl(refused_address(), &["list", "--admin-token-file", file]), 2);
     assert!(error.contains("is empty"), "{error}");
