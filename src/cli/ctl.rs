@@ -1,10 +1,10 @@
-//! The flags of `lb-threads ctl`. The words of the command are for `control::grammar`.
+//! The flags of `lb-threads ctl`. The words of the command are for `ctl::grammar`.
 
 use super::UsageError;
 use crate::config::HostPort;
 use crate::config::values::parse_timeout;
-use crate::control::client::Client;
-use crate::control::grammar::{self, Command};
+use crate::ctl::client::Client;
+use crate::ctl::grammar::{self, Command};
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Read};

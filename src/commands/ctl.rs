@@ -7,11 +7,11 @@ mod drain;
 
 use super::serve;
 use crate::cli::CtlArgs;
-use crate::control::client::{CHECK_TIMEOUT, Client, Failure, Reply, TIMEOUT};
-use crate::control::grammar::{self, Command};
-use crate::control::outcome;
-use crate::control::rows::{Listing, Row, Scheduler};
-use crate::control::table::{self, printable};
+use crate::ctl::client::{CHECK_TIMEOUT, Client, Failure, Reply, TIMEOUT};
+use crate::ctl::grammar::{self, Command};
+use crate::ctl::outcome;
+use crate::ctl::rows::{Listing, Row, Scheduler};
+use crate::ctl::table::{self, printable};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, IsTerminal, Write};

@@ -5,11 +5,11 @@
 use super::{Ctl, NEGATIVE, Outcome};
 use crate::config::HostPort;
 use crate::config::values::Show;
-use crate::control::client::{Failure, Reply, TIMEOUT};
-use crate::control::grammar::Command;
-use crate::control::outcome::{requests, sentence};
-use crate::control::rows::Row;
-use crate::control::table::age;
+use crate::ctl::client::{Failure, Reply, TIMEOUT};
+use crate::ctl::grammar::Command;
+use crate::ctl::outcome::{requests, sentence};
+use crate::ctl::rows::Row;
+use crate::ctl::table::age;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::thread;
