@@ -76,7 +76,11 @@ fn cells(row: &Row, now: Timestamp) -> [Cow<'_, str>; COLUMNS.len()] {
     let seconds = since.map(|since| now.as_second().saturating_sub(since.as_second()));
     [
         printable(&row.url),
-        printable(&row.state),
+        match (row.state.as_str(), row.healthy) {
+            // Its state hides whether its checks pass, which a resume depends on.
+            ("draining", false) => "draining, unhealthy".into(),
+            (state, _) => printable(state),
+        },
         // Clocks of two machines differ: a moment in the future was just now.
         seconds.map_or("-".into(), |seconds| age(seconds.try_into().unwrap_or(0)).into()),
         row.weight.to_string().into(),
@@ -139,6 +143,7 @@ mod tests {
             weight: 1000,
             in_flight: 12,
             share: None,
+            healthy: true,
             ..row("http://long.name:8080", "draining", "drained")
         };
         let short = Row { since: None, why: None, ..row("http://a", "up", "") };
@@ -152,6 +157,14 @@ http://a               up             -       1          0  50.0 %  -
 1 of 2 up, algorithm round_robin
 "
         );
+    }
+
+    #[test]
+    fn a_draining_backend_shows_its_health_too() {
+        let unhealthy = row("http://a", "draining", "drained");
+        let healthy = Row { healthy: true, ..unhealthy.clone() };
+        assert!(shown(vec![unhealthy], false).contains("draining, unhealthy  "));
+        assert!(!shown(vec![healthy], false).contains("unhealthy"));
     }
 
     #[test]
