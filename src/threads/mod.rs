@@ -1,4 +1,5 @@
-//! The threads: listeners, workers, health checks and the resolver, and the handles through which they send
+//! The threads: listeners, workers, health checks, the resolver and supervision, and the handles
+//! through which they send
 //! messages to each other.
 
 pub mod acceptor;
@@ -7,4 +8,5 @@ pub mod health_check;
 pub mod listeners;
 pub mod resolver;
 pub mod shedding;
+pub mod supervision;
 pub mod worker;

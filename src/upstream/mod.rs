@@ -25,7 +25,6 @@ pub mod cluster;
 pub mod connection_pool;
 mod hash;
 pub mod health;
-mod notifier;
 mod pool;
 pub mod queue;
 pub mod registry;
@@ -35,3 +34,4 @@ pub mod retry;
 pub mod reuse;
 #[cfg(test)]
 mod stress;
+mod subscriber;

@@ -8,10 +8,10 @@
 use super::backend::{AdminState, Backend, BackendId};
 use super::cluster::Cluster;
 use super::health::{Change, CheckResult, NameState, Observation, Outcome, Rules, State};
-use super::notifier::Notifier;
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
 pub use super::resolution::Resolution;
+use super::subscriber::Subscriber;
 use crate::config::{BackendSpec, Config, Settings};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -27,9 +27,9 @@ pub struct Registry {
     /// membership or settings.
     pool: Mutex<Pool>,
     /// The way to the health daemon.
-    health_daemon: Notifier,
+    health_daemon: Subscriber,
     /// The way to the resolver.
-    resolver: Notifier,
+    resolver: Subscriber,
 }
 
 /// The status of one backend, for operators and the health daemon.
@@ -61,7 +61,7 @@ impl Registry {
         let mut pool = Pool::new(config.settings.algorithm, rules, limit, Arc::clone(&queue));
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
-        let (health_daemon, resolver) = (Notifier::new(), Notifier::new());
+        let (health_daemon, resolver) = (Subscriber::new(), Subscriber::new());
         Self { cluster, pool: Mutex::new(pool), health_daemon, resolver }
     }
 

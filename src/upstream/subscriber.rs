@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 
 /// The way to one thread.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(super) struct Subscriber {
     /// Protects the channel to the thread; taken for each notification, and when a thread starts.
     sender: Mutex<Sender<()>>,
 }
 
-impl Notifier {
-    /// A notifier that no thread listens to yet.
+impl Subscriber {
+    /// A subscriber that no thread listens to yet.
     pub(super) fn new() -> Self {
         let (sender, _) = crossbeam_channel::bounded(1);
         Self { sender: Mutex::new(sender) }
