@@ -2,7 +2,6 @@
 
 use super::UsageError;
 use crate::config::BackendSpec;
-use crate::net;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::net::SocketAddr;
@@ -38,7 +37,7 @@ pub(super) struct NamedBackends {
 
 impl NamedBackends {
     /// The named backends, none with `--no-backends`, else the default ones except those on our own
-    /// port. Resolves names, so it may wait.
+    /// port.
     pub(super) fn specs(&self, listen: &[SocketAddr]) -> Result<Vec<BackendSpec>, UsageError> {
         let names = self.flags.backends.iter().map(|name| name.trim());
         let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
@@ -103,10 +102,7 @@ fn distinct(names: &[&str]) -> Result<Vec<BackendSpec>, UsageError> {
 }
 
 fn backend(text: &str) -> Result<BackendSpec, UsageError> {
-    let mut backend = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    backend.addresses = net::resolve_backend(&backend.authority)
-        .map_err(|error| UsageError::unresolved("--backend", backend.authority.host(), &error))?;
-    Ok(backend)
+    BackendSpec::parse(text).map_err(UsageError::bad)
 }
 
 #[cfg(test)]

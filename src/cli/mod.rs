@@ -68,10 +68,10 @@ impl UsageError {
         Self { message, exit_code: 2 }
     }
 
-    /// The error for a name that cannot be resolved.
-    pub fn unresolved(flag: &str, host: &str, error: &io::Error) -> Self {
+    /// The error for a name to listen on that cannot be resolved.
+    pub fn unresolved(host: &str, error: &io::Error) -> Self {
         let message =
-            format!("cannot resolve `{host}`: {error}; check {flag}, or give it an address");
+            format!("cannot resolve `{host}`: {error}; check --host, or give it an address");
         Self { message, exit_code: 1 }
     }
 }

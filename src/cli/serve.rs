@@ -41,13 +41,14 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves names, so it may wait. With `inherited` addresses, which a
+    /// Makes the configuration. Resolves the name to listen on, so it may wait; names of backends are
+    /// resolved while the balancer runs. With `inherited` addresses, which a
     /// service manager listens on, host and port are not used.
     pub fn into_config(self, inherited: Vec<SocketAddr>) -> Result<Config, UsageError> {
         let Admin::Off = self.admin;
         let listen = if inherited.is_empty() {
             net::resolve(&self.host, self.port)
-                .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?
+                .map_err(|error| UsageError::unresolved(&self.host, &error))?
         } else {
             inherited
         };
