@@ -4,14 +4,18 @@
 //! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
 
 mod backend;
+mod control;
 mod limits;
+mod nearest;
 mod settings;
 mod table;
 mod timeouts;
 pub mod values;
 
 pub use backend::{BackendSpec, HostPort, parse_weight};
+pub use control::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl, Token};
 pub use limits::*;
+pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
 pub use timeouts::{Deadline, Timeout, Timeouts};
@@ -43,6 +47,8 @@ pub struct Boot {
     pub workers: usize,
     /// Connections over a limit that workers hold; descriptors are reserved for them.
     pub max_graceful_rejections: usize,
+    /// The ways to the control API; by default there are none.
+    pub control: ControlBoot,
 }
 
 impl Default for Boot {
@@ -51,6 +57,7 @@ impl Default for Boot {
             listen: vec![SocketAddr::new(DEFAULT_HOST, DEFAULT_PORT)],
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_graceful_rejections: MAX_GRACEFUL_REJECTIONS,
+            control: ControlBoot::default(),
         }
     }
 }

@@ -152,6 +152,7 @@ mod tests {
                 state: State::Unknown,
                 admin_state: AdminState::Active,
                 since: Instant::now(),
+                admin_since: Instant::now(),
                 detail: String::new(),
                 is_spared: false,
                 in_transition: false,
