@@ -6,7 +6,7 @@
 
 use super::serve;
 use crate::cli::{DemoArgs, UsageError};
-use crate::config::{Boot, Config, HealthSettings, Settings};
+use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
 use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
@@ -56,8 +56,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             );
         }
     };
+    let control = ControlBoot { admin: Some(AdminPort::optional()), ..ControlBoot::default() };
     let config = Config {
-        boot: Boot { listen, ..Boot::default() },
+        boot: Boot { listen, control, ..Boot::default() },
         backends: backends.iter().map(|backend| backend.address.into()).collect(),
         settings: Settings {
             health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
@@ -112,6 +113,9 @@ fn print_guide(server: &Server, backends: &[Backend]) {
     for address in server.balancer().addresses() {
         println!("    balancer       http://{address}\n");
         println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
+    }
+    if let [address, ..] = server.balancer().admin_addresses() {
+        println!("         curl http://{address}/_control/list   the backends and their states");
     }
     if let [first, ..] = backends {
         println!(

@@ -66,8 +66,6 @@ pub const MAX_CONTROL_CONNECTIONS: usize = 32;
 pub const MAX_CONTROL_SHED: usize = 4;
 /// The largest request body of the control API, in bytes; a larger one gets 413.
 pub const MAX_CONTROL_BODY_BYTES: usize = 64 * 1024;
-/// The time for a request head of the control API in total, and the same for its body and for the
-/// response.
+/// The time for a request head of the control API in total; the same for its body, for the response,
+/// and for an idle connection.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time for which the control API keeps an idle connection.
-pub const CONTROL_IDLE: Duration = Duration::from_secs(10);

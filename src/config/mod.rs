@@ -12,7 +12,7 @@ mod table;
 mod timeouts;
 pub mod values;
 
-pub use backend::{BackendSpec, HostPort, parse_weight};
+pub use backend::{BackendSpec, HostPort, MAX_WEIGHT, parse_weight};
 pub use control::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl, Token};
 pub use limits::*;
 pub use nearest::nearest;

@@ -19,7 +19,7 @@ mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
-pub use listen::{is_own_listener, listen_on_all, listen_per_worker};
+pub use listen::{is_own_listener, listen_on_all, listen_per_worker, wait_for_connections};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
 pub use resolve::{resolve, resolve_backend};

@@ -9,7 +9,9 @@ mod start_error;
 pub use balancer::Balancer;
 pub use start_error::StartError;
 
+use crate::admin::{Admin, ControlSockets};
 use crate::admission::Admission;
+use crate::clock::Calendar;
 use crate::config::{Boot, Config};
 use crate::metrics::Counters;
 use crate::net;
@@ -43,6 +45,8 @@ pub enum Drained {
 pub struct Server {
     balancer: Arc<Balancer>,
     workers: Vec<JoinHandle<usize>>,
+    /// Ends after the workers: it responds during a drain.
+    admin: Option<Admin>,
 }
 
 impl Server {
@@ -54,17 +58,23 @@ impl Server {
             .map_err(|(address, error)| StartError::Listen(address, error))?;
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &addresses);
+        let control = ControlSockets::open(&config.boot, &addresses)?;
+        let ours: Vec<SocketAddr> =
+            addresses.iter().chain(&control.admin).copied().chain(control.data_port).collect();
+        let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &ours);
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
-        let (balancer, workers) =
-            create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new() };
+        let (balancer, workers) = create(config, capacity, (addresses, sockets), &control)
+            .map_err(StartError::Resources)?;
+        let mut server = Self { balancer, workers: Vec::new(), admin: None };
         server.run(workers).map_err(StartError::Resources)?;
+        // Before the first round of checks: the readiness page shows that the balancer is starting.
+        let admin = Admin::start(control, &server.balancer, capacity.control_connections);
+        server.admin = admin.map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
         server.balancer.start_health_checks().map_err(StartError::Resources)?;
-        server.balancer.listeners.start();
+        server.balancer.begin_serving();
         Ok(server)
     }
 
@@ -110,6 +120,7 @@ fn create(
     config: Config,
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, Vec<TcpListener>),
+    control: &ControlSockets,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -145,7 +156,11 @@ fn create(
         listeners,
         settings: Mutex::new(settings),
         change_order: Mutex::new(None),
+        is_serving: AtomicBool::new(false),
         is_draining: AtomicBool::new(false),
+        admin_addresses: control.admin.clone(),
+        control_address: control.data_port,
+        calendar: Calendar::new(),
     };
     Ok((Arc::new(balancer), workers))
 }

@@ -35,7 +35,7 @@ macro_rules! algorithms {
 
         impl Algorithm {
             /// Every algorithm, in the order of the table.
-            const ALL: &'static [Algorithm] = &[$(Algorithm::$variant),*];
+            pub const ALL: &'static [Algorithm] = &[$(Algorithm::$variant),*];
 
             pub(super) const fn row(self) -> &'static Row {
                 match self {
