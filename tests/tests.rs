@@ -9,6 +9,7 @@ mod support_tests;
 mod accepting;
 mod chaos;
 mod cli;
+mod control;
 mod docs;
 mod drain;
 mod failover;

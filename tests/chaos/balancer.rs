@@ -52,7 +52,7 @@ impl Balancer {
     ) -> Self {
         let workers = [1, 2, 4][rng.usize(..3)];
         let mut words: Vec<String> =
-            ["1", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
+            ["1", "--admin", "off", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
         words.push(workers.to_string());
         if rng.u8(..3) == 0 {
             words.push("--no-health-checks".to_owned());
