@@ -1,7 +1,7 @@
 //! Hostile clients of the control API: none hangs or ends it, and the data port serves all the
 //! while. The framing cases of the data port are in `tests/framing`, on both ports.
 
-use super::{list, sent};
+use super::{SetAtDrop, list, sent};
 use crate::support::{Client, Gate, Lb, Next, Origin, get, until, with_admin};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -24,12 +24,12 @@ fn while_serving(lb: &Lb, hostile: impl FnOnce()) {
             }
         };
         let client = scope.spawn(serve);
+        let _end = SetAtDrop(&ended);
         hostile();
         let before = served.load(Ordering::Relaxed);
         until("the data port still serves", || {
             client.is_finished() || served.load(Ordering::Relaxed) > before + 10
         });
-        ended.store(true, Ordering::Relaxed);
     });
 }
 

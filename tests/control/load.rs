@@ -1,6 +1,6 @@
 //! Changes by the control API while clients send requests: none is lost.
 
-use super::{post, post_url};
+use super::{SetAtDrop, post, post_url};
 use crate::support::{Lb, Origin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -24,6 +24,7 @@ fn additions_drains_removals_and_new_algorithms_under_load_lose_no_request() {
                 }
             });
         }
+        let _end = SetAtDrop(&ended);
         for round in 0..ROUNDS {
             let (changing, added) = (&origins[round % 2], &origins[2]);
             assert_eq!(post_url(&lb, "add", added).0, 201);
@@ -35,7 +36,6 @@ fn additions_drains_removals_and_new_algorithms_under_load_lose_no_request() {
             assert_eq!(post_url(&lb, "drain", added).0, 200);
             assert_eq!(post_url(&lb, "remove", added).0, 200);
         }
-        ended.store(true, Ordering::Relaxed);
     });
     let at_backends: usize = origins.iter().map(Origin::count).sum();
     assert!(

@@ -12,6 +12,7 @@ mod start;
 use crate::support::{Lb, Origin, Response, exchange};
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A POST with this JSON, on a connection of its own.
 fn post_bytes(path: &str, body: &[u8]) -> Vec<u8> {
@@ -59,4 +60,13 @@ fn list(lb: &Lb) -> Value {
 
 fn url(origin: &Origin) -> String {
     format!("http://{}", origin.address())
+}
+
+/// Ends the clients of a test, also if it fails.
+struct SetAtDrop<'f>(&'f AtomicBool);
+
+impl Drop for SetAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

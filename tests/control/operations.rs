@@ -205,7 +205,8 @@ fn an_addition_that_waits_ends_with_the_balancer() {
         format!("{{\"url\": {:?}}}", url(&origin)).as_bytes(),
     ));
     until("its check has begun", || origin.health_checks() == 1);
-    drop(lb);
+    let ending = std::thread::spawn(move || drop(lb));
+    until("the balancer has ended", || ending.is_finished());
     assert_eq!(client.read_response().status, 201);
     assert!(client.at_end());
 }
