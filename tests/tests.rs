@@ -7,9 +7,11 @@ mod support;
 mod support_tests;
 
 mod accepting;
+mod change_under_load;
 mod chaos;
 mod cli;
 mod control;
+mod data_port;
 mod docs;
 mod drain;
 mod failover;

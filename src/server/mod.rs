@@ -19,6 +19,7 @@ use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
 use crate::threads::worker::Worker;
+use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use balancer::admission_limits;
@@ -52,13 +53,24 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_threads(config, None)
+    }
+
+    /// Starts a balancer that forwards requests to the control API to `control`, where the threads
+    /// of an API outside of this balancer accept connections of the workers.
+    pub fn start_with_control(config: Config, control: SocketAddr) -> Result<Self, StartError> {
+        Self::start_threads(config, Some(control))
+    }
+
+    fn start_threads(config: Config, elsewhere: Option<SocketAddr>) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let capacity = Capacity::new(files, &config);
         let sockets = net::listen_on_all(&config.boot.listen)
             .map_err(|(address, error)| StartError::Listen(address, error))?;
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        let control = ControlSockets::open(&config.boot, &addresses)?;
+        let mut control = ControlSockets::open(&config.boot, &addresses)?;
+        control.data_port = elsewhere.or(control.data_port);
         let ours: Vec<SocketAddr> =
             addresses.iter().chain(&control.admin).copied().chain(control.data_port).collect();
         let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &ours);
@@ -115,7 +127,8 @@ impl Drop for Server {
 /// Workers that do not run yet, each with what it accepts connections with.
 type NewWorkers = Vec<(Worker, Acceptor)>;
 
-/// Makes a balancer that listens on these sockets, and its workers, which do not run yet.
+/// Makes a balancer that listens on these sockets, and its workers, which do not run yet. They
+/// forward requests to the control API to its address for the data port, if there is one.
 fn create(
     config: Config,
     capacity: Capacity,
@@ -132,6 +145,7 @@ fn create(
         cluster: Arc::clone(registry.cluster()),
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        control: control.data_port.map(|address| Arc::new(Backend::control(address))),
     };
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {

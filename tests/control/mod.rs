@@ -2,6 +2,7 @@
 //! its JSON, access, hostile clients, health pages, the start.
 
 mod access;
+mod data_port;
 mod errors;
 mod health_pages;
 mod hostile;
