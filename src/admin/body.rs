@@ -2,8 +2,7 @@
 //! value and what would be right.
 
 use super::problem::Problem;
-use crate::config::{self, HostPort};
-use crate::upstream::balance::Algorithm;
+use crate::config::{self, Algorithm, HostPort};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
@@ -85,7 +84,7 @@ impl JsonBody {
         let form = format!("one of {}", names.join(", "));
         let text = self.text("algorithm", &form)?;
         Algorithm::parse(text).map_err(|error| {
-            let problem = Problem::new(400, "unknown_algorithm", error.to_string());
+            let problem = Problem::new(400, "unknown_algorithm", error);
             let nearest = config::nearest(text, names.iter().copied());
             problem.field("algorithm").value(text).expected(form).nearest(nearest)
         })

@@ -5,12 +5,10 @@
 //! default), the health timeout the latter. Must never run on a worker. No HTTP is in here.
 
 use super::rows::{List, Row};
-use crate::config::BackendSpec;
-use crate::config::{self, HostPort};
+use crate::config::{self, Algorithm, BackendSpec, HostPort};
 use crate::net;
 use crate::server::Balancer;
 use crate::upstream::backend::BackendId;
-use crate::upstream::balance::Algorithm;
 use crate::upstream::registry::{BackendStatus, Registry};
 use std::fmt;
 use std::io;
@@ -155,9 +153,8 @@ impl Control {
     }
 
     /// Changes the algorithm.
-    pub fn set_algorithm(&self, algorithm: Algorithm) {
-        self.registry().set_algorithm(algorithm);
-        log::info!("the algorithm is {}", algorithm.name());
+    pub fn set_algorithm(&self, algorithm: Algorithm) -> io::Result<()> {
+        self.balancer.change_settings(|settings| settings.algorithm = algorithm)
     }
 
     /// Makes a change, which returns false if the backend was removed meanwhile.

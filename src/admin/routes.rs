@@ -150,7 +150,10 @@ fn weight(control: &Control, request: &Request) -> Result<Response, Problem> {
 
 fn scheduler(control: &Control, request: &Request) -> Result<Response, Problem> {
     let algorithm = body(request, ALGORITHM)?.algorithm()?;
-    control.set_algorithm(algorithm);
+    control.set_algorithm(algorithm).map_err(|error| {
+        let text = format!("the change could not be applied: {error}; try again");
+        Problem::new(503, "overload", text)
+    })?;
     Ok(Response::json(200, &json!({ "algorithm": algorithm.name() })))
 }
 

@@ -3,22 +3,24 @@
 //! Plain values, valid by construction; must never read files, the environment or the network.
 //! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
 
+mod algorithm;
 mod backend;
 mod control;
 mod limits;
-mod nearest;
 mod settings;
 mod table;
 mod timeouts;
 pub mod values;
 
+pub use algorithm::Algorithm;
+pub(crate) use algorithm::algorithms;
 pub use backend::{BackendSpec, HostPort, MAX_WEIGHT, parse_weight};
 pub use control::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl, Token};
 pub use limits::*;
-pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
 pub use timeouts::{Deadline, Timeout, Timeouts};
+pub use values::nearest;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -68,7 +68,19 @@ impl Balancer {
     /// Deadlines that are set stay, except for tunnels to removed backends, and later ones use the new
     /// timeouts; a request keeps the limit of its body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
+        self.apply(settings, &mut self.change_order.lock())
+    }
+
+    /// Changes some of the settings, as [`Balancer::apply_settings`] does; no other change comes in
+    /// between.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> io::Result<()> {
         let mut running = self.change_order.lock();
+        let mut settings = Settings::clone(&self.settings());
+        change(&mut settings);
+        self.apply(settings, &mut running)
+    }
+
+    fn apply(&self, settings: Settings, running: &mut Option<HealthChecks>) -> io::Result<()> {
         // Before checks start, because the new rules evaluate their results.
         self.registry.apply_settings(&settings);
         if !settings.health.checks {

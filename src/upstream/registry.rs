@@ -6,12 +6,11 @@
 //! notified afterwards. No request takes that mutex unless an attempt has failed.
 
 use super::backend::{AdminState, Backend, BackendId};
-use super::balance::Algorithm;
 use super::cluster::Cluster;
 use super::health::{Change, Observation, Outcome, Rules, State};
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
-use crate::config::{BackendSpec, Config, Settings};
+use crate::config::{Algorithm, BackendSpec, Config, Settings};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -59,7 +58,7 @@ impl Registry {
     pub fn new(config: &Config) -> Self {
         let (rules, limit) = (rules(&config.settings), limit(&config.settings));
         let queue = Arc::default();
-        let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
+        let mut pool = Pool::new(config.settings.algorithm, rules, limit, Arc::clone(&queue));
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
         // No daemon reads it yet.
@@ -203,21 +202,19 @@ impl Registry {
         self.pool.lock().algorithm
     }
 
-    /// Changes the algorithm for later picks.
-    pub fn set_algorithm(&self, algorithm: Algorithm) {
-        self.update(|pool| {
-            pool.algorithm = algorithm;
-            Some(())
-        });
-    }
-
-    /// Applies the health rules to later observations, and the limit to new requests.
+    /// Applies the algorithm to later picks, the health rules to later observations, and the limit
+    /// to new requests.
     pub fn apply_settings(&self, settings: &Settings) {
-        let detail = "health checks are switched off";
+        let (algorithm, detail) = (settings.algorithm, "health checks are switched off");
+        let mut earlier = algorithm;
         let changes = self.update(|pool| {
+            earlier = std::mem::replace(&mut pool.algorithm, algorithm);
             pool.set_limit(limit(settings));
             Some(pool.set_rules(rules(settings), detail, Instant::now()))
         });
+        if earlier != algorithm {
+            log::info!("algorithm {}, was {}", algorithm.name(), earlier.name());
+        }
         for (backend, change) in changes.iter().flatten() {
             log_change(&backend.name, *change, detail);
         }
@@ -299,6 +296,7 @@ fn limit(settings: &Settings) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Algorithm;
     use crate::upstream::backend::Slot;
     use crate::upstream::cluster::{Picked, Wanted};
     use crate::upstream::health::CheckResult;
@@ -639,7 +637,7 @@ mod tests {
     fn a_change_of_the_algorithm_publishes_a_snapshot() {
         let pool = pool(&[1, 2]);
         let before = pool.cluster().generation();
-        pool.set_algorithm(Algorithm::RoundRobin);
+        pool.apply_settings(&Settings { algorithm: Algorithm::P2c, ..Settings::default() });
         assert_eq!((pool.cluster().generation(), ports(&pool)), (before + 1, vec![1, 2]));
     }
 }

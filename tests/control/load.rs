@@ -2,6 +2,7 @@
 
 use super::{SetAtDrop, post, post_url};
 use crate::support::{Lb, Origin};
+use lb_threads::config::Algorithm;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -29,7 +30,10 @@ fn additions_drains_removals_and_new_algorithms_under_load_lose_no_request() {
             let (changing, added) = (&origins[round % 2], &origins[2]);
             assert_eq!(post_url(&lb, "add", added).0, 201);
             assert_eq!(post_url(&lb, "drain", changing).0, 200);
-            assert_eq!(post(&lb, "scheduler", "{\"algorithm\": \"round_robin\"}").0, 200);
+            let algorithm = Algorithm::ALL[round % Algorithm::ALL.len()].name();
+            let (status, json) =
+                post(&lb, "scheduler", &format!("{{\"algorithm\": {algorithm:?}}}"));
+            assert_eq!((status, &json["algorithm"]), (200, &algorithm.into()));
             assert_eq!(post_url(&lb, "resume", changing).0, 200);
             assert_eq!(post_url(&lb, "remove", changing).0, 200);
             assert_eq!(post_url(&lb, "add", changing).0, 201);

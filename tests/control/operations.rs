@@ -139,8 +139,10 @@ fn a_weight_is_changed_and_listed() {
 #[test]
 fn the_algorithm_is_changed_by_any_of_its_spellings() {
     let lb = Lb::controlled(&[]);
-    let changed = post(&lb, "scheduler", "{\"algorithm\": \"Round-Robin\"}");
-    assert_eq!(changed, (200, json!({ "algorithm": "round_robin" })));
+    let changed = post(&lb, "scheduler", "{\"algorithm\": \"LEAST-Connections\"}");
+    assert_eq!(changed, (200, json!({ "algorithm": "least_conn" })));
+    assert_eq!(list(&lb)["algorithm"], "least_conn");
+    assert_eq!(lb.balancer().settings().algorithm.name(), "least_conn", "it is a setting");
 }
 
 #[test]
