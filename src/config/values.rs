@@ -101,9 +101,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("`{text}` is not a size; write it like 65536, 512K, 10M or 1G"))
 }
 
-/// The name that is most like a word, if any is like it.
+/// The name that is most like a word, if any is like it; case does not matter.
 pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let like = names.into_iter().map(|name| (strsim::jaro_winkler(word, name), name));
+    let word = word.to_lowercase();
+    let likeness = |name: &str| strsim::jaro_winkler(&word, &name.to_lowercase());
+    let like = names.into_iter().map(|name| (likeness(name), name));
     let nearest = like.max_by(|one, other| one.0.total_cmp(&other.0));
     nearest.filter(|(likeness, _)| *likeness > MIN_LIKENESS).map(|(_, name)| name)
 }
