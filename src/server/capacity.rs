@@ -36,8 +36,8 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Shares `files` descriptors.
-    pub fn new(files: usize, config: &Config) -> Self {
+    /// Shares `files` descriptors. `listening` is the number of addresses listened on.
+    pub fn new(files: usize, listening: usize, config: &Config) -> Self {
         let (boot, share) = (&config.boot, files / SHARE_DIVISOR);
         let pipes = share / FILES_PER_PIPE / boot.workers.max(1);
         let pipes_per_worker = pipes.min(config::MAX_PIPES_PER_WORKER);
@@ -46,7 +46,7 @@ impl Capacity {
         let shed_per_worker = (config::MAX_SHED.min(rejections) / boot.workers.max(1)).max(1);
         let per_worker = FILES_PER_WORKER + FILES_PER_PIPE * pipes_per_worker;
         // Each worker has a socket per address.
-        let for_workers = (per_worker + boot.listen.len() + shed_per_worker) * boot.workers;
+        let for_workers = (per_worker + listening + shed_per_worker) * boot.workers;
         let for_checks = config.backends.len().min(checkers);
         let control_connections = config::MAX_CONTROL_CONNECTIONS.min(share.max(1));
         let for_control = files_for_control(boot, control_connections);
@@ -87,7 +87,7 @@ mod tests {
         };
         let boot = Boot { workers, control, ..Boot::default() };
         let backends = (0..backends).map(backend).collect();
-        Capacity::new(files, &Config { boot, backends, ..Config::default() })
+        Capacity::new(files, 1, &Config { boot, backends, ..Config::default() })
     }
 
     #[test]
