@@ -12,6 +12,7 @@ mod change_under_load;
 mod chaos;
 mod cli;
 mod control;
+mod ctl;
 mod data_port;
 mod docs;
 mod drain;

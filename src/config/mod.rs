@@ -7,6 +7,7 @@ mod algorithm;
 mod backend;
 mod control;
 mod limits;
+mod nearest;
 mod settings;
 mod table;
 mod timeouts;
@@ -17,10 +18,10 @@ pub(crate) use algorithm::algorithms;
 pub use backend::{BackendSpec, HostPort, MAX_WEIGHT, parse_weight};
 pub use control::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl, Token};
 pub use limits::*;
+pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
 pub use timeouts::{Deadline, Timeout, Timeouts};
-pub use values::nearest;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
