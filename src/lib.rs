@@ -4,11 +4,12 @@
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
 //! ones: `admission children clock config error logging metrics notifier reason` → `net`, `wire` →
-//! `upstream` → `session` → `threads` → `ctl`, `server` → `cli`, `commands`.
+//! `upstream` → `session` → `threads` → `admin`, `ctl`, `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod admin;
 pub(crate) mod admission;
 pub(crate) mod children;
 pub mod cli;

@@ -1,7 +1,9 @@
 //! A bug in the balancer, played by a log that panics: it closes the connection whose step it is,
 //! and nothing else.
 
-use crate::support::{Client, Gate, Lb, Next, Origin, Script, Step, get, until};
+use crate::support::{
+    Client, Gate, Lb, Next, Origin, Script, Step, exchange, get, until, with_admin,
+};
 use lb_threads::config::{BackendSpec, Config, HostPort};
 use lb_threads::reason::Reason;
 use log::{LevelFilter, Log, Metadata, Record};
@@ -138,6 +140,23 @@ fn a_panic_while_a_backend_connection_is_in_use_closes_it() {
     );
     assert_eq!(lb.totals().backend_reuses, 0);
     until("nothing is left of them", || lb.balancer().open_connections() == 0);
+}
+
+#[test]
+fn a_panic_in_a_request_to_the_control_api_costs_that_request() {
+    let origin = Origin::named("one");
+    let lb = balancer(&origin, with_admin);
+    let mut other = Client::connect(lb.admin());
+    for _ in 0..40 {
+        // Its line in the log has the path, and panics.
+        let response =
+            exchange(lb.admin(), format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let found = (response.status, response.header("X-LB-Error"));
+        assert_eq!(found, (500, Some("panicked")), "{}", response.text());
+        assert!(response.announces_close());
+    }
+    assert_eq!(other.get("/livez").status, 200, "other connections stay");
+    assert_eq!(get(lb.address(), "/").text(), "one");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod backend;
 mod backends;
+mod control;
 mod ctl;
 mod demo;
 mod serve;
@@ -69,9 +70,9 @@ impl UsageError {
     }
 
     /// The error for a name to listen on that cannot be resolved.
-    pub fn unresolved(host: &str, error: &io::Error) -> Self {
+    pub fn unresolved(flag: &str, host: &str, error: &io::Error) -> Self {
         let message =
-            format!("cannot resolve `{host}`: {error}; check --host, or give it an address");
+            format!("cannot resolve `{host}`: {error}; check {flag}, or give it an address");
         Self { message, exit_code: 1 }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::UsageError;
 use super::backends::NamedBackends;
+use super::control::ControlArgs;
 use super::settings::SettingArgs;
 use super::values::parse_level;
 use crate::config::values::parse_duration;
 use crate::config::{Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
 use crate::net;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use log::LevelFilter;
 use std::net::SocketAddr;
 
@@ -28,16 +29,10 @@ pub struct ServeArgs {
     /// Log level: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
     pub log_level: LevelFilter,
-    /// Address of the control API; only off for now
-    #[arg(long, value_name = "ADDRESS", default_value = "off")]
-    admin: Admin,
+    #[command(flatten)]
+    control: ControlArgs,
     #[command(flatten)]
     settings: SettingArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Admin {
-    Off,
 }
 
 impl ServeArgs {
@@ -45,10 +40,9 @@ impl ServeArgs {
     /// resolved while the balancer runs. With `inherited` addresses, which a
     /// service manager listens on, host and port are not used.
     pub fn into_config(self, inherited: Vec<SocketAddr>) -> Result<Config, UsageError> {
-        let Admin::Off = self.admin;
         let listen = if inherited.is_empty() {
             net::resolve(&self.host, self.port)
-                .map_err(|error| UsageError::unresolved(&self.host, &error))?
+                .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?
         } else {
             inherited
         };
@@ -60,7 +54,8 @@ impl ServeArgs {
         }
         let default = Boot::default();
         let workers = self.workers.map_or(default.workers, usize::from);
-        Ok(Config { boot: Boot { listen, workers, ..default }, backends, settings })
+        let control = self.control.into_boot()?;
+        Ok(Config { boot: Boot { listen, workers, control, ..default }, backends, settings })
     }
 }
 
@@ -143,7 +138,10 @@ mod tests {
             (&["--fall", "1001"], "from 1 to 1000"),
             (&["--max-connections", "0"], "--max-connections"),
             (&["--prot", "1"], "--port"),
-            (&["--admin", "127.0.0.1:1"], "off"),
+            (&["--admin", "127.0.0.1"], "HOST:PORT"),
+            (&["--admin", "127.0.0.1:99999"], "`127.0.0.1:99999`"),
+            (&["--control-on-data-port=write"], "read"),
+            (&["--admin-token-file", "/"], "--admin-token-file"),
             (&["-b", "localhost:1", "-b", "localhost:1"], "named twice"),
             (&["-b", "localhost"], "`localhost` has no port"),
             (&["--no-backends", "-b", "localhost:1"], "drop one of them"),

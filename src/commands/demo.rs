@@ -7,7 +7,7 @@
 use super::serve;
 use crate::children::{self, Owned};
 use crate::cli::{DemoArgs, UsageError};
-use crate::config::{Boot, Config, HealthSettings, Settings};
+use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
 use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
@@ -41,7 +41,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let mut listen = match net::resolve(&args.host, args.port) {
         Ok(addresses) => addresses,
         Err(error) => {
-            let error = UsageError::unresolved(&args.host, &error);
+            let error = UsageError::unresolved("--host", &args.host, &error);
             return serve::fail(log.as_ref(), &error.message, error.exit_code);
         }
     };
@@ -57,8 +57,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             );
         }
     };
+    let control = ControlBoot { admin: Some(AdminPort::optional()), ..ControlBoot::default() };
     let config = Config {
-        boot: Boot { listen, ..Boot::default() },
+        boot: Boot { listen, control, ..Boot::default() },
         backends: backends.iter().map(|backend| backend.address.into()).collect(),
         settings: Settings {
             health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
@@ -116,6 +117,9 @@ fn print_guide(server: &Server, backends: &[Backend]) {
     for address in server.balancer().addresses() {
         println!("    balancer       http://{address}\n");
         println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
+    }
+    if let [address, ..] = server.balancer().admin_addresses() {
+        println!("         curl http://{address}/_control/list   the backends and their states");
     }
     if let [first, ..] = backends {
         println!(

@@ -70,6 +70,9 @@ pub fn balance(
         Ok(server) => server,
         Err(error) => return fail(log, &error.to_string(), START_FAILED),
     };
+    for address in server.balancer().admin_addresses() {
+        log::info!("control API on http://{address}");
+    }
     for address in server.balancer().addresses() {
         log::info!(
             "listening on http://{address}, {} backend(s) up",

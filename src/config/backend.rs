@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// The port of a URL without one.
 const DEFAULT_HTTP_PORT: u16 = 80;
 /// The largest weight.
-const MAX_WEIGHT: u32 = 1000;
+pub const MAX_WEIGHT: u32 = 1000;
 
 /// The host and port of a backend: its identity, whatever addresses its name has.
 ///

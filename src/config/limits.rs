@@ -59,3 +59,13 @@ pub const BACKLOG: i32 = 4096;
 pub const MAX_CHECKERS: usize = 512;
 /// The shortest time between two health checks of one backend.
 pub const MIN_HEALTH_PERIOD: Duration = Duration::from_secs(1);
+/// Connections at once of the admin port, and as many of the data port to the control API; more get
+/// 503.
+pub const MAX_CONTROL_CONNECTIONS: usize = 32;
+/// Sockets that the control API keeps open for a while after it has responded 503.
+pub const MAX_CONTROL_SHED: usize = 4;
+/// The largest request body of the control API, in bytes; a larger one gets 413.
+pub const MAX_CONTROL_BODY_BYTES: usize = 64 * 1024;
+/// The time for a request head of the control API in total; the same for its body, for the response,
+/// and for an idle connection.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@
 
 mod algorithm;
 mod backend;
+mod control;
 mod limits;
 mod nearest;
 mod settings;
@@ -14,7 +15,8 @@ pub mod values;
 
 pub use algorithm::Algorithm;
 pub(crate) use algorithm::algorithms;
-pub use backend::{BackendSpec, HostPort, parse_weight};
+pub use backend::{BackendSpec, HostPort, MAX_WEIGHT, parse_weight};
+pub use control::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl, Token};
 pub use limits::*;
 pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
@@ -48,6 +50,8 @@ pub struct Boot {
     pub workers: usize,
     /// Connections over a limit that workers hold; descriptors are reserved for them.
     pub max_graceful_rejections: usize,
+    /// The ways to the control API; by default there are none.
+    pub control: ControlBoot,
 }
 
 impl Default for Boot {
@@ -56,6 +60,7 @@ impl Default for Boot {
             listen: vec![SocketAddr::new(DEFAULT_HOST, DEFAULT_PORT)],
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_graceful_rejections: MAX_GRACEFUL_REJECTIONS,
+            control: ControlBoot::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::is_unavailable_address;
 use crate::config;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -143,6 +144,14 @@ fn open_sibling(first: &TcpListener) -> io::Result<TcpListener> {
     let listener = TcpListener::from(socket);
     set_up(&listener)?;
     Ok(listener)
+}
+
+/// Waits until one of these sockets has a connection, or was shut down.
+pub fn wait_for_connections(sockets: &[&TcpListener]) -> io::Result<()> {
+    let readable = |socket| PollFd::new(socket, PollFlags::IN);
+    let mut waiting: Vec<PollFd<'_>> = sockets.iter().map(readable).collect();
+    rustix::io::retry_on_intr(|| poll(&mut waiting, None))?;
+    Ok(())
 }
 
 /// Whether a connect to `address` ends at one of our own listeners: a backend there is a loop.

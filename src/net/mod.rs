@@ -23,6 +23,7 @@ pub use buffer::{Buffer, Buffers};
 pub use inherited::take_inherited;
 pub use listen::{
     WorkerSockets, is_own_listener, listen_on_all, listen_per_worker, shutdown_listener,
+    wait_for_connections,
 };
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};

@@ -5,6 +5,7 @@
 
 use super::capacity::Capacity;
 use crate::admission::{self, Admission};
+use crate::clock::Calendar;
 use crate::config::Settings;
 use crate::metrics::Totals;
 use crate::notifier::Notifier;
@@ -34,7 +35,14 @@ pub struct Balancer {
     /// Protects the order of changes of settings, and the running health checks, which they start
     /// and end; held until a change has reached all threads.
     pub(super) change_order: Mutex<Option<HealthChecks>>,
+    /// Every backend had the chance of a first check, and workers accept.
+    pub(super) is_serving: AtomicBool,
     pub(super) is_draining: AtomicBool,
+    /// The addresses of the admin port.
+    pub(super) admin_addresses: Vec<SocketAddr>,
+    /// The internal address of the control API for the data port.
+    pub(super) control_address: Option<SocketAddr>,
+    pub(super) calendar: Calendar,
 }
 
 impl Balancer {
@@ -62,7 +70,19 @@ impl Balancer {
     /// Deadlines that are set stay, except for tunnels to removed backends, and later ones use the new
     /// timeouts; a request keeps the limit of its body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
+        self.apply(settings, &mut self.change_order.lock())
+    }
+
+    /// Changes some of the settings, as [`Balancer::apply_settings`] does; no other change comes in
+    /// between.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> io::Result<()> {
         let mut running = self.change_order.lock();
+        let mut settings = Settings::clone(&self.settings());
+        change(&mut settings);
+        self.apply(settings, &mut running)
+    }
+
+    fn apply(&self, settings: Settings, running: &mut Option<HealthChecks>) -> io::Result<()> {
         // Before checks start, because the new rules evaluate their results.
         self.registry.apply_settings(&settings);
         if !settings.health.checks {
@@ -87,6 +107,27 @@ impl Balancer {
     /// The addresses on which it listens; port 0 is replaced by the real port.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of the admin port; none if it is off. Port 0 is replaced by the real port.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        &self.admin_addresses
+    }
+
+    /// The internal address to which workers forward requests for the control API, if the data port
+    /// gives access to it.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control_address
+    }
+
+    /// All addresses on which this program listens: none may be a backend.
+    pub fn own_listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().chain(&self.admin_addresses).copied().chain(self.control_address)
+    }
+
+    /// The dates of instants.
+    pub fn calendar(&self) -> &Calendar {
+        &self.calendar
     }
 
     /// The reading side of the backends.
@@ -129,6 +170,17 @@ impl Balancer {
     /// The number of open client connections, including those on their way to a worker.
     pub fn open_connections(&self) -> usize {
         self.admission.open()
+    }
+
+    /// Whether it accepts connections, or has done so until it was stopped.
+    pub fn is_serving(&self) -> bool {
+        self.is_serving.load(Ordering::Relaxed)
+    }
+
+    /// Lets the workers accept connections.
+    pub(super) fn begin_serving(&self) {
+        self.listeners.start();
+        self.is_serving.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is stopping.

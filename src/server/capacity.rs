@@ -1,6 +1,6 @@
 //! The shares of descriptors for connections, pipes, rejections and health checks. Pure.
 
-use crate::config::{self, Config};
+use crate::config::{self, Boot, Config};
 
 /// Descriptors for standard streams and signals, with some in reserve.
 const OTHER_FILES: usize = 32;
@@ -31,6 +31,8 @@ pub struct Capacity {
     pub shed_per_worker: usize,
     /// Health checks at once.
     pub checkers: usize,
+    /// Connections of each port of the control API.
+    pub control_connections: usize,
 }
 
 impl Capacity {
@@ -46,21 +48,44 @@ impl Capacity {
         // Each worker has a socket per address.
         let for_workers = (per_worker + listening + shed_per_worker) * boot.workers;
         let for_checks = config.backends.len().min(checkers);
-        let for_others = OTHER_FILES + for_workers + rejections + for_checks;
+        let control_connections = config::MAX_CONTROL_CONNECTIONS.min(share.max(1));
+        let for_control = files_for_control(boot, control_connections);
+        let for_others = OTHER_FILES + for_workers + rejections + for_checks + for_control;
         let connections = (files.saturating_sub(for_others) / FILES_PER_CONNECTION).max(1);
-        Self { files, connections, pipes_per_worker, rejections, shed_per_worker, checkers }
+        Self {
+            files,
+            connections,
+            pipes_per_worker,
+            rejections,
+            shed_per_worker,
+            checkers,
+            control_connections,
+        }
     }
+}
+
+/// The descriptors of the control API, whose ports have this many connections each.
+fn files_for_control(boot: &Boot, connections: usize) -> usize {
+    let admin = boot.control.admin.as_ref().map(|admin| admin.addresses.len());
+    let data_port = boot.control.on_data_port.map(|_| 1);
+    let sockets = admin.into_iter().chain(data_port);
+    sockets.map(|sockets| sockets + connections + config::MAX_CONTROL_SHED).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Boot;
+    use crate::config::{AdminPort, ControlBoot, DEFAULT_ADMIN, DataPortControl};
     use std::net::SocketAddr;
 
     fn capacity(files: usize, workers: usize, backends: u16) -> Capacity {
         let backend = |port: u16| SocketAddr::from(([127, 0, 0, 1], port + 1)).into();
-        let boot = Boot { workers, ..Boot::default() };
+        let control = ControlBoot {
+            admin: Some(AdminPort::at(DEFAULT_ADMIN)),
+            on_data_port: Some(DataPortControl::All),
+            token: None,
+        };
+        let boot = Boot { workers, control, ..Boot::default() };
         let backends = (0..backends).map(backend).collect();
         Capacity::new(files, 1, &Config { boot, backends, ..Config::default() })
     }
@@ -71,6 +96,7 @@ mod tests {
         assert_eq!(capacity.pipes_per_worker, config::MAX_PIPES_PER_WORKER);
         assert_eq!(capacity.rejections, config::MAX_GRACEFUL_REJECTIONS);
         assert_eq!(capacity.checkers, config::MAX_CHECKERS);
+        assert_eq!(capacity.control_connections, config::MAX_CONTROL_CONNECTIONS);
         assert!(capacity.connections > 500_000);
     }
 
@@ -85,10 +111,11 @@ mod tests {
                 let checks = capacity.checkers.min(usize::from(backends));
                 let others =
                     OTHER_FILES + FILES_PER_WORKER * workers + pipes + shed + listening + checks;
+                let control = 2 * (1 + capacity.control_connections + config::MAX_CONTROL_SHED);
                 let connections = FILES_PER_CONNECTION * capacity.connections;
                 let is_tiny = capacity.connections == 1;
                 assert!(
-                    others + capacity.rejections + connections <= files || is_tiny,
+                    others + control + capacity.rejections + connections <= files || is_tiny,
                     "{files} {workers} {backends}: {capacity:?}"
                 );
                 assert!(pipes <= files / SHARE_DIVISOR);
@@ -105,6 +132,7 @@ mod tests {
             rejections: 1,
             shed_per_worker: 1,
             checkers: 1,
+            control_connections: 1,
         };
         assert_eq!(capacity(0, 2, 3), smallest);
     }

@@ -11,7 +11,9 @@ pub use balancer::Balancer;
 pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 
+use crate::admin::{Admin, ControlSockets};
 use crate::admission::Admission;
+use crate::clock::Calendar;
 use crate::config::{Boot, Config};
 use crate::metrics::Counters;
 use crate::net::{self, WorkerSockets};
@@ -65,6 +67,8 @@ pub struct Server {
     workers: Vec<JoinHandle<usize>>,
     /// The running resolver, from the start on.
     resolver: Option<Resolver>,
+    /// Ends after the workers: it responds during a drain.
+    admin: Option<Admin>,
 }
 
 impl Server {
@@ -74,7 +78,7 @@ impl Server {
     }
 
     /// Starts a balancer that forwards requests to the control API to `control`, where the threads
-    /// of that API accept connections of the workers.
+    /// of an API outside of this balancer accept connections of the workers.
     pub fn start_with_control(config: Config, control: SocketAddr) -> Result<Self, StartError> {
         let control = Some(control);
         Self::start_with(config, StartOptions { control, ..StartOptions::default() })
@@ -101,19 +105,26 @@ impl Server {
         let capacity = Capacity::new(files, sockets.len(), &config);
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-        let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &addresses);
+        let mut control = ControlSockets::open(&config.boot, &addresses)?;
+        control.data_port = options.control.or(control.data_port);
+        let ours: Vec<SocketAddr> =
+            addresses.iter().chain(&control.admin).copied().chain(control.data_port).collect();
+        let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &ours);
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
         let distribute =
             if is_inherited { WorkerSockets::inherited } else { net::listen_per_worker };
         let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
-        let (balancer, workers) = create(config, capacity, (addresses, sockets), options.control)
+        let (balancer, workers) = create(config, capacity, (addresses, sockets), &control)
             .map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new(), resolver: None };
+        let mut server = Self { balancer, workers: Vec::new(), resolver: None, admin: None };
         server.run(workers).map_err(StartError::Resources)?;
+        // Before the first round of checks: the readiness page shows that the balancer is starting.
+        let admin = Admin::start(control, &server.balancer, capacity.control_connections);
+        server.admin = admin.map_err(StartError::Resources)?;
         server.start_checks(lookup)?;
-        server.balancer.listeners.start();
+        server.balancer.begin_serving();
         Ok(server)
     }
 
@@ -121,7 +132,7 @@ impl Server {
     /// seconds at most.
     fn start_checks(&mut self, lookup: Lookup) -> Result<(), StartError> {
         let balancer = &self.balancer;
-        let (registry, listening) = (&balancer.registry, balancer.addresses.clone());
+        let (registry, listening) = (&balancer.registry, balancer.own_listeners().collect());
         let resolver = Resolver::start(registry, listening, lookup);
         let resolver = resolver.map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
@@ -175,12 +186,12 @@ impl Drop for Server {
 type NewWorkers = Vec<(Worker, Acceptor)>;
 
 /// Makes a balancer that listens on these sockets, and its workers, which do not run yet. They
-/// forward requests to the control API to `control`, if there is such an address.
+/// forward requests to the control API to its address for the data port, if there is one.
 fn create(
     config: Config,
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
-    control: Option<SocketAddr>,
+    control: &ControlSockets,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -192,7 +203,7 @@ fn create(
         cluster: Arc::clone(registry.cluster()),
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
-        control: control.map(|address| Arc::new(Backend::control(address))),
+        control: control.data_port.map(|address| Arc::new(Backend::control(address))),
     };
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {
@@ -216,7 +227,11 @@ fn create(
         listeners,
         settings: Mutex::new(settings),
         change_order: Mutex::new(None),
+        is_serving: AtomicBool::new(false),
         is_draining: AtomicBool::new(false),
+        admin_addresses: control.admin.clone(),
+        control_address: control.data_port,
+        calendar: Calendar::new(),
     };
     Ok((Arc::new(balancer), workers))
 }

@@ -5,12 +5,12 @@
 use super::client::Client;
 use super::context::Context;
 use super::stop::Stop;
-use crate::config::{self, Deadline, Timeout};
+use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net::{Buffer, Read};
 use crate::reason::Reason;
 use crate::wire::head_end::HeadEnd;
-use crate::wire::{fields, request};
+use crate::wire::request;
 use std::time::Instant;
 
 /// Waits for a request and reads its head. An idle session is this, a socket and empty buffers.
@@ -105,50 +105,18 @@ impl HeadReader {
         Ok(Head::Wait(Deadline { timeout, at: self.until }.unless_passed(cx.now, late)?))
     }
 
-    /// The length of the head, once it is complete. The limits do not depend on how the head was
-    /// split.
+    /// The length of the head, once it is complete.
     fn find_end(&mut self, input: &mut Buffer) -> Result<Option<usize>, Cause> {
-        if self.end.is_at_start() {
-            let empty_lines = request::leading_empty_lines(input.unread());
-            input.consume(2 * empty_lines);
-            self.empty_lines =
-                self.empty_lines.saturating_add(u8::try_from(empty_lines).unwrap_or(u8::MAX));
-            if usize::from(self.empty_lines) > config::MAX_LEADING_EMPTY_LINES {
-                return Err(Cause::BadRequestLine);
-            }
-            match input.unread() {
-                [] | [b'\r'] => return Ok(None),
-                // TLS and other garbage is rejected at once, not after the head timeout.
-                [first, ..] if !fields::is_token(&[*first]) => return Err(Cause::BadRequestLine),
-                _ => {}
-            }
-        }
-        let had_first_line = self.end.first_line(input.unread()).is_some();
-        let end = self.end.find(input.unread());
-        let first_line = self.end.first_line(input.unread());
-        let found = match end {
-            Ok(Some(length)) if length <= config::MAX_REQUEST_HEAD_BYTES => {
-                return Ok(Some(length));
-            }
-            Ok(None) if first_line.is_none() && request::has_too_long_target(input.unread()) => {
-                Err(Cause::TargetTooLong)
-            }
-            Ok(None) if input.len() < config::MAX_REQUEST_HEAD_BYTES => Ok(None),
-            Ok(_) => Err(Cause::HeadTooLarge),
-            Err(cause) => Err(cause),
-        };
-        // The first line is validated at once: a client of another protocol may await a response
-        // before it sends more.
-        if let (false, Some(line)) = (had_first_line, first_line) {
-            request::check_line(line)?;
-        }
-        found
+        let found = request::find_end(input.unread(), &mut self.end, &mut self.empty_lines)?;
+        input.consume(found.skipped);
+        Ok(found.length)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::net::Buffers;
 
     const HEAD: &[u8] = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -114,8 +114,17 @@ pub enum NameState {
     Pending,
     /// It has no address.
     Unresolved,
+    /// Each of its addresses is a listener of our own, so none is used.
+    Own,
     /// It has addresses, or is an address itself.
     Resolved,
+}
+
+impl NameState {
+    /// Whether it was resolved, but not to an address that can be used.
+    pub fn is_unusable(self) -> bool {
+        matches!(self, Self::Unresolved | Self::Own)
+    }
 }
 
 /// The change that an observation or new rules have made.
@@ -215,7 +224,7 @@ impl Health {
     pub fn state(&self) -> State {
         match self.name {
             NameState::Pending => return State::Unknown,
-            NameState::Unresolved => return State::Down,
+            NameState::Unresolved | NameState::Own => return State::Down,
             NameState::Resolved => {}
         }
         match (self.check_state, self.ejection) {

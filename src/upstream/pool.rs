@@ -46,6 +46,8 @@ pub(super) struct Member {
     pub(super) since: Instant,
     /// The reason for its state, for the log and error responses.
     pub(super) detail: String,
+    /// The time of the last change of its administrative state.
+    pub(super) admin_since: Instant,
 }
 
 impl Member {
@@ -55,6 +57,13 @@ impl Member {
 
     fn matches(&self, spec: &BackendSpec) -> bool {
         self.backend.authority == spec.authority
+    }
+
+    fn set_admin_state(&mut self, state: AdminState, now: Instant) {
+        if self.backend.admin_state() != state {
+            self.backend.set_admin_state(state);
+            self.admin_since = now;
+        }
     }
 
     /// Updates what depends on the state of its health.
@@ -143,9 +152,18 @@ impl Pool {
     pub(super) fn add(&mut self, spec: &BackendSpec, now: Instant) -> Added {
         let added = self.place(spec, now);
         if let Added::Kept(id) = added {
-            self.set_admin_state(id, AdminState::Active);
+            self.set_admin_state(id, AdminState::Active, now);
         }
         added
+    }
+
+    /// Adds a backend that is no member yet; none if there is one with the same identity.
+    pub(super) fn add_new(&mut self, spec: &BackendSpec, now: Instant) -> Option<BackendId> {
+        if self.members.iter().any(|member| member.matches(spec)) {
+            return None;
+        }
+        let (Added::New(id) | Added::Kept(id)) = self.place(spec, now);
+        Some(id)
     }
 
     /// The member of this identity, with this weight: a new one if there is none. The only place
@@ -172,7 +190,7 @@ impl Pool {
             health.set_name(NameState::Pending);
             detail = format!("\"{}\" is not resolved yet", spec.authority.host());
         }
-        Member { backend: Arc::new(backend), health, since: now, detail }
+        Member { backend: Arc::new(backend), health, since: now, detail, admin_since: now }
     }
 
     /// Removes a member and returns its backend.
@@ -188,10 +206,11 @@ impl Pool {
         &mut self,
         id: BackendId,
         state: AdminState,
+        now: Instant,
     ) -> Option<Arc<Backend>> {
-        let backend = &self.member_mut(id)?.backend;
-        backend.set_admin_state(state);
-        Some(Arc::clone(backend))
+        let member = self.member_mut(id)?;
+        member.set_admin_state(state, now);
+        Some(Arc::clone(&member.backend))
     }
 
     /// Applies new rules; `detail` describes the cause of the changes that they make, which are

@@ -12,10 +12,11 @@ pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
 pub use super::resolution::Resolution;
 use super::subscriber::Subscriber;
-use crate::config::{BackendSpec, Config, Settings};
+use crate::config::{Algorithm, BackendSpec, Config, Settings};
 use crossbeam_channel::Receiver;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// A pool of backends.
@@ -26,6 +27,8 @@ pub struct Registry {
     /// by workers for failed attempts and the first response after one, and for each change of
     /// membership or settings.
     pool: Mutex<Pool>,
+    /// Notified after each change of the pool, for threads that wait for a first check.
+    changed: Condvar,
     /// The way to the health daemon.
     health_daemon: Subscriber,
     /// The way to the resolver.
@@ -45,6 +48,8 @@ pub struct BackendStatus {
     pub since: Instant,
     /// The reason for its state.
     pub detail: String,
+    /// The time of the last change of its administrative state.
+    pub admin_since: Instant,
     /// Whether it is up only as the last backend.
     pub is_spared: bool,
     /// Whether its state may be about to change.
@@ -62,7 +67,8 @@ impl Registry {
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
         let (health_daemon, resolver) = (Subscriber::new(), Subscriber::new());
-        Self { cluster, pool: Mutex::new(pool), health_daemon, resolver }
+        let (pool, changed) = (Mutex::new(pool), Condvar::new());
+        Self { cluster, pool, changed, health_daemon, resolver }
     }
 
     /// The reading side.
@@ -79,6 +85,7 @@ impl Registry {
         }
         drop(pool);
         if changed.is_some() {
+            self.changed.notify_all();
             self.cluster.announce();
         }
         changed
@@ -163,6 +170,48 @@ impl Registry {
         added
     }
 
+    /// Adds a backend that is no member yet; none if there is one with the same host and port.
+    pub fn add_new(&self, spec: &BackendSpec) -> Option<BackendId> {
+        let added = self.update(|pool| pool.add_new(spec, Instant::now()))?;
+        self.notify_added();
+        log::info!("backend {} added", spec.authority);
+        Some(added)
+    }
+
+    /// Waits until the first check of a backend has ended or the backend was removed: until `until`
+    /// at most, or until `is_cancelled` is set and [`Registry::notify_waiting`] is called.
+    pub fn wait_until_checked(&self, id: BackendId, until: Instant, is_cancelled: &AtomicBool) {
+        let mut pool = self.pool.lock();
+        let is_unchecked = |pool: &mut Pool| {
+            pool.member_mut(id).is_some_and(|member| member.health.state() == State::Unknown)
+        };
+        while is_unchecked(&mut pool) && !is_cancelled.load(Ordering::SeqCst) {
+            if self.changed.wait_until(&mut pool, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Lets all threads that wait for a first check look at their conditions.
+    pub fn notify_waiting(&self) {
+        // A thread that has not seen the condition yet waits once the lock is released.
+        drop(self.pool.lock());
+        self.changed.notify_all();
+    }
+
+    /// Changes the weight of a backend for later picks. False if there is no such backend.
+    pub fn set_weight(&self, id: BackendId, weight: u32) -> bool {
+        let changed = self.update(|pool| {
+            let backend = &pool.member_mut(id)?.backend;
+            backend.set_weight(weight);
+            Some(Arc::clone(backend))
+        });
+        if let Some(backend) = &changed {
+            log::info!("backend {} has weight {weight}", backend.name);
+        }
+        changed.is_some()
+    }
+
     /// Removes a backend: requests in flight finish, tunnels within `--tunnel-drain`, and its idle
     /// connections close. False if there is no such backend.
     pub fn remove(&self, id: BackendId) -> bool {
@@ -173,14 +222,21 @@ impl Registry {
     /// Stops new requests to a backend; requests in flight finish, and health checks go on. False if
     /// there is no such backend.
     pub fn drain(&self, id: BackendId) -> bool {
-        let drained = self.update(|pool| pool.set_admin_state(id, AdminState::Draining));
+        let drained =
+            self.update(|pool| pool.set_admin_state(id, AdminState::Draining, Instant::now()));
         log_admin_change(drained.as_ref(), "draining")
     }
 
     /// Ends a drain. False if there is no such backend.
     pub fn resume(&self, id: BackendId) -> bool {
-        let resumed = self.update(|pool| pool.set_admin_state(id, AdminState::Active));
+        let resumed =
+            self.update(|pool| pool.set_admin_state(id, AdminState::Active, Instant::now()));
         log_admin_change(resumed.as_ref(), "active again")
+    }
+
+    /// The algorithm of picks.
+    pub fn algorithm(&self) -> Algorithm {
+        self.pool.lock().algorithm
     }
 
     /// Applies the algorithm to later picks, the health rules to later observations, and the limit
@@ -241,6 +297,7 @@ fn status(member: &Member) -> BackendStatus {
         admin_state: member.backend.admin_state(),
         since: member.since,
         detail: member.detail.clone(),
+        admin_since: member.admin_since,
         is_spared: member.health.is_spared(),
         in_transition: member.health.in_transition(),
         name: member.health.name(),
@@ -586,6 +643,52 @@ mod tests {
         assert_eq!(was_down.detail, "health checks are switched off");
         assert!(was_down.since > start);
         assert_eq!((was_up.detail.as_str(), was_up.since), ("checked", start), "no transition");
+    }
+
+    #[test]
+    fn a_backend_is_added_once_and_waited_for_until_its_first_check() {
+        let mut settings = Settings::default();
+        settings.health.checks = true;
+        let pool = Registry::new(&Config { settings, ..Config::default() });
+        let id = pool.add_new(&spec(1)).expect("it is no member yet");
+        assert_eq!(pool.add_new(&spec(1)), None);
+        let (far, cancelled) =
+            (Instant::now() + std::time::Duration::from_secs(60), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| pool.wait_until_checked(id, far, &cancelled));
+            let observation = Observation::Check(CheckResult::Failed);
+            pool.observe(id, observation, "GET /health returned 500", Instant::now());
+            waits.join().unwrap();
+        });
+        assert_eq!(pool.statuses()[0].state, State::Down);
+        let other = pool.add_new(&spec(2)).unwrap();
+        pool.wait_until_checked(other, Instant::now(), &cancelled);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| pool.wait_until_checked(other, far, &cancelled));
+            cancelled.store(true, Ordering::SeqCst);
+            pool.notify_waiting();
+            waits.join().unwrap();
+        });
+        cancelled.store(false, Ordering::SeqCst);
+        pool.remove(other);
+        pool.wait_until_checked(other, far, &cancelled);
+    }
+
+    #[test]
+    fn a_drain_has_the_time_of_its_first_request_and_a_weight_applies_to_the_next_snapshot() {
+        let pool = pool(&[1, 2]);
+        let start = pool.statuses()[0].admin_since;
+        pool.drain(id(&pool, 1));
+        let drained = pool.statuses()[0].admin_since;
+        assert!(drained > start);
+        pool.drain(id(&pool, 1));
+        assert_eq!(pool.statuses()[0].admin_since, drained, "no change");
+        let before = pool.cluster().generation();
+        assert!(pool.set_weight(id(&pool, 2), 7) && !pool.set_weight(BackendId(99), 7));
+        assert_eq!(
+            (pool.statuses()[1].backend.weight(), pool.cluster().generation()),
+            (7, before + 1)
+        );
     }
 
     #[test]

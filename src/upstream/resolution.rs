@@ -47,9 +47,8 @@ impl Pool {
         let (list, name, detail) = match resolution {
             Resolution::Addresses(list) => (&list[..], NameState::Resolved, up_detail),
             Resolution::Failed(_) if !before.is_empty() => return None,
-            Resolution::Failed(detail) | Resolution::Own(detail) => {
-                (&[][..], NameState::Unresolved, detail.as_str())
-            }
+            Resolution::Failed(detail) => (&[][..], NameState::Unresolved, detail.as_str()),
+            Resolution::Own(detail) => (&[][..], NameState::Own, detail.as_str()),
         };
         let has_changed = addresses.set(list);
         let after = addresses.all();
@@ -59,7 +58,7 @@ impl Pool {
         }
         let change = member.health.set_name(name);
         member.note(change, detail, now);
-        if was != name || name == NameState::Unresolved {
+        if was != name || name.is_unusable() {
             detail.clone_into(&mut member.detail);
         }
         Some(Resolved {

@@ -2,6 +2,7 @@
 
 use super::fields::{self, ConnectionOptions, Field, FieldStorage, Name};
 use super::framing::{BadFraming, Framing};
+use super::head_end::HeadEnd;
 use super::target::{self, Target};
 use super::{Body, Version, request_id};
 use crate::config;
@@ -57,6 +58,54 @@ impl RequestHead<'_, '_> {
 /// 2.2).
 pub fn leading_empty_lines(bytes: &[u8]) -> usize {
     bytes.chunks_exact(2).take_while(|line| line == b"\r\n").count()
+}
+
+/// The result of [`find_end`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoundEnd {
+    /// The bytes of empty lines before the head, which are to be consumed before the next call.
+    pub skipped: usize,
+    /// The length of the head after them, once it is complete.
+    pub length: Option<usize>,
+}
+
+/// Searches for the end of a head that arrives in pieces, and counts the empty lines before it. The
+/// limits do not depend on how the head was split.
+pub fn find_end(bytes: &[u8], end: &mut HeadEnd, empty_lines: &mut u8) -> Result<FoundEnd, Cause> {
+    let (mut skipped, mut bytes) = (0, bytes);
+    if end.is_at_start() {
+        let count = leading_empty_lines(bytes);
+        skipped = 2 * count;
+        bytes = &bytes[skipped..];
+        *empty_lines = empty_lines.saturating_add(u8::try_from(count).unwrap_or(u8::MAX));
+        if usize::from(*empty_lines) > config::MAX_LEADING_EMPTY_LINES {
+            return Err(Cause::BadRequestLine);
+        }
+        match bytes {
+            [] | [b'\r'] => return Ok(FoundEnd { skipped, length: None }),
+            // TLS and other garbage is rejected at once, not after the head timeout.
+            [first, ..] if !fields::is_token(&[*first]) => return Err(Cause::BadRequestLine),
+            _ => {}
+        }
+    }
+    let had_first_line = end.first_line(bytes).is_some();
+    let searched = end.find(bytes);
+    let first_line = end.first_line(bytes);
+    let length = match searched {
+        Ok(Some(length)) if length <= config::MAX_REQUEST_HEAD_BYTES => {
+            return Ok(FoundEnd { skipped, length: Some(length) });
+        }
+        Ok(None) if first_line.is_none() && has_too_long_target(bytes) => Err(Cause::TargetTooLong),
+        Ok(None) if bytes.len() < config::MAX_REQUEST_HEAD_BYTES => Ok(None),
+        Ok(_) => Err(Cause::HeadTooLarge),
+        Err(cause) => Err(cause),
+    };
+    // The first line is validated at once: a client of another protocol may await a response before
+    // it sends more.
+    if let (false, Some(line)) = (had_first_line, first_line) {
+        check_line(line)?;
+    }
+    Ok(FoundEnd { skipped, length: length? })
 }
 
 /// Replaces a higher minor version in a request line by HTTP/1.1, in place. To be called before

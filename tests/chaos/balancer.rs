@@ -53,7 +53,7 @@ impl Balancer {
     ) -> Self {
         let workers = [1, 2, 4][rng.usize(..3)];
         let mut words: Vec<String> =
-            ["1", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
+            ["1", "--admin", "off", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
         words.push(workers.to_string());
         let algorithm = Algorithm::ALL[rng.usize(..Algorithm::ALL.len())];
         words.extend(["--algorithm".to_owned(), algorithm.name().to_owned()]);

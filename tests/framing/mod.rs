@@ -1,4 +1,5 @@
-//! Rejected requests: raw bytes in, one clear response out, and nothing of it at a backend.
+//! Rejected requests: raw bytes in, one clear response out, and nothing of it at a backend. The
+//! control API rejects the same bytes with the same status and code.
 //!
 //! Statuses and codes are literals here, not read from the product's table: a row that changes
 //! there fails here.
@@ -30,7 +31,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let origin = Origin::responding("served");
-        let lb = Lb::over(&[&origin]);
+        let lb = Lb::controlled(&[&origin]);
         Self { origin, lb, rejections: Cell::new(0) }
     }
 
@@ -75,19 +76,8 @@ impl Scene {
             .find(|cause| cause.code() == code)
             .expect("the code is in the table of causes");
         let counted = self.lb.totals().failed(cause);
-        let mut client = self.lb.connect();
-        client.send(request);
-        let response = client.read_response();
-        let found = (response.status, response.header("X-LB-Error"));
-        assert_eq!(found, (status, Some(code)), "{shown} gave {response:?}");
-        assert!(
-            response.announces_close() && response.header("Date").is_some(),
-            "{shown} gave {response:?}"
-        );
-        assert_eq!(response.header("Server"), Some("lb-threads"));
-        assert!(response.text().contains(code), "{shown} gave {response:?}");
-        assert!(client.at_end(), "one rejection and nothing after it for {shown}");
-        drop(client);
+        rejects_on(Client::connect(self.lb.admin()), (status, code), request);
+        rejects_on(self.lb.connect(), (status, code), request);
         self.rejections.set(self.rejections.get() + 1);
         self.lb.wait_for_closed(Reason::Rejected, self.rejections.get());
         assert_eq!(self.lb.totals().failed(cause), counted + 1, "{shown} is counted as {code}");
@@ -108,6 +98,23 @@ impl Scene {
             );
         }
     }
+}
+
+/// Sends a request that gets this status and code, and nothing else.
+#[track_caller]
+fn rejects_on(mut client: Client, (status, code): (u16, &str), request: &[u8]) {
+    let shown = escaped(request);
+    client.send(request);
+    let response = client.read_response();
+    let found = (response.status, response.header("X-LB-Error"));
+    assert_eq!(found, (status, Some(code)), "{shown} gave {response:?}");
+    assert!(
+        response.announces_close() && response.header("Date").is_some(),
+        "{shown} gave {response:?}"
+    );
+    assert_eq!(response.header("Server"), Some("lb-threads"));
+    assert!(response.text().contains(code), "{shown} gave {response:?}");
+    assert!(client.at_end(), "one rejection and nothing after it for {shown}");
 }
 
 /// A GET whose head is exactly this long.

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::origin::Origin;
 use super::wait;
-use lb_threads::config::{Boot, Config, HealthSettings, Settings};
+use lb_threads::config::{AdminPort, Boot, Config, HealthSettings, Settings};
 use lb_threads::metrics::Totals;
 use lb_threads::reason::Reason;
 use lb_threads::server::{Balancer, Drained, Server};
@@ -31,6 +31,11 @@ pub fn config(backends: &[SocketAddr]) -> Config {
             ..Settings::default()
         },
     }
+}
+
+/// Adds a control API on a free port.
+pub fn with_admin(config: &mut Config) {
+    config.boot.control.admin = Some(AdminPort::at(([127, 0, 0, 1], 0).into()));
 }
 
 impl Lb {
@@ -71,6 +76,18 @@ impl Lb {
         let mut config = config(&addresses);
         change(&mut config);
         Self::start(config)
+    }
+
+    /// A balancer in front of these origins, with a control API.
+    #[track_caller]
+    pub fn controlled(origins: &[&Origin]) -> Self {
+        Self::with(origins, with_admin)
+    }
+
+    /// The address of its control API.
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        self.balancer().admin_addresses()[0]
     }
 
     /// The address on which it listens.

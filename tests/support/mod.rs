@@ -42,7 +42,7 @@ mod wire;
 
 pub use address::{Blackhole, refused_address};
 pub use client::{Client, Next, Response, exchange, get, raw_exchange};
-pub use lb::{Lb, config};
+pub use lb::{Lb, config, with_admin};
 pub use origin::{After, Ending, Health, Origin, Received, Reply, Script, Step};
 pub use wait::{Deadline, Gate, TEST_TIMEOUT, comes_true, stays, until, until_some};
 pub use wire::{Field, Framing, chunked, chunked_with_trailers, escaped, ok, response};

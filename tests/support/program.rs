@@ -130,6 +130,18 @@ impl Program {
             .unwrap_or_else(|| panic!("no address in its log: {log}"))
     }
 
+    /// The address in its log line about the control API.
+    #[track_caller]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.until_logged("control API on http://");
+        let log = self.log();
+        let address =
+            log.split("control API on http://").nth(1).and_then(|rest| rest.lines().next());
+        address
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("no address of the control API in its log: {log}"))
+    }
+
     /// Its standard error so far.
     pub fn log(&self) -> String {
         self.stderr.text()
@@ -229,12 +241,16 @@ impl Program {
     }
 }
 
-/// The arguments of a balancer on a free port, in front of these backends.
+/// The arguments of a balancer on a free port, in front of these backends; without a control API,
+/// unless the words ask for one.
 pub fn balancer_words(backends: &[SocketAddr], words: &[&str]) -> Vec<String> {
     let backends = backends.iter().flat_map(|address| ["-b".to_owned(), address.to_string()]);
     let free_port = ["--port".to_owned(), "0".to_owned()];
+    let no_admin = ["--admin".to_owned(), "off".to_owned()].into_iter();
+    let asks_for_admin = words.contains(&"--admin");
     free_port
         .into_iter()
+        .chain(no_admin.filter(|_| !asks_for_admin))
         .chain(backends)
         .chain(words.iter().map(|word| (*word).to_owned()))
         .collect()

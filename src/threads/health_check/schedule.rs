@@ -116,7 +116,7 @@ impl Schedule {
 
     /// Whether every backend was checked, or has no address.
     pub fn is_first_round_over(&self) -> bool {
-        let is_over = |entry: &Entry| entry.was_checked || entry.name == NameState::Unresolved;
+        let is_over = |entry: &Entry| entry.was_checked || entry.name.is_unusable();
         self.entries.values().all(is_over)
     }
 }
@@ -177,6 +177,7 @@ mod tests {
                 state: State::Unknown,
                 admin_state: AdminState::Active,
                 since: Instant::now(),
+                admin_since: Instant::now(),
                 detail: String::new(),
                 is_spared: false,
                 in_transition: false,

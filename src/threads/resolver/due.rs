@@ -71,7 +71,7 @@ impl Names {
             }
             if let Some(entry) = self.entries.get_mut(host) {
                 entry.is_pending |= *state == NameState::Pending;
-                entry.is_unresolved |= *state == NameState::Unresolved;
+                entry.is_unresolved |= state.is_unusable();
                 entry.is_suspect |= is_suspect;
             }
         }

@@ -97,6 +97,12 @@ impl Client {
         self.stream.local_addr().expect("a connected socket has it")
     }
 
+    /// Another handle of its socket, for a thread that reads without parsing.
+    #[track_caller]
+    pub fn stream(&self) -> TcpStream {
+        self.stream.try_clone().expect("a socket can be cloned")
+    }
+
     /// Sends all these bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,0 +1,107 @@
+//! The configuration of the control API, which cannot change while the balancer runs. Plain values.
+
+use std::fmt;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The address of the control API if none is given.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9190);
+/// The longest token, in bytes: it must fit into a request head.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// The ways to the control API.
+#[derive(Clone, Debug, Default)]
+pub struct ControlBoot {
+    /// The admin port, if there is one.
+    pub admin: Option<AdminPort>,
+    /// The requests that the data port forwards to the control API, if any.
+    pub on_data_port: Option<DataPortControl>,
+    /// The token that requests must have, if any.
+    pub token: Option<Token>,
+}
+
+/// The listening addresses of the control API.
+#[derive(Clone, Debug)]
+pub struct AdminPort {
+    /// The addresses; port 0 takes a free port.
+    pub addresses: Vec<SocketAddr>,
+    /// The name as it was configured, which requests may have in Host.
+    pub host: Option<String>,
+    /// Whether the balancer starts without it if it cannot listen there.
+    pub is_optional: bool,
+}
+
+/// The requests that reach the control API through the data port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataPortControl {
+    /// GET and HEAD, from any client.
+    Read,
+    /// All, by the rules of the admin port.
+    All,
+}
+
+/// A secret that authorises requests. Its `Debug` form is masked.
+#[derive(Clone)]
+pub struct Token(Box<[u8]>);
+
+impl AdminPort {
+    /// The default address, without which the balancer starts if it is taken.
+    pub fn optional() -> Self {
+        Self { is_optional: true, ..Self::at(DEFAULT_ADMIN) }
+    }
+
+    /// An address that was asked for.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { addresses: vec![address], host: None, is_optional: false }
+    }
+}
+
+impl Token {
+    /// A token, without the space around it. The error has neither subject nor secret.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.trim().as_bytes() {
+            [] => Err("is empty; put a long random token there"),
+            token if token.len() > MAX_TOKEN_BYTES => Err("is longer than 4096 bytes"),
+            token if !token.iter().all(u8::is_ascii_graphic) => Err(
+                "has a space, a control character or a letter outside of ASCII inside the token",
+            ),
+            token => Ok(Self(token.into())),
+        }
+    }
+
+    /// Whether this is the token. The time that it takes depends on the lengths alone.
+    pub fn is(&self, candidate: &[u8]) -> bool {
+        let pairs = self.0.iter().zip(candidate);
+        let differing = pairs.fold(0, |bits, (ours, theirs)| black_box(bits | (ours ^ theirs)));
+        black_box(differing) == 0 && self.0.len() == candidate.len()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_trimmed_and_compared_as_a_whole() {
+        let token = Token::parse(" s3cret\n").unwrap();
+        assert!(token.is(b"s3cret"));
+        for other in ["", "s", "s3cre", "s3cret1", "s3creT", "S3cret"] {
+            assert!(!token.is(other.as_bytes()), "{other}");
+        }
+        for bad in ["", " \n", "a b", "a\u{1}", "\u{e9}", &"x".repeat(MAX_TOKEN_BYTES + 1)] {
+            assert!(Token::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_masked() {
+        let boot = ControlBoot { token: Token::parse("s3cret").ok(), ..ControlBoot::default() };
+        assert!(!format!("{boot:?}").contains("s3cret"));
+    }
+}
