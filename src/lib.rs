@@ -3,7 +3,7 @@
 //!
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
-//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
+//! ones: `admission clock config config_file error logging metrics reason` → `net`, `wire` → `upstream` →
 //! `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod cli;
 pub(crate) mod clock;
 pub mod commands;
 pub mod config;
+pub mod config_file;
 pub mod error;
 pub(crate) mod logging;
 pub mod metrics;

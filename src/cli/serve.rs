@@ -1,46 +1,32 @@
-//! The flags of the balancer, and the [`Config`] that is made from them.
+//! The flags of the balancer, and the sources of its configuration that they name.
 
 use super::UsageError;
 use super::settings::SettingArgs;
-use super::values::parse_level;
-use crate::config::values::parse_duration;
-use crate::config::{BackendSpec, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
+use crate::config::Config;
+use crate::config_file::Sources;
 use crate::net;
 use clap::{Args, ValueEnum};
-use log::LevelFilter;
-use std::net::SocketAddr;
-
-/// The backends if the command line names none.
-const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
+use std::path::PathBuf;
 
 /// The flags of the balancer.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A backend, HOST:PORT or URL, with =WEIGHT if others have another weight; may be repeated [default: 127.0.0.1:8080, 8081 and
-    /// 8082]
-    #[arg(
-        short = 'b',
-        long = "backend",
-        value_name = "BACKEND",
-        env = "BACKEND_SERVERS",
-        value_delimiter = ','
-    )]
-    backends: Vec<String>,
-    /// Address or name to listen on; every address of a name is bound
-    #[arg(long, default_value_t = DEFAULT_HOST.to_string(), env = "HOST")]
-    host: String,
-    /// Port to listen on; 0 takes a free port
-    #[arg(long, default_value_t = DEFAULT_PORT, env = "PORT")]
-    port: u16,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: Option<u16>,
-    /// Log level: off, error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
-    pub log_level: LevelFilter,
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// Print the whole configuration as a file for --config, and exit
+    #[arg(long)]
+    pub print_config: bool,
     /// Address of the control API; only off for now
     #[arg(long, value_name = "ADDRESS", default_value = "off")]
     admin: Admin,
+}
+
+/// The flags that a configuration is made from.
+#[derive(Debug, Args)]
+pub(super) struct SourceArgs {
+    /// Configuration file (JSON); flags and environment override it
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingArgs,
 }
@@ -51,66 +37,48 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves names, so it may wait.
-    pub fn into_config(self) -> Result<Config, UsageError> {
+    /// What the configuration is made from.
+    pub fn into_sources(self) -> Result<Sources, UsageError> {
         let Admin::Off = self.admin;
-        let listen = net::resolve(&self.host, self.port)
-            .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?;
-        let backends = backends(&self.backends, &listen)?;
-        let settings = self.settings.settings()?;
-        let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
-        if let Some(period) = period.filter(|period| *period < MIN_HEALTH_PERIOD) {
-            log::warn!("a health period of {period:?} is too short: using {MIN_HEALTH_PERIOD:?}");
-        }
-        let default = Boot::default();
-        let workers = self.workers.map_or(default.workers, usize::from);
-        Ok(Config { boot: Boot { listen, workers, ..default }, backends, settings })
+        self.sources.into_sources(None)
     }
 }
 
-/// The named backends, or the default ones except those on our own port.
-fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendSpec>, UsageError> {
-    let named: Vec<&str> =
-        named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
-    if named.is_empty() {
-        let mut defaults =
-            DEFAULT_BACKENDS.iter().map(|text| backend(text)).collect::<Result<Vec<_>, _>>()?;
-        let is_ours = |port| listen.iter().any(|ours| ours.port() == port);
-        defaults.retain(|backend| !is_ours(backend.authority.port()));
-        return Ok(defaults);
+impl SourceArgs {
+    /// What the configuration is made from; the file may have been named without `-c`.
+    pub(super) fn into_sources(self, file: Option<PathBuf>) -> Result<Sources, UsageError> {
+        Ok(Sources { given: self.settings.into_given()?, path: self.config.or(file) })
     }
-    let mut backends: Vec<BackendSpec> = Vec::new();
-    for text in named {
-        let backend = backend(text)?;
-        if backends.iter().any(|other| other.authority == backend.authority) {
-            return Err(UsageError::bad(format!("backend `{text}` is named twice; name it once")));
-        }
-        backends.push(backend);
-    }
-    Ok(backends)
 }
 
-fn backend(text: &str) -> Result<BackendSpec, UsageError> {
-    let mut backend = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    backend.addresses = net::resolve_backend(&backend.authority)
-        .map_err(|error| UsageError::unresolved("--backend", backend.authority.host(), &error))?;
-    Ok(backend)
+/// Resolves every name of a configuration, so it may wait.
+pub fn resolve_names(config: &mut Config) -> Result<(), UsageError> {
+    let boot = &mut config.boot;
+    boot.listen = net::resolve(&boot.host, boot.port)
+        .map_err(|error| UsageError::unresolved("--host", &boot.host, &error))?;
+    for backend in &mut config.backends {
+        backend.addresses = net::resolve_backend(&backend.authority).map_err(|error| {
+            UsageError::unresolved("--backend", backend.authority.host(), &error)
+        })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Args, in_one_line};
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{Boot, MIN_HEALTH_PERIOD, Settings};
     use clap::Parser;
     use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, UsageError> {
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
-        Args::try_parse_from(words)
-            .map_err(|error| UsageError::bad(in_one_line(&error)))?
-            .serve
-            .into_config()
+        let args =
+            Args::try_parse_from(words).map_err(|error| UsageError::bad(in_one_line(&error)))?;
+        let mut config = args.serve.into_sources()?.load().unwrap().config;
+        resolve_names(&mut config)?;
+        Ok(config)
     }
 
     fn names(config: &Config) -> Vec<String> {
@@ -152,7 +120,8 @@ mod tests {
 
     #[test]
     fn without_backends_the_three_python_servers_are_balanced() {
-        assert_eq!(names(&config(&["10"]).unwrap()), DEFAULT_BACKENDS);
+        let default = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
+        assert_eq!(names(&config(&["10"]).unwrap()), default);
         let without_ours = config(&["--port", "8081"]).unwrap();
         assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
     }

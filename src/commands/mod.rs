@@ -1,5 +1,7 @@
-//! The commands: the balancer, the demo, the demo backend. Each runs on the main thread.
+//! The commands: the balancer, the demo, the demo backend, the check. Each runs on the main thread.
 
 pub mod backend;
+pub mod check;
 pub mod demo;
 pub mod serve;
+pub mod shell;

@@ -5,6 +5,7 @@
 
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
+use log::LevelFilter;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use std::time::Duration;
 const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Every setting that may change at runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// The least severe level that is logged.
+    pub log_level: LevelFilter,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Limits of number and size.
@@ -65,6 +68,18 @@ impl HealthSettings {
     /// The time limit of one check.
     pub fn check_timeout(&self) -> Duration {
         self.timeout.unwrap_or(DEFAULT_CHECK_TIMEOUT.min(self.period))
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            log_level: LevelFilter::Info,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            health: HealthSettings::default(),
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 

@@ -1,13 +1,20 @@
-//! The text form of values: durations, counts, sizes, paths, networks. Pure; each error names the
-//! right form.
+//! The text form of values: durations, counts, sizes, paths, networks, levels. Pure; each error names
+//! the right form.
 
 use ipnet::IpNet;
+use log::LevelFilter;
 use std::net::IpAddr;
 use std::time::Duration;
 
 const DURATION_FORM: &str = "write it like 10, 250ms, 5s, 1m or 1h";
 /// The longest duration; a longer one is likely a typing error.
 const MAX_SECONDS: f64 = 365.0 * 86_400.0;
+
+/// The likeness from which on another name is a hint at a typing error; 1 is the same name.
+const MIN_LIKENESS: f64 = 0.85;
+
+/// The names of the log levels.
+pub const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// The text form of a value, as its parser accepts it.
 pub trait Show {
@@ -59,6 +66,33 @@ pub fn parse_limit(text: &str) -> Result<usize, String> {
     parse_count(text, 1, u32::MAX).map(|limit| limit as usize)
 }
 
+/// An address or a name.
+pub fn parse_host(text: &str) -> Result<String, String> {
+    let is_host = !text.is_empty()
+        && !text.contains(|letter: char| letter.is_whitespace() || "/,".contains(letter));
+    is_host.then(|| text.to_owned()).ok_or_else(|| {
+        format!("`{text}` is not a host; write an address or a name, like 127.0.0.1 or localhost")
+    })
+}
+
+/// A port to listen on.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    let port =
+        parse_count(text, 0, u32::from(u16::MAX)).ok().and_then(|port| u16::try_from(port).ok());
+    port.ok_or_else(|| format!("`{text}` is not a port; write a number from 0 to {}", u16::MAX))
+}
+
+/// A log level in any case; the names of Python's levels are accepted too.
+pub fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "warning" => Ok(LevelFilter::Warn),
+        "critical" | "fatal" => Ok(LevelFilter::Error),
+        name => name.parse().map_err(|_| {
+            format!("`{text}` is not a log level; use off, error, warn, info, debug or trace")
+        }),
+    }
+}
+
 /// The path of a request: `/` and visible ASCII, without what must be percent-encoded.
 pub fn parse_path(text: &str) -> Result<String, String> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"<>#".contains(&byte);
@@ -98,6 +132,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("`{text}` is not a size; write it like 65536, 512K, 10M or 1G"))
 }
 
+/// The name that is most like a word, if any is like it.
+pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let like = names.into_iter().map(|name| (strsim::jaro_winkler(word, name), name));
+    let nearest = like.max_by(|one, other| one.0.total_cmp(&other.0));
+    nearest.filter(|(likeness, _)| *likeness > MIN_LIKENESS).map(|(_, name)| name)
+}
+
 impl Show for Duration {
     /// The duration in the largest unit that divides it.
     fn show(&self) -> Option<String> {
@@ -114,6 +155,18 @@ impl Show for Duration {
 impl Show for String {
     fn show(&self) -> Option<String> {
         Some(self.clone())
+    }
+}
+
+impl Show for LevelFilter {
+    fn show(&self) -> Option<String> {
+        Some(self.as_str().to_ascii_lowercase())
+    }
+}
+
+impl Show for u16 {
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shares of descriptors for connections, pipes, rejections and health checks. Pure.
 
 use crate::config::{self, Config};
+use crate::net;
 
 /// Descriptors for standard streams and signals, with some in reserve.
 const OTHER_FILES: usize = 32;
@@ -50,6 +51,12 @@ impl Capacity {
         let connections = (files.saturating_sub(for_others) / FILES_PER_CONNECTION).max(1);
         Self { files, connections, pipes_per_worker, rejections, shed_per_worker, checkers }
     }
+}
+
+/// The limit of open files of this machine, and the client connections that it allows.
+pub fn allowed_connections(config: &Config) -> (usize, usize) {
+    let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+    (files, Capacity::new(files, config).connections)
 }
 
 #[cfg(test)]

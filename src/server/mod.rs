@@ -7,6 +7,7 @@ mod capacity;
 mod start_error;
 
 pub use balancer::Balancer;
+pub use capacity::allowed_connections;
 pub use start_error::StartError;
 
 use crate::admission::Admission;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest up: a module imports only from its own or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["admission", "clock", "config", "error", "logging", "metrics", "reason"],
+    &["admission", "clock", "config", "config_file", "error", "logging", "metrics", "reason"],
     &["net", "wire"],
     &["upstream"],
     &["session"],

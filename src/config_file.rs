@@ -1,0 +1,88 @@
+//! Reading the configuration file. Blocks on the disk, and so must never run on a worker.
+//!
+//! A reload calls [`Sources::load`] again: a file that cannot be read is one problem, whatever it is
+//! now (missing, a directory, a FIFO, 100 MB), and never a wait.
+
+use crate::config::{FileText, Given, Loaded, MAX_CONFIG_BYTES, Problem, load};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The name of a file that is mentioned if it is there, but not loaded.
+const USUAL_NAME: &str = "config.json";
+
+/// What the configuration is made from, apart from the text of the file.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What was typed, and what was in the environment at the start.
+    pub given: Vec<Given>,
+    /// The file.
+    pub path: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Reads the file and makes the configuration, or finds all problems.
+    pub fn load(&self) -> Result<Loaded, Vec<Problem>> {
+        let text = self.path.as_deref().map(read).transpose().map_err(|problem| vec![problem])?;
+        load(&self.given, text)
+    }
+
+    /// The line about a file that a user may expect to be loaded, if there is one.
+    pub fn unused_file(&self) -> Option<String> {
+        let is_unused = self.path.is_none() && Path::new(USUAL_NAME).exists();
+        is_unused.then(|| format!("{USUAL_NAME} found, not loaded; use -c {USUAL_NAME}"))
+    }
+}
+
+/// Reads the text of a configuration file.
+pub fn read(path: &Path) -> Result<FileText, Problem> {
+    let name = path.display().to_string();
+    match read_bytes(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(FileText::new(name, text)),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let file = FileText::new(name, text);
+                let message = "the file is not UTF-8 from here on; save it as UTF-8";
+                Err(Problem::new(message).at(&file, &(valid..valid + 1)))
+            }
+        },
+        Err(message) => Err(Problem::new(&message).in_file(&name)),
+    }
+}
+
+/// Opens without waiting for the other end of a FIFO, and looks at what was opened.
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |error: rustix::io::Errno| {
+        let error = io::Error::from(error);
+        match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file; is the path right?".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "no permission to read the file; run chmod +r, or start as its owner".to_owned()
+            }
+            _ => format!("cannot read the file: {error}"),
+        }
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(cannot)?;
+    let stat = fstat(&file).map_err(cannot)?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => None,
+        FileType::Directory => Some("a directory"),
+        FileType::Fifo => Some("a FIFO"),
+        _ => Some("a device"),
+    };
+    if let Some(kind) = kind {
+        return Err(format!("it is {kind}, not a file; is the path right?"));
+    }
+    // One more byte than allowed, whatever the size was a moment ago.
+    let mut bytes = Vec::new();
+    let mut limited = File::from(file).take(MAX_CONFIG_BYTES as u64 + 1);
+    limited.read_to_end(&mut bytes).map_err(|error| format!("cannot read the file: {error}"))?;
+    if bytes.len() > MAX_CONFIG_BYTES {
+        return Err("the file is larger than 1 MiB; is the path right?".to_owned());
+    }
+    Ok(bytes)
+}
