@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 /// The name of a file that is mentioned if it is there, but not loaded.
 const USUAL_NAME: &str = "config.json";
 
-/// What the configuration is made from, apart from the text of the file.
+/// The sources of a configuration, apart from the text of the file.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// What was typed, and what was in the environment at the start.
+    /// The values that were typed, or in the environment at the start.
     pub given: Vec<Given>,
     /// The file.
     pub path: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct Sources {
 impl Sources {
     /// Reads the file and makes the configuration, or finds all problems.
     pub fn load(&self) -> Result<Loaded, Vec<Problem>> {
-        let text = self.path.as_deref().map(read).transpose().map_err(|problem| vec![problem])?;
+        let text = self.path.as_deref().map(read).transpose()?;
         load(&self.given, text)
     }
 
@@ -35,8 +35,8 @@ impl Sources {
     }
 }
 
-/// Reads the text of a configuration file.
-pub fn read(path: &Path) -> Result<FileText, Problem> {
+/// Reads the text of a configuration file; an error is one problem.
+pub fn read(path: &Path) -> Result<FileText, Vec<Problem>> {
     let name = path.display().to_string();
     match read_bytes(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
@@ -46,10 +46,10 @@ pub fn read(path: &Path) -> Result<FileText, Problem> {
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
                 let file = FileText::new(name, text);
                 let message = "the file is not UTF-8 from here on; save it as UTF-8";
-                Err(Problem::new(message).at(&file, &(valid..valid + 1)))
+                Err(vec![Problem::new(message).at(&file, &(valid..valid + 1))])
             }
         },
-        Err(message) => Err(Problem::new(&message).in_file(&name)),
+        Err(message) => Err(vec![Problem::new(&message).in_file(&name)]),
     }
 }
 
@@ -85,4 +85,68 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
         return Err("the file is larger than 1 MiB; is the path right?".to_owned());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A folder of the test's own, which is removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("lb-threads-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, bytes: &[u8]) -> PathBuf {
+            let path = self.0.join("config.json");
+            fs::write(&path, bytes).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn problem(path: &Path) -> String {
+        let problem = read(path).unwrap_err()[0].to_string();
+        assert!(problem.starts_with(&path.display().to_string()) && !problem.contains('\n'));
+        problem
+    }
+
+    #[test]
+    fn a_file_is_read_whole_up_to_its_limit() {
+        let folder = Folder::new("limit");
+        let text = " ".repeat(MAX_CONFIG_BYTES);
+        assert_eq!(read(&folder.write(text.as_bytes())).unwrap().text(), text);
+        let larger = folder.write(&vec![b' '; MAX_CONFIG_BYTES + 1]);
+        assert!(problem(&larger).contains("larger than 1 MiB"));
+    }
+
+    #[test]
+    fn what_is_no_readable_file_is_one_problem_and_no_wait() {
+        let folder = Folder::new("kinds");
+        assert!(problem(&folder.0.join("missing")).contains("there is no such file"));
+        assert!(problem(&folder.0).contains("it is a directory"));
+        assert!(problem(Path::new("/dev/zero")).contains("it is a device"));
+        let fifo = folder.0.join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RWXU).unwrap();
+        assert!(problem(&fifo).contains("it is a FIFO"));
+        assert!(problem(&folder.write(b"{}").join("x")).contains("cannot read the file"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_named_with_their_position() {
+        let folder = Folder::new("utf8");
+        let problem = problem(&folder.write(b"{\n \"host\": \"\xff\"}"));
+        assert!(problem.contains(":2:11: the file is not UTF-8"), "{problem}");
+    }
 }

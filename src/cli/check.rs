@@ -24,7 +24,7 @@ pub struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// What the configuration is made from.
+    /// The sources of the configuration.
     pub fn into_sources(self) -> Result<Sources, UsageError> {
         self.sources.into_sources(self.file)
     }

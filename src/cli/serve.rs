@@ -37,7 +37,7 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// What the configuration is made from.
+    /// The sources of the configuration.
     pub fn into_sources(self) -> Result<Sources, UsageError> {
         let Admin::Off = self.admin;
         self.sources.into_sources(None)
@@ -45,7 +45,7 @@ impl ServeArgs {
 }
 
 impl SourceArgs {
-    /// What the configuration is made from; the file may have been named without `-c`.
+    /// The sources of the configuration; the file may have been named without `-c`.
     pub(super) fn into_sources(self, file: Option<PathBuf>) -> Result<Sources, UsageError> {
         Ok(Sources { given: self.settings.into_given()?, path: self.config.or(file) })
     }

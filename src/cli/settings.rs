@@ -46,6 +46,20 @@ impl TypedValueParser for SettingParser {
         check.parse_ref(command, arg, value)
     }
 
+    /// An empty variable is not given.
+    fn parse_ref_(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<String, clap::Error> {
+        if source == ValueSource::EnvVariable && value.is_empty() {
+            return Ok(String::new());
+        }
+        self.parse_ref(command, arg, value)
+    }
+
     /// For completions; a value may have other spellings too.
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         match self.0.form {
@@ -81,7 +95,7 @@ fn arg(setting: Setting) -> Arg {
     }
 }
 
-/// The value of a setting, if it was typed or is in the environment. An empty list is not given.
+/// The value of a setting, if it was typed or is in the environment. Nothing but commas is not given.
 fn given(setting: Setting, matches: &ArgMatches) -> Option<Given> {
     let text = match setting.form {
         Form::Switch => matches.get_flag(setting.flag).then(|| ON.to_owned())?,

@@ -42,7 +42,7 @@ fn has_errors(problems: &[Problem]) -> bool {
     problems.iter().any(Problem::is_error)
 }
 
-/// What a start on this machine would find.
+/// The problems that a start on this machine would find.
 fn examine(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = loaded.warnings.clone();
     let boot = &loaded.config.boot;

@@ -1,33 +1,18 @@
 //! The configuration file: JSON text to given values with their positions. Pure.
 //!
-//! A file with problems is rejected whole, with all of them: one of the syntax, or each of the
-//! keys and values.
+//! A file with problems is rejected whole, with all of them: one of the syntax (`syntax`), or each
+//! of the keys and values.
 
 use super::Config;
 use super::backend::HostPort;
+use super::node::{Item, described, span};
 use super::problem::{FileText, Problem, Problems, Span};
 use super::servers;
+use super::syntax;
 use super::table::{Form, OFF, ON, Setting};
 use super::values::nearest;
 use jsonc_parser::ast::{Object, ObjectProp, Value};
-use jsonc_parser::common::Ranged;
-use jsonc_parser::errors::{ParseError, ParseErrorKind};
-use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use std::collections::HashMap;
-
-/// Plain JSON: none of the extensions that the parser supports.
-const STRICT: ParseOptions = ParseOptions {
-    allow_comments: false,
-    allow_loose_object_property_names: false,
-    allow_trailing_commas: false,
-    allow_missing_commas: false,
-    allow_single_quoted_strings: false,
-    allow_hexadecimal_numbers: false,
-    allow_unary_plus_numbers: false,
-    allow_bare_decimal_point_numbers: false,
-    allow_non_finite_numbers: false,
-    allow_extended_string_escapes: false,
-};
 
 /// A file that was read: its keys with their values.
 #[derive(Clone, Debug)]
@@ -53,15 +38,6 @@ pub struct Entry {
     pub items: Vec<Item>,
 }
 
-/// A value in its text form, as the flag has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    /// The text.
-    pub text: String,
-    /// Its position.
-    pub span: Span,
-}
-
 impl Entry {
     /// The whole value in its text form.
     pub fn text(&self) -> String {
@@ -75,7 +51,8 @@ impl ConfigFile {
     pub fn read(text: FileText) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::new(&text);
         let mut reading = Reading { problems: &mut problems, health_authority: None };
-        let entries = reading.file(text.text());
+        let object = syntax::object(reading.problems, text.text());
+        let entries = object.map_or(Vec::new(), |object| reading.entries(&object));
         let health_authority = reading.health_authority;
         let problems = problems.into_vec();
         if problems.is_empty() {
@@ -98,75 +75,6 @@ struct Reading<'p, 'f> {
 }
 
 impl Reading<'_, '_> {
-    fn file(&mut self, text: &str) -> Vec<Entry> {
-        let whole = 0..text.len().min(1);
-        if text.starts_with('\u{feff}') {
-            self.problems.error(
-                &(0..3),
-                "",
-                "the file starts with a byte order mark; save it as UTF-8 without one",
-            );
-        } else {
-            match parse_to_ast(text, &CollectOptions::default(), &STRICT) {
-                Ok(parsed) => match parsed.value {
-                    Some(Value::Object(object)) => {
-                        // The second opinion of a parser that has no extensions to switch off.
-                        match serde_json::from_str::<serde_json::Value>(text) {
-                            Ok(_) => return self.entries(&object),
-                            Err(error) => self.not_json(&error),
-                        }
-                    }
-                    Some(other) => self.problems.error(
-                        &span(&other),
-                        "",
-                        "the file is not a JSON object; write it like {\"servers\": []}",
-                    ),
-                    None => {
-                        self.problems.error(&whole, "", "the file is empty; the smallest one is {}")
-                    }
-                },
-                Err(error) => self.syntax(&error),
-            }
-        }
-        Vec::new()
-    }
-
-    fn syntax(&mut self, error: &ParseError) {
-        let range = error.range();
-        let message = match error.kind() {
-            ParseErrorKind::CommentsNotAllowed | ParseErrorKind::UnterminatedCommentBlock => {
-                "comments are not JSON; remove this one".to_owned()
-            }
-            ParseErrorKind::TrailingCommasNotAllowed => {
-                "a comma after the last value is not JSON; remove it".to_owned()
-            }
-            ParseErrorKind::ExpectedComma => "a comma is missing here; add it".to_owned(),
-            ParseErrorKind::SingleQuotedStringsNotAllowed
-            | ParseErrorKind::ExpectedStringObjectProperty
-            | ParseErrorKind::UnexpectedWord => {
-                "this is not JSON; write names and texts in double quotes".to_owned()
-            }
-            ParseErrorKind::UnterminatedObject => {
-                "this `{` has no `}`; is the file complete?".to_owned()
-            }
-            ParseErrorKind::UnterminatedArray => {
-                "this `[` has no `]`; is the file complete?".to_owned()
-            }
-            ParseErrorKind::MultipleRootJsonValues => {
-                "something follows the end of the JSON object; remove it".to_owned()
-            }
-            other => format!("this is not JSON: {}", lower_first(&other.to_string())),
-        };
-        self.problems.error(&(range.start..range.end), "", &message);
-    }
-
-    fn not_json(&mut self, error: &serde_json::Error) {
-        let at = self.problems.file().offset(error.line(), error.column());
-        let text = error.to_string();
-        let text = text.split(" at line ").next().unwrap_or_default();
-        self.problems.error(&(at..at + 1), "", &format!("this is not JSON: {text}"));
-    }
-
     fn entries(&mut self, object: &Object<'_>) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut seen: HashMap<&str, (String, Span)> = HashMap::new();
@@ -182,9 +90,9 @@ impl Reading<'_, '_> {
             if let Some((other, other_span)) = seen.get(setting.flag) {
                 let line = self.problems.file().position(other_span.start).line;
                 let message = if other == key {
-                    format!("the key is already in line {line}; keep one of them")
+                    format!("line {line} already has this key; keep one of them")
                 } else {
-                    format!("the setting is already in line {line}, as {other}; keep one of them")
+                    format!("line {line} already has this setting, as {other}; keep one of them")
                 };
                 self.problems.error(&key_span, key, &message);
                 continue;
@@ -282,24 +190,106 @@ fn split_url(text: &str) -> Option<Result<(HostPort, String), String>> {
     Some(authority.map(|authority| (authority, format!("{slash}{path}"))))
 }
 
-/// A value in an error.
-pub(super) fn described(value: &Value<'_>) -> String {
-    match value {
-        Value::StringLit(text) => format!("\"{}\"", text.value),
-        Value::NumberLit(number) => number.value.to_owned(),
-        Value::BooleanLit(literal) => literal.value.to_string(),
-        Value::Object(_) => "an object".to_owned(),
-        Value::Array(_) => "a list".to_owned(),
-        Value::NullKeyword(_) => "null".to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<Problem> {
+        ConfigFile::read(FileText::new("f", text)).unwrap_err()
     }
-}
 
-/// The part of the text that a node has.
-pub(super) fn span(node: &impl Ranged) -> Span {
-    node.start()..node.end()
-}
+    fn entries(text: &str) -> Vec<(String, String)> {
+        let file = ConfigFile::read(FileText::new("f", text)).unwrap();
+        file.entries.iter().map(|entry| (entry.key.clone(), entry.text())).collect()
+    }
 
-fn lower_first(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
+    /// The only problem of a text.
+    fn problem(text: &str) -> String {
+        let problems = problems(text);
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        problems[0].to_string()
+    }
+
+    #[test]
+    fn a_bad_value_or_key_is_named_with_its_position_and_the_right_form() {
+        let rows = [
+            ("{\"rise\": 0}", "f:1:10: rise: `0` is not a whole number from 1 to 1000"),
+            ("{\"rise\": 1.5}", "f:1:10: rise: `1.5` is not a whole number"),
+            ("{\"rise\": null}", "f:1:10: rise: null is not a value of this key; write a string"),
+            ("{\"rise\": [1]}", "f:1:10: rise: a list is not a value"),
+            ("{\"rise\": {}}", "f:1:10: rise: an object is not a value"),
+            ("{\"rise\": true}", "f:1:10: rise: true is not a value"),
+            ("{\"period\": \"5 s\"}", "f:1:12: period: `5 s` is not a duration; write it like"),
+            ("{\"connect_timeout\": 0}", "a timeout of 0 would reject every request"),
+            ("{\"port\": 70000}", "f:1:10: port: `70000` is not a port; write a number"),
+            ("{\"log_level\": \"loud\"}", "`loud` is not a log level; use off, error"),
+            ("{\"health_path\": \"health\"}", "`health` is not a path; it starts with /"),
+            ("{\"health_check_url\": \"https://a:1/\"}", "https to backends is not supported"),
+            ("{\"health_check_url\": \"http://a:x/\"}", "URL `http://a:x` has no port between"),
+            ("{\"health_check_url\": \"http://a/#x\"}", "`/#x` is not a path"),
+            ("{\"no_health_checks\": \"true\"}", "\"true\" is not a switch; write true or false"),
+            ("{\"trusted_proxies\": [\"::1\", \"x\"]}", "f:1:29: trusted_proxies[1]: `x` is not a"),
+            ("{\"trusted_proxies\": false}", "f:1:21: trusted_proxies: false is not a value"),
+            (
+                "{\"heath_path\": \"/\"}",
+                "f:1:2: heath_path: unknown key; did you mean health_path?",
+            ),
+            ("{\"Health-Path\": \"/\"}", "Health-Path: unknown key; did you mean health_path?"),
+            (
+                "{\"zzz\": 1}",
+                "f:1:2: zzz: unknown key; `lb-threads --print-config` lists every key",
+            ),
+            ("{\"rise\": 1,\n\"rise\": 2}", "f:2:1: rise: line 1 already has this key; keep one"),
+            (
+                "{\"servers\": [],\n\"backend\": []}",
+                "f:2:1: backend: line 1 already has this setting, as servers; keep one",
+            ),
+        ];
+        for (text, expected) in rows {
+            let problem = problem(text);
+            assert!(problem.contains(expected), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_found_at_once_and_in_order() {
+        let text =
+            "{\"rise\": 0,\n\"fal\": 1, \"servers\": [{\"prt\": 1}, 7],\n\"max_body\": \"x\"}";
+        let found: Vec<(usize, usize)> = problems(text)
+            .iter()
+            .map(|problem| problem.position.map_or((0, 0), |at| (at.line, at.column)))
+            .collect();
+        // The server has an unknown key and lacks both others.
+        assert_eq!(found, [(1, 10), (2, 1), (2, 23), (2, 23), (2, 24), (2, 35), (3, 13)]);
+        let many = format!("{{{}\"a\": 1}}", "\"a\": 1, ".repeat(100_000));
+        assert_eq!(problems(&many).len(), super::super::MAX_PROBLEMS);
+    }
+
+    #[test]
+    fn values_may_be_numbers_strings_switches_and_lists() {
+        let text = "{\"health_check_interval\": 10, \"rise\": \"3\", \"no_health_checks\": false,
+            \"trusted_proxies\": [\"10.0.0.0/8\", \"::1\"], \"maxconn\": 7, \"head_timeout\": \" 2.5 \"}";
+        let expected = [
+            ("health_check_interval", "10"),
+            ("rise", "3"),
+            ("no_health_checks", "false"),
+            ("trusted_proxies", "10.0.0.0/8,::1"),
+            ("maxconn", "7"),
+            ("head_timeout", "2.5"),
+        ];
+        let expected = expected.map(|(key, text)| (key.to_owned(), text.to_owned()));
+        assert_eq!(entries(text), expected);
+    }
+
+    #[test]
+    fn of_a_whole_url_the_path_and_the_query_are_used() {
+        for (url, path) in [
+            ("http://a:1/health?x=1", "/health?x=1"),
+            ("http://a:1", "/"),
+            ("http://a?x", "/?x"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(entries(&format!("{{\"health_check_url\": \"{url}\"}}"))[0].1, path);
+        }
+    }
 }

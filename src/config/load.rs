@@ -47,7 +47,7 @@ pub struct Loaded {
     pub origins: Vec<(Setting, Origin)>,
     /// The file, if there is one: its keys with their values.
     pub file: Option<ConfigFile>,
-    /// What is valid and likely not meant.
+    /// Values that are valid and likely not meant.
     pub warnings: Vec<Problem>,
 }
 
@@ -189,5 +189,139 @@ impl fmt::Display for Origin {
             Self::File(name, position) => write!(f, "{name}:{position}"),
             Self::Default => f.write_str("default"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::json::to_json;
+    use super::*;
+
+    const EVERYTHING: &str = include_str!("../../examples/everything.json");
+
+    fn everything() -> Loaded {
+        load(&[], Some(FileText::new("f", EVERYTHING))).unwrap()
+    }
+
+    fn from_file(text: &str) -> Result<Loaded, Vec<Problem>> {
+        load(&[], Some(FileText::new("f", text)))
+    }
+
+    fn given(key: &str, text: &str, is_environment: bool) -> Given {
+        Given { setting: Setting::of_key(key).unwrap(), text: text.to_owned(), is_environment }
+    }
+
+    #[test]
+    fn the_example_with_everything_has_every_setting_with_another_value_than_the_default() {
+        let loaded = everything();
+        let default = load(&[], None).unwrap();
+        for (setting, origin) in &loaded.origins {
+            assert!(matches!(origin, Origin::File(..)), "{} is missing: {origin:?}", setting.flag);
+            let shown = setting.show(&loaded.config);
+            assert_ne!(shown, setting.show(&default.config), "{}", setting.flag);
+        }
+    }
+
+    #[test]
+    fn for_every_setting_a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+        let file = everything();
+        let default = load(&[], None).unwrap();
+        for setting in Setting::all() {
+            // Each source has the default value of another one, so that the winner shows.
+            let in_file = setting.show(&file.config).unwrap();
+            let unset = "7".to_owned();
+            let other = setting.show(&default.config).unwrap_or(unset);
+            let other =
+                if setting.flag == "trusted-proxies" { "192.0.2.0/24".to_owned() } else { other };
+            let one = Given { setting, text: other.clone(), is_environment: false };
+            let typed =
+                load(std::slice::from_ref(&one), Some(FileText::new("f", EVERYTHING))).unwrap();
+            let mut expected = Config::default();
+            setting.set(&mut expected, &other).unwrap();
+            assert_eq!(setting.show(&typed.config), setting.show(&expected), "{}", setting.flag);
+            let is_it = |row: &Setting| row.flag == setting.flag;
+            assert_eq!(typed.origin(is_it), &Origin::Flag(setting.label()));
+            let from_variable = Given { is_environment: true, ..one };
+            let loaded = load(&[from_variable], Some(FileText::new("f", EVERYTHING))).unwrap();
+            if let Some(variable) = setting.env {
+                assert_eq!(loaded.origin(is_it), &Origin::Environment(variable));
+                assert_eq!(setting.show(&loaded.config), setting.show(&expected));
+            }
+            assert_ne!(Some(in_file), setting.show(&expected), "{}", setting.flag);
+            for (row, origin) in typed.origins.iter().filter(|(row, _)| !is_it(row)) {
+                assert!(matches!(origin, Origin::File(..)));
+                assert_eq!(row.show(&typed.config), row.show(&file.config), "{}", row.flag);
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_of_a_printed_configuration_is_read_as_it_was() {
+        for loaded in [everything(), load(&[], None).unwrap()] {
+            let again = from_file(&to_json(&loaded.config)).unwrap();
+            assert_eq!(again.config, loaded.config);
+        }
+        let none = from_file("{\"servers\": []}").unwrap().config;
+        assert_eq!(from_file(&to_json(&none)).unwrap().config, none);
+    }
+
+    #[test]
+    fn an_origin_is_the_position_of_the_key() {
+        let loaded = from_file("{\n    \"rise\": 3}").unwrap();
+        let origin = loaded.origin(|setting| setting.flag == "rise");
+        assert_eq!(origin.to_string(), "f:2:5");
+    }
+
+    #[test]
+    fn backends_are_taken_as_a_whole_and_none_are_none() {
+        let names = |loaded: &Loaded| {
+            loaded.config.backends.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&from_file("{\"servers\": []}").unwrap()), Vec::<String>::new());
+        assert_eq!(
+            names(&from_file("{\"port\": 8081}").unwrap()),
+            ["127.0.0.1:8080", "127.0.0.1:8082"]
+        );
+        let typed = [given("backend", "c:3", false)];
+        let file = FileText::new("f", "{\"servers\": [\"a:1\", \"b:2\"]}");
+        assert_eq!(names(&load(&typed, Some(file)).unwrap()), ["c:3"]);
+    }
+
+    #[test]
+    fn a_whole_health_url_is_one_of_the_servers_or_an_error() {
+        let with = |url: &str| {
+            from_file(&format!(
+                "{{\"health_check_url\": \"{url}\",\n\"servers\": [\"a:1\", \"b:80\"]}}"
+            ))
+        };
+        for url in ["http://a:1/x", "http://B/x", "/x"] {
+            assert_eq!(with(url).unwrap().config.settings.health.path, "/x");
+        }
+        for url in ["http://a:2/x", "http://c:1/x"] {
+            let problem = with(url).unwrap_err()[0].to_string();
+            assert!(problem.starts_with("f:1:22: health_check_url: no server is "), "{problem}");
+            assert!(problem.ends_with("write the path alone, like /x"), "{problem}");
+        }
+        let typed = [given("health_path", "/y", false)];
+        let file = FileText::new("f", "{\"health_check_url\": \"http://other/x\"}");
+        assert!(load(&typed, Some(file)).is_ok(), "the URL is not in use");
+    }
+
+    #[test]
+    fn a_period_that_is_too_short_is_raised_with_a_warning_at_its_position() {
+        let loaded = from_file("{\"health_check_interval\": 0.2}").unwrap();
+        assert_eq!(loaded.config.settings.health.period, MIN_HEALTH_PERIOD);
+        let warning = &loaded.warnings[0];
+        assert!(
+            !warning.is_error() && warning.to_string().starts_with("f:1:27: health_check_interval")
+        );
+        assert!(load(&[given("period", "5s", false)], None).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn a_literal_host_needs_no_resolver() {
+        let listen = |text: &str| from_file(text).unwrap().config.boot.listen;
+        assert_eq!(listen("{\"host\": \"::1\", \"port\": 7}"), ["[::1]:7".parse().unwrap()]);
+        assert_eq!(listen("{\"host\": \"localhost\"}"), []);
     }
 }

@@ -54,7 +54,7 @@ pub struct Problem {
     pub key: Option<String>,
     /// The problem, with the value.
     pub message: String,
-    /// What would be right.
+    /// The right form, or the fix.
     pub hint: Option<String>,
     excerpt: Option<Excerpt>,
 }
@@ -98,13 +98,6 @@ impl FileText {
         let line = self.line_starts.partition_point(|start| *start <= at);
         let start = self.line_starts[line - 1];
         Position { line, column: self.text[start..at].chars().count() + 1 }
-    }
-
-    /// The byte of a line, from 1 on, and a column that counts bytes, from 1 on.
-    pub(super) fn offset(&self, line: usize, column: usize) -> usize {
-        let start =
-            self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
-        (start + column.saturating_sub(1)).min(self.text.len())
     }
 
     /// The line of a span, with the span marked; of a long line what surrounds the span's start.

@@ -2,7 +2,7 @@
 //! text that `--backend` takes. Pure.
 
 use super::backend::{BackendSpec, HostPort, parse_weight};
-use super::file::{Item, described, span};
+use super::node::{Item, described, span};
 use super::problem::{Problems, Span};
 use super::values::nearest;
 use jsonc_parser::ast::{Object, Value};
@@ -16,7 +16,7 @@ pub(super) fn read(problems: &mut Problems<'_>, key: &str, value: &Value<'_>) ->
     let mut items = Vec::new();
     match value {
         Value::StringLit(text) => {
-            text_items(problems, key, (&text.value, &span(value)), &mut items)
+            text_items(problems, key, (&text.value, &span(value)), &mut items);
         }
         Value::Array(list) => {
             for (index, value) in list.elements.iter().enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn read(problems: &mut Problems<'_>, key: &str, value: &Value<'_>) ->
                 let (key, span) = (format!("{key}[{index}]"), span(value));
                 match value {
                     Value::StringLit(text) => {
-                        text_items(problems, &key, (&text.value, &span), &mut items)
+                        text_items(problems, &key, (&text.value, &span), &mut items);
                     }
                     Value::Object(server) => items.extend(server_item(problems, &key, server)),
                     other => {
@@ -169,10 +169,71 @@ fn report_repeated(problems: &mut Problems<'_>, key: &str, items: &[Item]) {
         match starts.get(authority) {
             Some(start) => {
                 let line = problems.file().position(*start).line;
-                let message = format!("server {authority} is already in line {line}; name it once");
+                let message = format!("line {line} already has server {authority}; name it once");
                 problems.error(&item.span, key, &message);
             }
             None => drop(starts.insert(authority, item.span.start)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ConfigFile, FileText};
+
+    fn read(servers: &str) -> Result<String, String> {
+        let text = FileText::new("f", format!("{{\"servers\": {servers}}}"));
+        match ConfigFile::read(text) {
+            Ok(file) => Ok(file.entries[0].text()),
+            Err(problems) => {
+                assert_eq!(problems.len(), 1, "{problems:?}");
+                Err(problems[0].to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn servers_are_objects_or_texts() {
+        for (servers, expected) in [
+            ("[]", ""),
+            ("[{\"host\": \"LocalHost\", \"port\": 80}]", "localhost:80"),
+            ("[{\"port\": \"80\", \"weight\": 3, \"host\": \"::1\"}]", "[::1]:80=3"),
+            ("[{\"host\": \"[::1]\", \"port\": 80, \"weight\": \"2\"}]", "[::1]:80=2"),
+            ("[\"a:1\", \"http://b/=2\", \"c:3,d:4\"]", "a:1,b:80=2,c:3,d:4"),
+            ("\"a:1, b:2\"", "a:1,b:2"),
+        ] {
+            assert_eq!(read(servers).unwrap(), expected, "{servers}");
+        }
+    }
+
+    #[test]
+    fn a_bad_server_is_named_with_its_number() {
+        for (servers, expected) in [
+            ("{}", "f:1:13: servers: an object is not a list of servers"),
+            ("[7]", "f:1:14: servers[0]: 7 is not a server"),
+            ("[\"a\"]", "f:1:14: servers[0]: backend `a` has no port"),
+            ("[{\"port\": 1}]", "f:1:14: servers[0]: the server has no host"),
+            ("[{\"host\": \"a\"}]", "f:1:14: servers[0]: the server has no port"),
+            ("[{\"host\": \"a\", \"port\": 0}]", "f:1:36: servers[0].port: 0 is not a port"),
+            ("[{\"host\": \"a\", \"port\": true}]", "servers[0].port: true is not a port"),
+            ("[{\"host\": 1, \"port\": 1}]", "f:1:23: servers[0].host: 1 is not a host"),
+            ("[{\"host\": \"http://a\", \"port\": 1}]", "without http:// and without a port"),
+            ("[{\"host\": \"a:1\", \"port\": 1}]", "servers[0].host: \"a:1\" is not a host"),
+            ("[{\"host\": \"a\", \"port\": 1, \"weight\": 0}]", "weight: 0 is not a weight"),
+            (
+                "[{\"host\": \"a\", \"port\": 1, \"wieght\": 2}]",
+                "unknown key; did you mean weight?",
+            ),
+            ("[{\"host\": \"a\", \"port\": 1, \"x\": 2}]", "a server has host, port and weight"),
+            (
+                "[{\"host\": \"a\", \"port\": 1, \"port\": 2}]",
+                "f:1:39: servers[0].port: the key is",
+            ),
+            ("[\"a:1\", {\"host\": \"A\", \"port\": 1}]", "f:1:21: servers: line 1 already has"),
+            ("[\"a:1\", \"b:1\", \"a:1=3\"]", "f:1:28: servers: line 1 already has server a:1"),
+        ] {
+            let problem = read(servers).unwrap_err();
+            assert!(problem.contains(expected), "{servers}: {problem}");
         }
     }
 }
