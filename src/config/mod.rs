@@ -5,6 +5,7 @@
 //! The table of settings (`table`) has a row per setting; [`load`] makes a [`Config`] of what was
 //! typed, the environment and the text of a file, and can be called again for a reload.
 
+mod algorithm;
 mod backend;
 mod file;
 mod json;
@@ -19,6 +20,8 @@ mod table;
 mod timeouts;
 pub mod values;
 
+pub use algorithm::Algorithm;
+pub(crate) use algorithm::algorithms;
 pub use backend::{BackendSpec, HostPort, parse_weight};
 pub use file::{ConfigFile, Entry};
 pub use json::to_json;

@@ -4,6 +4,7 @@
 //! these rows; `tests/docs.rs` checks the tables of the reference against them.
 
 use super::Config;
+use super::algorithm::Algorithm;
 use super::backend::parse_backends;
 use super::limits::{MAX_WORKERS, MIN_HEALTH_PERIOD};
 use super::timeouts::{TimeoutFlag, Timeouts};
@@ -109,6 +110,7 @@ settings! {
         Form::Value("PORT"), "port" env "PORT", boot.port = parse_port, "Port to listen on; 0 takes a free port";
         Form::Value("COUNT"), "workers", boot.workers = parse_workers, "Worker threads [default: one per core]";
         Form::Choice("LEVEL", LEVELS), "log-level" env "LOGLEVEL", settings.log_level = parse_level, "Log level: off, error, warn, info, debug, trace";
+        Form::Choice("NAME", Algorithm::NAMES), "algorithm" short 'a' env "ALGORITHM", settings.algorithm = Algorithm::parse, "How a backend is chosen: round_robin, weighted, least_conn, least_response_time, random, p2c or ip_hash";
         Form::Value("PATH"), "health-path" key "health_check_url", settings.health.path = parse_path, "Path of health checks; 2xx and 3xx responses pass";
         Form::Value("DURATION"), "health-timeout", settings.health.timeout = parse_timeout, "Time limit for one health check [default: 2s, or PERIOD if that is shorter]";
         Form::Value("COUNT"), "rise", settings.health.rise = parse_threshold, "Consecutive successes that mark a backend up";
@@ -312,6 +314,15 @@ mod tests {
             for other in Setting::all().filter(|other| other.flag != row.flag) {
                 let default = other.show(&Config::default());
                 assert_eq!(other.show(&changed), default, "{} and {}", row.flag, other.flag);
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_lists_every_name_of_a_choice() {
+        for row in Setting::all() {
+            if let Form::Choice(_, names) = row.form {
+                assert!(names.iter().all(|name| row.help.contains(name)), "{}", row.help);
             }
         }
     }

@@ -130,7 +130,7 @@ fn every_shell_has_completions_with_the_flags_and_the_names_of_choices() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ended = program::run(["completions", shell]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-        for word in ["health-path", "print-config", "completions", "trace"] {
+        for word in ["health-path", "print-config", "completions", "trace", "least_conn"] {
             assert!(ended.stdout.contains(word), "{shell} has no {word}");
         }
     }
