@@ -40,6 +40,10 @@ pub fn value(setting: &Setting, text: &str) -> Value {
     match setting.form {
         Form::Switch => json!(text == ON),
         Form::List(_) => text.split(',').map(str::trim).collect(),
-        _ => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+        _ => match text.parse::<u64>() {
+            // Not a name like 007.
+            Ok(number) if number.to_string() == text => json!(number),
+            _ => json!(text),
+        },
     }
 }

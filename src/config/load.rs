@@ -266,6 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn odd_but_valid_values_are_printed_as_they_are() {
+        for text in [
+            "{\"host\": \"007\"}",
+            "{\"head_timeout\": 0.0001}",
+            "{\"trusted_proxies\": []}",
+            "{\"trusted_proxies\": [\"\", \"::1\"]}",
+            "{\"max_body\": 18446744073709551615}",
+            "{\"no_health_checks\": false}",
+        ] {
+            let config = from_file(text).unwrap().config;
+            assert_eq!(from_file(&to_json(&config)).unwrap().config, config, "{text}");
+        }
+    }
+
+    #[test]
     fn an_origin_is_the_position_of_the_key() {
         let loaded = from_file("{\n    \"rise\": 3}").unwrap();
         let origin = loaded.origin(|setting| setting.flag == "rise");

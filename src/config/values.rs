@@ -37,10 +37,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number = number.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
     match number.map(|number| number * seconds_per_unit) {
-        Some(seconds) if seconds <= MAX_SECONDS => Ok(Duration::from_secs_f64(seconds)),
+        Some(seconds) if seconds <= MAX_SECONDS => Ok(whole_milliseconds(seconds)),
         Some(_) => Err(format!("`{text}` is longer than a year")),
         None => Err(bad()),
     }
+}
+
+/// The nearest duration that can be shown again, and not 0 unless it is.
+fn whole_milliseconds(seconds: f64) -> Duration {
+    let milliseconds = Duration::from_secs_f64((seconds * 1000.0).round() / 1000.0);
+    if seconds > 0.0 { milliseconds.max(Duration::from_millis(1)) } else { milliseconds }
 }
 
 /// A duration other than 0, which would reject every request.
@@ -68,8 +74,9 @@ pub fn parse_limit(text: &str) -> Result<usize, String> {
 
 /// An address or a name.
 pub fn parse_host(text: &str) -> Result<String, String> {
-    let is_host = !text.is_empty()
-        && !text.contains(|letter: char| letter.is_whitespace() || "/,".contains(letter));
+    let is_allowed =
+        |letter: char| !letter.is_whitespace() && !letter.is_control() && !"/,".contains(letter);
+    let is_host = !text.is_empty() && text.chars().all(is_allowed);
     is_host.then(|| text.to_owned()).ok_or_else(|| {
         format!("`{text}` is not a host; write an address or a name, like 127.0.0.1 or localhost")
     })
@@ -103,9 +110,10 @@ pub fn parse_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Networks or addresses, separated by commas.
+/// Networks or addresses, separated by commas. Empty parts are skipped.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    text.split(',').map(|part| parse_network(part.trim())).collect()
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(parse_network).collect()
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
@@ -220,6 +228,10 @@ mod tests {
             ("1h", 3_600_000),
             ("10", 10_000),
             ("0.5", 500),
+            ("1.0005", 1001),
+            ("0.0001", 1),
+            ("0.2999", 300),
+            ("0", 0),
         ];
         for (text, milliseconds) in rows {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
