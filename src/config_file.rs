@@ -9,9 +9,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The name of a file that is mentioned if it is there, but not loaded.
-const USUAL_NAME: &str = "config.json";
-
 /// The sources of a configuration, apart from the text of the file.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -19,6 +16,8 @@ pub struct Sources {
     pub given: Vec<Given>,
     /// The file.
     pub path: Option<PathBuf>,
+    /// Lines about what is there, but not used.
+    pub notes: Vec<String>,
 }
 
 impl Sources {
@@ -26,12 +25,6 @@ impl Sources {
     pub fn load(&self) -> Result<Loaded, Vec<Problem>> {
         let text = self.path.as_deref().map(read).transpose()?;
         load(&self.given, text)
-    }
-
-    /// The line about a file that a user may expect to be loaded, if there is one.
-    pub fn unused_file(&self) -> Option<String> {
-        let is_unused = self.path.is_none() && Path::new(USUAL_NAME).exists();
-        is_unused.then(|| format!("{USUAL_NAME} found, not loaded; use -c {USUAL_NAME}"))
     }
 }
 

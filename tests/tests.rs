@@ -8,8 +8,10 @@ mod support_tests;
 
 mod accepting;
 mod algorithms;
+mod change_under_load;
 mod chaos;
 mod cli;
+mod data_port;
 mod docs;
 mod drain;
 mod failover;

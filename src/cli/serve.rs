@@ -2,11 +2,14 @@
 
 use super::UsageError;
 use super::settings::SettingArgs;
-use crate::config::Config;
+use crate::config::{Config, Given, Origin, Setting};
 use crate::config_file::Sources;
 use crate::net;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// The name of a file that is mentioned if it is there, but not loaded.
+const USUAL_NAME: &str = "config.json";
 
 /// The flags of the balancer.
 #[derive(Debug, Args)]
@@ -27,6 +30,9 @@ pub(super) struct SourceArgs {
     /// Configuration file (JSON); flags and environment override it
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start without backends: 503 until one is added
+    #[arg(long)]
+    no_backends: bool,
     #[command(flatten)]
     settings: SettingArgs,
 }
@@ -47,8 +53,45 @@ impl ServeArgs {
 impl SourceArgs {
     /// The sources of the configuration; the file may have been named without `-c`.
     pub(super) fn into_sources(self, file: Option<PathBuf>) -> Result<Sources, UsageError> {
-        Ok(Sources { given: self.settings.into_given()?, path: self.config.or(file) })
+        let mut given = self.settings.into_given()?;
+        let mut notes = Vec::new();
+        if self.no_backends {
+            notes.extend(remove_backends(&mut given)?);
+        }
+        let path = self.config.or(file);
+        if path.is_none() && Path::new(USUAL_NAME).exists() {
+            notes.push(format!("{USUAL_NAME} found, not loaded; use -c {USUAL_NAME}"));
+        }
+        Ok(Sources { given, path, notes })
     }
+}
+
+/// Makes the list of backends empty: as a flag, which wins over a variable and the file. Returns the
+/// note about the variable.
+fn remove_backends(given: &mut Vec<Given>) -> Result<Option<String>, UsageError> {
+    let mut note = None;
+    for Given { text, origin, .. } in given.iter().filter(|one| one.setting.is_backends()) {
+        match origin {
+            Origin::Environment(variable) => {
+                note = Some(format!("--no-backends: the backends of {variable} are ignored"));
+            }
+            _ => {
+                let name = text.split(',').next().unwrap_or_default();
+                return Err(UsageError::bad(format!(
+                    "--no-backends and --backend {name} exclude each other; drop one of them"
+                )));
+            }
+        }
+    }
+    given.retain(|one| !one.setting.is_backends());
+    let origin = Origin::Flag("--no-backends".to_owned());
+    let none = Setting::all().filter(Setting::is_backends);
+    given.extend(none.map(|setting| Given {
+        setting,
+        text: String::new(),
+        origin: origin.clone(),
+    }));
+    Ok(note)
 }
 
 /// Resolves every name of a configuration, so it may wait.
@@ -83,6 +126,15 @@ mod tests {
 
     fn names(config: &Config) -> Vec<String> {
         config.backends.iter().map(|backend| backend.authority.to_string()).collect()
+    }
+
+    #[test]
+    fn no_backends_starts_empty_and_excludes_named_ones() {
+        assert_eq!(names(&config(&["--no-backends"]).unwrap()), Vec::<String>::new());
+        assert_eq!(names(&config(&["--no-backends", "-b", ""]).unwrap()), Vec::<String>::new());
+        let error = config(&["-b", "h:1,h:2", "--no-backends"]).unwrap_err();
+        let expected = "--no-backends and --backend h:1 exclude each other; drop one of them";
+        assert_eq!(error.message, expected);
     }
 
     #[test]
@@ -150,6 +202,7 @@ mod tests {
             (&["--admin", "127.0.0.1:1"], "off"),
             (&["-b", "localhost:1", "-b", "localhost:1"], "named twice"),
             (&["-b", "localhost"], "`localhost` has no port"),
+            (&["--no-backends", "-b", "localhost:1"], "drop one of them"),
             (&["--head-timeout", "0"], "would reject every request"),
             (&["--max-body", "1.5M"], "--max-body"),
             (&["--trusted-proxies", "10.0.0.0/33"], "is not a network"),

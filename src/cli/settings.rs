@@ -1,7 +1,7 @@
 //! The flags of settings, made from the table in `config`.
 
 use super::UsageError;
-use crate::config::{Config, Form, Given, ON, Setting};
+use crate::config::{Config, Form, Given, ON, Origin, Setting};
 use clap::builder::{PossibleValue, TypedValueParser, ValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -107,7 +107,11 @@ fn given(setting: Setting, matches: &ArgMatches) -> Option<Given> {
     };
     let is_empty = text.chars().all(|letter| letter == ',' || letter.is_whitespace());
     let is_environment = matches.value_source(setting.flag) == Some(ValueSource::EnvVariable);
-    (!is_empty).then_some(Given { setting, text, is_environment })
+    let origin = match setting.env.filter(|_| is_environment) {
+        Some(variable) => Origin::Environment(variable),
+        None => Origin::Flag(setting.label()),
+    };
+    (!is_empty).then_some(Given { setting, text, origin })
 }
 
 impl Args for SettingArgs {

@@ -28,7 +28,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
         Ok(loaded) => examine(loaded),
         Err(problems) => problems.clone(),
     };
-    problems.extend(sources.unused_file().map(|line| Problem::new(&line).with(Severity::Note)));
+    problems.extend(sources.notes.iter().map(|note| Problem::new(note).with(Severity::Note)));
     let origins = result.ok().filter(|_| shows_origins).map(|loaded| origins(&loaded));
     shell::print(&if is_json {
         in_json(&problems, origins.as_deref())

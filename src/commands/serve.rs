@@ -38,8 +38,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    if let Some(line) = sources.unused_file() {
-        log::info!("{line}");
+    for note in &sources.notes {
+        log::info!("{note}");
     }
     if let Err(error) = resolve_names(&mut config) {
         return fail(log.as_ref(), &error.message, error.exit_code);
@@ -81,7 +81,7 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
 fn log_config(config: &Config) {
     let names = config.backends.iter().map(|backend| backend.authority.to_string());
     let names: Vec<String> = names.collect();
-    let names = if names.is_empty() { "no backends".to_owned() } else { names.join(", ") };
+    let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
     let algorithm = config.settings.algorithm.name();
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;

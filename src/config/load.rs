@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::backend::{BackendSpec, HostPort};
-use super::file::ConfigFile;
+use super::file::{ConfigFile, Entry};
 use super::limits::MIN_HEALTH_PERIOD;
 use super::problem::{FileText, Position, Problem, Severity, Span};
 use super::table::Setting;
@@ -21,8 +21,8 @@ pub struct Given {
     pub setting: Setting,
     /// The valid text.
     pub text: String,
-    /// Whether it is from the environment.
-    pub is_environment: bool,
+    /// The flag or the variable.
+    pub origin: Origin,
 }
 
 /// The origin of a setting's value.
@@ -79,11 +79,7 @@ impl Loaded {
     /// The text of a setting and where it is from.
     fn winner(&self, setting: &Setting, given: &[Given]) -> (Option<String>, Origin) {
         if let Some(given) = given.iter().find(|given| given.setting.flag == setting.flag) {
-            let origin = match setting.env.filter(|_| given.is_environment) {
-                Some(variable) => Origin::Environment(variable),
-                None => Origin::Flag(setting.label()),
-            };
-            return (Some(given.text.clone()), origin);
+            return (Some(given.text.clone()), given.origin.clone());
         }
         match self.file.as_ref().and_then(|file| Some((file, file.entry(setting)?))) {
             Some((file, entry)) => {
@@ -101,10 +97,7 @@ impl Loaded {
     }
 
     /// The file and the values in it of the setting that is this one, if they are in use.
-    fn in_file(
-        &self,
-        is_it: impl Fn(&Setting) -> bool,
-    ) -> Option<(&FileText, &super::file::Entry)> {
+    fn in_file(&self, is_it: impl Fn(&Setting) -> bool) -> Option<(&FileText, &Entry)> {
         let file = self.file.as_ref()?;
         let entry = file.entries.iter().find(|entry| is_it(&entry.setting))?;
         let is_used = matches!(self.origin(&is_it), Origin::File(..));
@@ -168,7 +161,7 @@ impl Loaded {
 }
 
 /// All values of an entry.
-fn span(entry: &super::file::Entry) -> Span {
+fn span(entry: &Entry) -> Span {
     match (entry.items.first(), entry.items.last()) {
         (Some(first), Some(last)) => first.span.start..last.span.end,
         _ => entry.key_span.clone(),
@@ -207,8 +200,9 @@ mod tests {
         load(&[], Some(FileText::new("f", text)))
     }
 
-    fn given(key: &str, text: &str, is_environment: bool) -> Given {
-        Given { setting: Setting::of_key(key).unwrap(), text: text.to_owned(), is_environment }
+    fn typed(key: &str, text: &str) -> Given {
+        let setting = Setting::of_key(key).unwrap();
+        Given { setting, text: text.to_owned(), origin: Origin::Flag(setting.label()) }
     }
 
     #[test]
@@ -233,20 +227,20 @@ mod tests {
             let other = setting.show(&default.config).unwrap_or(unset);
             let other =
                 if setting.flag == "trusted-proxies" { "192.0.2.0/24".to_owned() } else { other };
-            let one = Given { setting, text: other.clone(), is_environment: false };
+            let origin = Origin::Flag(setting.label());
+            let one = Given { setting, text: other.clone(), origin: origin.clone() };
             let typed =
                 load(std::slice::from_ref(&one), Some(FileText::new("f", EVERYTHING))).unwrap();
             let mut expected = Config::default();
             setting.set(&mut expected, &other).unwrap();
             assert_eq!(setting.show(&typed.config), setting.show(&expected), "{}", setting.flag);
             let is_it = |row: &Setting| row.flag == setting.flag;
-            assert_eq!(typed.origin(is_it), &Origin::Flag(setting.label()));
-            let from_variable = Given { is_environment: true, ..one };
-            let loaded = load(&[from_variable], Some(FileText::new("f", EVERYTHING))).unwrap();
-            if let Some(variable) = setting.env {
-                assert_eq!(loaded.origin(is_it), &Origin::Environment(variable));
-                assert_eq!(setting.show(&loaded.config), setting.show(&expected));
-            }
+            assert_eq!(typed.origin(is_it), &origin);
+            let origin = Origin::Environment("VARIABLE");
+            let one = Given { origin: origin.clone(), ..one };
+            let loaded = load(&[one], Some(FileText::new("f", EVERYTHING))).unwrap();
+            assert_eq!(loaded.origin(is_it), &origin);
+            assert_eq!(setting.show(&loaded.config), setting.show(&expected));
             assert_ne!(Some(in_file), setting.show(&expected), "{}", setting.flag);
             for (row, origin) in typed.origins.iter().filter(|(row, _)| !is_it(row)) {
                 assert!(matches!(origin, Origin::File(..)));
@@ -297,7 +291,7 @@ mod tests {
             names(&from_file("{\"port\": 8081}").unwrap()),
             ["127.0.0.1:8080", "127.0.0.1:8082"]
         );
-        let typed = [given("backend", "c:3", false)];
+        let typed = [typed("backend", "c:3")];
         let file = FileText::new("f", "{\"servers\": [\"a:1\", \"b:2\"]}");
         assert_eq!(names(&load(&typed, Some(file)).unwrap()), ["c:3"]);
     }
@@ -317,7 +311,7 @@ mod tests {
             assert!(problem.starts_with("f:1:22: health_check_url: no server is "), "{problem}");
             assert!(problem.ends_with("write the path alone, like /x"), "{problem}");
         }
-        let typed = [given("health_path", "/y", false)];
+        let typed = [typed("health_path", "/y")];
         let file = FileText::new("f", "{\"health_check_url\": \"http://other/x\"}");
         assert!(load(&typed, Some(file)).is_ok(), "the URL is not in use");
     }
@@ -330,7 +324,7 @@ mod tests {
         assert!(
             !warning.is_error() && warning.to_string().starts_with("f:1:27: health_check_interval")
         );
-        assert!(load(&[given("period", "5s", false)], None).unwrap().warnings.is_empty());
+        assert!(load(&[typed("period", "5s")], None).unwrap().warnings.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Plain values, valid by construction; must never read files, the environment or the network.
 //! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
-//! The table of settings (`table`) has a row per setting; [`load`] makes a [`Config`] of what was
+//! The table of settings (`table`) has a row per setting; [`load()`] makes a [`Config`] of what was
 //! typed, the environment and the text of a file, and can be called again for a reload.
 
 mod algorithm;

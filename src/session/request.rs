@@ -29,10 +29,12 @@ pub(super) struct Request {
     pub(super) is_final_recipient: bool,
     /// The client's address: the peer's, or behind trusted proxies the one that they have recorded.
     pub(super) client: IpAddr,
+    /// The control threads serve it, and no other backend.
+    pub(super) is_for_control: bool,
 }
 
 impl Request {
-    fn new(head: &RequestHead<'_, '_>, client: IpAddr) -> Self {
+    fn new(head: &RequestHead<'_, '_>, client: IpAddr, has_control: bool) -> Self {
         Self {
             client,
             is_head: head.method == "HEAD",
@@ -43,6 +45,7 @@ impl Request {
             has_host: head.host.is_some(),
             websocket: head.websocket,
             is_final_recipient: head.max_forwards == Some(0),
+            is_for_control: has_control && head.target.is_control(),
         }
     }
 
@@ -59,6 +62,7 @@ impl Request {
             has_host: true,
             websocket: false,
             is_final_recipient: false,
+            is_for_control: false,
         }
     }
 
@@ -96,7 +100,7 @@ impl Request {
         let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, info);
         upload.mark_common_end();
-        let request = Self::new(&head, client_address);
+        let request = Self::new(&head, client_address, cx.shared.control.is_some());
         let data = ExchangeData::new(peer, request_id, cx.now)
             .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
         client.input.consume(length);

@@ -6,7 +6,7 @@
 //!
 //! Time is counted in picks of the pool, so that a backend that was slow comes back after some
 //! requests, at any rate of requests. While a backend is unused, its average fades towards the mean
-//! of the pool, within [`MAX_ROUNDS`] requests per backend, and sooner if few responses are known.
+//! of the pool, within `MAX_ROUNDS` requests per backend, and sooner if few responses are known.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;

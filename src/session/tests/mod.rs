@@ -48,6 +48,7 @@ impl TestWorker {
             registry,
             settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+            control: None,
         };
         let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let local = Local::new(poller, Pipes::new(4), counters);
