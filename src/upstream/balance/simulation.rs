@@ -78,7 +78,7 @@ fn a_slow_backend_gets_few_requests_and_never_none() {
     let chosen = simulate(equal_backends(3, 7), 8, 10_000, time);
     for window in chosen[5000..].chunks(1000) {
         let share = counts(window, 3)[0];
-        assert!((1..20).contains(&share), "{share} of 1000");
+        assert!((1..30).contains(&share), "{share} of 1000");
     }
 }
 
@@ -93,6 +93,6 @@ fn delays_at_random_leave_the_shares_even() {
             if delayed { 30 * MS } else { usual }
         };
         let shares = counts(&simulate(equal_backends(3, seed), 4, 3000, time), 3);
-        assert!(shares.iter().all(|share| share.abs_diff(1000) < 200), "{seed}: {shares:?}");
+        assert!(shares.iter().all(|share| share.abs_diff(1000) < 120), "{seed}: {shares:?}");
     }
 }
