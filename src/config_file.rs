@@ -7,6 +7,7 @@ use crate::config::{FileText, Given, Loaded, MAX_CONFIG_BYTES, Problem, load};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The sources of a configuration, apart from the text of the file.
@@ -18,13 +19,15 @@ pub struct Sources {
     pub path: Option<PathBuf>,
     /// Lines about what is there, but not used.
     pub notes: Vec<String>,
+    /// The addresses that a service manager listens on; host and port are not used if there are any.
+    pub inherited: Vec<SocketAddr>,
 }
 
 impl Sources {
     /// Reads the file and makes the configuration, or finds all problems.
     pub fn load(&self) -> Result<Loaded, Vec<Problem>> {
         let text = self.path.as_deref().map(read).transpose()?;
-        load(&self.given, text)
+        load(&self.given, text, &self.inherited)
     }
 }
 

@@ -27,5 +27,6 @@ mod regressions;
 mod retry;
 mod settings;
 mod starvation;
+mod systemd;
 mod tidy;
 mod tunnel;

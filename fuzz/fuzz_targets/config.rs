@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
 });
 
 fn read(text: &str) -> Result<Config, Vec<Problem>> {
-    load(&[], Some(FileText::new("f", text))).map(|loaded| loaded.config)
+    load(&[], Some(FileText::new("f", text)), &[]).map(|loaded| loaded.config)
 }
 
 fn assert_marked(problem: &Problem, text: &str) {

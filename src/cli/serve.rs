@@ -62,7 +62,7 @@ impl SourceArgs {
         if path.is_none() && Path::new(USUAL_NAME).exists() {
             notes.push(format!("{USUAL_NAME} found, not loaded; use -c {USUAL_NAME}"));
         }
-        Ok(Sources { given, path, notes })
+        Ok(Sources { given, path, notes, inherited: Vec::new() })
     }
 }
 
@@ -97,8 +97,10 @@ fn remove_backends(given: &mut Vec<Given>) -> Result<Option<String>, UsageError>
 /// Resolves every name of a configuration, so it may wait.
 pub fn resolve_names(config: &mut Config) -> Result<(), UsageError> {
     let boot = &mut config.boot;
-    boot.listen = net::resolve(&boot.host, boot.port)
-        .map_err(|error| UsageError::unresolved("--host", &boot.host, &error))?;
+    if boot.listen.is_empty() {
+        boot.listen = net::resolve(&boot.host, boot.port)
+            .map_err(|error| UsageError::unresolved("--host", &boot.host, &error))?;
+    }
     for backend in &mut config.backends {
         backend.addresses = net::resolve_backend(&backend.authority).map_err(|error| {
             UsageError::unresolved("--backend", backend.authority.host(), &error)
@@ -116,10 +118,17 @@ mod tests {
     use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, UsageError> {
+        config_on(words, &[])
+    }
+
+    fn config_on(words: &[&str], inherited: &[&str]) -> Result<Config, UsageError> {
+        let inherited = inherited.iter().map(|address| address.parse().unwrap()).collect();
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
         let args =
             Args::try_parse_from(words).map_err(|error| UsageError::bad(in_one_line(&error)))?;
-        let mut config = args.serve.into_sources()?.load().unwrap().config;
+        let mut sources = args.serve.into_sources()?;
+        sources.inherited = inherited;
+        let mut config = sources.load().unwrap().config;
         resolve_names(&mut config)?;
         Ok(config)
     }
@@ -177,6 +186,15 @@ mod tests {
         assert_eq!(names(&config(&["10"]).unwrap()), default);
         let without_ours = config(&["--port", "8081"]).unwrap();
         assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
+    }
+
+    #[test]
+    fn with_inherited_sockets_host_and_port_are_not_used() {
+        let config =
+            config_on(&["--host", "no.such.host.invalid"], &["127.0.0.1:8081", "[::1]:8082"]);
+        let config = config.unwrap();
+        assert_eq!(names(&config), ["127.0.0.1:8080"], "not our own ports");
+        assert_eq!(config.boot.listen.len(), 2);
     }
 
     #[test]

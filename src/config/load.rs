@@ -2,14 +2,15 @@
 //! default, for each setting. Pure: resolves no names, prints nothing, and may be called again with
 //! another text of the file.
 
-use super::Config;
 use super::backend::{BackendSpec, HostPort};
 use super::file::{ConfigFile, Entry};
 use super::limits::MIN_HEALTH_PERIOD;
 use super::problem::{FileText, Position, Problem, Severity, Span};
 use super::table::Setting;
 use super::values::parse_duration;
+use super::{Boot, Config};
 use std::fmt;
+use std::net::SocketAddr;
 
 /// The backends if none are given.
 const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
@@ -51,8 +52,13 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Makes the configuration, or finds all problems of the file.
-pub fn load(given: &[Given], text: Option<FileText>) -> Result<Loaded, Vec<Problem>> {
+/// Makes the configuration, or finds all problems of the file. With `inherited` addresses, which a
+/// service manager listens on, host and port are not used.
+pub fn load(
+    given: &[Given],
+    text: Option<FileText>,
+    inherited: &[SocketAddr],
+) -> Result<Loaded, Vec<Problem>> {
     let file = text.map(ConfigFile::read).transpose()?;
     let mut loaded =
         Loaded { config: Config::default(), origins: Vec::new(), file, warnings: Vec::new() };
@@ -65,10 +71,12 @@ pub fn load(given: &[Given], text: Option<FileText>) -> Result<Loaded, Vec<Probl
         loaded.origins.push((setting, origin));
     }
     let boot = &mut loaded.config.boot;
-    boot.listen = boot.literal().into_iter().collect();
-    let own_port = boot.port;
+    boot.listen = match inherited {
+        [] => boot.literal().into_iter().collect(),
+        _ => inherited.to_vec(),
+    };
     if loaded.origin(Setting::is_backends) == &Origin::Default {
-        loaded.config.backends = default_backends(own_port);
+        loaded.config.backends = default_backends(&loaded.config.boot);
     }
     loaded.check_health_url()?;
     loaded.warn_of_short_period(given);
@@ -168,10 +176,14 @@ fn span(entry: &Entry) -> Span {
     }
 }
 
-/// The default backends without our own port.
-fn default_backends(own_port: u16) -> Vec<BackendSpec> {
+/// The default backends without those on our own ports.
+fn default_backends(boot: &Boot) -> Vec<BackendSpec> {
+    let is_ours = |port| match boot.listen.as_slice() {
+        [] => port == boot.port,
+        listen => listen.iter().any(|ours| ours.port() == port),
+    };
     let backends = DEFAULT_BACKENDS.iter().filter_map(|text| BackendSpec::parse(text).ok());
-    backends.filter(|backend| backend.authority.port() != own_port).collect()
+    backends.filter(|backend| !is_ours(backend.authority.port())).collect()
 }
 
 impl fmt::Display for Origin {
@@ -193,11 +205,11 @@ mod tests {
     const EVERYTHING: &str = include_str!("../../examples/everything.json");
 
     fn everything() -> Loaded {
-        load(&[], Some(FileText::new("f", EVERYTHING))).unwrap()
+        load(&[], Some(FileText::new("f", EVERYTHING)), &[]).unwrap()
     }
 
     fn from_file(text: &str) -> Result<Loaded, Vec<Problem>> {
-        load(&[], Some(FileText::new("f", text)))
+        load(&[], Some(FileText::new("f", text)), &[])
     }
 
     fn typed(key: &str, text: &str) -> Given {
@@ -208,7 +220,7 @@ mod tests {
     #[test]
     fn the_example_with_everything_has_every_setting_with_another_value_than_the_default() {
         let loaded = everything();
-        let default = load(&[], None).unwrap();
+        let default = load(&[], None, &[]).unwrap();
         for (setting, origin) in &loaded.origins {
             assert!(matches!(origin, Origin::File(..)), "{} is missing: {origin:?}", setting.flag);
             let shown = setting.show(&loaded.config);
@@ -219,7 +231,7 @@ mod tests {
     #[test]
     fn for_every_setting_a_flag_wins_over_the_environment_over_the_file_over_the_default() {
         let file = everything();
-        let default = load(&[], None).unwrap();
+        let default = load(&[], None, &[]).unwrap();
         for setting in Setting::all() {
             // Each source has the default value of another one, so that the winner shows.
             let in_file = setting.show(&file.config).unwrap();
@@ -229,8 +241,8 @@ mod tests {
                 if setting.flag == "trusted-proxies" { "192.0.2.0/24".to_owned() } else { other };
             let origin = Origin::Flag(setting.label());
             let one = Given { setting, text: other.clone(), origin: origin.clone() };
-            let typed =
-                load(std::slice::from_ref(&one), Some(FileText::new("f", EVERYTHING))).unwrap();
+            let typed = load(std::slice::from_ref(&one), Some(FileText::new("f", EVERYTHING)), &[])
+                .unwrap();
             let mut expected = Config::default();
             setting.set(&mut expected, &other).unwrap();
             assert_eq!(setting.show(&typed.config), setting.show(&expected), "{}", setting.flag);
@@ -238,7 +250,7 @@ mod tests {
             assert_eq!(typed.origin(is_it), &origin);
             let origin = Origin::Environment("VARIABLE");
             let one = Given { origin: origin.clone(), ..one };
-            let loaded = load(&[one], Some(FileText::new("f", EVERYTHING))).unwrap();
+            let loaded = load(&[one], Some(FileText::new("f", EVERYTHING)), &[]).unwrap();
             assert_eq!(loaded.origin(is_it), &origin);
             assert_eq!(setting.show(&loaded.config), setting.show(&expected));
             assert_ne!(Some(in_file), setting.show(&expected), "{}", setting.flag);
@@ -251,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_value_of_a_printed_configuration_is_read_as_it_was() {
-        for loaded in [everything(), load(&[], None).unwrap()] {
+        for loaded in [everything(), load(&[], None, &[]).unwrap()] {
             let again = from_file(&to_json(&loaded.config)).unwrap();
             assert_eq!(again.config, loaded.config);
         }
@@ -293,7 +305,7 @@ mod tests {
         );
         let typed = [typed("backend", "c:3")];
         let file = FileText::new("f", "{\"servers\": [\"a:1\", \"b:2\"]}");
-        assert_eq!(names(&load(&typed, Some(file)).unwrap()), ["c:3"]);
+        assert_eq!(names(&load(&typed, Some(file), &[]).unwrap()), ["c:3"]);
     }
 
     #[test]
@@ -313,7 +325,7 @@ mod tests {
         }
         let typed = [typed("health_path", "/y")];
         let file = FileText::new("f", "{\"health_check_url\": \"http://other/x\"}");
-        assert!(load(&typed, Some(file)).is_ok(), "the URL is not in use");
+        assert!(load(&typed, Some(file), &[]).is_ok(), "the URL is not in use");
     }
 
     #[test]
@@ -324,7 +336,7 @@ mod tests {
         assert!(
             !warning.is_error() && warning.to_string().starts_with("f:1:27: health_check_interval")
         );
-        assert!(load(&[typed("period", "5s")], None).unwrap().warnings.is_empty());
+        assert!(load(&[typed("period", "5s")], None, &[]).unwrap().warnings.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The threads: listeners, workers and health checks, and the handles through which they send
+//! The threads: listeners, workers, health checks and supervision, and the handles through which they send
 //! messages to each other.
 
 pub mod acceptor;
@@ -6,4 +6,5 @@ pub mod handle;
 pub mod health_check;
 pub mod listeners;
 pub mod shedding;
+pub mod supervision;
 pub mod worker;
