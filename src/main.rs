@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use lb_threads::cli::{Args, Command, in_one_line, version};
-use lb_threads::commands::{backend, check, demo, serve, shell};
+use lb_threads::commands::{backend, check, ctl, demo, serve, shell};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,5 +27,6 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(args),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man) => shell::man(),
+        Some(Command::Ctl(args)) => ctl::run(&args),
     }
 }

@@ -5,6 +5,7 @@
 
 mod backend;
 mod check;
+mod ctl;
 mod demo;
 mod serve;
 mod settings;
@@ -13,6 +14,7 @@ mod version;
 
 pub use backend::BackendArgs;
 pub use check::CheckArgs;
+pub use ctl::CtlArgs;
 pub use demo::DemoArgs;
 pub use serve::{ServeArgs, resolve_names};
 pub use version::version;
@@ -28,6 +30,7 @@ Examples:
   lb-threads --health-path /                for backends without a health page
   lb-threads -c config.json                 use this file
   lb-threads check config.json              find every problem in it
+  lb-threads ctl list                       the backends of a running balancer
   LOGLEVEL=DEBUG lb-threads                 log every head, in both directions
 
 Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag overrides the environment, the environment the file, the file the default.";
@@ -67,6 +70,8 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
+    /// List and change the backends of a running balancer
+    Ctl(CtlArgs),
 }
 
 /// An invalid command line.

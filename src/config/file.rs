@@ -5,12 +5,12 @@
 
 use super::Config;
 use super::backend::HostPort;
+use super::nearest::nearest;
 use super::node::{Item, described, span};
 use super::problem::{FileText, Problem, Problems, Span};
 use super::servers;
 use super::syntax;
 use super::table::{Form, OFF, ON, Setting};
-use super::values::nearest;
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 use std::collections::HashMap;
 
@@ -107,8 +107,7 @@ impl Reading<'_, '_> {
     fn unknown_key(&mut self, key: &str, span: &Span) {
         let keys: Vec<String> =
             Setting::all().flat_map(|setting| setting.keys().collect::<Vec<_>>()).collect();
-        let spelling = key.to_ascii_lowercase().replace('-', "_");
-        let hint = match nearest(&spelling, keys.iter().map(String::as_str)) {
+        let hint = match nearest(key, keys.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
             None => "`lb-threads --print-config` lists every key".to_owned(),
         };

@@ -2,9 +2,9 @@
 //! text that `--backend` takes. Pure.
 
 use super::backend::{BackendSpec, HostPort, parse_weight};
+use super::nearest::nearest;
 use super::node::{Item, described, span};
 use super::problem::{Problems, Span};
-use super::values::nearest;
 use jsonc_parser::ast::{Object, Value};
 use std::collections::HashMap;
 
@@ -76,7 +76,7 @@ fn server_item(problems: &mut Problems<'_>, key: &str, server: &Object<'_>) -> O
             Some(index) if values[index].is_none() => values[index] = Some(&property.value),
             Some(_) => problems.error(&name_span, &key, "the key is given twice; keep one of them"),
             None => {
-                let near = nearest(&name.to_ascii_lowercase(), KEYS);
+                let near = nearest(name, KEYS);
                 let hint = near.map_or("a server has host, port and weight".to_owned(), |near| {
                     format!("did you mean {near}?")
                 });

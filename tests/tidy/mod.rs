@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 7] = [
     &["upstream"],
     &["session"],
     &["threads"],
-    &["server"],
+    &["ctl", "server"],
     &["cli", "commands", "main", "lib"],
 ];
 /// The most lines of a file before its unit tests, by folder.
