@@ -21,6 +21,7 @@ mod health;
 mod http;
 mod membership;
 mod memory;
+mod names;
 mod overload;
 mod panics;
 mod queue;

@@ -16,7 +16,7 @@ pub use backend::BackendArgs;
 pub use check::CheckArgs;
 pub use ctl::CtlArgs;
 pub use demo::DemoArgs;
-pub use serve::{ServeArgs, resolve_names};
+pub use serve::{ServeArgs, resolve_listen};
 pub use version::version;
 
 use clap::{Parser, Subcommand};
@@ -88,10 +88,10 @@ impl UsageError {
         Self { message, exit_code: 2 }
     }
 
-    /// The error for a name that cannot be resolved.
-    pub fn unresolved(flag: &str, host: &str, error: &io::Error) -> Self {
+    /// The error for a name to listen on that cannot be resolved.
+    pub fn unresolved(host: &str, error: &io::Error) -> Self {
         let message =
-            format!("cannot resolve `{host}`: {error}; check {flag}, or give it an address");
+            format!("cannot resolve `{host}`: {error}; check --host, or give it an address");
         Self { message, exit_code: 1 }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::UsageError;
 use super::settings::SettingArgs;
-use crate::config::{Config, Given, Origin, Setting};
+use crate::config::{Boot, Given, Origin, Setting};
 use crate::config_file::Sources;
 use crate::net;
 use clap::{Args, ValueEnum};
@@ -94,17 +94,12 @@ fn remove_backends(given: &mut Vec<Given>) -> Result<Option<String>, UsageError>
     Ok(note)
 }
 
-/// Resolves every name of a configuration, so it may wait.
-pub fn resolve_names(config: &mut Config) -> Result<(), UsageError> {
-    let boot = &mut config.boot;
+/// Resolves the name to listen on, so it may wait; names of backends are resolved while the balancer
+/// runs.
+pub fn resolve_listen(boot: &mut Boot) -> Result<(), UsageError> {
     if boot.listen.is_empty() {
         boot.listen = net::resolve(&boot.host, boot.port)
-            .map_err(|error| UsageError::unresolved("--host", &boot.host, &error))?;
-    }
-    for backend in &mut config.backends {
-        backend.addresses = net::resolve_backend(&backend.authority).map_err(|error| {
-            UsageError::unresolved("--backend", backend.authority.host(), &error)
-        })?;
+            .map_err(|error| UsageError::unresolved(&boot.host, &error))?;
     }
     Ok(())
 }
@@ -113,7 +108,7 @@ pub fn resolve_names(config: &mut Config) -> Result<(), UsageError> {
 mod tests {
     use super::super::{Args, in_one_line};
     use super::*;
-    use crate::config::{Algorithm, Boot, MIN_HEALTH_PERIOD, Settings};
+    use crate::config::{Algorithm, Config, MIN_HEALTH_PERIOD, Settings};
     use clap::Parser;
     use std::time::Duration;
 
@@ -129,7 +124,7 @@ mod tests {
         let mut sources = args.serve.into_sources()?;
         sources.inherited = inherited;
         let mut config = sources.load().unwrap().config;
-        resolve_names(&mut config)?;
+        resolve_listen(&mut config.boot)?;
         Ok(config)
     }
 

@@ -53,7 +53,7 @@ fn examine(loaded: &Loaded) -> Vec<Problem> {
     });
     problems.extend(listen.iter().filter_map(|address| examine_port(loaded, *address)));
     for (index, backend) in loaded.config.backends.iter().enumerate() {
-        match net::resolve_backend(&backend.authority) {
+        match net::resolve(backend.authority.host(), backend.authority.port()) {
             Ok(addresses) if addresses.iter().any(|one| net::is_own_listener(*one, &listen)) => {
                 let error = StartError::Loop(backend.authority.to_string());
                 problems.push(loaded.backend_problem(index, &error.to_string()));

@@ -41,7 +41,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     let mut listen = match net::resolve(&args.host, args.port) {
         Ok(addresses) => addresses,
         Err(error) => {
-            let error = UsageError::unresolved("--host", &args.host, &error);
+            let error = UsageError::unresolved(&args.host, &error);
             return serve::fail(log.as_ref(), &error.message, error.exit_code);
         }
     };

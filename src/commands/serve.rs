@@ -4,7 +4,7 @@
 
 use super::shell;
 use crate::children;
-use crate::cli::{ServeArgs, resolve_names};
+use crate::cli::{ServeArgs, resolve_listen};
 use crate::config::{Config, Loaded, Problem, to_json};
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
@@ -50,7 +50,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     for note in &sources.notes {
         log::info!("{note}");
     }
-    if let Err(error) = resolve_names(&mut config) {
+    if let Err(error) = resolve_listen(&mut config.boot) {
         return fail(log.as_ref(), &error.message, error.exit_code);
     }
     let exit_code = balance(config, inherited, log.as_ref(), |_| {});

@@ -1,5 +1,5 @@
-//! The text form of a backend: `HOST:PORT` or a URL, with an optional weight. Pure; `net::resolve`
-//! resolves names.
+//! The text form of a backend: `HOST:PORT` or a URL, with an optional weight. Pure; names are
+//! resolved by `threads::resolver`.
 
 use super::values::{Show, parse_count};
 use std::collections::HashSet;

@@ -26,7 +26,7 @@ pub use listen::{
 };
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
-pub use resolve::{resolve, resolve_backend};
+pub use resolve::{resolve, resolve_host};
 pub use slab::{Slab, Token};
 pub use stream::{Read, Stream};
 pub use timers::Timers;

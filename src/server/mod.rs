@@ -19,6 +19,7 @@ use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
+use crate::threads::resolver::{Lookup, Resolver};
 use crate::threads::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
@@ -32,6 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+/// Without health checks, the time for which the start waits for names if no backend is up.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same if a backend is up.
+const SERVING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +64,8 @@ pub struct StartOptions {
 pub struct Server {
     balancer: Arc<Balancer>,
     workers: Vec<JoinHandle<usize>>,
+    /// The running resolver, from the start on.
+    resolver: Option<Resolver>,
 }
 
 impl Server {
@@ -75,6 +83,14 @@ impl Server {
 
     /// The same with options.
     pub fn start_with(config: Config, options: StartOptions) -> Result<Self, StartError> {
+        Self::start_resolving_by(config, options, Arc::new(net::resolve_host))
+    }
+
+    fn start_resolving_by(
+        config: Config,
+        options: StartOptions,
+        lookup: Lookup,
+    ) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let is_inherited = !options.inherited.is_empty();
         let sockets = if is_inherited {
@@ -95,12 +111,31 @@ impl Server {
         let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
         let (balancer, workers) = create(config, capacity, (addresses, sockets), options.control)
             .map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new() };
+        let mut server = Self { balancer, workers: Vec::new(), resolver: None };
         server.run(workers).map_err(StartError::Resources)?;
-        // Last, because checkers take as many threads as the machine has left.
-        server.balancer.start_health_checks().map_err(StartError::Resources)?;
+        server.start_checks(lookup)?;
         server.balancer.listeners.start();
         Ok(server)
+    }
+
+    /// Starts the resolver and the health checks, and waits for the first round of both, for two
+    /// seconds at most.
+    fn start_checks(&mut self, lookup: Lookup) -> Result<(), StartError> {
+        let balancer = &self.balancer;
+        let (registry, listening) = (&balancer.registry, balancer.addresses.clone());
+        let resolver = Resolver::start(registry, listening, lookup);
+        let resolver = resolver.map_err(StartError::Resources)?;
+        // Last, because checkers take as many threads as the machine has left.
+        balancer.start_health_checks().map_err(StartError::Resources)?;
+        if !balancer.settings().health.checks {
+            let is_serving = balancer.cluster().up() > 0;
+            resolver.wait_for_first_round(if is_serving { SERVING_TIMEOUT } else { NAMES_TIMEOUT });
+        }
+        if let Some(name) = resolver.own_listener() {
+            return Err(StartError::Loop(name.to_owned()));
+        }
+        self.resolver = Some(resolver);
+        Ok(())
     }
 
     /// Starts the threads of the workers. They accept once the listeners are started.
@@ -191,7 +226,32 @@ fn create(
 mod tests {
     use super::*;
     use crate::admission::Permits;
-    use crate::config::Settings;
+    use crate::config::{BackendSpec, Settings};
+
+    #[test]
+    fn a_name_whose_lookup_hangs_delays_neither_the_start_nor_the_end_for_long() {
+        for checks in [true, false] {
+            let mut config = Config::default();
+            config.boot.listen = vec![([127, 0, 0, 1], 0).into()];
+            config.settings.health.checks = checks;
+            config.backends = vec![BackendSpec::parse("hangs:80").unwrap()];
+            let (end, ended) = crossbeam_channel::bounded::<()>(0);
+            let lookup = move |_: &str| {
+                // Hangs until the test ends.
+                let _ = ended.recv();
+                Ok(vec![])
+            };
+            let before = Instant::now();
+            let server =
+                Server::start_resolving_by(config, StartOptions::default(), Arc::new(lookup))
+                    .unwrap();
+            let reason = server.balancer().cluster().outage().unwrap();
+            assert!(reason.ends_with("\"hangs\" is not resolved yet"), "{reason}");
+            drop(server);
+            assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+            drop(end);
+        }
+    }
 
     #[test]
     fn the_limit_of_open_files_bounds_a_limit_of_connections_that_is_raised_later() {

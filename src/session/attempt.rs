@@ -6,13 +6,19 @@ use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
 use crate::net::Token;
+use crate::upstream::addresses::Walk;
 use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
 use crate::upstream::health::{Observation, Outcome};
 use crate::upstream::response_time::Measured;
 use crate::upstream::retry::FailureKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The time that an address gets at least, before the next one is tried: longer than a round trip to
+/// anywhere, as in RFC 8305 section 8.
+const MIN_ADDRESS_TIME: Duration = Duration::from_millis(250);
 
 /// One attempt at one backend.
 #[derive(Debug)]
@@ -22,6 +28,11 @@ pub(super) struct Attempt {
     /// The connection; none before it is opened and after it is released.
     connection: Option<Token>,
     connecting: Option<Connecting>,
+    /// The addresses that may still be tried, while a connect is in progress.
+    walk: Option<Walk>,
+    /// The deadline of the connect to the present address.
+    address_deadline: Deadline,
+    /// The deadline of the connects to all addresses together.
     connect_deadline: Deadline,
     started: Instant,
     /// When the whole request was sent, while the response is awaited.
@@ -56,12 +67,15 @@ impl Attempt {
     /// An attempt with this slot; `began_healthy` comes with the choice of the backend, whose state
     /// may have changed since.
     pub(super) fn new(slot: Slot, began_healthy: bool, cx: &Context<'_>) -> Self {
+        let connect_deadline = cx.deadline(Timeout::Connect);
         Self {
             began_healthy,
             slot,
             connection: None,
             connecting: None,
-            connect_deadline: cx.deadline(Timeout::Connect),
+            walk: None,
+            address_deadline: connect_deadline,
+            connect_deadline,
             started: cx.now,
             sent: None,
             is_reused: false,
@@ -94,40 +108,78 @@ impl Attempt {
             cx.local.counters.backend_reuses.add(1);
             return Ok(Opened::Reused);
         }
-        match cx.connections.open(&cx.local.poller, backend, cx.session.token, cx.now) {
-            Ok(connection) => {
-                self.connecting = Some(Connecting::new(backend));
-                self.connection = Some(connection);
-                cx.local.counters.backend_connects.add(1);
-                Ok(Opened::Connecting)
-            }
-            Err(error) if net::is_resource_exhaustion(&error) => {
-                log::warn!("cannot open a connection to backend {}: {error}", backend.name);
-                Err(Cause::Overload.into())
-            }
-            Err(error) => Err(AttemptError::connect(&error).into()),
-        }
+        self.connecting = Some(Connecting::new(backend));
+        self.walk = Some(backend.addresses.walk());
+        self.connect_to_next(None, cx)?;
+        Ok(Opened::Connecting)
     }
 
-    /// The deadline of the connect while it is in progress; none once it has succeeded.
+    /// The deadline of the connect while it is in progress; none once it has succeeded. After a
+    /// failure, the next address of the backend is tried while there is time.
     pub(super) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Result<Option<Deadline>, Stop> {
         let connected = self
             .connection(cx.connections)
             .map_or(Ok(false), |connection| connection.stream.connected());
-        match connected {
+        let failure = match connected {
             Ok(true) => {
                 self.connecting = None;
-                Ok(None)
+                if let Some(walk) = self.walk.take() {
+                    walk.record_success();
+                }
+                return Ok(None);
             }
-            Ok(false) if self.connect_deadline.has_passed(cx.now) => Err(AttemptError::new(
-                FailureKind::Connect,
-                Cause::ConnectTimeout,
-                "the connect timed out",
-            )
-            .into()),
-            Ok(false) => Ok(Some(self.connect_deadline)),
-            Err(error) => Err(AttemptError::connect(&error).into()),
+            Ok(false) if !self.address_deadline.has_passed(cx.now) => {
+                return Ok(Some(self.address_deadline));
+            }
+            Ok(false) => AttemptError::connect_timeout(),
+            Err(error) => AttemptError::connect(&error),
+        };
+        if self.connect_deadline.has_passed(cx.now) {
+            return Err(failure.into());
         }
+        self.close_connection(cx);
+        self.connect_to_next(Some(failure.into()), cx).map(Some)
+    }
+
+    /// Starts a connect to the next address, which gets its share of the time that is left: a black
+    /// hole leaves enough for the others. Without a further address, the attempt fails as the last
+    /// connect did; `failure` is that of the one before.
+    fn connect_to_next(
+        &mut self,
+        mut failure: Option<Stop>,
+        cx: &mut Context<'_>,
+    ) -> Result<Deadline, Stop> {
+        while let Some((address, left)) = self.next_address() {
+            let to = (self.slot.backend(), address);
+            match cx.connections.open(&cx.local.poller, to, cx.session.token, cx.now) {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    cx.local.counters.backend_connects.add(1);
+                    let time = self.connect_deadline.at.saturating_duration_since(cx.now);
+                    let share = (time / left).max(MIN_ADDRESS_TIME).min(time);
+                    let at = cx.now + share;
+                    self.address_deadline = Deadline { at, ..self.connect_deadline };
+                    return Ok(self.address_deadline);
+                }
+                // After another failure, this machine rather does not have the family of the address.
+                Err(error) if net::is_resource_exhaustion(&error) && failure.is_none() => {
+                    let name = &self.backend().name;
+                    log::warn!("cannot open a connection to backend {name}: {error}");
+                    failure = Some(Cause::Overload.into());
+                }
+                Err(error) if net::is_resource_exhaustion(&error) => {}
+                Err(error) => failure = Some(AttemptError::connect(&error).into()),
+            }
+        }
+        // Only a name that lost its addresses after the backend was chosen has none.
+        Err(failure.unwrap_or_else(|| AttemptError::unresolved().into()))
+    }
+
+    /// The next address to be tried, and the number of those that are left with it.
+    fn next_address(&mut self) -> Option<(SocketAddr, u32)> {
+        let walk = self.walk.as_mut()?;
+        let left = u32::try_from(walk.left()).unwrap_or(u32::MAX);
+        Some((walk.next()?, left))
     }
 
     /// The failure of a connection that ended before a byte of the response; `written`: whether a
@@ -212,8 +264,12 @@ impl Attempt {
 
     /// Closes the connection, in any state.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
-        self.connecting = None;
+        (self.connecting, self.walk) = (None, None);
         self.record_response_time(Measured::AtLeast, cx);
+        self.close_connection(cx);
+    }
+
+    fn close_connection(&mut self, cx: &mut Context<'_>) {
         if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {
             cx.local.buffers.put(input);
         }

@@ -39,6 +39,16 @@ impl AttemptError {
         Self::new(FailureKind::Connect, Cause::ConnectFailed, error.to_string())
     }
 
+    /// No address has accepted the connection in time.
+    pub(super) fn connect_timeout() -> Self {
+        Self::new(FailureKind::Connect, Cause::ConnectTimeout, "the connect timed out")
+    }
+
+    /// The backend's name has no address any more.
+    pub(super) fn unresolved() -> Self {
+        Self::new(FailureKind::Connect, Cause::ConnectFailed, "its name has no address")
+    }
+
     /// The backend was marked down before a byte of its response.
     pub(super) fn marked_down() -> Self {
         let detail = "it was marked down while its response was awaited";

@@ -106,7 +106,7 @@ impl Backend {
             authority: spec.authority.clone(),
             name_hash: hash::of_bytes(name.as_bytes()),
             name,
-            addresses: Addresses::new(&spec.addresses),
+            addresses: Addresses::new(&spec.addresses, spec.authority.literal().is_some()),
             reuse: ReuseLimit::new(epoch),
             response_time: ResponseTime::default(),
             weight: AtomicU32::new(spec.weight.max(1)),

@@ -10,6 +10,7 @@ use super::reuse::Life;
 use crate::net::{self, Buffer, Event, Poller, Slab, Source, Stream, Token};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub struct Connection {
     /// Received bytes that are not processed yet.
     pub input: Buffer,
     backend: Arc<Backend>,
+    address: SocketAddr,
+    /// The number of changes of the backend's addresses at the last look at them.
+    changes_seen: Option<u32>,
     /// The session that has checked it out; none while it is idle.
     owner: Option<Token>,
     life: Life,
@@ -33,6 +37,24 @@ pub struct Connection {
 impl Connection {
     fn has_expired(&self, now: Instant) -> bool {
         self.life.idle_since + self.idle_timeout <= now
+    }
+
+    /// Whether it may wait for another request.
+    fn may_stay_open(&mut self) -> bool {
+        self.backend.is_active() && self.has_current_address()
+    }
+
+    /// Whether its backend still has its address.
+    fn has_current_address(&mut self) -> bool {
+        let addresses = &self.backend.addresses;
+        let changes = Some(addresses.changes());
+        if self.changes_seen != changes {
+            if !addresses.contains(self.address) {
+                return false;
+            }
+            self.changes_seen = changes;
+        }
+        true
     }
 
     /// Records that the backend has closed it while it was idle.
@@ -63,15 +85,14 @@ pub struct ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// Starts a fresh connection for a session.
+    /// Starts a fresh connection to an address of a backend, for a session.
     pub fn open(
         &mut self,
         poller: &Poller,
-        backend: &Arc<Backend>,
+        (backend, address): (&Arc<Backend>, SocketAddr),
         owner: Token,
         now: Instant,
     ) -> io::Result<Token> {
-        let address = backend.addresses.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let stream = match Stream::connect(address) {
             // Idle connections hold the descriptors or ports that are exhausted.
             Err(error) if net::is_resource_exhaustion(&error) && !self.entries.is_empty() => {
@@ -86,6 +107,8 @@ impl ConnectionPool {
             stream,
             input,
             backend,
+            address,
+            changes_seen: None,
             owner: Some(owner),
             life,
             idle_timeout: Duration::ZERO,
@@ -100,7 +123,8 @@ impl ConnectionPool {
         Ok(token)
     }
 
-    /// Checks out the newest idle connection to a backend, unless it is too old. `verify` is for
+    /// Checks out the newest idle connection to a backend, unless it is too old or goes to a former
+    /// address. `verify` is for
     /// requests that are not retryable: the socket is checked for a close by the backend, and an age
     /// at which the backend closes connections is avoided.
     pub fn check_out(
@@ -115,7 +139,7 @@ impl ConnectionPool {
             let Some(connection) = self.entries.get_mut(token) else {
                 continue;
             };
-            if connection.has_expired(now) {
+            if connection.has_expired(now) || !connection.has_current_address() {
                 self.entries.remove(token);
                 continue;
             }
@@ -151,7 +175,7 @@ impl ConnectionPool {
     }
 
     /// Keeps a connection for the next request, at most for `idle_timeout`. A connection with unread
-    /// bytes, or to a backend that gets no new requests, is closed instead.
+    /// bytes, to a backend that gets no new requests, or to a former address is closed instead.
     pub fn check_in(&mut self, token: Token, idle_timeout: Duration, now: Instant) {
         let Some(connection) = self.entries.get_mut(token) else {
             return;
@@ -166,7 +190,7 @@ impl ConnectionPool {
             self.entries.remove(token);
             return;
         }
-        if !connection.backend.is_active() {
+        if !connection.may_stay_open() {
             self.entries.remove(token);
             return;
         }
@@ -209,19 +233,19 @@ impl ConnectionPool {
         connection.owner
     }
 
-    /// Closes idle connections whose timeout has passed, and those to backends that get no new
-    /// requests.
+    /// Closes idle connections whose timeout has passed, those to backends that get no new requests,
+    /// and those to former addresses.
     pub fn expire(&mut self, now: Instant) {
         let entries = &mut self.entries;
         self.idle.retain(|_, idle| {
-            idle.retain(|token| match entries.get_mut(*token) {
-                Some(connection)
-                    if connection.has_expired(now) || !connection.backend.is_active() =>
-                {
+            idle.retain(|token| {
+                let is_usable = entries.get_mut(*token).is_some_and(|connection| {
+                    !connection.has_expired(now) && connection.may_stay_open()
+                });
+                if !is_usable {
                     entries.remove(*token);
-                    false
                 }
-                connection => connection.is_some(),
+                is_usable
             });
             !idle.is_empty()
         });
@@ -298,10 +322,14 @@ mod tests {
             }
         }
 
+        fn open(&mut self, now: Instant) -> Token {
+            let to = (&self.backend, self.backend.addresses.in_use().unwrap());
+            self.connections.open(&self.poller, to, self.owner, now).unwrap()
+        }
+
         /// A connection that has been idle since `now`, with an idle timeout of a second.
         fn idle(&mut self, now: Instant) -> (Token, std::net::TcpStream) {
-            let token =
-                self.connections.open(&self.poller, &self.backend, self.owner, now).unwrap();
+            let token = self.open(now);
             let (peer, _) = self.listener.accept().unwrap();
             self.connections.check_in(token, SECOND, now);
             (token, peer)
@@ -353,10 +381,7 @@ mod tests {
     #[test]
     fn an_idle_connection_whose_socket_becomes_writable_stays_open() {
         let (mut fixture, now) = (Fixture::new(), Instant::now());
-        let token = fixture
-            .connections
-            .open(&fixture.poller, &Arc::clone(&fixture.backend), fixture.owner, now)
-            .unwrap();
+        let token = fixture.open(now);
         let (mut peer, _) = fixture.listener.accept().unwrap();
         let writable_event = fixture.next_event();
         peer.write_all(b"response").unwrap();
@@ -389,15 +414,35 @@ mod tests {
         for state in [AdminState::Draining, AdminState::Removed] {
             let (mut fixture, now) = (Fixture::new(), Instant::now());
             let (_idle, _peer) = fixture.idle(now);
-            let used = fixture
-                .connections
-                .open(&fixture.poller, &fixture.backend, fixture.owner, now)
-                .unwrap();
+            let used = fixture.open(now);
             fixture.backend.set_admin_state(state);
             fixture.connections.expire(now);
             assert_eq!(fixture.connections.entries.tokens(), [used], "{state:?}");
             fixture.connections.check_in(used, SECOND, now);
             assert!(fixture.connections.is_empty() && fixture.connections.idle.is_empty());
+        }
+    }
+
+    #[test]
+    fn connections_to_a_former_address_are_not_used_again() {
+        let look: [fn(&mut Fixture, Instant); 2] = [
+            |fixture, now| fixture.connections.expire(now),
+            |fixture, now| assert_eq!(fixture.check_out(now), None),
+        ];
+        for look in look {
+            let (mut fixture, now) = (Fixture::new(), Instant::now());
+            let address = fixture.backend.addresses.in_use().unwrap();
+            let (idle, _peer) = fixture.idle(now);
+            let used = fixture.open(now);
+            let other = ([127, 0, 0, 2], address.port()).into();
+            fixture.backend.addresses.set(&[other, address]);
+            fixture.connections.expire(now);
+            assert_eq!(fixture.connections.entries.tokens(), [idle, used], "the address stays");
+            fixture.backend.addresses.set(&[other]);
+            look(&mut fixture, now);
+            assert_eq!(fixture.connections.entries.tokens(), [used], "it is in use");
+            fixture.connections.check_in(used, SECOND, now);
+            assert!(fixture.connections.is_empty());
         }
     }
 }

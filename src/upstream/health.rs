@@ -67,7 +67,7 @@ pub enum State {
     Unknown,
     /// It gets requests.
     Up,
-    /// Its checks fail.
+    /// Its checks fail, or its name has no address.
     Down,
     /// Its checks fail, the last one as [`CheckResult::Unreachable`].
     Unreachable,
@@ -105,6 +105,17 @@ impl State {
             Self::Ejected { .. } => "ejected",
         }
     }
+}
+
+/// The state of a backend's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameState {
+    /// It is being resolved for the first time.
+    Pending,
+    /// It has no address.
+    Unresolved,
+    /// It has addresses, or is an address itself.
+    Resolved,
 }
 
 /// The change that an observation or new rules have made.
@@ -145,6 +156,7 @@ struct Ejection {
 #[derive(Debug)]
 pub struct Health {
     rules: Rules,
+    name: NameState,
     check_state: CheckState,
     /// Consecutive checks that contradict `check_state`.
     streak: u32,
@@ -161,6 +173,7 @@ impl Health {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
+            name: NameState::Resolved,
             check_state: if rules.checks { CheckState::Unknown } else { CheckState::Passing },
             streak: 0,
             failed_connects: 0,
@@ -182,8 +195,29 @@ impl Health {
         Change { from, to: self.state(), streak: 0 }
     }
 
+    /// The state of the backend's name.
+    pub fn name(&self) -> NameState {
+        self.name
+    }
+
+    /// Applies the state of the name: a backend without an address gets no request. Once it has one,
+    /// its health is that of a new backend.
+    pub fn set_name(&mut self, name: NameState) -> Change {
+        let from = self.state();
+        if name == NameState::Resolved && self.name != name {
+            *self = Self::new(self.rules);
+        }
+        self.name = name;
+        Change { from, to: self.state(), streak: 0 }
+    }
+
     /// The state now.
     pub fn state(&self) -> State {
+        match self.name {
+            NameState::Pending => return State::Unknown,
+            NameState::Unresolved => return State::Down,
+            NameState::Resolved => {}
+        }
         match (self.check_state, self.ejection) {
             (CheckState::Unknown, _) => State::Unknown,
             (CheckState::Failing, _) => State::Down,

@@ -28,8 +28,10 @@ pub mod health;
 mod pool;
 pub mod queue;
 pub mod registry;
+mod resolution;
 pub mod response_time;
 pub mod retry;
 pub mod reuse;
 #[cfg(test)]
 mod stress;
+mod subscriber;

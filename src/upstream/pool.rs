@@ -6,10 +6,11 @@
 use super::backend::{AdminState, Backend, BackendId};
 use super::balance;
 use super::cluster::Snapshot;
-use super::health::{Change, Health, Observation, Rules, State};
+use super::health::{Change, Health, NameState, Observation, Rules, State};
 use super::queue::PendingQueue;
 use crate::config::{Algorithm, BackendSpec};
 use crate::error::Cause;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ impl Member {
     }
 
     /// Updates what depends on the state of its health.
-    fn note(&mut self, change: Change, detail: &str, now: Instant) {
+    pub(super) fn note(&mut self, change: Change, detail: &str, now: Instant) {
         self.backend.set_recent_failures(self.health.has_recent_failures());
         if let State::Ejected { until } = change.to
             && change.from != change.to
@@ -81,6 +82,8 @@ pub(super) struct Pool {
     limit: usize,
     queue: Arc<PendingQueue>,
     next_id: u32,
+    /// Pairs of members with a common address that were warned of.
+    pub(super) twins: BTreeSet<(BackendId, BackendId)>,
     /// The number of members that were removed so far.
     removals: u64,
 }
@@ -93,7 +96,21 @@ impl Pool {
         limit: usize,
         queue: Arc<PendingQueue>,
     ) -> Self {
-        Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0, removals: 0 }
+        Self {
+            members: Vec::new(),
+            algorithm,
+            rules,
+            limit,
+            queue,
+            next_id: 0,
+            removals: 0,
+            twins: BTreeSet::new(),
+        }
+    }
+
+    /// Whether health checks decide.
+    pub(super) fn has_checks(&self) -> bool {
+        self.rules.checks
     }
 
     pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {
@@ -149,12 +166,13 @@ impl Pool {
         self.next_id += 1;
         let backend = Backend::new(id, spec, Arc::clone(&self.queue) as _);
         backend.set_limit(self.limit);
-        Member {
-            backend: Arc::new(backend),
-            health: Health::new(self.rules),
-            since: now,
-            detail: "not checked yet".to_owned(),
+        let mut health = Health::new(self.rules);
+        let mut detail = "not checked yet".to_owned();
+        if backend.addresses.is_empty() {
+            health.set_name(NameState::Pending);
+            detail = format!("\"{}\" is not resolved yet", spec.authority.host());
         }
+        Member { backend: Arc::new(backend), health, since: now, detail }
     }
 
     /// Removes a member and returns its backend.

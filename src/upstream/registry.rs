@@ -7,11 +7,13 @@
 
 use super::backend::{AdminState, Backend, BackendId};
 use super::cluster::Cluster;
-use super::health::{Change, Observation, Outcome, Rules, State};
+use super::health::{Change, CheckResult, NameState, Observation, Outcome, Rules, State};
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
+pub use super::resolution::Resolution;
+use super::subscriber::Subscriber;
 use crate::config::{BackendSpec, Config, Settings};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,9 +26,10 @@ pub struct Registry {
     /// by workers for failed attempts and the first response after one, and for each change of
     /// membership or settings.
     pool: Mutex<Pool>,
-    /// Protects the channel that notifies the health daemon of new members; taken for each addition,
-    /// and when a daemon starts.
-    added: Mutex<Sender<()>>,
+    /// The way to the health daemon.
+    health_daemon: Subscriber,
+    /// The way to the resolver.
+    resolver: Subscriber,
 }
 
 /// The status of one backend, for operators and the health daemon.
@@ -46,6 +49,8 @@ pub struct BackendStatus {
     pub is_spared: bool,
     /// Whether its state may be about to change.
     pub in_transition: bool,
+    /// The state of its name.
+    pub name: NameState,
 }
 
 impl Registry {
@@ -56,9 +61,8 @@ impl Registry {
         let mut pool = Pool::new(config.settings.algorithm, rules, limit, Arc::clone(&queue));
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
-        // No daemon reads it yet.
-        let (added, _) = crossbeam_channel::bounded(1);
-        Self { cluster, pool: Mutex::new(pool), added: Mutex::new(added) }
+        let (health_daemon, resolver) = (Subscriber::new(), Subscriber::new());
+        Self { cluster, pool: Mutex::new(pool), health_daemon, resolver }
     }
 
     /// The reading side.
@@ -85,12 +89,44 @@ impl Registry {
     pub fn observe(&self, id: BackendId, observation: Observation, detail: &str, now: Instant) {
         let mut observed = None;
         self.update(|pool| {
+            let was_spared = pool.member_mut(id)?.health.is_spared();
             let change = pool.observe(id, observation, detail, now)?;
-            observed = Some((Arc::clone(&pool.member_mut(id)?.backend), change));
+            let Member { backend, health, .. } = pool.member_mut(id)?;
+            let is_news = change.is_transition() || health.is_spared() && !was_spared;
+            observed = Some((Arc::clone(backend), change, is_news));
             change.is_transition().then_some(())
         });
-        if let Some((backend, change)) = observed {
+        if let Some((backend, change, is_news)) = observed {
             log_change(&backend.name, change, detail);
+            // The health daemon reports its own results.
+            if is_news && matches!(observation, Observation::Attempt { .. }) {
+                self.health_daemon.notify();
+            }
+            // Another program may have the address by now, so any failed check counts.
+            if is_failure(observation) && backend.addresses.suspect() {
+                self.resolver.notify();
+            }
+        }
+    }
+
+    /// Applies the resolution of a backend's name; that of a removed backend is ignored. Without any
+    /// address, a backend is down until it has one.
+    pub fn resolve(&self, id: BackendId, resolution: &Resolution, now: Instant) {
+        if let Some(resolved) = self.update(|pool| pool.resolve(id, resolution, now)) {
+            resolved.log();
+            self.warn_of_twins();
+            self.health_daemon.notify();
+        }
+    }
+
+    /// Warns once of each pair of backends that have an address in common.
+    fn warn_of_twins(&self) {
+        let twins = self.pool.lock().take_twins();
+        for (one, other, address) in twins {
+            log::warn!(
+                "backends {one} and {other} have the same address {address}: it gets the requests of \
+                 both, and limits count for each of them"
+            );
         }
     }
 
@@ -179,20 +215,22 @@ impl Registry {
         self.pool.lock().members.iter().map(status).collect()
     }
 
-    /// A channel that holds a message after backends were added, whose first checks are due then.
-    /// It ends the channel of an earlier daemon, which would else take messages of this one.
-    pub fn additions(&self) -> Receiver<()> {
-        let (added, additions) = crossbeam_channel::bounded(1);
-        // The end of the earlier channel wakes its daemon, after the lock is released.
-        let _earlier = std::mem::replace(&mut *self.added.lock(), added);
-        additions
+    /// A channel that holds a message after backends were added or got other addresses, and after
+    /// attempts have taken one or have failed at the last: checks may be due then. It ends the channel of an earlier daemon.
+    pub fn checks_due(&self) -> Receiver<()> {
+        self.health_daemon.subscribe()
+    }
+
+    /// A channel that holds a message after backends were added, or after a failure that may mean
+    /// other addresses: names are due to be resolved then. It ends the channel of an earlier resolver.
+    pub fn names_due(&self) -> Receiver<()> {
+        self.resolver.subscribe()
     }
 
     fn notify_added(&self) {
-        // A clone, because the message wakes the daemon: the lock is released before.
-        let added = self.added.lock().clone();
-        // Fails only if the daemon has not read the last notification yet, or there is none.
-        let _ = added.try_send(());
+        self.health_daemon.notify();
+        self.resolver.notify();
+        self.warn_of_twins();
     }
 }
 
@@ -205,6 +243,14 @@ fn status(member: &Member) -> BackendStatus {
         detail: member.detail.clone(),
         is_spared: member.health.is_spared(),
         in_transition: member.health.in_transition(),
+        name: member.health.name(),
+    }
+}
+
+fn is_failure(observation: Observation) -> bool {
+    match observation {
+        Observation::Check(result) => result != CheckResult::Passed,
+        Observation::Attempt { outcome, .. } => outcome == Outcome::ConnectFailed,
     }
 }
 
@@ -457,8 +503,8 @@ mod tests {
     #[test]
     fn the_health_daemon_is_notified_of_new_backends_and_not_of_kept_ones() {
         let pool = pool(&[1]);
-        let ended = pool.additions();
-        let additions = pool.additions();
+        let ended = pool.checks_due();
+        let additions = pool.checks_due();
         pool.add(&spec(1));
         pool.apply(&specs(&[1]));
         assert!(additions.try_recv().is_err());
@@ -466,6 +512,24 @@ mod tests {
         pool.add(&spec(3));
         assert!(ended.try_recv().is_err(), "an earlier daemon takes none");
         assert!(additions.try_recv().is_ok() && additions.try_recv().is_err(), "once for both");
+    }
+
+    #[test]
+    fn the_health_daemon_is_notified_when_attempts_take_a_backend_or_fail_at_the_last() {
+        let pool = pool(&[1, 2]);
+        let due = pool.checks_due();
+        let failed =
+            Observation::Attempt { outcome: Outcome::ConnectFailed, started: Instant::now() };
+        for (port, what) in [(1, "it is ejected"), (2, "it is the last")] {
+            let id = id(&pool, port);
+            let fail = || pool.observe(id, failed, "connection refused", Instant::now());
+            fail();
+            assert!(due.try_recv().is_err());
+            fail();
+            assert!(due.try_recv().is_ok(), "{what}");
+            fail();
+            assert!(due.try_recv().is_err(), "nothing has changed");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Full {
         let mut slots: Vec<Slot> =
             origins.iter().map(|_| pick(&mut worker).expect("one is free")).collect();
         slots.sort_by_key(|slot| {
-            origins.iter().position(|origin| Some(*origin) == slot.backend().addresses.first())
+            origins.iter().position(|origin| Some(*origin) == slot.backend().addresses.in_use())
         });
         Self { worker, grants, slots: slots.into_iter().map(Some).collect() }
     }

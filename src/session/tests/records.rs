@@ -161,7 +161,11 @@ fn check_the_record_of_a_retried_put(last: &[u8], status: u16, cause: Option<Cau
     let record = exchange.access_record(None, &session.client, Instant::now());
     let data = record.data;
     assert_eq!((record.attempts, data.bytes_in), (2, sent.len() as u64), "{record}");
-    assert_eq!(record.backend.and_then(|backend| backend.addresses.first()), Some(two), "{record}");
+    assert_eq!(
+        record.backend.and_then(|backend| backend.addresses.in_use()),
+        Some(two),
+        "{record}"
+    );
     assert_eq!((data.status, data.cause), (Some(status), cause), "{record}");
     assert_eq!((data.first_byte.is_some(), record.reason), (cause.is_none(), None), "{record}");
     assert!(data.request.is_none() && data.queued.is_zero(), "{record}");

@@ -20,6 +20,8 @@ use ureq::{Agent, Body};
 /// The largest head of a check's request or response, in bytes. The default buffers of `ureq`,
 /// 256 KiB per check, are for large bodies.
 const HEAD_BYTES: usize = 16 * 1024;
+/// The addresses of a backend that a check tries: as many as `ureq` takes.
+const MAX_ADDRESSES: usize = 16;
 /// The part of a check's response body that is read, in bytes.
 const BODY_BYTES: u64 = 64 * 1024;
 
@@ -35,7 +37,8 @@ pub enum Job {
 pub struct Target {
     id: BackendId,
     name: String,
-    addresses: Arc<[SocketAddr]>,
+    /// In the order in which they are tried.
+    addresses: Vec<SocketAddr>,
 }
 
 impl From<&Backend> for Target {
@@ -57,25 +60,25 @@ pub struct CheckOutcome {
 
 /// The client that checks backends.
 pub struct Checker {
-    agent: Agent,
+    config: Config,
     path: String,
 }
 
-/// A resolver that parses an address. The default one of `ureq` would start a thread per check.
+/// The addresses of one backend, as a resolver. `ureq` tries one after the other: the first gets half
+/// of the time or more, each further one half as much.
 #[derive(Debug)]
-struct AddressResolver;
+struct Resolved(Vec<SocketAddr>);
 
-impl Resolver for AddressResolver {
+impl Resolver for Resolved {
     fn resolve(
         &self,
-        uri: &Uri,
+        _: &Uri,
         _: &Config,
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let address = uri.authority().and_then(|authority| authority.as_str().parse().ok());
         let mut addresses = self.empty();
-        addresses.push(address.ok_or(ureq::Error::HostNotFound)?);
-        Ok(addresses)
+        self.0.iter().take(MAX_ADDRESSES).for_each(|address| addresses.push(*address));
+        if addresses.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
     }
 }
 
@@ -107,20 +110,15 @@ impl Checker {
             .output_buffer_size(HEAD_BYTES)
             .user_agent("lb-threads health check")
             .build();
-        Self {
-            agent: Agent::with_parts(config, DefaultConnector::default(), AddressResolver),
-            path: health.path.clone(),
-        }
+        Self { config, path: health.path.clone() }
     }
 
     fn check(&self, target: &Target) -> CheckOutcome {
         let path = &self.path;
-        let Some(address) = target.addresses.first() else {
-            let detail = format!("the name of {} is not resolved", target.name);
-            return CheckOutcome::new(target, Some(CheckResult::Failed), detail);
-        };
-        let url = format!("http://{address}{path}");
-        match self.agent.get(&url).header("Host", &target.name).call() {
+        let resolver = Resolved(target.addresses.clone());
+        let agent = Agent::with_parts(self.config.clone(), DefaultConnector::default(), resolver);
+        let url = format!("http://{}{path}", target.name);
+        match agent.get(&url).header("Host", &target.name).call() {
             Ok(response) => {
                 let is_http10 = response.version() == Version::HTTP_10;
                 let (result, detail) = self.evaluate(response);

@@ -48,7 +48,7 @@ impl HealthChecks {
         let (first_up, first_is_up) = crossbeam_channel::bounded::<()>(0);
         let (first_round, first_round_is_over) = crossbeam_channel::bounded::<()>(0);
         let daemon = Daemon {
-            additions: registry.additions(),
+            due: registry.checks_due(),
             registry: Arc::clone(registry),
             checkers: Checkers::start(health, limit, &results, Instant::now())?,
             outcomes,
@@ -79,8 +79,8 @@ impl HealthChecks {
 /// The state of the daemon thread.
 struct Daemon {
     registry: Arc<Registry>,
-    /// Notifications of new backends.
-    additions: Receiver<()>,
+    /// Notifications of new backends and new addresses.
+    due: Receiver<()>,
     checkers: Checkers,
     outcomes: Receiver<CheckOutcome>,
     schedule: Schedule,
@@ -112,7 +112,7 @@ impl Daemon {
                     Err(_) => return,
                 },
                 // An error means that another daemon has taken over.
-                recv(self.additions) -> added => if added.is_err() { return },
+                recv(self.due) -> due => if due.is_err() { return },
                 recv(changes) -> health => match health {
                     Ok(health) => {
                         self.checkers.apply(&health);

@@ -1,10 +1,12 @@
 //! The due times of health checks. Runs on the health daemon; pure, with `now` as a parameter.
 //!
 //! A check is due a period after the start of the last one. It is due within a second while the
-//! state of the backend is about to change, after it was marked down, while it has never been up,
-//! and while no backend is up except one that is spared as the last.
+//! state of the backend is about to change, after it was marked down or got other addresses, while it
+//! has never been up, and while no backend is up except one that is spared as the last. A backend
+//! without an address is not checked. When the last backend goes, the others are checked at once.
 
 use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::health::NameState;
 use crate::upstream::registry::BackendStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +15,14 @@ use std::time::{Duration, Instant};
 /// The time between two checks of a backend whose state may change, unless the period is shorter.
 pub const FAST_PERIOD: Duration = Duration::from_secs(1);
 
+/// The time between two checks of a backend at the moment when no other is up any more.
+const OUTAGE_DELAY: Duration = Duration::from_millis(100);
+
 /// The due times of all backends.
 pub struct Schedule {
     period: Duration,
+    /// Whether a backend was up that was not only spared as the last.
+    had_healthy: bool,
     entries: BTreeMap<BackendId, Entry>,
 }
 
@@ -31,15 +38,21 @@ struct Entry {
     was_checked: bool,
     was_up: bool,
     is_up: bool,
-    /// Whether it was marked down after the start of its last check: the next one is due soon,
-    /// because the failure may have been a short one.
-    went_down: bool,
+    /// Whether it was marked down, or got other addresses, after the start of its last check: the
+    /// next one is due soon, because the failure may have been a short one.
+    is_outdated: bool,
+    /// Whether the others went down since the start of its last check: it may have recovered, and
+    /// requests fail until that is known.
+    is_urgent: bool,
+    name: NameState,
+    /// The number of changes of its addresses.
+    changes: u32,
 }
 
 impl Schedule {
     /// A schedule without backends.
     pub fn new(period: Duration) -> Self {
-        Self { period, entries: BTreeMap::new() }
+        Self { period, had_healthy: false, entries: BTreeMap::new() }
     }
 
     /// Changes the period. A shorter one applies at once, a longer one after the next check.
@@ -51,14 +64,16 @@ impl Schedule {
     /// second.
     pub fn update(&mut self, statuses: Vec<BackendStatus>, now: Instant) {
         let any_healthy = statuses.iter().any(|status| status.state.is_up() && !status.is_spared);
+        let begins_outage = std::mem::replace(&mut self.had_healthy, any_healthy) && !any_healthy;
         let mut earlier = std::mem::take(&mut self.entries);
-        for BackendStatus { backend, state, in_transition, .. } in statuses {
-            let (id, is_up) = (backend.id, state.is_up());
+        for BackendStatus { backend, state, in_transition, name, .. } in statuses {
+            let (id, is_up, changes) = (backend.id, state.is_up(), backend.addresses.changes());
             let mut entry = earlier.remove(&id).unwrap_or_else(|| Entry::new(backend, now));
             entry.was_up |= is_up;
-            entry.went_down |= entry.is_up && !is_up;
-            entry.is_up = is_up;
-            let may_change = in_transition || entry.went_down || !entry.was_up || !any_healthy;
+            entry.is_outdated |= entry.is_up && !is_up || entry.changes != changes;
+            (entry.is_up, entry.name, entry.changes) = (is_up, name, changes);
+            entry.is_urgent |= begins_outage && !is_up;
+            let may_change = in_transition || entry.is_outdated || !entry.was_up || !any_healthy;
             entry.max_interval = if may_change { FAST_PERIOD } else { self.period };
             self.entries.insert(id, entry);
         }
@@ -69,12 +84,12 @@ impl Schedule {
     pub fn take_due(&mut self, now: Instant, rng: &mut fastrand::Rng) -> Vec<Arc<Backend>> {
         let mut due = Vec::new();
         for entry in
-            self.entries.values_mut().filter(|entry| !entry.in_flight && entry.due() <= now)
+            self.entries.values_mut().filter(|entry| entry.is_waiting() && entry.due() <= now)
         {
             // Jitter only shortens the interval, so that a failure is never detected later than
             // documented.
             let jitter = self.period.mul_f64(0.1 * rng.f64());
-            (entry.in_flight, entry.went_down) = (true, false);
+            (entry.in_flight, entry.is_outdated, entry.is_urgent) = (true, false, false);
             entry.last_start = now;
             entry.interval = self.period - jitter;
             due.push(Arc::clone(&entry.backend));
@@ -94,23 +109,25 @@ impl Schedule {
         Some(&entry.backend)
     }
 
-    /// The time of the next check, if any is not in flight.
+    /// The time of the next check, if any is to come that is not in flight.
     pub fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter(|entry| !entry.in_flight).map(Entry::due).min()
+        self.entries.values().filter(|entry| entry.is_waiting()).map(Entry::due).min()
     }
 
-    /// Whether every backend was checked.
+    /// Whether every backend was checked, or has no address.
     pub fn is_first_round_over(&self) -> bool {
-        self.entries.values().all(|entry| entry.was_checked)
+        let is_over = |entry: &Entry| entry.was_checked || entry.name == NameState::Unresolved;
+        self.entries.values().all(is_over)
     }
 }
 
 impl Entry {
     fn new(backend: Arc<Backend>, now: Instant) -> Self {
         let (interval, max_interval) = (Duration::ZERO, Duration::ZERO);
-        let (in_flight, was_checked, was_up, is_up, went_down) =
+        let (in_flight, was_checked, was_up, is_up, is_outdated) =
             (false, false, false, false, false);
         Self {
+            changes: backend.addresses.changes(),
             backend,
             last_start: now,
             interval,
@@ -119,12 +136,20 @@ impl Entry {
             was_checked,
             was_up,
             is_up,
-            went_down,
+            is_outdated,
+            is_urgent: false,
+            name: NameState::Pending,
         }
     }
 
+    /// Whether its next check is to come.
+    fn is_waiting(&self) -> bool {
+        !self.in_flight && self.name == NameState::Resolved
+    }
+
     fn due(&self) -> Instant {
-        self.last_start + self.interval.min(self.max_interval)
+        let interval = self.interval.min(self.max_interval);
+        self.last_start + if self.is_urgent { interval.min(OUTAGE_DELAY) } else { interval }
     }
 }
 
@@ -155,6 +180,7 @@ mod tests {
                 detail: String::new(),
                 is_spared: false,
                 in_transition: false,
+                name: NameState::Resolved,
             };
             let statuses = (0..backends).map(status).collect();
             Self {
@@ -248,6 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn when_the_last_backend_goes_the_others_are_checked_at_once_and_once() {
+        let millis = Duration::from_millis;
+        for is_spared in [true, false] {
+            let mut scene = Scene::new(PERIOD, 2);
+            scene.due();
+            scene.end(0, false);
+            scene.end(1, true);
+            scene.pass(millis(60));
+            // Failed attempts have taken the last backend, or it is up only because it is the last.
+            scene.statuses[1].state = if is_spared { State::Up } else { State::Unreachable };
+            scene.statuses[1].is_spared = is_spared;
+            assert_eq!(scene.due(), [0_u32; 0], "it was checked a moment ago");
+            scene.pass(millis(40));
+            let due = scene.due();
+            assert!(due.contains(&0), "it may have recovered since its last check");
+            due.into_iter().for_each(|id| scene.end(id, is_spared && id == 1));
+            scene.pass(millis(500));
+            assert_eq!(scene.due(), [0_u32; 0], "once");
+        }
+    }
+
+    #[test]
     fn while_no_backend_is_up_all_are_checked_once_per_second() {
         let mut scene = Scene::new(PERIOD, 2);
         scene.due();
@@ -262,6 +310,11 @@ mod tests {
         scene.end(0, false);
         assert!(scene.wait() > 7 * SECOND, "the other one serves");
         scene.pass(PERIOD);
+        assert_eq!(scene.due(), [0, 1]);
+        scene.end(0, false);
+        scene.end(1, false);
+        assert_eq!(scene.wait(), OUTAGE_DELAY, "once at the beginning of the outage");
+        scene.pass(OUTAGE_DELAY);
         assert_eq!(scene.due(), [0, 1]);
         scene.end(0, false);
         scene.end(1, false);

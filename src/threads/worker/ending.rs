@@ -141,7 +141,8 @@ mod tests {
         let (owner, now) = (Slab::default().insert(()), worker.resources.now());
         let Resources { connections, local, .. } = &mut worker.resources;
         for member in &members {
-            let token = connections.open(&local.poller, &member.backend, owner, now).unwrap();
+            let to = (&member.backend, member.backend.addresses.in_use().unwrap());
+            let token = connections.open(&local.poller, to, owner, now).unwrap();
             connections.check_in(token, Duration::from_secs(60), now);
         }
         assert_eq!(worker.resources.connections.len(), 2);
