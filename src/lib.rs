@@ -3,8 +3,8 @@
 //!
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
-//! ones: `admission children clock config error logging metrics notifier reason` → `net`, `wire` →
-//! `upstream` → `session` → `threads` → `admin`, `ctl`, `server` → `cli`, `commands`.
+//! ones: `admission children clock config config_file error logging metrics notifier reason` → `net`,
+//! `wire` → `upstream` → `session` → `threads` → `admin`, `ctl`, `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -16,6 +16,7 @@ pub mod cli;
 pub(crate) mod clock;
 pub mod commands;
 pub mod config;
+pub mod config_file;
 pub mod ctl;
 pub mod error;
 pub(crate) mod logging;

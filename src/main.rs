@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use lb_threads::cli::{Args, Command, in_one_line};
-use lb_threads::commands::{backend, ctl, demo, serve};
+use lb_threads::cli::{Args, Command, in_one_line, version};
+use lb_threads::commands::{backend, check, ctl, demo, serve, shell};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,10 +17,16 @@ fn main() -> ExitCode {
         }
         Err(error) => return serve::fail(None, &in_one_line(&error), 2),
     };
+    if args.version {
+        return shell::print(&version(args.verbose));
+    }
     match args.command {
         None => serve::run(args.serve),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Backend(args)) => backend::run(&args),
+        Some(Command::Check(args)) => check::run(args),
+        Some(Command::Completions { shell }) => shell::completions(shell),
+        Some(Command::Man) => shell::man(),
         Some(Command::Ctl(args)) => ctl::run(&args),
     }
 }

@@ -3,7 +3,7 @@
 
 use clap::{Arg, CommandFactory};
 use lb_threads::cli::Args;
-use lb_threads::config::{Algorithm, Setting, Settings};
+use lb_threads::config::{Algorithm, Config, Form, Setting};
 use lb_threads::error::{Cause, Side};
 use lb_threads::reason::Reason;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ fn flags(text: &str) -> BTreeSet<String> {
 /// The balancer's own arguments, but for help and version.
 fn args() -> Vec<Arg> {
     let command = Args::command();
-    let own = |arg: &&Arg| !["help", "version"].contains(&arg.get_id().as_str());
+    let own = |arg: &&Arg| !["help", "version", "verbose"].contains(&arg.get_id().as_str());
     command.get_arguments().filter(own).cloned().collect()
 }
 
@@ -86,10 +86,33 @@ fn the_reference_has_every_flag_once_with_its_environment_variable_and_its_defau
 }
 
 #[test]
+fn the_reference_has_every_key_of_the_file() {
+    let rows = Setting::all().map(|setting| {
+        let keys: Vec<String> = setting.keys().map(|key| format!("`{key}`")).collect();
+        let value = match setting.form {
+            Form::Switch => "`true`, `false`".to_owned(),
+            Form::List(name) => format!("list of {name}"),
+            Form::Value(name) | Form::Choice(name, _) => name.to_owned(),
+            Form::Optional(_, names, _) => format!("{}, `true`", names.join(", ")),
+            Form::Positional => "DURATION".to_owned(),
+        };
+        let label = setting.label();
+        let environment = setting.env.map_or(String::new(), |name| format!("`{name}` "));
+        let when = if setting.may_change() { "" } else { "next start " };
+        format!("| {} | `{label}` | {environment}| {value} | {when}|", keys.join(", "))
+    });
+    let section = REFERENCE.split("\n## ").find(|text| text.starts_with("Configuration file"));
+    let shown = section.expect("the reference has it").lines();
+    let shown: Vec<&str> = shown.filter(|line| line.starts_with('|')).skip(2).collect();
+    let expected: Vec<String> = rows.collect();
+    assert_eq!(shown, expected, "it should be:\n{}", expected.join("\n"));
+}
+
+#[test]
 fn the_reference_lists_every_limit_that_has_a_flag() {
     let limits: Vec<String> = table("Limits").into_iter().map(|row| row[1].clone()).collect();
     for limit in Setting::all().filter(|setting| setting.section == Some("Limits")) {
-        let default = limit.show(&Settings::default()).unwrap_or_else(|| "no limit".to_owned());
+        let default = limit.show(&Config::default()).unwrap_or_else(|| "no limit".to_owned());
         let shown = format!("--{} ({default}", limit.flag);
         assert!(limits.iter().any(|row| row.starts_with(&shown)), "{shown}: {limits:?}");
     }
@@ -177,9 +200,6 @@ fn help_shows_every_setting_with_its_default() {
     let help = Args::command().render_long_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in Setting::all() {
-        assert!(help.contains(setting.help), "{}", setting.flag);
-        let default = setting.show(&Settings::default());
-        let shown = default.map(|default| format!("{} [default: {default}]", setting.help));
-        assert!(shown.is_none_or(|shown| help.contains(&shown)), "{}", setting.flag);
+        assert!(help.contains(&setting.help_with_default()), "{}", setting.flag);
     }
 }

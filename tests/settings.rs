@@ -225,3 +225,11 @@ fn checks_that_are_switched_on_find_a_dead_backend() {
     lb.change(|settings| settings.health.checks = true);
     lb.wait_for_up(0);
 }
+
+#[test]
+fn the_level_of_the_log_changes() {
+    let origin = Origin::responding("x");
+    let lb = balancer(&origin, |_| {});
+    lb.change(|settings| settings.log_level = log::LevelFilter::Trace);
+    assert_eq!(log::max_level(), log::LevelFilter::Trace);
+}

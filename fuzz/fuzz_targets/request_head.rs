@@ -72,7 +72,11 @@ fn assert_written_means_the_same(request: &RequestHead<'_, '_>, flags: u8) {
     assert_eq!(again.host, request.host.or(Some(BACKEND)));
     assert_eq!(
         again.body,
-        if end == RequestFraming::Length(COLLECTED) { Body::Length(COLLECTED) } else { request.body }
+        if end == RequestFraming::Length(COLLECTED) {
+            Body::Length(COLLECTED)
+        } else {
+            request.body
+        }
     );
     assert_eq!(again.websocket, request.websocket);
     assert_eq!(again.expects_continue, request.expects_continue);

@@ -13,7 +13,7 @@ use lb_threads::config;
 use lb_threads::wire::fields::{self, ConnectionOptions, Name};
 use lb_threads::wire::request_id::RequestId;
 use lb_threads::wire::response::{self, ResponseHead};
-use lb_threads::wire::rewrite::{self, ConnectionHeader, ResponseFraming, ResponseFields};
+use lb_threads::wire::rewrite::{self, ConnectionHeader, ResponseFields, ResponseFraming};
 use lb_threads::wire::{Body, Version};
 use lb_threads_fuzz::{Input, assert_unambiguous, find_head_end, passing};
 use libfuzzer_sys::fuzz_target;
@@ -99,13 +99,18 @@ fn connection_line(status: u16, flags: u8) -> (ConnectionHeader, ConnectionOptio
         }
         0 | 1 => (ConnectionHeader::Omit, connection_fields),
         2 => (ConnectionHeader::Close, ConnectionOptions { close: true, ..connection_fields }),
-        _ => {
-            (ConnectionHeader::KeepAlive, ConnectionOptions { keep_alive: true, ..connection_fields })
-        }
+        _ => (
+            ConnectionHeader::KeepAlive,
+            ConnectionOptions { keep_alive: true, ..connection_fields },
+        ),
     }
 }
 
-fn written(head: &ResponseHead<'_, '_>, framing: ResponseFraming, line: ConnectionHeader) -> Vec<u8> {
+fn written(
+    head: &ResponseHead<'_, '_>,
+    framing: ResponseFraming,
+    line: ConnectionHeader,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let date = "Fri, 20 Nov 2026 00:00:00 GMT";
     let request_id = &RequestId::Generated([b'7'; 32]);

@@ -1,6 +1,6 @@
 //! The flags of `lb-threads demo`.
 
-use super::values::parse_level;
+use crate::config::values::parse_level;
 use crate::config::{DEFAULT_HOST, DEFAULT_PORT};
 use clap::Args;
 use log::LevelFilter;

@@ -1,21 +1,24 @@
 //! The command line and the environment. Runs on the main thread, before the balancer starts.
 //!
-//! Two stages: clap parses the words into [`Args`], and [`ServeArgs::into_config`] turns them into a
-//! `Config`, or into an error of one line that names the problem and its fix.
+//! Two stages: clap parses the words into [`Args`], and [`ServeArgs::into_sources`] has what the
+//! configuration is made from. An error is one line that names the problem and its fix.
 
 mod backend;
-mod backends;
+mod check;
 mod control;
 mod ctl;
 mod demo;
 mod serve;
 mod settings;
 mod values;
+mod version;
 
 pub use backend::BackendArgs;
+pub use check::CheckArgs;
 pub use ctl::CtlArgs;
 pub use demo::DemoArgs;
-pub use serve::ServeArgs;
+pub use serve::{ServeArgs, resolve_boot};
+pub use version::version;
 
 use clap::{Parser, Subcommand};
 use std::io;
@@ -26,19 +29,27 @@ Examples:
   lb-threads 10                             balance 127.0.0.1:8080, 8081 and 8082
   lb-threads -b 10.0.0.1:80 -b 10.0.0.2:80  balance these two
   lb-threads --health-path /                for backends without a health page
+  lb-threads -c config.json                 use this file
+  lb-threads check config.json              find every problem in it
   lb-threads ctl list                       the backends of a running balancer
   LOGLEVEL=DEBUG lb-threads                 log every head, in both directions
 
-Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag overrides the environment, the environment overrides the default.";
+Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag overrides the environment, the environment the file, the file the default.";
 
 /// A synchronous HTTP/1.1 load balancer: a fixed pool of threads, blocking sockets, no async
 /// runtime.
 #[derive(Debug, Parser)]
-#[command(name = "lb-threads", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "lb-threads", version, disable_version_flag = true, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// The subcommand; without one, the program balances.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Print the version
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// With -V: the target, the compiler and the features too
+    #[arg(short, long, requires = "version")]
+    pub verbose: bool,
     /// The flags of the balancer.
     #[command(flatten)]
     pub serve: ServeArgs,
@@ -51,6 +62,15 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run one demo backend, which responds to every path with its name
     Backend(BackendArgs),
+    /// Find every problem of a configuration, without a start
+    Check(CheckArgs),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
     /// List and change the backends of a running balancer
     Ctl(CtlArgs),
 }
@@ -86,7 +106,8 @@ pub fn in_one_line(error: &clap::Error) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect();
-    format!("{}; see lb-threads --help", lines.join("; ").trim_start_matches("error: "))
+    let line = lines.join("; ").replace(":; ", ": ");
+    format!("{}; see lb-threads --help", line.trim_start_matches("error: "))
 }
 
 #[cfg(test)]

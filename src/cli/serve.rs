@@ -1,69 +1,106 @@
-//! The flags of the balancer, and the [`Config`] that is made from them.
+//! The flags of the balancer, and the sources of its configuration that they name.
 
 use super::UsageError;
-use super::backends::NamedBackends;
-use super::control::ControlArgs;
+use super::control::resolve_control;
 use super::settings::SettingArgs;
-use super::values::parse_level;
-use crate::config::values::parse_duration;
-use crate::config::{Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
+use crate::config::{Boot, Given, Origin, Setting};
+use crate::config_file::Sources;
 use crate::net;
 use clap::Args;
-use log::LevelFilter;
-use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The name of a file that is mentioned if it is there, but not loaded.
+const USUAL_NAME: &str = "config.json";
 
 /// The flags of the balancer.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    backends: NamedBackends,
-    /// Address or name to listen on; every address of a name is bound
-    #[arg(long, default_value_t = DEFAULT_HOST.to_string(), env = "HOST")]
-    host: String,
-    /// Port to listen on; 0 takes a free port
-    #[arg(long, default_value_t = DEFAULT_PORT, env = "PORT")]
-    port: u16,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: Option<u16>,
-    /// Log level: off, error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", default_value = "info", env = "LOGLEVEL", value_parser = parse_level)]
-    pub log_level: LevelFilter,
-    #[command(flatten)]
-    control: ControlArgs,
+    sources: SourceArgs,
+    /// Print the whole configuration as a file for --config, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// The flags that a configuration is made from.
+#[derive(Debug, Args)]
+pub(super) struct SourceArgs {
+    /// Configuration file (JSON); flags and environment override it
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Start without backends: 503 until one is added
+    #[arg(long)]
+    no_backends: bool,
     #[command(flatten)]
     settings: SettingArgs,
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves the name to listen on, so it may wait; names of backends are
-    /// resolved while the balancer runs. With `inherited` addresses, which a
-    /// service manager listens on, host and port are not used.
-    pub fn into_config(self, inherited: Vec<SocketAddr>) -> Result<Config, UsageError> {
-        let listen = if inherited.is_empty() {
-            net::resolve(&self.host, self.port)
-                .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?
-        } else {
-            inherited
-        };
-        let backends = self.backends.specs(&listen)?;
-        let settings = self.settings.settings()?;
-        let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
-        if let Some(period) = period.filter(|period| *period < MIN_HEALTH_PERIOD) {
-            log::warn!("a health period of {period:?} is too short: using {MIN_HEALTH_PERIOD:?}");
-        }
-        let default = Boot::default();
-        let workers = self.workers.map_or(default.workers, usize::from);
-        let control = self.control.into_boot()?;
-        Ok(Config { boot: Boot { listen, workers, control, ..default }, backends, settings })
+    /// The sources of the configuration.
+    pub fn into_sources(self) -> Result<Sources, UsageError> {
+        self.sources.into_sources(None)
     }
+}
+
+impl SourceArgs {
+    /// The sources of the configuration; the file may have been named without `-c`.
+    pub(super) fn into_sources(self, file: Option<PathBuf>) -> Result<Sources, UsageError> {
+        let mut given = self.settings.into_given()?;
+        let mut notes = Vec::new();
+        if self.no_backends {
+            notes.extend(remove_backends(&mut given)?);
+        }
+        let path = self.config.or(file);
+        if path.is_none() && Path::new(USUAL_NAME).exists() {
+            notes.push(format!("{USUAL_NAME} found, not loaded; use -c {USUAL_NAME}"));
+        }
+        Ok(Sources { given, path, notes, inherited: Vec::new() })
+    }
+}
+
+/// Makes the list of backends empty: as a flag, which wins over a variable and the file. Returns the
+/// note about the variable.
+fn remove_backends(given: &mut Vec<Given>) -> Result<Option<String>, UsageError> {
+    let mut note = None;
+    for Given { text, origin, .. } in given.iter().filter(|one| one.setting.is_backends()) {
+        match origin {
+            Origin::Environment(variable) => {
+                note = Some(format!("--no-backends: the backends of {variable} are ignored"));
+            }
+            _ => {
+                let name = text.split(',').next().unwrap_or_default();
+                return Err(UsageError::bad(format!(
+                    "--no-backends and --backend {name} exclude each other; drop one of them"
+                )));
+            }
+        }
+    }
+    given.retain(|one| !one.setting.is_backends());
+    let origin = Origin::Flag("--no-backends".to_owned());
+    let none = Setting::all().filter(Setting::is_backends);
+    given.extend(none.map(|setting| Given {
+        setting,
+        text: String::new(),
+        origin: origin.clone(),
+    }));
+    Ok(note)
+}
+
+/// Resolves the names to listen on and reads the token's file, so it may wait; names of backends are
+/// resolved while the balancer runs.
+pub fn resolve_boot(boot: &mut Boot) -> Result<(), UsageError> {
+    if boot.listen.is_empty() {
+        boot.listen = net::resolve(&boot.host, boot.port)
+            .map_err(|error| UsageError::unresolved("--host", &boot.host, &error))?;
+    }
+    resolve_control(boot)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Args, in_one_line};
     use super::*;
-    use crate::config::{Algorithm, Settings};
+    use crate::config::{Algorithm, Config, MIN_HEALTH_PERIOD, Settings};
     use clap::Parser;
     use std::time::Duration;
 
@@ -74,10 +111,26 @@ mod tests {
     fn config_on(words: &[&str], inherited: &[&str]) -> Result<Config, UsageError> {
         let inherited = inherited.iter().map(|address| address.parse().unwrap()).collect();
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
-        Args::try_parse_from(words)
-            .map_err(|error| UsageError::bad(in_one_line(&error)))?
-            .serve
-            .into_config(inherited)
+        let args =
+            Args::try_parse_from(words).map_err(|error| UsageError::bad(in_one_line(&error)))?;
+        let mut sources = args.serve.into_sources()?;
+        sources.inherited = inherited;
+        let mut config = sources.load().unwrap().config;
+        resolve_boot(&mut config.boot)?;
+        Ok(config)
+    }
+
+    fn names(config: &Config) -> Vec<String> {
+        config.backends.iter().map(|backend| backend.authority.to_string()).collect()
+    }
+
+    #[test]
+    fn no_backends_starts_empty_and_excludes_named_ones() {
+        assert_eq!(names(&config(&["--no-backends"]).unwrap()), Vec::<String>::new());
+        assert_eq!(names(&config(&["--no-backends", "-b", ""]).unwrap()), Vec::<String>::new());
+        let error = config(&["-b", "h:1,h:2", "--no-backends"]).unwrap_err();
+        let expected = "--no-backends and --backend h:1 exclude each other; drop one of them";
+        assert_eq!(error.message, expected);
     }
 
     #[test]
@@ -109,12 +162,25 @@ mod tests {
     }
 
     #[test]
+    fn backends_keep_their_names_and_their_order() {
+        let config = config(&["-b", "127.0.0.1:1,http://127.0.0.2:1/", "-b", "[::1]:1"]).unwrap();
+        assert_eq!(names(&config), ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
+    }
+
+    #[test]
+    fn without_backends_the_three_python_servers_are_balanced() {
+        let default = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
+        assert_eq!(names(&config(&["10"]).unwrap()), default);
+        let without_ours = config(&["--port", "8081"]).unwrap();
+        assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
+    }
+
+    #[test]
     fn with_inherited_sockets_host_and_port_are_not_used() {
         let config =
             config_on(&["--host", "no.such.host.invalid"], &["127.0.0.1:8081", "[::1]:8082"]);
         let config = config.unwrap();
-        let names = config.backends.iter().map(|backend| backend.authority.to_string());
-        assert_eq!(names.collect::<Vec<_>>(), ["127.0.0.1:8080"], "not our own ports");
+        assert_eq!(names(&config), ["127.0.0.1:8080"], "not our own ports");
         assert_eq!(config.boot.listen.len(), 2);
     }
 

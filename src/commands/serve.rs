@@ -2,9 +2,10 @@
 //!
 //! Runs on the main thread, which starts the threads and then waits for signals; must never serve.
 
+use super::shell;
 use crate::children;
-use crate::cli::ServeArgs;
-use crate::config::Config;
+use crate::cli::{ServeArgs, resolve_boot};
+use crate::config::{Config, Loaded, Problem, to_json};
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::net;
@@ -29,12 +30,29 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(sockets) => sockets,
         Err(message) => return fail(None, &message, START_FAILED),
     };
-    let log = start_log(args.log_level);
-    let addresses = inherited.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-    let config = match args.into_config(addresses) {
-        Ok(config) => config,
-        Err(error) => return fail(log.as_ref(), &error.message, error.exit_code),
+    let prints_config = args.print_config;
+    let mut sources = match args.into_sources() {
+        Ok(sources) => sources,
+        Err(error) => return fail(None, &error.message, error.exit_code),
     };
+    sources.inherited = inherited.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+    let Loaded { mut config, warnings, .. } = match sources.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return reject(&problems),
+    };
+    if prints_config {
+        return shell::print(&to_json(&config));
+    }
+    let log = start_log(config.settings.log_level);
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    for note in &sources.notes {
+        log::info!("{note}");
+    }
+    if let Err(error) = resolve_boot(&mut config.boot) {
+        return fail(log.as_ref(), &error.message, error.exit_code);
+    }
     let exit_code = balance(config, inherited, log.as_ref(), |_| {});
     if let Some(log) = log {
         log.flush_for_exit();
@@ -122,9 +140,6 @@ fn log_config(config: &Config) {
     } else {
         log::info!("no health checks: relying on passive health checking only");
     }
-    if std::path::Path::new("config.json").exists() {
-        log::info!("config.json in this folder is ignored: this version does not read it");
-    }
 }
 
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
@@ -210,6 +225,20 @@ impl Signals {
 /// Starts the log; if that fails, the program runs without one.
 pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
     logging::install(level).ok()
+}
+
+/// Prints the problems of a configuration, with the words of `check`.
+fn reject(problems: &[Problem]) -> ExitCode {
+    if let [problem] = problems
+        && problem.position.is_none()
+    {
+        return fail(None, &problem.to_string(), START_FAILED);
+    }
+    for problem in problems {
+        eprint!("{}", problem.render());
+    }
+    let message = format!("not started: {} problem(s) in the configuration", problems.len());
+    fail(None, &message, START_FAILED)
 }
 
 /// Prints an error of one line to stderr, as the last line.

@@ -41,6 +41,9 @@ macro_rules! names {
             /// Every algorithm, in the order of the table.
             pub const ALL: &'static [Algorithm] = &[$(Algorithm::$variant),*];
 
+            /// Every name, in the order of the table.
+            pub const NAMES: &'static [&'static str] = &[$(Algorithm::$variant.name()),*];
+
             /// Its name, then its other spellings.
             pub const fn spellings(self) -> &'static [&'static str] {
                 match self {

@@ -1,7 +1,8 @@
 //! The text form of a backend: `HOST:PORT` or a URL, with an optional weight. Pure; names are
 //! resolved by `threads::resolver`.
 
-use super::values::parse_count;
+use super::values::{Show, parse_count};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -136,10 +137,38 @@ impl BackendSpec {
     }
 }
 
+impl fmt::Display for BackendSpec {
+    /// The text that [`BackendSpec::parse`] parses.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.authority)?;
+        if self.weight == 1 { Ok(()) } else { write!(f, "={}", self.weight) }
+    }
+}
+
+impl Show for Vec<BackendSpec> {
+    fn show(&self) -> Option<String> {
+        let backends: Vec<String> = self.iter().map(ToString::to_string).collect();
+        (!backends.is_empty()).then(|| backends.join(","))
+    }
+}
+
 impl From<SocketAddr> for BackendSpec {
     fn from(address: SocketAddr) -> Self {
         Self { authority: address.into(), weight: 1, addresses: vec![address] }
     }
+}
+
+/// Backends, separated by commas. Empty parts are skipped; a repeated backend is an error.
+pub(super) fn parse_backends(text: &str) -> Result<Vec<BackendSpec>, String> {
+    let (mut backends, mut names) = (Vec::new(), HashSet::new());
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let backend = BackendSpec::parse(part)?;
+        if !names.insert(backend.authority.clone()) {
+            return Err(format!("backend `{}` is named twice; name it once", backend.authority));
+        }
+        backends.push(backend);
+    }
+    Ok(backends)
 }
 
 /// A weight: a whole number from 1 to 1000.

@@ -1,5 +1,6 @@
 //! The configuration of the control API, which cannot change while the balancer runs. Plain values.
 
+use super::values::{Show, parse_host, parse_port};
 use std::fmt;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,8 +10,25 @@ pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCAL
 /// The longest token, in bytes: it must fit into a request head.
 const MAX_TOKEN_BYTES: usize = 4096;
 
-/// The ways to the control API.
-#[derive(Clone, Debug, Default)]
+/// The address of the control API as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Admin {
+    /// The default address, without which the balancer starts if it is taken.
+    #[default]
+    Default,
+    /// None.
+    Off,
+    /// An address or name that was asked for.
+    At {
+        /// The host; an IPv6 address without its brackets.
+        host: String,
+        /// The port; 0 takes a free one.
+        port: u16,
+    },
+}
+
+/// The ways to the control API, with names resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControlBoot {
     /// The admin port, if there is one.
     pub admin: Option<AdminPort>,
@@ -21,7 +39,7 @@ pub struct ControlBoot {
 }
 
 /// The listening addresses of the control API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminPort {
     /// The addresses; port 0 takes a free port.
     pub addresses: Vec<SocketAddr>,
@@ -43,6 +61,66 @@ pub enum DataPortControl {
 /// A secret that authorises requests. Its `Debug` form is masked.
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
+
+impl Admin {
+    /// Parses `HOST:PORT` or `off`. The error names the right form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is not HOST:PORT; write it like {DEFAULT_ADMIN}, or off");
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Self::Off);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let host = parse_host(host).map_err(|_| bad())?;
+        let port = parse_port(port).map_err(|_| bad())?;
+        Ok(Self::At { host: host.trim_matches(['[', ']']).to_owned(), port })
+    }
+}
+
+impl Show for Admin {
+    fn show(&self) -> Option<String> {
+        match self {
+            // Another form would be an address that was asked for.
+            Self::Default => None,
+            Self::Off => Some("off".to_owned()),
+            Self::At { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
+            Self::At { host, port } => Some(format!("{host}:{port}")),
+        }
+    }
+}
+
+impl DataPortControl {
+    /// The names of its values, and of none.
+    pub const NAMES: &[&str] = &["read", "all", "off"];
+
+    /// Parses one of the names.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "read" => Ok(Some(Self::Read)),
+            "all" => Ok(Some(Self::All)),
+            "off" => Ok(None),
+            _ => Err(format!("`{text}` is none of: {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+impl Show for DataPortControl {
+    fn show(&self) -> Option<String> {
+        let name = match self {
+            Self::Read => "read",
+            Self::All => "all",
+        };
+        Some(name.to_owned())
+    }
+}
+
+impl PartialEq for Token {
+    /// In a time that depends on the lengths alone.
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.0)
+    }
+}
+
+impl Eq for Token {}
 
 impl AdminPort {
     /// The default address, without which the balancer starts if it is taken.

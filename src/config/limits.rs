@@ -55,6 +55,10 @@ pub const MAX_GRACEFUL_REJECTIONS: usize = 256;
 pub const MAX_SHED: usize = 32;
 /// The listen backlog.
 pub const BACKLOG: i32 = 4096;
+/// The most workers.
+pub const MAX_WORKERS: u32 = 1024;
+/// The largest configuration file, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 1024 * 1024;
 /// Health checks at once, each with a thread and a connection of its own.
 pub const MAX_CHECKERS: usize = 512;
 /// The shortest time between two health checks of one backend.

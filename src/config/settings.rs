@@ -6,6 +6,7 @@
 use super::algorithm::Algorithm;
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
+use log::LevelFilter;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use std::time::Duration;
 const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Every setting that may change at runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// The least severe level that is logged.
+    pub log_level: LevelFilter,
     /// How a backend is chosen for a request.
     pub algorithm: Algorithm,
     /// Time limits.
@@ -70,6 +73,19 @@ impl HealthSettings {
     /// The time limit of one check.
     pub fn check_timeout(&self) -> Duration {
         self.timeout.unwrap_or(DEFAULT_CHECK_TIMEOUT.min(self.period))
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            log_level: LevelFilter::Info,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            health: HealthSettings::default(),
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 

@@ -1,13 +1,17 @@
-//! The text form of values: durations, counts, sizes, paths, networks. Pure; each error names the
-//! right form.
+//! The text form of values: durations, counts, sizes, paths, networks, levels. Pure; each error names
+//! the right form.
 
 use ipnet::IpNet;
+use log::LevelFilter;
 use std::net::IpAddr;
 use std::time::Duration;
 
 const DURATION_FORM: &str = "write it like 10, 250ms, 5s, 1m or 1h";
 /// The longest duration; a longer one is likely a typing error.
 const MAX_SECONDS: f64 = 365.0 * 86_400.0;
+
+/// The names of the log levels.
+pub const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 /// The text form of a value, as its parser accepts it.
 pub trait Show {
@@ -30,10 +34,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number = number.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
     match number.map(|number| number * seconds_per_unit) {
-        Some(seconds) if seconds <= MAX_SECONDS => Ok(Duration::from_secs_f64(seconds)),
+        Some(seconds) if seconds <= MAX_SECONDS => Ok(whole_milliseconds(seconds)),
         Some(_) => Err(format!("`{text}` is longer than a year")),
         None => Err(bad()),
     }
+}
+
+/// The nearest duration that can be shown again, and not 0 unless it is.
+fn whole_milliseconds(seconds: f64) -> Duration {
+    let milliseconds = Duration::from_secs_f64((seconds * 1000.0).round() / 1000.0);
+    if seconds > 0.0 { milliseconds.max(Duration::from_millis(1)) } else { milliseconds }
 }
 
 /// A duration other than 0, which would reject every request.
@@ -59,6 +69,34 @@ pub fn parse_limit(text: &str) -> Result<usize, String> {
     parse_count(text, 1, u32::MAX).map(|limit| limit as usize)
 }
 
+/// An address or a name.
+pub fn parse_host(text: &str) -> Result<String, String> {
+    let is_allowed =
+        |letter: char| !letter.is_whitespace() && !letter.is_control() && !"/,".contains(letter);
+    let is_host = !text.is_empty() && text.chars().all(is_allowed);
+    is_host.then(|| text.to_owned()).ok_or_else(|| {
+        format!("`{text}` is not a host; write an address or a name, like 127.0.0.1 or localhost")
+    })
+}
+
+/// A port to listen on.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    let port =
+        parse_count(text, 0, u32::from(u16::MAX)).ok().and_then(|port| u16::try_from(port).ok());
+    port.ok_or_else(|| format!("`{text}` is not a port; write a number from 0 to {}", u16::MAX))
+}
+
+/// A log level in any case; the names of Python's levels are accepted too.
+pub fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "warning" => Ok(LevelFilter::Warn),
+        "critical" | "fatal" => Ok(LevelFilter::Error),
+        name => name.parse().map_err(|_| {
+            format!("`{text}` is not a log level; use off, error, warn, info, debug or trace")
+        }),
+    }
+}
+
 /// The path of a request: `/` and visible ASCII, without what must be percent-encoded.
 pub fn parse_path(text: &str) -> Result<String, String> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"\"<>#".contains(&byte);
@@ -69,9 +107,10 @@ pub fn parse_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Networks or addresses, separated by commas.
+/// Networks or addresses, separated by commas. Empty parts are skipped.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    text.split(',').map(|part| parse_network(part.trim())).collect()
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(parse_network).collect()
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {
@@ -114,6 +153,18 @@ impl Show for Duration {
 impl Show for String {
     fn show(&self) -> Option<String> {
         Some(self.clone())
+    }
+}
+
+impl Show for LevelFilter {
+    fn show(&self) -> Option<String> {
+        Some(self.as_str().to_ascii_lowercase())
+    }
+}
+
+impl Show for u16 {
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 
@@ -167,6 +218,10 @@ mod tests {
             ("1h", 3_600_000),
             ("10", 10_000),
             ("0.5", 500),
+            ("1.0005", 1001),
+            ("0.0001", 1),
+            ("0.2999", 300),
+            ("0", 0),
         ];
         for (text, milliseconds) in rows {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");

@@ -21,12 +21,18 @@ pub fn install(level: LevelFilter) -> io::Result<LogWriter> {
     let style =
         if is_coloured { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never };
     env_logger::Builder::new()
-        .filter_level(level.min(LevelFilter::Warn))
-        .filter_module("lb_threads", level)
+        .filter_level(LevelFilter::Warn)
+        .filter_module("lb_threads", LevelFilter::Trace)
         .format_target(false)
         .format_timestamp_millis()
         .write_style(style)
         .target(env_logger::Target::Pipe(Box::new(writer.clone())))
         .init();
+    set_level(level);
     Ok(writer)
+}
+
+/// Changes the level of the log.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }

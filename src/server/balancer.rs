@@ -7,6 +7,7 @@ use super::capacity::Capacity;
 use crate::admission::{self, Admission};
 use crate::clock::Calendar;
 use crate::config::Settings;
+use crate::logging;
 use crate::metrics::Totals;
 use crate::notifier::Notifier;
 use crate::threads::handle::Handle;
@@ -94,6 +95,9 @@ impl Balancer {
             let checks = HealthChecks::start(&self.registry, &settings.health, limit);
             *running =
                 Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
+        }
+        if settings.log_level != self.settings().log_level {
+            logging::set_level(settings.log_level);
         }
         let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));

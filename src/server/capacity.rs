@@ -1,6 +1,7 @@
 //! The shares of descriptors for connections, pipes, rejections and health checks. Pure.
 
 use crate::config::{self, Boot, Config};
+use crate::net;
 
 /// Descriptors for standard streams and signals, with some in reserve.
 const OTHER_FILES: usize = 32;
@@ -70,6 +71,13 @@ fn files_for_control(boot: &Boot, connections: usize) -> usize {
     let data_port = boot.control.on_data_port.map(|_| 1);
     let sockets = admin.into_iter().chain(data_port);
     sockets.map(|sockets| sockets + connections + config::MAX_CONTROL_SHED).sum()
+}
+
+/// The limit of open files of this machine, and the client connections that it allows.
+pub fn allowed_connections(config: &Config) -> (usize, usize) {
+    let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
+    let listening = config.boot.listen.len().max(1);
+    (files, Capacity::new(files, listening, config).connections)
 }
 
 #[cfg(test)]

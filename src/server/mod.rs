@@ -8,6 +8,7 @@ mod service_manager;
 mod start_error;
 
 pub use balancer::Balancer;
+pub use capacity::allowed_connections;
 pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 

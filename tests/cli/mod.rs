@@ -1,5 +1,7 @@
 //! The command line: an error is one helpful line, and a valid one does as documented.
 
+mod check;
+mod config;
 mod demo;
 mod python;
 mod serving;

@@ -33,6 +33,7 @@
 
 mod address;
 mod client;
+mod folder;
 mod lb;
 mod origin;
 pub mod program;
@@ -42,6 +43,7 @@ mod wire;
 
 pub use address::{Blackhole, refused_address};
 pub use client::{Client, Next, Response, exchange, get, raw_exchange};
+pub use folder::Folder;
 pub use lb::{Lb, config, with_admin};
 pub use origin::{After, Ending, Health, Origin, Received, Reply, Script, Step};
 pub use wait::{Deadline, Gate, TEST_TIMEOUT, comes_true, stays, until, until_some};

@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 7] = [
         "children",
         "clock",
         "config",
+        "config_file",
         "error",
         "logging",
         "metrics",

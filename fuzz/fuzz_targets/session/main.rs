@@ -47,7 +47,11 @@ fn run(stage: &mut Stage, script: Script) {
     let after = stage.server.balancer().totals();
 
     assert_eq!(after.closed(Reason::Panicked), 0, "a step has panicked");
-    assert_eq!(after.closed_in_total(), after.connections, "a connection has ended without a reason");
+    assert_eq!(
+        after.closed_in_total(),
+        after.connections,
+        "a connection has ended without a reason"
+    );
     let asked: Vec<Requests> = clients.iter().map(|client| Requests::of(&client.sent)).collect();
     let all: Vec<&Request> = asked.iter().flat_map(|asked| &asked.all).collect();
     let (sent, taken, retried) =

@@ -5,9 +5,7 @@ use crate::client::Client;
 use crate::origin::Origin;
 use crate::requests::{Request, Requests};
 use crate::script::{CLIENTS, Ending, Piece};
-use lb_threads::config::{
-    Boot, Config, HealthSettings, Limits, Settings, Timeouts,
-};
+use lb_threads::config::{Boot, Config, HealthSettings, Limits, Settings, Timeouts};
 use lb_threads::server::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
@@ -61,14 +59,9 @@ impl Stage {
             body: short,
             ..Timeouts::default()
         };
-        let backends =
-            origin.addresses().map(Into::into);
+        let backends = origin.addresses().map(Into::into);
         let server = Server::start(Config {
-            boot: Boot {
-                listen: vec![([127, 0, 0, 1], 0).into()],
-                workers: 1,
-                ..Boot::default()
-            },
+            boot: Boot { listen: vec![([127, 0, 0, 1], 0).into()], workers: 1, ..Boot::default() },
             backends: backends.into(),
             settings: Settings {
                 health: HealthSettings { checks: false, ..HealthSettings::default() },
