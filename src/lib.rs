@@ -3,8 +3,8 @@
 //!
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
-//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream` →
-//! `session` → `threads` → `server` → `cli`, `commands`.
+//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream`,
+//! `stats` → `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -21,6 +21,7 @@ pub(crate) mod net;
 pub mod reason;
 pub mod server;
 pub(crate) mod session;
+pub mod stats;
 pub(crate) mod threads;
 pub mod upstream;
 pub mod wire;

@@ -14,8 +14,10 @@ use crate::config::{Boot, Config};
 use crate::metrics::Counters;
 use crate::net;
 use crate::session::Shared;
+use crate::stats::Stats;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
+use crate::threads::statistics::StatisticsThread;
 use crate::threads::worker::Worker;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
@@ -43,6 +45,8 @@ pub enum Drained {
 pub struct Server {
     balancer: Arc<Balancer>,
     workers: Vec<JoinHandle<usize>>,
+    /// None until it is started.
+    statistics: Option<StatisticsThread>,
 }
 
 impl Server {
@@ -60,7 +64,7 @@ impl Server {
         }
         let (balancer, workers) =
             create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new() };
+        let mut server = Self { balancer, workers: Vec::new(), statistics: None };
         server.run(workers).map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
         server.balancer.start_health_checks().map_err(StartError::Resources)?;
@@ -68,7 +72,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts the threads of the workers. They accept once the listeners are started.
+    /// Starts the threads of the workers, which accept once the listeners are started, and of the
+    /// statistics.
     fn run(&mut self, workers: NewWorkers) -> io::Result<()> {
         for (number, (worker, acceptor)) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new()
@@ -76,6 +81,7 @@ impl Server {
                 .spawn(move || worker.run(acceptor))?;
             self.workers.push(thread);
         }
+        self.statistics = Some(StatisticsThread::start(&self.balancer.stats)?);
         Ok(())
     }
 
@@ -122,11 +128,13 @@ fn create(
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
     };
+    let stats = Arc::new(Stats::new(Instant::now()));
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {
         let (admission, counters) = (Arc::clone(&admission), Arc::clone(counters));
-        let max_pipes = capacity.pipes_per_worker;
-        let (worker, handle) = Worker::new(shared.clone(), admission, max_pipes, counters)?;
+        let (max_pipes, recorder) = (capacity.pipes_per_worker, stats.recorder());
+        let (worker, handle) =
+            Worker::new(shared.clone(), admission, max_pipes, counters, recorder)?;
         workers.push(worker);
         handles.push(Arc::new(handle));
     }
@@ -143,6 +151,7 @@ fn create(
         addresses,
         admission,
         listeners,
+        stats,
         settings: Mutex::new(settings),
         change_order: Mutex::new(None),
         is_draining: AtomicBool::new(false),

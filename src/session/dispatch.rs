@@ -275,8 +275,8 @@ impl Dispatcher {
     }
 
     /// The backend of the last attempt, for the record.
-    pub(super) fn backend(&self) -> Option<&Backend> {
-        self.attempt.as_ref().map(|attempt| &**attempt.backend())
+    pub(super) fn backend(&self) -> Option<&Arc<Backend>> {
+        self.attempt.as_ref().map(Attempt::backend)
     }
 
     /// The number of attempts.

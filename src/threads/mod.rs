@@ -6,4 +6,5 @@ pub mod handle;
 pub mod health_check;
 pub mod listeners;
 pub mod shedding;
+pub mod statistics;
 pub mod worker;

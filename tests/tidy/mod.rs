@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 7] = [
     &["admission", "clock", "config", "error", "logging", "metrics", "reason"],
     &["net", "wire"],
-    &["upstream"],
+    &["stats", "upstream"],
     &["session"],
     &["threads"],
     &["server"],

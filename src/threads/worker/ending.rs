@@ -61,6 +61,7 @@ mod tests {
     use crate::metrics::Counters;
     use crate::net;
     use crate::session::Shared;
+    use crate::stats::Stats;
     use crate::threads::acceptor::Acceptor;
     use crate::threads::listeners::{self, Listeners};
     use crate::upstream::registry::Registry;
@@ -85,8 +86,9 @@ mod tests {
             max_connections_per_client: None,
             max_graceful_rejections: 0,
         }));
+        let recorder = Stats::new(Instant::now()).recorder();
         let (mut worker, handle) =
-            Worker::new(shared, admission, 0, Arc::clone(&counters)).unwrap();
+            Worker::new(shared, admission, 0, Arc::clone(&counters), recorder).unwrap();
         let sockets = net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let listening = Arc::new(Listeners::new(vec![sockets], vec![Arc::new(handle)], 1));
         let socket = &listening.sockets(0)[0];
