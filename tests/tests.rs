@@ -24,5 +24,6 @@ mod regressions;
 mod retry;
 mod settings;
 mod starvation;
+mod statistics;
 mod tidy;
 mod tunnel;

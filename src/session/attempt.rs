@@ -6,6 +6,7 @@ use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
 use crate::net::Token;
+use crate::stats::Event;
 use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
 use crate::upstream::health::{Observation, Outcome};
@@ -88,6 +89,7 @@ impl Attempt {
         self.is_reused = self.connection.is_some();
         if self.is_reused {
             cx.local.counters.backend_reuses.add(1);
+            cx.local.recorder.count(backend, Event::Reuse);
             return Ok(Opened::Reused);
         }
         match cx.connections.open(&cx.local.poller, backend, cx.session.token, cx.now) {
@@ -95,6 +97,7 @@ impl Attempt {
                 self.connecting = Some(Connecting::new(backend));
                 self.connection = Some(connection);
                 cx.local.counters.backend_connects.add(1);
+                cx.local.recorder.count(backend, Event::Connect);
                 Ok(Opened::Connecting)
             }
             Err(error) if net::is_resource_exhaustion(&error) => {
@@ -167,6 +170,7 @@ impl Attempt {
     fn record_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);
+            cx.local.recorder.count(self.backend(), Event::StaleReuse);
             cx.connections.record_stale(connection, self.started, cx.now);
         }
     }

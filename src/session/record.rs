@@ -1,8 +1,7 @@
 //! The record of an exchange, for the access log and statistics.
 //!
 //! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
-//! [`Local::record`](super::Local::record), the only reader. What its numbers mean is defined in
-//! [`Sample`].
+//! [`Local::record`](super::Local::record), the only reader. [`Sample`] defines its numbers.
 
 use crate::error::Cause;
 use crate::reason::Reason;

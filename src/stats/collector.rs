@@ -47,7 +47,7 @@ impl Row {
     /// Whether no worker has a record of it.
     fn is_unused(&self) -> bool {
         let is_unused = self.records.iter().all(|(record, _)| Arc::strong_count(record) == 1);
-        // What the last owner has counted is seen from here on.
+        // The counts of the last owner are seen from here on.
         fence(Acquire);
         is_unused
     }
@@ -156,8 +156,8 @@ impl Collector {
         self.rows.push(row);
     }
 
-    /// Notes which backends were removed, and hides those whose time is over. One that was added
-    /// again is hidden at once: two rows would have the same labels.
+    /// Notes which backends were removed, and hides those whose time is over, and those that
+    /// were added again: two rows would have the same labels.
     fn hide_removed(&mut self, now: Instant) {
         let is_removed = |backend: &Arc<Backend>| backend.admin_state() == AdminState::Removed;
         let mut removed: Vec<usize> = (0..self.rows.len())

@@ -22,7 +22,7 @@ const STATUSES: usize = 500;
 /// An event of an attempt, counted when it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection was opened.
+    /// A connect was begun.
     Connect,
     /// A connect failed.
     ConnectFailed,

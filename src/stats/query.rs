@@ -1,4 +1,4 @@
-//! What statistics are asked for: reports by period, totals since the start, shares. Plain values.
+//! The results of queries: reports by period, totals since the start. Plain values.
 
 use super::histogram;
 use super::numbers::{BOUNDS, Event, FIRST_STATUS, Spread, Tally, Totals};
@@ -133,15 +133,15 @@ pub struct BackendTotals {
     pub first_byte: Distribution,
     /// The times in the queue, of requests that were queued.
     pub queue_wait: Distribution,
-    /// The connections that were opened.
+    /// The connects that were begun.
     pub connects: u64,
-    /// The connects that failed.
+    /// The connects that were rejected, or failed otherwise, before their timeout.
     pub connects_failed: u64,
     /// The connects that timed out.
     pub connects_timed_out: u64,
     /// The attempts on an idle connection.
     pub reuses: u64,
-    /// Those of them whose connection ended before a byte of the response.
+    /// The attempts on an idle connection that ended before a byte of the response.
     pub stale_reuses: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What one worker counts for one backend, and the worker's table of these records.
+//! The numbers that one worker counts for one backend, and the worker's table of these records.
 //!
 //! [`Recorder`] belongs to a worker. A [`Record`] has a single writer, that worker, and is read by
 //! the threads that collect: a number is written by a plain load and a plain store, between two
@@ -37,7 +37,7 @@ impl Cell for Counter {
     }
 }
 
-/// What one worker has counted for one backend, or for none.
+/// The numbers that one worker has counted for one backend, or for none.
 #[derive(Debug, Default)]
 pub struct Record {
     /// The backend; none for requests that reached none.

@@ -72,7 +72,7 @@ pub struct Window {
     sum: Tally<u64, u64>,
 }
 
-/// What was counted between two collections.
+/// The numbers that were counted between two collections.
 #[derive(Debug, Default)]
 pub struct Change {
     pub numbers: Totals,

@@ -14,7 +14,7 @@ struct TcpSession {
 enum TcpPhase {
     Dispatch,
     Connecting(Attempt),
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
 }
 
 impl Steps for TcpSession {
@@ -48,12 +48,12 @@ impl TcpSession {
                             self.phase = TcpPhase::Connecting(attempt);
                             return Ok(Verdict::Wait(deadline));
                         }
-                        None => TcpPhase::Tunnel(Tunnel::new(
+                        None => TcpPhase::Tunnel(Box::new(Tunnel::new(
                             attempt,
                             1,
                             ExchangeData::new(self.client.peer(), RequestId::generate(1), cx.now),
                             cx,
-                        )),
+                        ))),
                     }
                 }
                 TcpPhase::Tunnel(mut tunnel) => {
