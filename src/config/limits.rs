@@ -59,3 +59,8 @@ pub const BACKLOG: i32 = 4096;
 pub const MAX_CHECKERS: usize = 512;
 /// The shortest time between two health checks of one backend.
 pub const MIN_HEALTH_PERIOD: Duration = Duration::from_secs(1);
+/// The upper bounds of the histograms of durations in `/metrics`, inclusive, in microseconds.
+pub const DURATION_BOUNDS: [u64; 13] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];

@@ -7,13 +7,8 @@
 
 use super::histogram::{self, BUCKETS};
 use super::sample::Sample;
+use crate::config::DURATION_BOUNDS as BOUNDS;
 use std::time::Duration;
-
-/// The upper bounds of the histograms of `/metrics`, inclusive, in microseconds.
-pub const BOUNDS: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
 
 /// The lowest and the number of status codes.
 pub const FIRST_STATUS: u16 = 100;
@@ -65,7 +60,8 @@ pub struct Numbers<S, L> {
     pub tally: Tally<S, L>,
     /// Requests by status code, from [`FIRST_STATUS`] on.
     pub statuses: [S; STATUSES],
-    pub response_time: Spread<S, L>,
+    /// Response times by [`BOUNDS`]; their sum is in the tally.
+    pub response_time: [S; BOUNDS.len() + 1],
     pub first_byte: Spread<S, L>,
     pub queue_wait: Spread<S, L>,
     pub events: [L; EVENTS],
@@ -104,7 +100,7 @@ impl<S: Default, L: Default> Default for Numbers<S, L> {
         Self {
             tally: Tally::default(),
             statuses: zeros(),
-            response_time: Spread::default(),
+            response_time: zeros(),
             first_byte: Spread::default(),
             queue_wait: Spread::default(),
             events: zeros(),
@@ -155,7 +151,7 @@ impl<S, L> Numbers<S, L> {
     ) {
         self.tally.merge(&from.tally, small, large);
         merge_all(&mut self.statuses, &from.statuses, small);
-        self.response_time.merge(&from.response_time, small, large);
+        merge_all(&mut self.response_time, &from.response_time, small);
         self.first_byte.merge(&from.first_byte, small, large);
         self.queue_wait.merge(&from.queue_wait, small, large);
         merge_all(&mut self.events, &from.events, large);
@@ -189,14 +185,13 @@ impl<S: Cell, L: Cell> Spread<S, L> {
     fn record(&self, duration: Duration) {
         let (nanos, micros) = nanos_and_micros(duration);
         self.sum.add(nanos);
-        let bound = BOUNDS.partition_point(|bound| *bound < micros);
-        self.counts[bound].add(1);
+        self.counts[bound(micros)].add(1);
     }
 }
 
 impl<S: Cell, L: Cell> Numbers<S, L> {
-    /// Counts an exchange.
-    pub fn record(&self, sample: &Sample) {
+    /// Counts an exchange. Returns its response time in nanoseconds, if it has one.
+    pub fn record(&self, sample: &Sample) -> Option<u64> {
         let tally = &self.tally;
         tally.requests.add(1);
         tally.errors.add(u64::from(sample.is_error()));
@@ -206,19 +201,23 @@ impl<S: Cell, L: Cell> Numbers<S, L> {
         if let Some(count) = status.and_then(|index| self.statuses.get(usize::from(index))) {
             count.add(1);
         }
-        if let Some(duration) = sample.response_time() {
-            let (nanos, micros) = nanos_and_micros(duration);
-            tally.time.add(nanos);
-            tally.histogram[histogram::bucket(micros)].add(1);
-            self.response_time.record(duration);
-        }
         if let Some(duration) = sample.first_byte() {
             self.first_byte.record(duration);
         }
         if !sample.queued.is_zero() {
             self.queue_wait.record(sample.queued);
         }
+        let (nanos, micros) = sample.response_time().map(nanos_and_micros)?;
+        tally.time.add(nanos);
+        tally.histogram[histogram::bucket(micros)].add(1);
+        self.response_time[bound(micros)].add(1);
+        Some(nanos)
     }
+}
+
+/// The index of the first bound that is not below a duration.
+fn bound(micros: u64) -> usize {
+    BOUNDS.partition_point(|bound| *bound < micros)
 }
 
 /// A duration in nanoseconds, and in microseconds rounded up, so that it is above a bound of whole

@@ -1,8 +1,9 @@
 //! The results of queries: reports by period, totals since the start. Plain values.
 
 use super::histogram;
-use super::numbers::{BOUNDS, Event, FIRST_STATUS, Spread, Tally, Totals};
+use super::numbers::{Event, FIRST_STATUS, Spread, Tally, Totals};
 use super::period::Period;
+use crate::config::DURATION_BOUNDS as BOUNDS;
 use crate::upstream::backend::{Backend, BackendId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,7 +161,8 @@ impl Distribution {
     /// The upper bounds of the buckets, in microseconds.
     pub const BOUNDS: [u64; BOUNDS.len()] = BOUNDS;
 
-    fn new(counts: &[u64; BOUNDS.len() + 1], nanos: u64) -> Self {
+    /// The distribution of these counts, which are not cumulative, and this sum in nanoseconds.
+    pub fn new(counts: &[u64; BOUNDS.len() + 1], nanos: u64) -> Self {
         let mut below = 0;
         let buckets = std::array::from_fn(|index| {
             below += counts[index];
@@ -187,7 +189,7 @@ impl From<&Totals> for BackendTotals {
             bytes_in: totals.tally.bytes_in,
             bytes_out: totals.tally.bytes_out,
             by_status: statuses.filter(|(_, count)| *count > 0).collect(),
-            response_time: Distribution::from(&totals.response_time),
+            response_time: Distribution::new(&totals.response_time, totals.tally.time),
             first_byte: Distribution::from(&totals.first_byte),
             queue_wait: Distribution::from(&totals.queue_wait),
             connects: event(Event::Connect),

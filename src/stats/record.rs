@@ -142,10 +142,9 @@ impl Recorder {
     /// Counts an exchange, which is over.
     pub fn record(&mut self, backend: Option<&Arc<Backend>>, sample: &Sample) {
         self.of(backend).write(|record| {
-            record.numbers.record(sample);
-            if let Some(time) = sample.response_time() {
-                let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-                record.max.store(record.max.load(Relaxed).max(nanos), Relaxed);
+            let nanos = record.numbers.record(sample);
+            if let Some(nanos) = nanos.filter(|nanos| *nanos > record.max.load(Relaxed)) {
+                record.max.store(nanos, Relaxed);
             }
         });
     }
@@ -231,7 +230,7 @@ mod tests {
             record.write(|_| panic!("a bug"));
         }));
         assert!(panicked.is_err());
-        record.write(|record| record.numbers.record(&sample(1)));
+        record.write(|record| _ = record.numbers.record(&sample(1)));
         let mut read = Read::default();
         record.read(&mut read);
         assert_eq!((record.version() % 2, read.tally.requests), (0, 1));

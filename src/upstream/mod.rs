@@ -23,6 +23,7 @@ pub mod balance;
 pub mod cluster;
 pub mod connection_pool;
 pub mod health;
+pub mod health_counts;
 mod pool;
 pub mod queue;
 pub mod registry;

@@ -7,6 +7,7 @@ use super::backend::{AdminState, Backend, BackendId};
 use super::balance::Algorithm;
 use super::cluster::Snapshot;
 use super::health::{Change, Health, Observation, Rules, State};
+use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
 use crate::config::BackendSpec;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) struct Member {
     pub(super) since: Instant,
     /// The reason for its state, for the log and error responses.
     pub(super) detail: String,
+    pub(super) counts: HealthCounts,
 }
 
 impl Member {
@@ -63,6 +65,7 @@ impl Member {
         if change.from.code() != change.to.code() {
             self.since = now;
             detail.clone_into(&mut self.detail);
+            self.counts.count_transition(change.to);
         }
     }
 }
@@ -143,6 +146,7 @@ impl Pool {
             health: Health::new(self.rules),
             since: now,
             detail: "not checked yet".to_owned(),
+            counts: HealthCounts::default(),
         }
     }
 

@@ -8,14 +8,15 @@
 use super::backend::{AdminState, Backend, BackendId};
 use super::balance::Algorithm;
 use super::cluster::Cluster;
-use super::health::{Change, Observation, Outcome, Rules, State};
+use super::health::{Change, CheckResult, Observation, Outcome, Rules, State};
+use super::health_counts::HealthCounts;
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
 use crate::config::{BackendSpec, Config, Settings};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A pool of backends.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct BackendStatus {
     pub is_spared: bool,
     /// Whether its state may be about to change.
     pub in_transition: bool,
+    /// Its checks and transitions since it was added.
+    pub counts: HealthCounts,
 }
 
 impl Registry {
@@ -93,6 +96,20 @@ impl Registry {
         if let Some((backend, change)) = observed {
             log_change(&backend.name, change, detail);
         }
+    }
+
+    /// Counts a health check, which took this long, and applies its result.
+    pub fn observe_check(
+        &self,
+        id: BackendId,
+        (result, took): (CheckResult, Duration),
+        detail: &str,
+        now: Instant,
+    ) {
+        if let Some(member) = self.pool.lock().member_mut(id) {
+            member.counts.count_check(result, took);
+        }
+        self.observe(id, Observation::Check(result), detail, now);
     }
 
     /// Applies a response to an attempt. Takes no lock unless attempts have failed before.
@@ -208,6 +225,7 @@ fn status(member: &Member) -> BackendStatus {
         detail: member.detail.clone(),
         is_spared: member.health.is_spared(),
         in_transition: member.health.in_transition(),
+        counts: member.counts.clone(),
     }
 }
 
@@ -349,7 +367,7 @@ mod tests {
         let pool = pool(&[1, 2]);
         fail(&pool, id(&pool, 1));
         pool.drain(id(&pool, 1));
-        let later = Instant::now() + std::time::Duration::from_secs(60);
+        let later = Instant::now() + Duration::from_secs(60);
         let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
         for _ in 0..5 {
             let picked = pool.cluster().pick(&wanted, later, &mut fastrand::Rng::new());
@@ -474,7 +492,7 @@ mod tests {
         pool.apply(&specs(&[1]));
         let start = Instant::now();
         let check = |seconds, result, detail| {
-            let now = start + std::time::Duration::from_secs(seconds);
+            let now = start + Duration::from_secs(seconds);
             pool.observe(id(&pool, 1), Observation::Check(result), detail, now);
             let status = pool.statuses().remove(0);
             (status.state, status.since.duration_since(start).as_secs(), status.detail)
