@@ -222,3 +222,19 @@ impl Timelines {
         next.fold(self.minute.next_slot_at(), Instant::min)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_collection_makes_no_later_slot_longer() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timelines = Timelines::new(start);
+        for (now, next) in [(7, 12), (12, 17), (17, 22), (22, 25), (25, 27), (27, 32)] {
+            timelines.advance(at(now), std::iter::empty());
+            assert_eq!(timelines.next_slot_at(), at(next));
+        }
+    }
+}
