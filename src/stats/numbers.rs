@@ -1,5 +1,5 @@
-//! The numbers that are counted per backend, in three forms: as atomics of the worker that counts
-//! ([`Cells`]), as sums of several workers ([`Read`]), and as totals ([`Totals`]).
+//! The numbers that are counted per backend, in three forms: as atomics of the worker that counts,
+//! as sums of several workers ([`Read`]), and as totals ([`Totals`]).
 //!
 //! `S` is the type of the many small numbers, `L` that of the few large ones. Plain data. The counts
 //! of histograms and of status codes have 32 bits in a worker and wrap: their differences between
