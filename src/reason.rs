@@ -43,6 +43,7 @@ reasons! {
     ResponseTimeout, error, "response_timeout", "the response body made no progress (--body-timeout)";
     EarlyResponse, ok, "early_response", "the backend responded before the request body was complete";
     TunnelIdle, error, "tunnel_idle", "the tunnel was silent for too long (--tunnel-timeout)";
+    BackendRemoved, error, "backend_removed", "the backend was removed, and the tunnel did not end in time (--tunnel-drain)";
     TunnelBroken, error, "tunnel_broken", "one side of the tunnel was reset";
     Overload, error, "overload", "too many connections, in total or from this client address";
     DrainAborted, error, "drain_aborted", "the connection was still busy at the end of the drain (--drain-timeout)";

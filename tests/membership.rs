@@ -153,6 +153,25 @@ fn a_backend_that_is_removed_and_added_again_is_new_while_its_old_requests_finis
     assert_eq!(origin.connections(), 2, "the new one has its own connections");
 }
 
+#[test]
+fn a_backend_that_is_added_again_gets_none_of_the_idle_connections_of_before() {
+    let origin = Origin::named("one");
+    let lb = Lb::with(&[&origin], |config| {
+        config.boot.workers = 1;
+        config.settings.health.checks = false;
+        config.settings.timeouts.backend_idle = Duration::from_secs(60);
+    });
+    let mut client = lb.connect();
+    for _ in 0..2 {
+        assert_eq!(client.get("/").text(), "one");
+    }
+    assert_eq!((origin.accepted(), lb.totals().backend_reuses), (1, 1));
+    registry(&lb).remove(id(&lb, &origin));
+    registry(&lb).add(&spec(&origin));
+    assert_eq!(client.get("/").text(), "one");
+    assert_eq!((origin.accepted(), lb.totals().backend_reuses), (2, 1));
+}
+
 /// A client whose request waits for a slot.
 fn queued(lb: &Lb, requests: u64) -> Client {
     let mut client = lb.connect();

@@ -7,8 +7,10 @@ mod support;
 mod support_tests;
 
 mod accepting;
+mod change_under_load;
 mod chaos;
 mod cli;
+mod data_port;
 mod docs;
 mod drain;
 mod failover;

@@ -4,6 +4,7 @@
 //! `Config`, or into an error of one line that names the problem and its fix.
 
 mod backend;
+mod backends;
 mod demo;
 mod serve;
 mod settings;

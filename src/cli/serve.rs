@@ -1,31 +1,20 @@
 //! The flags of the balancer, and the [`Config`] that is made from them.
 
 use super::UsageError;
+use super::backends::NamedBackends;
 use super::settings::SettingArgs;
 use super::values::parse_level;
 use crate::config::values::parse_duration;
-use crate::config::{BackendSpec, Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
+use crate::config::{Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD};
 use crate::net;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
-use std::net::SocketAddr;
-
-/// The backends if the command line names none.
-const DEFAULT_BACKENDS: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
 
 /// The flags of the balancer.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A backend, HOST:PORT or URL, with =WEIGHT if others have another weight; may be repeated [default: 127.0.0.1:8080, 8081 and
-    /// 8082]
-    #[arg(
-        short = 'b',
-        long = "backend",
-        value_name = "BACKEND",
-        env = "BACKEND_SERVERS",
-        value_delimiter = ','
-    )]
-    backends: Vec<String>,
+    #[command(flatten)]
+    backends: NamedBackends,
     /// Address or name to listen on; every address of a name is bound
     #[arg(long, default_value_t = DEFAULT_HOST.to_string(), env = "HOST")]
     host: String,
@@ -56,7 +45,7 @@ impl ServeArgs {
         let Admin::Off = self.admin;
         let listen = net::resolve(&self.host, self.port)
             .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?;
-        let backends = backends(&self.backends, &listen)?;
+        let backends = self.backends.specs(&listen)?;
         let settings = self.settings.settings()?;
         let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
         if let Some(period) = period.filter(|period| *period < MIN_HEALTH_PERIOD) {
@@ -66,35 +55,6 @@ impl ServeArgs {
         let workers = self.workers.map_or(default.workers, usize::from);
         Ok(Config { boot: Boot { listen, workers, ..default }, backends, settings })
     }
-}
-
-/// The named backends, or the default ones except those on our own port.
-fn backends(named: &[String], listen: &[SocketAddr]) -> Result<Vec<BackendSpec>, UsageError> {
-    let named: Vec<&str> =
-        named.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
-    if named.is_empty() {
-        let mut defaults =
-            DEFAULT_BACKENDS.iter().map(|text| backend(text)).collect::<Result<Vec<_>, _>>()?;
-        let is_ours = |port| listen.iter().any(|ours| ours.port() == port);
-        defaults.retain(|backend| !is_ours(backend.authority.port()));
-        return Ok(defaults);
-    }
-    let mut backends: Vec<BackendSpec> = Vec::new();
-    for text in named {
-        let backend = backend(text)?;
-        if backends.iter().any(|other| other.authority == backend.authority) {
-            return Err(UsageError::bad(format!("backend `{text}` is named twice; name it once")));
-        }
-        backends.push(backend);
-    }
-    Ok(backends)
-}
-
-fn backend(text: &str) -> Result<BackendSpec, UsageError> {
-    let mut backend = BackendSpec::parse(text).map_err(UsageError::bad)?;
-    backend.addresses = net::resolve_backend(&backend.authority)
-        .map_err(|error| UsageError::unresolved("--backend", backend.authority.host(), &error))?;
-    Ok(backend)
 }
 
 #[cfg(test)]
@@ -111,10 +71,6 @@ mod tests {
             .map_err(|error| UsageError::bad(in_one_line(&error)))?
             .serve
             .into_config()
-    }
-
-    fn names(config: &Config) -> Vec<String> {
-        config.backends.iter().map(|backend| backend.authority.to_string()).collect()
     }
 
     #[test]
@@ -145,19 +101,6 @@ mod tests {
     }
 
     #[test]
-    fn backends_keep_their_names_and_their_order() {
-        let config = config(&["-b", "127.0.0.1:1,http://127.0.0.2:1/", "-b", "[::1]:1"]).unwrap();
-        assert_eq!(names(&config), ["127.0.0.1:1", "127.0.0.2:1", "[::1]:1"]);
-    }
-
-    #[test]
-    fn without_backends_the_three_python_servers_are_balanced() {
-        assert_eq!(names(&config(&["10"]).unwrap()), DEFAULT_BACKENDS);
-        let without_ours = config(&["--port", "8081"]).unwrap();
-        assert_eq!(names(&without_ours), ["127.0.0.1:8080", "127.0.0.1:8082"], "not our own port");
-    }
-
-    #[test]
     fn the_period_has_a_minimum_and_bounds_the_timeout_of_a_check() {
         let health = |words: &[&str]| config(words).unwrap().settings.health;
         assert_eq!(health(&["0.2"]).period, MIN_HEALTH_PERIOD);
@@ -180,6 +123,7 @@ mod tests {
             (&["--admin", "127.0.0.1:1"], "off"),
             (&["-b", "localhost:1", "-b", "localhost:1"], "named twice"),
             (&["-b", "localhost"], "`localhost` has no port"),
+            (&["--no-backends", "-b", "localhost:1"], "drop one of them"),
             (&["--head-timeout", "0"], "would reject every request"),
             (&["--max-body", "1.5M"], "--max-body"),
             (&["--trusted-proxies", "10.0.0.0/33"], "is not a network"),

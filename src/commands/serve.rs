@@ -64,7 +64,8 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
 fn log_config(config: &Config) {
     let names = config.backends.iter().map(|backend| backend.authority.to_string());
     let names: Vec<String> = names.collect();
-    let (names, algorithm) = (names.join(", "), Algorithm::default().name());
+    let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
+    let algorithm = Algorithm::default().name();
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
     if health.checks {

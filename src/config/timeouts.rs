@@ -21,6 +21,7 @@ pub struct TimeoutFlag {
 macro_rules! timeouts {
     (
         stages with a flag { $($stage:ident, $field:ident, $flag:literal, $ms:literal, $help:literal;)* }
+        stages with a flag that may be 0 { $($zero_stage:ident, $zero_field:ident, $zero_flag:literal, $zero_ms:literal, $zero_help:literal;)* }
         stages { $($fixed_stage:ident, $fixed_field:ident, $fixed_ms:literal, $fixed_help:literal;)* }
         flags { $($flag_field:ident, $other_flag:literal, $flag_ms:literal, $flag_help:literal;)* }
         others { $($other_field:ident, $other_ms:literal, $other_help:literal;)* }
@@ -29,12 +30,15 @@ macro_rules! timeouts {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Timeout {
             $(#[doc = $help] $stage,)*
+            $(#[doc = $zero_help] $zero_stage,)*
             $(#[doc = $fixed_help] $fixed_stage,)*
         }
 
         impl Timeout {
             /// Every timeout of a stage; `as usize` is its index.
-            pub const ALL: &'static [Timeout] = &[$(Timeout::$stage,)* $(Timeout::$fixed_stage,)*];
+            pub const ALL: &'static [Timeout] = &[
+                $(Timeout::$stage,)* $(Timeout::$zero_stage,)* $(Timeout::$fixed_stage,)*
+            ];
             /// The number of timeouts of stages.
             pub const COUNT: usize = Self::ALL.len();
         }
@@ -43,6 +47,7 @@ macro_rules! timeouts {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Timeouts {
             $(#[doc = $help] pub $field: Duration,)*
+            $(#[doc = $zero_help] pub $zero_field: Duration,)*
             $(#[doc = $fixed_help] pub $fixed_field: Duration,)*
             $(#[doc = $flag_help] pub $flag_field: Duration,)*
             $(#[doc = $other_help] pub $other_field: Duration,)*
@@ -52,6 +57,7 @@ macro_rules! timeouts {
             fn default() -> Self {
                 Self {
                     $($field: Duration::from_millis($ms),)*
+                    $($zero_field: Duration::from_millis($zero_ms),)*
                     $($fixed_field: Duration::from_millis($fixed_ms),)*
                     $($flag_field: Duration::from_millis($flag_ms),)*
                     $($other_field: Duration::from_millis($other_ms),)*
@@ -66,6 +72,10 @@ macro_rules! timeouts {
                     flag: $flag, help: $help, may_be_zero: false, field: |all| &mut all.$field,
                 },)*
                 $(TimeoutFlag {
+                    flag: $zero_flag, help: $zero_help, may_be_zero: true,
+                    field: |all| &mut all.$zero_field,
+                },)*
+                $(TimeoutFlag {
                     flag: $other_flag, help: $flag_help, may_be_zero: true,
                     field: |all| &mut all.$flag_field,
                 },)*
@@ -75,6 +85,7 @@ macro_rules! timeouts {
             pub fn of(&self, timeout: Timeout) -> Duration {
                 match timeout {
                     $(Timeout::$stage => self.$field,)*
+                    $(Timeout::$zero_stage => self.$zero_field,)*
                     $(Timeout::$fixed_stage => self.$fixed_field,)*
                 }
             }
@@ -92,6 +103,9 @@ timeouts! {
         FirstByte, first_byte, "first-byte-timeout", 30_000, "Time from the end of a request to the response head, over all attempts";
         Body, body, "body-timeout", 30_000, "Time without progress of a body, in either direction";
         Tunnel, tunnel, "tunnel-timeout", 3_600_000, "Time without a byte in either direction after an upgrade";
+    }
+    stages with a flag that may be 0 {
+        TunnelDrain, tunnel_drain, "tunnel-drain", 300_000, "Time for the tunnels of a backend, from its removal";
     }
     stages {
         Linger, linger, 2_000, "Time without a byte from the client in a lingering close";

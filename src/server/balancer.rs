@@ -59,8 +59,8 @@ impl Balancer {
     }
 
     /// Changes the settings while the balancer serves. Open connections stay, also above a new limit.
-    /// Deadlines that are set stay, later ones use the new timeouts; a request keeps the limit of its
-    /// body. Fails, without a change, if health checks cannot be started.
+    /// Deadlines that are set stay, except for tunnels to removed backends, and later ones use the new
+    /// timeouts; a request keeps the limit of its body. Fails, without a change, if health checks cannot be started.
     pub fn apply_settings(&self, settings: Settings) -> io::Result<()> {
         let mut running = self.change_order.lock();
         // Before checks start, because the new rules evaluate their results.

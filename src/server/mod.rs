@@ -19,6 +19,7 @@ use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
 use crate::threads::statistics::StatisticsThread;
 use crate::threads::worker::Worker;
+use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
 use balancer::admission_limits;
@@ -52,6 +53,16 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_threads(config, None)
+    }
+
+    /// Starts a balancer that forwards requests to the control API to `control`, where the threads
+    /// of that API accept connections of the workers.
+    pub fn start_with_control(config: Config, control: SocketAddr) -> Result<Self, StartError> {
+        Self::start_threads(config, Some(control))
+    }
+
+    fn start_threads(config: Config, control: Option<SocketAddr>) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
         let capacity = Capacity::new(files, &config);
         let sockets = net::listen_on_all(&config.boot.listen)
@@ -62,8 +73,8 @@ impl Server {
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
-        let (balancer, workers) =
-            create(config, capacity, (addresses, sockets)).map_err(StartError::Resources)?;
+        let (balancer, workers) = create(config, capacity, (addresses, sockets), control)
+            .map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new(), statistics: None };
         server.run(workers).map_err(StartError::Resources)?;
         // Last, because checkers take as many threads as the machine has left.
@@ -111,11 +122,13 @@ impl Drop for Server {
 /// Workers that do not run yet, each with what it accepts connections with.
 type NewWorkers = Vec<(Worker, Acceptor)>;
 
-/// Makes a balancer that listens on these sockets, and its workers, which do not run yet.
+/// Makes a balancer that listens on these sockets, and its workers, which do not run yet. They
+/// forward requests to the control API to `control`, if there is such an address.
 fn create(
     config: Config,
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, Vec<TcpListener>),
+    control: Option<SocketAddr>,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -127,6 +140,7 @@ fn create(
         cluster: Arc::clone(registry.cluster()),
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
+        control: control.map(|address| Arc::new(Backend::control(address))),
     };
     let stats = Arc::new(Stats::new(Instant::now()));
     let (mut workers, mut handles) = (Vec::new(), Vec::new());

@@ -51,17 +51,14 @@ impl Closing {
         cx: &mut Context<'_>,
     ) -> Self {
         cx.local.buffers.ensure(&mut client.output);
-        let detail = if cause == Cause::NoBackend { cx.shared.cluster.outage() } else { None };
-        let message = detail.map_or_else(
-            || cause.description().to_owned(),
-            |detail| format!("{}: {detail}", cause.description()),
-        );
+        let outage = if cause == Cause::NoBackend { cx.shared.cluster.outage() } else { None };
+        let message = outage.as_deref().unwrap_or(cause.description());
         let ReplyOptions { request, keeps_open, .. } = options;
         let format = ErrorFormat { is_head: request.is_head, accepts_json: request.accepts_json };
         error_response::write(
             client.output.as_vec_mut(),
             cause,
-            &message,
+            message,
             format,
             options.fields(&cx.local.clock),
         );

@@ -9,6 +9,7 @@ use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
 use crate::stats::Recorder;
+use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
 use crate::upstream::queue::Mailbox;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// The retry budget.
     pub budget: Arc<Budget>,
+    /// The control threads, if requests to the control API are forwarded to them.
+    pub control: Option<Arc<Backend>>,
 }
 
 /// The worker's own state that its sessions share.

@@ -114,12 +114,22 @@ impl Dispatcher {
     }
 
     fn pick(&self, outgoing: &Outgoing<'_>, cx: &mut Context<'_>) -> Picked {
+        if outgoing.request.is_for_control {
+            return self.pick_control(cx);
+        }
         let wanted = Wanted {
             tried: self.retries.tried(),
             is_idempotent: outgoing.request.is_idempotent,
             client: outgoing.client.peer().ip(),
         };
         cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng)
+    }
+
+    /// A slot at the control threads, unless the request has failed there: no other backend serves it.
+    fn pick_control(&self, cx: &Context<'_>) -> Picked {
+        let control = cx.shared.control.as_ref().filter(|_| self.retries.tried().is_empty());
+        let slot = control.and_then(|control| cx.shared.cluster.acquire(control));
+        slot.map_or(Picked::NoneUp, Picked::Backend)
     }
 
     /// Queues the request for the rest of its time in the queue: the time at a backend does not

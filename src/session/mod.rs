@@ -140,6 +140,14 @@ impl Session {
         matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_stranded())
     }
 
+    /// Whether it is a tunnel to a backend that was removed: a step sets its last deadline.
+    pub fn note_removal(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Tunnel(tunnel) => tunnel.note_removal(),
+            _ => false,
+        }
+    }
+
     /// Runs the session until there is nothing to do yet.
     pub fn step(&mut self, cx: &mut Context<'_>) -> Verdict {
         let is_lingering = matches!(&self.phase, Phase::Closing(closing) if closing.is_lingering());

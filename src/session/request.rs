@@ -26,10 +26,12 @@ pub(super) struct Request {
     pub(super) websocket: bool,
     /// The balancer is the final recipient: `Max-Forwards` is 0 (RFC 9110 section 7.6.2).
     pub(super) is_final_recipient: bool,
+    /// The control threads serve it, and no other backend.
+    pub(super) is_for_control: bool,
 }
 
 impl Request {
-    fn new(head: &RequestHead<'_, '_>) -> Self {
+    fn new(head: &RequestHead<'_, '_>, has_control: bool) -> Self {
         Self {
             is_head: head.method == "HEAD",
             version: head.version,
@@ -39,6 +41,7 @@ impl Request {
             has_host: head.host.is_some(),
             websocket: head.websocket,
             is_final_recipient: head.max_forwards == Some(0),
+            is_for_control: has_control && head.target.is_control(),
         }
     }
 
@@ -54,6 +57,7 @@ impl Request {
             has_host: true,
             websocket: false,
             is_final_recipient: false,
+            is_for_control: false,
         }
     }
 
@@ -91,7 +95,7 @@ impl Request {
         let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, info);
         upload.mark_common_end();
-        let request = Self::new(&head);
+        let request = Self::new(&head, cx.shared.control.is_some());
         let data = ExchangeData::new(peer, request_id, cx.now)
             .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
         client.input.consume(length);

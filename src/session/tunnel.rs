@@ -20,7 +20,10 @@ pub(super) struct Tunnel {
     client_ended: bool,
     /// Whether the backend has closed its sending side.
     backend_ended: bool,
+    /// The end of silence.
     deadline: Deadline,
+    /// When the backend was removed; a copy, so that an event does not read the shared one.
+    removed: Option<Instant>,
 }
 
 /// The result of a step.
@@ -52,6 +55,7 @@ impl Tunnel {
         cx: &Context<'_>,
     ) -> Self {
         Self {
+            removed: attempt.backend().removed(),
             attempt,
             attempts,
             data,
@@ -61,12 +65,22 @@ impl Tunnel {
         }
     }
 
+    /// Notes whether the backend was removed. If so, the tunnel must be stepped for its new deadline.
+    pub(super) fn note_removal(&mut self) -> bool {
+        self.removed = self.attempt.backend().removed();
+        self.removed.is_some()
+    }
+
     /// Moves the available bytes in both directions.
     pub(super) fn step(
         &mut self,
         client: &mut Client,
         cx: &mut Context<'_>,
     ) -> Result<Tunneled, Reason> {
+        // Before any byte: a tunnel that is never silent ends as well.
+        if self.drain_deadline(cx).is_some_and(|deadline| deadline.has_passed(cx.now)) {
+            return Err(Reason::BackendRemoved);
+        }
         // The head of the 101 precedes the bytes of the tunnel.
         client.flush(&cx.local.counters)?;
         if !client.output.is_empty() {
@@ -99,7 +113,14 @@ impl Tunnel {
         if self.deadline.has_passed(cx.now) {
             return Err(Reason::TunnelIdle);
         }
-        Ok(Tunneled::Wait(self.deadline))
+        let drained = self.drain_deadline(cx).filter(|drained| drained.at < self.deadline.at);
+        Ok(Tunneled::Wait(drained.unwrap_or(self.deadline)))
+    }
+
+    /// The end of a tunnel to a removed backend, by the settings of now.
+    fn drain_deadline(&self, cx: &Context<'_>) -> Option<Deadline> {
+        let timeout = Timeout::TunnelDrain;
+        Some(Deadline { timeout, at: self.removed? + cx.shared.settings.timeouts.of(timeout) })
     }
 
     /// Closes the backend's connection and records the exchange.

@@ -147,7 +147,10 @@ impl Recorder {
 
     /// Counts an exchange, which is over.
     pub fn record(&mut self, backend: Option<&Arc<Backend>>, sample: &Sample) {
-        self.of(backend).write(|record| {
+        let Some(record) = self.of(backend) else {
+            return;
+        };
+        record.write(|record| {
             let nanos = record.numbers.record(sample);
             if let Some(nanos) = nanos.filter(|nanos| *nanos > record.max.load(Relaxed)) {
                 record.max.store(nanos, Relaxed);
@@ -157,18 +160,24 @@ impl Recorder {
 
     /// Counts an event of an attempt at this backend.
     pub fn count(&mut self, backend: &Arc<Backend>, event: Event) {
-        self.of(Some(backend)).write(|record| record.numbers.events[event as usize].add(1));
+        if let Some(record) = self.of(Some(backend)) {
+            record.write(|record| record.numbers.events[event as usize].add(1));
+        }
     }
 
-    fn of(&mut self, backend: Option<&Arc<Backend>>) -> &Record {
+    /// The record of a backend; none of the control threads.
+    fn of(&mut self, backend: Option<&Arc<Backend>>) -> Option<&Record> {
         let Some(backend) = backend else {
-            return &self.without_backend;
+            return Some(&self.without_backend);
         };
+        if backend.id == BackendId::CONTROL {
+            return None;
+        }
         let index = match self.index.get(&backend.id) {
             Some(index) => *index,
             None => self.create(backend),
         };
-        &self.records[index]
+        Some(&self.records[index])
     }
 
     /// Makes the record of a backend, and forgets those of backends that were removed long ago.
@@ -250,6 +259,18 @@ mod tests {
         let mut read = Read::default();
         record.read(&mut read);
         assert_eq!((record.version() % 2, read.tally.requests), (0, 1));
+    }
+
+    #[test]
+    fn requests_to_the_control_threads_do_not_count() {
+        let (created, records) = crossbeam_channel::unbounded();
+        let mut recorder = Recorder::new(created);
+        let control = Arc::new(Backend::control(([127, 0, 0, 1], 1).into()));
+        recorder.count(&control, Event::Connect);
+        recorder.record(Some(&control), &sample(1));
+        let (mut read, records) = (Read::default(), records.try_iter().collect::<Vec<_>>());
+        records[0].read(&mut read);
+        assert_eq!((records.len(), read.tally.requests), (1, 0));
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //! - The **time to the first byte** is that from the request's last byte to the head of the
 //!   backend's response; zero for a response that came before the request's end.
 //! - A request counts once, when it is over, for the backend that responded, or else the last one
-//!   that was tried. A tunnel is one request. Bytes are those of the client's side, heads included,
-//!   as in the access log.
+//!   that was tried. A tunnel is one request; a request to the control API is none. Bytes are those
+//!   of the client's side, heads included, as in the access log.
 
 use crate::reason::Reason;
 use std::time::{Duration, Instant};

@@ -51,6 +51,8 @@ pub struct Worker {
     drain_until: Option<Instant>,
     /// The generation of the snapshot at the last search for stranded sessions.
     generation: u64,
+    /// The number of removals at the last search for tunnels to removed backends.
+    removals: u64,
     /// Whether stranded sessions found no backend with capacity: each sweep looks again.
     has_stranded: bool,
 }
@@ -82,6 +84,7 @@ impl Worker {
             run_queue: VecDeque::new(),
             drain_until: None,
             generation: 0,
+            removals: 0,
             has_stranded: false,
         };
         Ok((worker, handle))
@@ -210,10 +213,15 @@ impl Worker {
     /// Swaps the settings between two steps.
     fn apply(&mut self, settings: Arc<Settings>) {
         let shared = &mut self.resources.shared;
-        if shared.settings.timeouts != settings.timeouts {
+        let old = std::mem::replace(&mut shared.settings, settings);
+        let (old, new) = (&old.timeouts, &shared.settings.timeouts);
+        let has_tunnel_drain_changed = old.tunnel_drain != new.tunnel_drain;
+        if old != new {
             self.timers.change_durations();
         }
-        shared.settings = settings;
+        if has_tunnel_drain_changed {
+            self.limit_tunnels();
+        }
     }
 
     /// Steps the sessions whose queued requests have a grant. If a session has ended, its grant is
@@ -237,6 +245,10 @@ impl Worker {
         // A backend that has left the pool keeps no idle connection.
         let now = self.resources.now();
         self.resources.connections.expire(now);
+        let removals = self.resources.shared.cluster.removals();
+        if std::mem::replace(&mut self.removals, removals) != removals {
+            self.limit_tunnels();
+        }
         self.move_stranded();
     }
 

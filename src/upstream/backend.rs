@@ -1,21 +1,27 @@
 //! One backend, shared by all threads: identity, state and counts.
 //!
-//! Atomics only. The registry writes the state; workers count requests and connects, as guards
+//! Atomics only, and a time that is set once. The registry writes the state; workers count requests and connects, as guards
 //! ([`Slot`], [`Connecting`]) that count down when they are dropped.
 
 use super::addresses::Addresses;
 use super::reuse::ReuseLimit;
 use crate::config::{self, BackendSpec, HostPort};
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed,
 };
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// The number of a backend; never reused while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// The control threads. Pools count from 0, and no pool has had so many members.
+    pub const CONTROL: Self = Self(u32::MAX);
+}
 
 /// The queued requests, as a released slot sees them.
 pub(super) trait Waiters: fmt::Debug + Send + Sync {
@@ -26,7 +32,7 @@ pub(super) trait Waiters: fmt::Debug + Send + Sync {
     fn hand_over(&self, slot: Slot);
 }
 
-#[cfg(test)]
+/// No queue: for a backend in no pool.
 impl Waiters for () {
     fn has_waiters(&self) -> bool {
         false
@@ -56,7 +62,7 @@ pub struct Backend {
     pub id: BackendId,
     /// Its identity.
     pub authority: HostPort,
-    /// `host:port`, for logs and the Host field.
+    /// `host:port`, for logs and the Host field; `control` for the control threads.
     pub name: String,
     /// The addresses of its name.
     pub addresses: Addresses,
@@ -78,6 +84,8 @@ pub struct Backend {
     /// Its health allows requests.
     is_serving: AtomicBool,
     admin_state: AtomicU8,
+    /// The time of its removal.
+    removed: OnceLock<Instant>,
     epoch: Instant,
     /// The time when the next probe request is due, in milliseconds since `epoch`.
     probe_at: AtomicU64,
@@ -103,6 +111,7 @@ impl Backend {
             has_recent_failures: AtomicBool::new(false),
             is_serving: AtomicBool::new(false),
             admin_state: AtomicU8::new(AdminState::Active as u8),
+            removed: OnceLock::new(),
             epoch,
             probe_at: AtomicU64::new(u64::MAX),
         }
@@ -202,6 +211,18 @@ impl Backend {
         self.admin_state.store(state as u8, Relaxed);
     }
 
+    /// The time of its removal; none while it is a member.
+    pub fn removed(&self) -> Option<Instant> {
+        self.removed.get().copied()
+    }
+
+    /// Marks it as removed, for ever.
+    pub(super) fn set_removed(&self, now: Instant) {
+        // A second removal would be a bug of the registry, and the first one counts.
+        let _ = self.removed.set(now);
+        self.set_admin_state(AdminState::Removed);
+    }
+
     /// Sets the time when the next probe request is due. Rounded up to the next millisecond: a probe
     /// that starts before the ejection ends would not count.
     pub(super) fn set_probe_at(&self, at: Instant) {
@@ -230,9 +251,17 @@ impl Backend {
         u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The control threads as a backend, at the address on which they accept requests of workers: in
+    /// no pool, always in service, without a limit.
+    pub fn control(address: SocketAddr) -> Self {
+        let backend = Self::new(BackendId::CONTROL, &address.into(), Arc::new(()));
+        backend.set_serving(true);
+        Self { name: "control".to_owned(), ..backend }
+    }
+
     /// A backend for a test.
     #[cfg(test)]
-    pub(crate) fn at(id: u32, address: std::net::SocketAddr) -> Self {
+    pub(crate) fn at(id: u32, address: SocketAddr) -> Self {
         let authority = HostPort::new(&format!("b{id}"), address.port()).unwrap();
         let spec = BackendSpec { authority, ..address.into() };
         Self::new(BackendId(id), &spec, Arc::new(()))
@@ -402,7 +431,7 @@ mod tests {
     #[test]
     fn a_request_that_is_queued_during_a_release_gets_the_slot() {
         let queue = Arc::<LateWaiter>::default();
-        let spec = BackendSpec::from(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+        let spec = BackendSpec::from(SocketAddr::from(([127, 0, 0, 1], 1)));
         let backend = Arc::new(Backend::new(BackendId(0), &spec, Arc::clone(&queue) as _));
         drop(Slot::take(&backend));
         assert_eq!((queue.handed_over.load(Relaxed), backend.in_flight()), (1, 0));

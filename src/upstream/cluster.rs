@@ -34,8 +34,10 @@ pub(super) struct Snapshot {
     pub(super) algorithm: &'static Row,
     /// The algorithm's precomputed order of `up`.
     pub(super) cycle: Box<[u32]>,
-    /// Why no backend is up, if none is.
+    /// Why no backend is up, as a message to clients; none if one is up.
     pub(super) outage: Option<Box<str>>,
+    /// The number of backends that were removed so far.
+    pub(super) removals: u64,
 }
 
 /// The backends as workers see them.
@@ -124,7 +126,7 @@ impl Cluster {
         last_resort.find_map(Slot::take).map_or(Picked::NoneUp, Picked::Unhealthy)
     }
 
-    /// A slot at a backend that was picked earlier, if it still accepts work and has capacity.
+    /// A slot at this backend, if it accepts work and has capacity.
     pub fn acquire(&self, backend: &Arc<Backend>) -> Option<Slot> {
         if backend.accepts_work() { Slot::take(backend) } else { None }
     }
@@ -166,9 +168,14 @@ impl Cluster {
         self.snapshot.read().up.len()
     }
 
-    /// Why no backend is up, if none is.
+    /// Why no backend is up, as a message to clients; none if one is up.
     pub fn outage(&self) -> Option<Box<str>> {
         self.snapshot.read().outage.clone()
+    }
+
+    /// The number of backends that were removed so far.
+    pub fn removals(&self) -> u64 {
+        self.snapshot.read().removals
     }
 
     /// Registers a worker to be woken at each transition.

@@ -10,8 +10,12 @@ use super::health::{Change, Health, Observation, Rules, State};
 use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
 use crate::config::BackendSpec;
+use crate::error::Cause;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The outage of a pool without members.
+const NO_MEMBERS: &str = "no backends yet: POST /_control/add";
 
 /// The changes of membership that a list of backends has made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,13 +84,15 @@ pub(super) struct Pool {
     limit: usize,
     queue: Arc<PendingQueue>,
     next_id: u32,
+    /// The number of members that were removed so far.
+    removals: u64,
 }
 
 impl Pool {
     /// A pool without members.
     pub(super) fn new(rules: Rules, limit: usize, queue: Arc<PendingQueue>) -> Self {
         let algorithm = Algorithm::default();
-        Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0 }
+        Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0, removals: 0 }
     }
 
     pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {
@@ -109,7 +115,8 @@ impl Pool {
         let position = |member: &Member| listed.iter().position(|id| *id == member.backend.id);
         self.members.sort_by_key(|member| position(member).unwrap_or(usize::MAX));
         let removed = self.members.split_off(listed.len());
-        removed.iter().for_each(|member| member.backend.set_admin_state(AdminState::Removed));
+        removed.iter().for_each(|member| member.backend.set_removed(now));
+        self.removals += removed.len() as u64;
         diff.removed = removed.iter().map(|member| member.backend.id).collect();
         diff.removed.sort_unstable();
         diff
@@ -151,10 +158,11 @@ impl Pool {
     }
 
     /// Removes a member and returns its backend.
-    pub(super) fn remove(&mut self, id: BackendId) -> Option<Arc<Backend>> {
+    pub(super) fn remove(&mut self, id: BackendId, now: Instant) -> Option<Arc<Backend>> {
         let index = self.members.iter().position(|member| member.backend.id == id)?;
         let backend = self.members.remove(index).backend;
-        backend.set_admin_state(AdminState::Removed);
+        backend.set_removed(now);
+        self.removals += 1;
         Some(backend)
     }
 
@@ -233,7 +241,8 @@ impl Pool {
         last_resort.retain(|backend| !is_chosen(backend));
         let algorithm = self.algorithm.row();
         let cycle = (algorithm.cycle)(&up);
-        Snapshot { up, probing, last_resort, algorithm, cycle, outage: self.outage() }
+        let (outage, removals) = (self.outage(), self.removals);
+        Snapshot { up, probing, last_resort, algorithm, cycle, outage, removals }
     }
 
     /// The active backends in a state that satisfies the condition.
@@ -244,15 +253,20 @@ impl Pool {
         chosen.map(|member| Arc::clone(&member.backend)).collect()
     }
 
-    /// The reasons why no backend is up, each once; none if a backend is up.
+    /// Why no backend is up, with each reason once; none if a backend is up.
     fn outage(&self) -> Option<Box<str>> {
+        if self.members.is_empty() {
+            return Some(NO_MEMBERS.into());
+        }
         let is_up = |member: &Member| member.is_active() && member.health.state().is_up();
+        if self.members.iter().any(is_up) {
+            return None;
+        }
         let reason =
             |member| if Member::is_active(member) { member.detail.as_str() } else { "draining" };
         let mut reasons: Vec<&str> = self.members.iter().map(reason).collect();
         reasons.sort_unstable();
         reasons.dedup();
-        let none_is_up = !reasons.is_empty() && !self.members.iter().any(is_up);
-        none_is_up.then(|| reasons.join("; ").into_boxed_str())
+        Some(format!("{}: {}", Cause::NoBackend.description(), reasons.join("; ")).into())
     }
 }

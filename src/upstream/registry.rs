@@ -145,10 +145,10 @@ impl Registry {
         added
     }
 
-    /// Removes a backend: requests in flight finish, its idle connections close. False if there is
-    /// no such backend.
+    /// Removes a backend: requests in flight finish, tunnels within `--tunnel-drain`, and its idle
+    /// connections close. False if there is no such backend.
     pub fn remove(&self, id: BackendId) -> bool {
-        let removed = self.update(|pool| pool.remove(id));
+        let removed = self.update(|pool| pool.remove(id, Instant::now()));
         log_admin_change(removed.as_ref(), "removed")
     }
 
@@ -415,12 +415,29 @@ mod tests {
     }
 
     #[test]
+    fn removals_are_counted_and_no_other_change_is() {
+        let pool = pool(&[1, 2, 3, 4]);
+        let removals = || pool.cluster().removals();
+        pool.drain(id(&pool, 1));
+        pool.add(&spec(5));
+        fail(&pool, id(&pool, 2));
+        assert_eq!(removals(), 0);
+        let one = id(&pool, 1);
+        pool.remove(one);
+        pool.remove(one);
+        assert_eq!(removals(), 1);
+        pool.apply(&specs(&[3, 6]));
+        assert_eq!(removals(), 4);
+    }
+
+    #[test]
     fn an_outage_lists_each_reason_once_and_ends_when_a_backend_is_up() {
         let config = Config::default();
         let pool = Registry::new(&config);
-        assert_eq!(pool.cluster().outage(), None, "a pool without backends has no reasons");
+        let outage = || pool.cluster().outage().unwrap_or_default().into_string();
+        assert_eq!(outage(), "no backends yet: POST /_control/add");
         pool.apply(&specs(&[1, 2, 3]));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("not checked yet"));
+        assert_eq!(outage(), "no backend is healthy: not checked yet");
         let now = Instant::now();
         let check = |port, result, detail| {
             pool.observe(id(&pool, port), Observation::Check(result), detail, now);
@@ -428,9 +445,11 @@ mod tests {
         check(1, CheckResult::Failed, "GET /health returned 500");
         check(2, CheckResult::Failed, "GET /health returned 500");
         pool.drain(id(&pool, 3));
-        assert_eq!(pool.cluster().outage().as_deref(), Some("GET /health returned 500; draining"));
+        assert_eq!(outage(), "no backend is healthy: GET /health returned 500; draining");
         check(2, CheckResult::Passed, "passed");
         assert_eq!(pool.cluster().outage(), None);
+        pool.apply(&[]);
+        assert_eq!(outage(), "no backends yet: POST /_control/add", "all were removed");
     }
 
     #[test]

@@ -21,6 +21,16 @@ impl<'b> Target<'b> {
             Some(path) => path,
         }
     }
+
+    /// Whether the control API serves it: the path is below `/_control/` or is `/lb/stats`, byte by
+    /// byte. Nothing is decoded or normalised here or there, so that both sides agree.
+    pub fn is_control(self) -> bool {
+        let path = self.path;
+        path.starts_with("/_control/")
+            || path
+                .strip_prefix("/lb/stats")
+                .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'?', ..]))
+    }
 }
 
 /// Parses a target in origin-form, absolute-form or asterisk-form (OPTIONS only); none if it is
@@ -121,6 +131,49 @@ mod tests {
             assert_eq!(parse(target, "GET").unwrap().path_without_query(), path, "{target}");
         }
         assert_eq!(parse("*", "OPTIONS").unwrap().path_without_query(), "*");
+    }
+
+    #[test]
+    fn targets_of_the_control_api_are_literal() {
+        let control = [
+            "/_control/",
+            "/_control/list",
+            "/_control/../x",
+            "/lb/stats",
+            "/lb/stats?",
+            "/lb/stats?a=/",
+            "http://h/_control/list",
+            "HTTP://h:1/lb/stats",
+        ];
+        let others = [
+            "/",
+            "/_control",
+            "/_control?/",
+            "/_controlx/",
+            "/_Control/list",
+            "/%5fcontrol/list",
+            "/_control%2flist",
+            "/_control\\list",
+            "//_control/list",
+            "/./_control/list",
+            "/x/../_control/list",
+            "/x/_control/list",
+            "/lb/stats/",
+            "/lb/stats;a",
+            "/lb/statsx",
+            "/lb//stats",
+            "/LB/stats",
+            "/lb",
+            "http://h?/_control/list",
+            "http://h//_control/list",
+            "http://_control/list",
+        ];
+        for (targets, is_control) in [(&control[..], true), (&others, false)] {
+            for target in targets {
+                assert_eq!(parse(target, "GET").unwrap().is_control(), is_control, "{target}");
+            }
+        }
+        assert!(!parse("*", "OPTIONS").unwrap().is_control());
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn an_invalid_command_line_is_rejected_in_one_line_with_exit_code_two() {
         (&["-b", "::1:80"], "brackets"),
         (&["-b", "a b:80"], "no valid host"),
         (&["-b", "127.0.0.1:1,127.0.0.1:1"], "named twice"),
+        (&["-b", "h:80", "--no-backends"], "--no-backends and --backend h:80 exclude each other"),
         (&["-b"], "--backend"),
         (&["demo", "--port", "x"], "--port"),
         (&["backend", "--failure-rate", "2"], "from 0 to 1"),

@@ -172,3 +172,30 @@ fn a_closed_terminal_stalls_nothing() {
     balancer.signal(Signal::TERM);
     assert_eq!(balancer.exit_code(), Some(0));
 }
+
+#[test]
+fn no_backends_starts_empty_and_the_503_names_the_way_to_add_one() {
+    let unused = Origin::named("unused");
+    let mut command = program::command(["--no-backends", "--port", "0"]);
+    command.env("BACKEND_SERVERS", unused.address().to_string());
+    let balancer = Program::start(command);
+    let response = get(balancer.address(), "/");
+    assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("no_backend")));
+    assert_eq!(
+        response.text(),
+        "503 Service Unavailable\nno_backend: no backends yet: POST /_control/add\n"
+    );
+    let log = balancer.log();
+    assert!(log.contains("balancing no backends yet"), "{log}");
+    assert!(log.contains("the backends of BACKEND_SERVERS are ignored"), "{log}");
+    assert_eq!(unused.connections(), 0, "the flag wins over the environment");
+}
+
+#[test]
+fn without_a_healthy_backend_the_outage_is_not_that_of_an_empty_pool() {
+    let balancer = Program::balancer(&[refused_address()], &[]);
+    let response = get(balancer.address(), "/");
+    assert_eq!((response.status, response.header("X-LB-Error")), (503, Some("no_backend")));
+    let text = response.text();
+    assert!(text.contains("no_backend: no backend is healthy: GET /health failed"), "{text}");
+}

@@ -37,7 +37,23 @@ impl Lb {
     /// Starts a balancer; panics if it cannot.
     #[track_caller]
     pub fn start(config: Config) -> Self {
-        let server = Server::start(config).expect("the balancer starts");
+        Self::of(Server::start(config).expect("the balancer starts"))
+    }
+
+    /// A balancer in front of these origins that forwards requests to the control API to `control`.
+    #[track_caller]
+    pub fn with_control(
+        origins: &[&Origin],
+        control: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let addresses: Vec<SocketAddr> = origins.iter().map(|origin| origin.address()).collect();
+        let mut config = config(&addresses);
+        change(&mut config);
+        Self::of(Server::start_with_control(config, control).expect("the balancer starts"))
+    }
+
+    fn of(server: Server) -> Self {
         let address = server.balancer().addresses()[0];
         Self { server: Some(server), address }
     }

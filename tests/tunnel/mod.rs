@@ -1,6 +1,7 @@
 //! Upgrades to WebSocket: the handshake, then opaque bytes both ways until both ends have closed.
 
 mod handshake;
+mod removal;
 
 use std::time::Duration;
 

@@ -49,6 +49,7 @@ impl TestWorker {
             registry,
             settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+            control: None,
         };
         let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let recorder = Stats::new(Instant::now()).recorder();

@@ -4,6 +4,7 @@ use super::parts::attempt_at;
 use super::scenes::{request, response};
 use super::*;
 use crate::session::attempt::Reuse;
+use crate::upstream::backend::Backend;
 
 fn exchange(session: &Session) -> &Exchange {
     let Phase::Exchange(exchange) = &session.phase else { panic!("a request is served") };
@@ -171,4 +172,26 @@ fn the_record_of_a_retried_put_counts_its_attempts_and_its_body_once() {
     let served = response("Content-Length: 3\r\n", b"two");
     check_the_record_of_a_retried_put(&served, 200, None);
     check_the_record_of_a_retried_put(b"garbage\r\n\r\n", 502, Some(Cause::BadResponse));
+}
+
+#[test]
+fn a_request_to_the_control_api_is_recorded_with_the_backend_control() {
+    // Connections succeed, and no response comes.
+    let (_listeners, [of_pool, of_control]) = {
+        let (pool, control) = (listen(), listen());
+        ([pool.0, control.0], [pool.1, control.1])
+    };
+    for (target, backend) in [("/_control/list", None), ("/_control", Some(of_pool))] {
+        let mut worker = TestWorker::new(&[of_pool], false);
+        worker.resources.shared.control = Some(Arc::new(Backend::control(of_control)));
+        let (socket, ours) = pair();
+        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        Peer { socket: socket.try_clone().unwrap(), is_masked: false }.write(head.as_bytes());
+        let mut session = session(ours);
+        worker.run_until(&mut session, |session| session.stage() == "await response");
+        let record = exchange(&session).access_record(None, &session.client, Instant::now());
+        let name = record.backend.map(|backend| backend.name.clone());
+        let expected = backend.map_or("control".to_owned(), |address| address.to_string());
+        assert_eq!((name, record.attempts), (Some(expected), 1));
+    }
 }

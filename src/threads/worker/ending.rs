@@ -1,10 +1,11 @@
-//! The ends of sessions that a worker decides: all sessions in a drain, and the oldest one if too
-//! many linger. Runs on that worker.
+//! The ends of sessions that a worker decides: all sessions in a drain, tunnels to a removed backend,
+//! and the oldest session if too many linger. Runs on that worker.
 
 use super::Worker;
 use crate::config;
 use crate::net::Token;
 use crate::reason::Reason;
+use crate::session::Session;
 use std::time::Instant;
 
 impl Worker {
@@ -37,6 +38,16 @@ impl Worker {
         aborted
     }
 
+    /// Steps the tunnels to removed backends, which get a last deadline. To be called after a removal
+    /// and after a change of that timeout only, because it looks at all sessions.
+    pub(super) fn limit_tunnels(&mut self) {
+        for token in self.sessions.tokens() {
+            if self.sessions.get_mut(token).is_some_and(Session::note_removal) {
+                self.step(token);
+            }
+        }
+    }
+
     /// Ends the oldest lingering session if there are too many, because its client has had the most
     /// time to read the response.
     pub(super) fn limit_lingering(&mut self) {
@@ -59,27 +70,28 @@ mod tests {
     use crate::admission::{Admission, Limits};
     use crate::config::Config;
     use crate::metrics::Counters;
-    use crate::net;
-    use crate::session::Shared;
+    use crate::net::{self, Slab};
+    use crate::session::{Resources, Shared};
     use crate::stats::Stats;
     use crate::threads::acceptor::Acceptor;
+    use crate::threads::handle::Handle;
     use crate::threads::listeners::{self, Listeners};
     use crate::upstream::registry::Registry;
     use crate::upstream::retry::Budget;
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
     use std::time::Duration;
 
-    #[test]
-    fn a_connection_that_is_in_the_inbox_when_a_drain_begins_is_served() {
-        let (config, counters) = (Config::default(), Arc::<Counters>::default());
-        let registry = Arc::new(Registry::new(&config));
+    /// A worker with this registry.
+    fn worker(config: Config, registry: &Arc<Registry>) -> (Worker, Handle, Arc<Counters>) {
+        let counters = Arc::<Counters>::default();
         let shared = Shared {
             settings: Arc::new(config.settings),
             cluster: Arc::clone(registry.cluster()),
-            registry,
+            registry: Arc::clone(registry),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
+            control: None,
         };
         let admission = Arc::new(Admission::new(Limits {
             max_connections: 1,
@@ -87,8 +99,16 @@ mod tests {
             max_graceful_rejections: 0,
         }));
         let recorder = Stats::new(Instant::now()).recorder();
-        let (mut worker, handle) =
+        let (worker, handle) =
             Worker::new(shared, admission, 0, Arc::clone(&counters), recorder).unwrap();
+        (worker, handle, counters)
+    }
+
+    #[test]
+    fn a_connection_that_is_in_the_inbox_when_a_drain_begins_is_served() {
+        let config = Config::default();
+        let registry = Arc::new(Registry::new(&config));
+        let (mut worker, handle, counters) = worker(config, &registry);
         let sockets = net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let listening = Arc::new(Listeners::new(vec![sockets], vec![Arc::new(handle)], 1));
         let socket = &listening.sockets(0)[0];
@@ -106,5 +126,26 @@ mod tests {
         let mut head = [0; 12];
         client.read_exact(&mut head).unwrap();
         assert_eq!(&head, b"HTTP/1.1 503", "there is no backend");
+    }
+    #[test]
+    fn idle_connections_of_a_removed_backend_close_at_the_transition() {
+        let backends: Vec<TcpListener> =
+            (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let specs = backends.iter().map(|listener| listener.local_addr().unwrap().into());
+        let config = Config { backends: specs.collect(), ..Config::default() };
+        let registry = Arc::new(Registry::new(&config));
+        let (mut worker, ..) = worker(config, &registry);
+        worker.note_transition();
+        let members = registry.statuses();
+        let (owner, now) = (Slab::default().insert(()), worker.resources.now());
+        let Resources { connections, local, .. } = &mut worker.resources;
+        for member in &members {
+            let token = connections.open(&local.poller, &member.backend, owner, now).unwrap();
+            connections.check_in(token, Duration::from_secs(60), now);
+        }
+        assert_eq!(worker.resources.connections.len(), 2);
+        registry.remove(members[0].backend.id);
+        worker.note_transition();
+        assert_eq!(worker.resources.connections.len(), 1, "the other one's is kept");
     }
 }
