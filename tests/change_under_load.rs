@@ -2,9 +2,8 @@
 //! is counted once by its client, by the balancer and by one backend.
 
 use crate::support::{Lb, TEST_TIMEOUT, config, stays, until};
-use lb_threads::config::{BackendSpec, HostPort};
+use lb_threads::config::{Algorithm, BackendSpec, HostPort};
 use lb_threads::upstream::backend::BackendId;
-use lb_threads::upstream::balance::Algorithm;
 use lb_threads::upstream::registry::Registry;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,8 +15,6 @@ use std::time::{Duration, Instant};
 const CLIENTS: usize = 16;
 /// A cycle of six changes takes half a second: each kind of change comes twice a second.
 const PAUSE: Duration = Duration::from_millis(83);
-const ALGORITHMS: [&str; 7] =
-    ["round_robin", "weighted", "least_conn", "least_response_time", "random", "p2c", "ip_hash"];
 
 /// A backend that only counts. It keeps no record of its requests, as an `Origin` does: there are
 /// hundreds of thousands of them.
@@ -153,7 +150,8 @@ fn id(registry: &Registry, backend: &CountingBackend) -> BackendId {
 
 /// One change of each kind, each followed by `pause`. The members before and after are the first
 /// two; the third comes and goes.
-fn change_all(registry: &Registry, backends: &[CountingBackend], round: usize, pause: impl Fn()) {
+fn change_all(lb: &Lb, backends: &[CountingBackend], round: usize, pause: impl Fn()) {
+    let registry = lb.balancer().registry();
     let [kept, drained, guest] = backends else { panic!("there are three") };
     registry.add(&guest.spec(1));
     pause();
@@ -165,9 +163,7 @@ fn change_all(registry: &Registry, backends: &[CountingBackend], round: usize, p
     pause();
     registry.remove(id(registry, guest));
     pause();
-    let known: Vec<Algorithm> =
-        ALGORITHMS.iter().filter_map(|name| Algorithm::parse(name).ok()).collect();
-    registry.set_algorithm(known[round % known.len()]);
+    lb.change(|settings| settings.algorithm = Algorithm::ALL[round % Algorithm::ALL.len()]);
     pause();
 }
 
@@ -179,7 +175,7 @@ fn change_under_load(duration: Duration) {
     config.backends = backends[..2].iter().map(|backend| backend.spec(1)).collect();
     let lb = Lb::start(config);
     lb.wait_for_up(2);
-    let (registry, started) = (lb.balancer().registry(), Instant::now());
+    let started = Instant::now();
     let run = Run {
         end: started + duration + TEST_TIMEOUT,
         is_over: AtomicBool::default(),
@@ -195,7 +191,7 @@ fn change_under_load(duration: Duration) {
         until("the clients are busy", || run.served.load(Relaxed) > CLIENTS);
         let mut round = 0;
         while started.elapsed() < duration && run.failures().is_empty() {
-            change_all(registry, &backends, round, || stays("the pause is on", PAUSE, || true));
+            change_all(&lb, &backends, round, || stays("the pause is on", PAUSE, || true));
             round += 1;
         }
         run.is_over.store(true, Relaxed);

@@ -3,7 +3,7 @@
 
 use clap::{Arg, CommandFactory};
 use lb_threads::cli::Args;
-use lb_threads::config::{Setting, Settings};
+use lb_threads::config::{Algorithm, Setting, Settings};
 use lb_threads::error::{Cause, Side};
 use lb_threads::reason::Reason;
 use std::collections::BTreeSet;
@@ -92,6 +92,20 @@ fn the_reference_lists_every_limit_that_has_a_flag() {
         let default = limit.show(&Settings::default()).unwrap_or_else(|| "no limit".to_owned());
         let shown = format!("--{} ({default}", limit.flag);
         assert!(limits.iter().any(|row| row.starts_with(&shown)), "{shown}: {limits:?}");
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_algorithm_with_all_its_spellings() {
+    let rows = table("Algorithms").into_iter().map(|row| {
+        let spellings = row.join(", ");
+        spellings.trim_end_matches([',', ' ']).to_owned()
+    });
+    let all = Algorithm::ALL.iter().map(|algorithm| algorithm.spellings().join(", "));
+    assert_eq!(rows.collect::<Vec<_>>(), all.collect::<Vec<_>>());
+    for algorithm in Algorithm::ALL {
+        let row = format!("\n| `{}` |", algorithm.name());
+        assert!(README.contains(&row), "{}", algorithm.name());
     }
 }
 

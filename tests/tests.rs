@@ -7,6 +7,7 @@ mod support;
 mod support_tests;
 
 mod accepting;
+mod algorithms;
 mod change_under_load;
 mod chaos;
 mod cli;

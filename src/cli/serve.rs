@@ -61,7 +61,7 @@ impl ServeArgs {
 mod tests {
     use super::super::{Args, in_one_line};
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{Algorithm, Settings};
     use clap::Parser;
     use std::time::Duration;
 
@@ -86,6 +86,7 @@ mod tests {
         let settings = |words: &[&str]| config(words).unwrap().settings;
         assert_eq!(settings(&["--rise", "3"]).health.rise, 3);
         assert!(!settings(&["--no-health-checks"]).health.checks);
+        assert_eq!(settings(&["-a", "WRR"]).algorithm, Algorithm::Weighted);
         assert_eq!(settings(&["--body-timeout", "250ms"]).timeouts.body.as_millis(), 250);
         assert_eq!(settings(&["--drain-timeout", "0"]).timeouts.drain, Duration::ZERO);
         let proxies = ["--trusted-proxies", "10.0.0.0/8, ::1", "--trusted-proxies", "192.0.2.1"];
@@ -128,6 +129,8 @@ mod tests {
             (&["--max-body", "1.5M"], "--max-body"),
             (&["--trusted-proxies", "10.0.0.0/33"], "is not a network"),
             (&["--health-path", "health"], "starts with /"),
+            (&["-a", "least-con"], "did you mean least_conn?"),
+            (&["--algorithm", "quantum"], "use one of: round_robin, weighted, least_conn"),
         ] {
             let error = config(words).unwrap_err();
             assert!(error.message.contains(expected), "{words:?}: {}", error.message);

@@ -38,7 +38,13 @@ fn arg(setting: Setting) -> Arg {
     let check = move |text: &str| {
         setting.set(&mut Settings::default(), text.trim()).map(|()| text.trim().to_owned())
     };
-    let arg = Arg::new(setting.flag).help(help).help_heading(setting.section);
+    let mut arg = Arg::new(setting.flag).help(help).help_heading(setting.section);
+    if let Some(variable) = setting.env {
+        arg = arg.env(variable);
+    }
+    if let Some(letter) = setting.short {
+        arg = arg.short(letter);
+    }
     match setting.form {
         Form::Positional => arg.value_name(setting.flag).value_parser(check),
         Form::Switch => arg.long(setting.flag).action(ArgAction::SetTrue),

@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::server::{Drained, Server};
-use crate::upstream::balance::Algorithm;
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -65,7 +64,7 @@ fn log_config(config: &Config) {
     let names = config.backends.iter().map(|backend| backend.authority.to_string());
     let names: Vec<String> = names.collect();
     let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
-    let algorithm = Algorithm::default().name();
+    let algorithm = config.settings.algorithm.name();
     log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
     let health = &config.settings.health;
     if health.checks {

@@ -3,6 +3,7 @@
 //! Plain values, valid by construction; must never read files, the environment or the network.
 //! [`Boot`] cannot change after the start, [`Settings`] can; the constants of `limits` are fixed.
 
+mod algorithm;
 mod backend;
 mod limits;
 mod settings;
@@ -10,6 +11,8 @@ mod table;
 mod timeouts;
 pub mod values;
 
+pub use algorithm::Algorithm;
+pub(crate) use algorithm::algorithms;
 pub use backend::{BackendSpec, HostPort, parse_weight};
 pub use limits::*;
 pub use settings::{HealthSettings, Limits, Settings};

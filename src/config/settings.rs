@@ -3,6 +3,7 @@
 //! Plain values. A change makes a new [`Settings`], which reaches each thread as a message
 //! (`Balancer::apply_settings`); a thread must never keep a copy of a single setting.
 
+use super::algorithm::Algorithm;
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Every setting that may change at runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// How a backend is chosen for a request.
+    pub algorithm: Algorithm,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Limits of number and size.
@@ -57,6 +60,8 @@ pub struct HealthSettings {
 impl Settings {
     /// Whether a peer may set `X-Forwarded-*` fields.
     pub fn trusts(&self, peer: IpAddr) -> bool {
+        // A socket for both families has IPv4 peers inside IPv6.
+        let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 }
@@ -95,6 +100,21 @@ impl Default for HealthSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trusted_proxy_is_trusted_in_both_forms_of_its_address() {
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        let settings = Settings { trusted_proxies, ..Settings::default() };
+        for (peer, is_trusted) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("2001:db8::1", true),
+            ("11.0.0.1", false),
+            ("::ffff:11.0.0.1", false),
+        ] {
+            assert_eq!(settings.trusts(peer.parse().unwrap()), is_trusted, "{peer}");
+        }
+    }
 
     #[test]
     fn the_default_timeout_of_a_check_is_two_seconds_or_the_period_if_that_is_shorter() {

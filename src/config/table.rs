@@ -3,6 +3,7 @@
 //! The flags, `--help`, defaults and errors are made from these rows; `tests/docs.rs` checks the
 //! tables of the README against them.
 
+use super::algorithm::Algorithm;
 use super::limits::MIN_HEALTH_PERIOD;
 use super::settings::Settings;
 use super::timeouts::{TimeoutFlag, Timeouts};
@@ -18,6 +19,10 @@ pub struct Setting {
     pub flag: &'static str,
     /// Older names of the flag, still accepted.
     pub aliases: &'static [&'static str],
+    /// The flag's letter.
+    pub short: Option<char>,
+    /// The environment variable.
+    pub env: Option<&'static str>,
     /// The meaning, for `--help`.
     pub help: &'static str,
     /// The section of `--help`.
@@ -50,14 +55,26 @@ enum Access {
 /// The value of a [`Form::Switch`] that is given.
 pub const ON: &str = "true";
 
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:literal) => {
+        Some($value)
+    };
+}
+
 macro_rules! settings {
     ($($section:expr => {
-        $($form:expr, $flag:literal $(or $($alias:literal),+)?,
+        $($form:expr, $flag:literal $(short $short:literal)? $(env $env:literal)?
+            $(or $($alias:literal),+)?,
             $($field:ident).+ = $parse:expr, $help:literal;)*
     })*) => {
         const SETTINGS: &[Setting] = &[$($(Setting {
             flag: $flag,
             aliases: &[$($($alias),+)?],
+            short: optional!($($short)?),
+            env: optional!($($env)?),
             help: $help,
             section: $section,
             form: $form,
@@ -75,6 +92,7 @@ macro_rules! settings {
 settings! {
     None => {
         Form::Positional, "PERIOD", health.period = parse_period, "Time between two health checks of a backend; at least 1s";
+        Form::Value("NAME"), "algorithm" short 'a' env "ALGORITHM", algorithm = Algorithm::parse, "How a backend is chosen: round_robin, weighted, least_conn, least_response_time, random, p2c or ip_hash";
         Form::Value("PATH"), "health-path", health.path = parse_path, "Path of health checks; 2xx and 3xx responses pass";
         Form::Value("DURATION"), "health-timeout", health.timeout = parse_timeout, "Time limit for one health check [default: 2s, or PERIOD if that is shorter]";
         Form::Value("COUNT"), "rise", health.rise = parse_threshold, "Consecutive successes that mark a backend up";
@@ -110,6 +128,8 @@ impl Setting {
         let timeout = |timeout: &'static TimeoutFlag| Self {
             flag: timeout.flag,
             aliases: &[],
+            short: None,
+            env: None,
             help: timeout.help,
             section: Some("Timeouts"),
             form: Form::Value("DURATION"),
@@ -150,6 +170,10 @@ mod tests {
             Setting::all().flat_map(|row| row.aliases.iter().copied().chain([row.flag])).collect();
         let different: HashSet<&str> = flags.iter().copied().collect();
         assert_eq!(flags.len(), different.len(), "{flags:?}");
+        let envs: Vec<&str> = Setting::all().filter_map(|row| row.env).collect();
+        let letters: Vec<char> = Setting::all().filter_map(|row| row.short).collect();
+        assert_eq!(envs.len(), envs.iter().collect::<HashSet<_>>().len(), "{envs:?}");
+        assert_eq!(letters.len(), letters.iter().collect::<HashSet<_>>().len(), "{letters:?}");
     }
 
     #[test]
@@ -159,6 +183,7 @@ mod tests {
                 Form::Value("COUNT") => "7",
                 Form::Value("DURATION") | Form::Positional => "7s",
                 Form::Value("SIZE") => "7M",
+                Form::Value("NAME") => "p2c",
                 Form::Value(_) => "/seven",
                 Form::List(_) => "10.0.0.0/8, ::1",
                 Form::Switch => ON,
@@ -177,6 +202,14 @@ mod tests {
                 let default = other.show(&Settings::default());
                 assert_eq!(other.show(&changed), default, "{} and {}", row.flag, other.flag);
             }
+        }
+    }
+
+    #[test]
+    fn the_help_lists_every_algorithm() {
+        let row = Setting::all().find(|row| row.flag == "algorithm").unwrap();
+        for algorithm in Algorithm::ALL {
+            assert!(row.help.contains(algorithm.name()), "{algorithm:?}");
         }
     }
 

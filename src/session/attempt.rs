@@ -10,6 +10,7 @@ use crate::stats::Event;
 use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
 use crate::upstream::health::{Observation, Outcome};
+use crate::upstream::response_time::Measured;
 use crate::upstream::retry::FailureKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(super) struct Attempt {
     connecting: Option<Connecting>,
     connect_deadline: Deadline,
     started: Instant,
+    /// When the whole request was sent, while the response is awaited.
+    sent: Option<Instant>,
     is_reused: bool,
     /// Whether the backend was healthy when it was chosen. False for a probe request and for the
     /// last resort.
@@ -61,6 +64,7 @@ impl Attempt {
             connecting: None,
             connect_deadline: cx.deadline(Timeout::Connect),
             started: cx.now,
+            sent: None,
             is_reused: false,
         }
     }
@@ -140,8 +144,23 @@ impl Attempt {
         AttemptError::new(kind, Cause::BackendClosed, detail)
     }
 
-    /// Records the backend's response and its version.
-    pub(super) fn record_response(&self, is_http10: bool, cx: &Context<'_>) {
+    /// Starts the measurement of the response time: the whole request is sent.
+    pub(super) fn await_response(&mut self, now: Instant) {
+        self.sent = Some(now);
+    }
+
+    /// Records the response time, or a lower bound of it; nothing for an early response.
+    fn record_response_time(&mut self, measured: fn(Duration) -> Measured, cx: &Context<'_>) {
+        if let Some(sent) = self.sent.take() {
+            let time = cx.now.saturating_duration_since(sent);
+            cx.shared.cluster.record_response_time(self.backend(), measured(time));
+        }
+    }
+
+    /// Records the backend's response: its time and its version. An error counts as no fast response.
+    pub(super) fn record_response(&mut self, status: u16, is_http10: bool, cx: &Context<'_>) {
+        let is_error = status >= 500;
+        self.record_response_time(if is_error { Measured::AtLeast } else { Measured::Exactly }, cx);
         self.backend().record_version(is_http10);
         cx.shared.registry.observe_response(self.backend(), self.started, cx.now);
     }
@@ -198,6 +217,7 @@ impl Attempt {
     /// Closes the connection, in any state.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.connecting = None;
+        self.record_response_time(Measured::AtLeast, cx);
         if let Some(input) = self.connection.take().and_then(|token| cx.connections.close(token)) {
             cx.local.buffers.put(input);
         }

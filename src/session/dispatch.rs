@@ -120,7 +120,7 @@ impl Dispatcher {
         let wanted = Wanted {
             tried: self.retries.tried(),
             is_idempotent: outgoing.request.is_idempotent,
-            client: outgoing.client.peer().ip(),
+            client: outgoing.request.client,
         };
         cx.shared.cluster.pick(&wanted, cx.now, &mut cx.local.rng)
     }

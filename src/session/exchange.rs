@@ -129,11 +129,8 @@ impl Exchange {
     fn respond_as_final_recipient(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Flow {
         self.data.record_response(200, cx.now);
         let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
-        Flow::Closing(Closing::respond_as_final_recipient(
-            self.reply_options(keeps_open),
-            client,
-            cx,
-        ))
+        let options = self.reply_options(keeps_open);
+        Flow::Closing(Closing::respond_as_final_recipient(options, client, cx))
     }
 
     /// Accepts the queue's grant. False if this exchange does not wait for it.
@@ -171,6 +168,9 @@ impl Exchange {
     /// Sends the head and the body, which is decoded and framed for the backend.
     fn send_request(&mut self, client: &mut Client, cx: &mut Context<'_>) -> StateResult {
         let uploaded = self.upload.send(client, self.dispatcher.attempt(), cx)?;
+        if uploaded == Uploaded::All {
+            self.dispatcher.attempt_mut().await_response(cx.now);
+        }
         if matches!(uploaded, Uploaded::All | Uploaded::BackendGone) {
             return Ok(Flow::Goto(State::AwaitResponse));
         }
@@ -246,7 +246,7 @@ impl Exchange {
                 continue;
             }
             self.data.record_response(head.status, cx.now);
-            self.dispatcher.attempt_mut().record_response(head.is_http10, cx);
+            self.dispatcher.attempt_mut().record_response(head.status, head.is_http10, cx);
             let is_final = head.kind == HeadKind::Final;
             return Ok(Some(if is_final { self.begin(&head, client, cx) } else { Flow::Upgraded }));
         }

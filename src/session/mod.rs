@@ -224,7 +224,7 @@ impl Session {
         let request_id = RequestId::generate(cx.local.rng.u128(..));
         let mut data = ExchangeData::new(self.client.peer(), request_id, cx.now);
         data.record_rejection(cause);
-        let request = &Request::rejected(self.client.input.unread());
+        let request = &Request::rejected(self.client.input.unread(), self.client.peer().ip());
         let options = ReplyOptions { request, request_id: &data.request_id, keeps_open: false };
         let closing = Closing::reject(cause, options, &mut self.client, cx);
         cx.local.record(&AccessRecord {

@@ -12,7 +12,8 @@ use crate::error::Cause;
 use crate::wire::request::{self, RequestHead};
 use crate::wire::request_id::RequestId;
 use crate::wire::rewrite::{self, ConnectionHeader, ForwardingInfo, ResponseFields};
-use crate::wire::{Body, Version, fields};
+use crate::wire::{Body, Version, fields, forwarded_for};
+use std::net::IpAddr;
 
 /// The properties of a request that later states need.
 #[derive(Debug)]
@@ -26,13 +27,16 @@ pub(super) struct Request {
     pub(super) websocket: bool,
     /// The balancer is the final recipient: `Max-Forwards` is 0 (RFC 9110 section 7.6.2).
     pub(super) is_final_recipient: bool,
+    /// The client's address: the peer's, or behind trusted proxies the one that they have recorded.
+    pub(super) client: IpAddr,
     /// The control threads serve it, and no other backend.
     pub(super) is_for_control: bool,
 }
 
 impl Request {
-    fn new(head: &RequestHead<'_, '_>, has_control: bool) -> Self {
+    fn new(head: &RequestHead<'_, '_>, client: IpAddr, has_control: bool) -> Self {
         Self {
+            client,
             is_head: head.method == "HEAD",
             version: head.version,
             is_persistent: head.is_persistent(),
@@ -47,8 +51,9 @@ impl Request {
 
     /// The properties of a rejected head, for its error response. HEAD and JSON are respected as
     /// far as they can be recognised.
-    pub(super) fn rejected(head: &[u8]) -> Self {
+    pub(super) fn rejected(head: &[u8], peer: IpAddr) -> Self {
         Self {
+            client: peer,
             is_head: head.starts_with(b"HEAD "),
             version: Version::Http11,
             is_persistent: false,
@@ -87,15 +92,15 @@ impl Request {
             Some(id) => RequestId::Received(id.into()),
             None => RequestId::generate(cx.local.rng.u128(..)),
         };
-        let info = ForwardingInfo {
-            address: peer.ip(),
-            trusted: cx.shared.settings.trusts(peer.ip()),
-            request_id: &request_id,
-        };
+        let settings = &cx.shared.settings;
+        let trusted = settings.trusts(peer.ip());
+        let info = ForwardingInfo { address: peer.ip(), trusted, request_id: &request_id };
+        let recorded = || forwarded_for::client(head.fields, |address| settings.trusts(address));
+        let client_address = trusted.then(recorded).flatten().unwrap_or(peer.ip());
         let mut upload = Upload::new(&head, length, cx);
         rewrite::request(upload.head_mut(), &head, info);
         upload.mark_common_end();
-        let request = Self::new(&head, cx.shared.control.is_some());
+        let request = Self::new(&head, client_address, cx.shared.control.is_some());
         let data = ExchangeData::new(peer, request_id, cx.now)
             .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
         client.input.consume(length);

@@ -4,6 +4,8 @@
 //! ([`Slot`], [`Connecting`]) that count down when they are dropped.
 
 use super::addresses::Addresses;
+use super::hash;
+use super::response_time::ResponseTime;
 use super::reuse::ReuseLimit;
 use crate::config::{self, BackendSpec, HostPort};
 use std::fmt;
@@ -64,10 +66,14 @@ pub struct Backend {
     pub authority: HostPort,
     /// `host:port`, for logs and the Host field; `control` for the control threads.
     pub name: String,
+    /// A hash of its name, the same in every process.
+    pub(super) name_hash: u64,
     /// The addresses of its name.
     pub addresses: Addresses,
     /// The limit for the reuse of its idle connections.
     pub reuse: ReuseLimit,
+    /// Its average response time.
+    pub response_time: ResponseTime,
     weight: AtomicU32,
     /// The most requests at once; `usize::MAX` if unlimited.
     limit: AtomicUsize,
@@ -94,13 +100,15 @@ pub struct Backend {
 impl Backend {
     /// A backend of unknown health and without a limit.
     pub(super) fn new(id: BackendId, spec: &BackendSpec, queue: Arc<dyn Waiters>) -> Self {
-        let epoch = Instant::now();
+        let (epoch, name) = (Instant::now(), spec.authority.to_string());
         Self {
             id,
             authority: spec.authority.clone(),
-            name: spec.authority.to_string(),
+            name_hash: hash::of_bytes(name.as_bytes()),
+            name,
             addresses: Addresses::new(&spec.addresses),
             reuse: ReuseLimit::new(epoch),
+            response_time: ResponseTime::default(),
             weight: AtomicU32::new(spec.weight.max(1)),
             limit: AtomicUsize::new(usize::MAX),
             queue,

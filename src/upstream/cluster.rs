@@ -5,8 +5,9 @@
 //! membership or health, nor take a lock of the registry.
 
 use super::backend::{Backend, BackendId, Slot, Waiters};
-use super::balance::{Choice, Row};
+use super::balance::{Choice, Functions};
 use super::queue::{Mailbox, PendingQueue, Position};
+use super::response_time::{Measured, Moment};
 use crate::net::{Token, Waker};
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock};
@@ -31,7 +32,7 @@ pub(super) struct Snapshot {
     /// Backends that are not up, but are tried before a request fails that has failed at all others.
     pub(super) last_resort: Vec<Arc<Backend>>,
     /// The algorithm that chooses one of `up`.
-    pub(super) algorithm: &'static Row,
+    pub(super) algorithm: &'static Functions,
     /// The algorithm's precomputed order of `up`.
     pub(super) cycle: Box<[u32]>,
     /// Why no backend is up, as a message to clients; none if one is up.
@@ -53,6 +54,8 @@ pub struct Cluster {
     wakers: Mutex<Vec<Arc<Waker>>>,
     /// The number of picks, for algorithms that take backends in turn.
     turn: AtomicUsize,
+    /// The number of backends that are up, as the snapshot has it.
+    up_count: AtomicUsize,
 }
 
 /// The requirements of a request.
@@ -88,6 +91,7 @@ impl Wanted<'_> {
 impl Cluster {
     pub(super) fn new(queue: Arc<PendingQueue>, snapshot: Snapshot) -> Self {
         Self {
+            up_count: AtomicUsize::new(snapshot.up.len()),
             snapshot: RwLock::new(Arc::new(snapshot)),
             queue,
             generation: AtomicU64::new(0),
@@ -135,6 +139,13 @@ impl Cluster {
     pub fn any_untried(&self, tried: &[BackendId], is_wanted: impl Fn(&Backend) -> bool) -> bool {
         let snapshot = self.snapshot.read();
         snapshot.up.iter().any(|backend| !tried.contains(&backend.id) && is_wanted(backend))
+    }
+
+    /// Records how long an attempt took, for the algorithm.
+    pub fn record_response_time(&self, backend: &Backend, measured: Measured) {
+        let pick = self.turn.load(Ordering::Relaxed) as u32;
+        let backends = self.up_count.load(Ordering::Relaxed) as u32;
+        backend.response_time.record(measured, Moment { pick, backends });
     }
 
     /// Queues a request for a slot, at its earlier position if it had one; none if the queue is
@@ -192,6 +203,7 @@ impl Cluster {
     /// Replaces the snapshot. The registry calls this in the order of its changes.
     pub(super) fn publish(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
+        self.up_count.store(snapshot.up.len(), Ordering::Relaxed);
         // The old snapshot is freed after the lock is released.
         let _old = std::mem::replace(&mut *self.snapshot.write(), snapshot);
         self.generation.fetch_add(1, Ordering::SeqCst);

@@ -3,7 +3,8 @@
 //! `registry` writes (to `pool`, its data) and publishes snapshots, from which workers pick through
 //! `cluster`; `backend` has the counts that all threads share. Nearly every lock of the program is
 //! here, each a leaf that must never be held across a system call. `health`, `retry`, `reuse` and
-//! `balance` are pure: `now` is a parameter. `connection_pool` belongs to one worker.
+//! `balance` are pure: `now` is a parameter. `response_time` is the data of one algorithm, `hash` the
+//! function of another. `connection_pool` belongs to one worker.
 //!
 //! The conditions under which a backend gets requests:
 //!
@@ -22,11 +23,13 @@ pub mod backend;
 pub mod balance;
 pub mod cluster;
 pub mod connection_pool;
+mod hash;
 pub mod health;
 pub mod health_counts;
 mod pool;
 pub mod queue;
 pub mod registry;
+pub mod response_time;
 pub mod retry;
 pub mod reuse;
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! the workers. Must never lock, log or wait.
 
 use super::backend::{AdminState, Backend, BackendId};
-use super::balance::Algorithm;
+use super::balance;
 use super::cluster::Snapshot;
 use super::health::{Change, Health, Observation, Rules, State};
 use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
-use crate::config::BackendSpec;
+use crate::config::{Algorithm, BackendSpec};
 use crate::error::Cause;
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,8 +90,12 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A pool without members.
-    pub(super) fn new(rules: Rules, limit: usize, queue: Arc<PendingQueue>) -> Self {
-        let algorithm = Algorithm::default();
+    pub(super) fn new(
+        algorithm: Algorithm,
+        rules: Rules,
+        limit: usize,
+        queue: Arc<PendingQueue>,
+    ) -> Self {
         Self { members: Vec::new(), algorithm, rules, limit, queue, next_id: 0, removals: 0 }
     }
 
@@ -239,7 +243,7 @@ impl Pool {
         }
         let mut last_resort = self.select(State::is_last_resort);
         last_resort.retain(|backend| !is_chosen(backend));
-        let algorithm = self.algorithm.row();
+        let algorithm = balance::functions(self.algorithm);
         let cycle = (algorithm.cycle)(&up);
         let (outage, removals) = (self.outage(), self.removals);
         Snapshot { up, probing, last_resort, algorithm, cycle, outage, removals }

@@ -6,7 +6,6 @@
 //! notified afterwards. No request takes that mutex unless an attempt has failed.
 
 use super::backend::{AdminState, Backend, BackendId};
-use super::balance::Algorithm;
 use super::cluster::Cluster;
 use super::health::{Change, CheckResult, Observation, Outcome, Rules, State};
 use super::health_counts::HealthCounts;
@@ -57,7 +56,7 @@ impl Registry {
     pub fn new(config: &Config) -> Self {
         let (rules, limit) = (rules(&config.settings), limit(&config.settings));
         let queue = Arc::default();
-        let mut pool = Pool::new(rules, limit, Arc::clone(&queue));
+        let mut pool = Pool::new(config.settings.algorithm, rules, limit, Arc::clone(&queue));
         pool.apply(&config.backends, Instant::now());
         let cluster = Arc::new(Cluster::new(queue, pool.snapshot()));
         // No daemon reads it yet.
@@ -165,21 +164,19 @@ impl Registry {
         log_admin_change(resumed.as_ref(), "active again")
     }
 
-    /// Changes the algorithm for later picks.
-    pub fn set_algorithm(&self, algorithm: Algorithm) {
-        self.update(|pool| {
-            pool.algorithm = algorithm;
-            Some(())
-        });
-    }
-
-    /// Applies the health rules to later observations, and the limit to new requests.
+    /// Applies the algorithm to later picks, the health rules to later observations, and the limit
+    /// to new requests.
     pub fn apply_settings(&self, settings: &Settings) {
-        let detail = "health checks are switched off";
+        let (algorithm, detail) = (settings.algorithm, "health checks are switched off");
+        let mut earlier = algorithm;
         let changes = self.update(|pool| {
+            earlier = std::mem::replace(&mut pool.algorithm, algorithm);
             pool.set_limit(limit(settings));
             Some(pool.set_rules(rules(settings), detail, Instant::now()))
         });
+        if earlier != algorithm {
+            log::info!("algorithm {}, was {}", algorithm.name(), earlier.name());
+        }
         for (backend, change) in changes.iter().flatten() {
             log_change(&backend.name, *change, detail);
         }
@@ -261,6 +258,7 @@ fn limit(settings: &Settings) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Algorithm;
     use crate::upstream::backend::Slot;
     use crate::upstream::cluster::{Picked, Wanted};
     use crate::upstream::health::CheckResult;
@@ -555,7 +553,7 @@ mod tests {
     fn a_change_of_the_algorithm_publishes_a_snapshot() {
         let pool = pool(&[1, 2]);
         let before = pool.cluster().generation();
-        pool.set_algorithm(Algorithm::RoundRobin);
+        pool.apply_settings(&Settings { algorithm: Algorithm::P2c, ..Settings::default() });
         assert_eq!((pool.cluster().generation(), ports(&pool)), (before + 1, vec![1, 2]));
     }
 }

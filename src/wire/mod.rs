@@ -8,6 +8,7 @@ pub mod body;
 pub mod chunked;
 pub mod error_response;
 pub mod fields;
+pub mod forwarded_for;
 pub mod framing;
 pub mod head_end;
 pub mod reply;

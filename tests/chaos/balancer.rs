@@ -4,6 +4,7 @@
 use super::ledger::Ledger;
 use crate::support::program::{Program, command};
 use crate::support::{comes_true, until};
+use lb_threads::config::Algorithm;
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -54,6 +55,8 @@ impl Balancer {
         let mut words: Vec<String> =
             ["1", "--log-level", "warn", "--workers"].map(str::to_owned).to_vec();
         words.push(workers.to_string());
+        let algorithm = Algorithm::ALL[rng.usize(..Algorithm::ALL.len())];
+        words.extend(["--algorithm".to_owned(), algorithm.name().to_owned()]);
         if rng.u8(..3) == 0 {
             words.push("--no-health-checks".to_owned());
         }

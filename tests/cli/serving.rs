@@ -38,6 +38,20 @@ fn a_flag_wins_over_the_environment() {
 }
 
 #[test]
+fn the_algorithm_of_the_flag_or_else_of_the_environment_is_logged_and_used() {
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    let backends = [one.address(), two.address()];
+    for (words, algorithm) in [(&[][..], "ip_hash"), (&["-a", "Least-Connections"], "least_conn")] {
+        let mut command = program::command(program::balancer_words(&backends, words));
+        command.env("ALGORITHM", "hashing").env("LOGLEVEL", "info");
+        let balancer = Program::start(command);
+        balancer.until_logged(&format!(", {algorithm}"));
+        let names: HashSet<String> = (0..6).map(|_| get(balancer.address(), "/").text()).collect();
+        assert_eq!(names.len(), if algorithm == "ip_hash" { 1 } else { 2 });
+    }
+}
+
+#[test]
 fn the_admin_address_can_be_switched_off() {
     let origin = Origin::responding("hello");
     let balancer = Program::balancer(&[origin.address()], &["--admin", "off", "--workers", "1"]);

@@ -1,4 +1,4 @@
-//! Round robin: each backend in turn.
+//! Round robin: each backend in turn, whatever its weight.
 
 use super::choice::Choice;
 use crate::upstream::backend::Backend;
@@ -12,8 +12,5 @@ pub(super) fn cycle(up: &[Arc<Backend>]) -> Box<[u32]> {
 
 /// The backend of this turn, or the next usable one in the cycle.
 pub(super) fn choose(choice: &Choice<'_>, _: &mut Rng) -> Option<usize> {
-    let start = choice.turn % choice.cycle.len().max(1);
-    let (earlier, later) = choice.cycle.split_at(start);
-    let mut turns = later.iter().chain(earlier).map(|index| *index as usize);
-    turns.find(|index| choice.is_usable(*index))
+    choice.next_in_cycle()
 }
