@@ -3,13 +3,14 @@
 //!
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
-//! ones: `admission clock config error logging metrics reason` → `net`, `wire` → `upstream`,
-//! `stats` → `session` → `threads` → `server` → `cli`, `commands`.
+//! ones: `admission children clock config error logging metrics notifier reason` → `net`, `wire` →
+//! `upstream`, `stats` → `session` → `threads` → `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub(crate) mod admission;
+pub(crate) mod children;
 pub mod cli;
 pub(crate) mod clock;
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod error;
 pub(crate) mod logging;
 pub mod metrics;
 pub(crate) mod net;
+pub(crate) mod notifier;
 pub mod reason;
 pub mod server;
 pub(crate) mod session;

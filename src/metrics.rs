@@ -29,6 +29,9 @@ macro_rules! counters {
         #[derive(Debug)]
         pub struct Counters {
             $(#[doc = $meaning] pub $name: Counter,)*
+            /// Turns of a worker's loop: a worker whose number stays the same while it has a message
+            /// is stuck. No part of the totals.
+            pub turns: Counter,
             causes: [Counter; Cause::ALL.len()],
             retry_causes: [Counter; Cause::ALL.len()],
             reasons: [Counter; Reason::ALL.len()],
@@ -38,6 +41,7 @@ macro_rules! counters {
             fn default() -> Self {
                 Self {
                     $($name: Counter::default(),)*
+                    turns: Counter::default(),
                     causes: std::array::from_fn(|_| Counter::default()),
                     retry_causes: std::array::from_fn(|_| Counter::default()),
                     reasons: std::array::from_fn(|_| Counter::default()),

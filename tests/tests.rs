@@ -28,5 +28,6 @@ mod retry;
 mod settings;
 mod starvation;
 mod statistics;
+mod systemd;
 mod tidy;
 mod tunnel;

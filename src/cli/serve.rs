@@ -9,6 +9,7 @@ use crate::config::{Boot, Config, DEFAULT_HOST, DEFAULT_PORT, MIN_HEALTH_PERIOD}
 use crate::net;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
+use std::net::SocketAddr;
 
 /// The flags of the balancer.
 #[derive(Debug, Args)]
@@ -40,11 +41,16 @@ enum Admin {
 }
 
 impl ServeArgs {
-    /// Makes the configuration. Resolves names, so it may wait.
-    pub fn into_config(self) -> Result<Config, UsageError> {
+    /// Makes the configuration. Resolves names, so it may wait. With `inherited` addresses, which a
+    /// service manager listens on, host and port are not used.
+    pub fn into_config(self, inherited: Vec<SocketAddr>) -> Result<Config, UsageError> {
         let Admin::Off = self.admin;
-        let listen = net::resolve(&self.host, self.port)
-            .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?;
+        let listen = if inherited.is_empty() {
+            net::resolve(&self.host, self.port)
+                .map_err(|error| UsageError::unresolved("--host", &self.host, &error))?
+        } else {
+            inherited
+        };
         let backends = self.backends.specs(&listen)?;
         let settings = self.settings.settings()?;
         let period = self.settings.text("PERIOD").and_then(|text| parse_duration(text).ok());
@@ -66,11 +72,16 @@ mod tests {
     use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, UsageError> {
+        config_on(words, &[])
+    }
+
+    fn config_on(words: &[&str], inherited: &[&str]) -> Result<Config, UsageError> {
+        let inherited = inherited.iter().map(|address| address.parse().unwrap()).collect();
         let words = std::iter::once("lb-threads").chain(words.iter().copied());
         Args::try_parse_from(words)
             .map_err(|error| UsageError::bad(in_one_line(&error)))?
             .serve
-            .into_config()
+            .into_config(inherited)
     }
 
     #[test]
@@ -99,6 +110,16 @@ mod tests {
             let limits = config(&[flag, "7"]).unwrap().settings.limits;
             assert_eq!(limits.max_requests_per_backend, Some(7), "{flag}");
         }
+    }
+
+    #[test]
+    fn with_inherited_sockets_host_and_port_are_not_used() {
+        let config =
+            config_on(&["--host", "no.such.host.invalid"], &["127.0.0.1:8081", "[::1]:8082"]);
+        let config = config.unwrap();
+        let names = config.backends.iter().map(|backend| backend.authority.to_string());
+        assert_eq!(names.collect::<Vec<_>>(), ["127.0.0.1:8080"], "not our own ports");
+        assert_eq!(config.boot.listen.len(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! behind, even if this process is killed.
 
 use super::serve;
+use crate::children::{self, Owned};
 use crate::cli::{DemoArgs, UsageError};
 use crate::config::{Boot, Config, HealthSettings, Settings};
 use crate::net;
@@ -12,7 +13,7 @@ use crate::server::Server;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -23,7 +24,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 struct Backend {
     name: &'static str,
     address: SocketAddr,
-    process: Child,
+    process: Owned,
 }
 
 impl Drop for Backend {
@@ -64,7 +65,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             ..Settings::default()
         },
     };
-    let exit_code = serve::balance(config, log.as_ref(), |server| print_guide(server, &backends));
+    let exit_code = serve::balance(config, Vec::new(), log.as_ref(), |server| {
+        print_guide(server, &backends);
+    });
     drop(backends);
     if let Some(log) = log {
         log.flush_for_exit();
@@ -74,13 +77,14 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 
 /// Starts a backend and waits for the address that it prints.
 fn start(name: &'static str) -> io::Result<Backend> {
-    let mut process = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         .args(["backend", "--port", "0", "--id", name, "--until-stdin-ends"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // Ctrl-C signals a whole process group, but the backends must outlive the drain.
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    let mut process = children::spawn(&mut command)?;
     let mut line = String::new();
     if let Some(output) = process.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;

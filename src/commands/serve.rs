@@ -2,15 +2,18 @@
 //!
 //! Runs on the main thread, which starts the threads and then waits for signals; must never serve.
 
+use crate::children;
 use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
-use crate::server::{Drained, Server};
+use crate::net;
+use crate::server::{Drained, Server, ServiceManager, StartOptions};
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,29 +24,49 @@ const ABORTED: u8 = 3;
 
 /// The command `lb-threads [PERIOD]`.
 pub fn run(args: ServeArgs) -> ExitCode {
+    // Before a thread is started or a descriptor is opened.
+    let inherited = match net::take_inherited() {
+        Ok(sockets) => sockets,
+        Err(message) => return fail(None, &message, START_FAILED),
+    };
     let log = start_log(args.log_level);
-    let config = match args.into_config() {
+    let addresses = inherited.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+    let config = match args.into_config(addresses) {
         Ok(config) => config,
         Err(error) => return fail(log.as_ref(), &error.message, error.exit_code),
     };
-    let exit_code = balance(config, log.as_ref(), |_| {});
+    let exit_code = balance(config, inherited, log.as_ref(), |_| {});
     if let Some(log) = log {
         log.flush_for_exit();
     }
     exit_code
 }
 
-/// Serves until a signal. Calls `ready` once the balancer listens.
-pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Server)) -> ExitCode {
+/// Serves until a signal, on `inherited` sockets if there are any. Calls `ready` once the balancer
+/// listens.
+pub fn balance(
+    config: Config,
+    inherited: Vec<TcpListener>,
+    log: Option<&LogWriter>,
+    ready: impl FnOnce(&Server),
+) -> ExitCode {
     // First, so that a signal during the start is not lost.
-    let signals = match stop_signals() {
+    let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => {
             return fail(log, &format!("cannot watch for signals: {error}"), START_FAILED);
         }
     };
+    if let Err(error) = children::start_reaper() {
+        return fail(log, &format!("cannot watch for ended children: {error}"), START_FAILED);
+    }
     log_config(&config);
-    let server = match Server::start(config) {
+    let manager = ServiceManager::from_environment();
+    if !inherited.is_empty() {
+        log::info!("{} socket(s) from LISTEN_FDS: --host and --port are not used", inherited.len());
+    }
+    let options = StartOptions { inherited, ..StartOptions::default() };
+    let server = match Server::start_with(config, options) {
         Ok(server) => server,
         Err(error) => return fail(log, &error.to_string(), START_FAILED),
     };
@@ -54,10 +77,29 @@ pub fn balance(config: Config, log: Option<&LogWriter>, ready: impl FnOnce(&Serv
         );
     }
     ready(&server);
-    // Fails only if no thread watches for signals any more: then none could stop the balancer later.
-    let stop = signals.recv().unwrap_or(Stop::WithTimeout);
+    let supervision = manager.ready(server.balancer());
+    let stop = serve_until_stop(&server, &manager, &signals);
+    drop(supervision);
+    manager.stopping(server.balancer());
     let drain_timeout = server.balancer().settings().timeouts.drain;
-    drain(server, (stop == Stop::WithTimeout).then_some(drain_timeout), &signals)
+    drain(server, (stop == Stop::WithTimeout).then_some(drain_timeout), &signals.stops)
+}
+
+/// Waits for a stop, and reloads meanwhile.
+fn serve_until_stop(server: &Server, manager: &ServiceManager, signals: &Signals) -> Stop {
+    loop {
+        crossbeam_channel::select! {
+            // Fails only if no thread watches for signals any more: then none could stop the balancer
+            // later.
+            recv(signals.stops) -> stop => return stop.unwrap_or(Stop::WithTimeout),
+            recv(signals.reloads) -> reload => match reload {
+                Ok(()) => manager.around_reload(server.balancer(), || {
+                    log::info!("signal {SIGHUP} is ignored: nothing can be reloaded");
+                }),
+                Err(_) => return signals.stops.recv().unwrap_or(Stop::WithTimeout),
+            },
+        }
+    }
 }
 
 fn log_config(config: &Config) {
@@ -128,29 +170,38 @@ enum Stop {
     WithoutTimeout,
 }
 
-/// A channel with a message for each SIGINT, SIGTERM and SIGQUIT. HUP, USR1 and USR2 are ignored,
-/// because a later version gives them a meaning.
-fn stop_signals() -> io::Result<Receiver<Stop>> {
-    let (sender, receiver) = crossbeam_channel::unbounded();
-    let from_terminal = sender.clone();
-    ctrlc::set_handler(move || {
-        let _ = from_terminal.send(Stop::WithTimeout);
-    })
-    .map_err(io::Error::other)?;
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP | SIGUSR1 | SIGUSR2 => {
-                    log::info!("signal {signal} is ignored");
+/// The signals that the main thread waits for.
+struct Signals {
+    /// A message for each INT, TERM and QUIT.
+    stops: Receiver<Stop>,
+    /// A message for each HUP.
+    reloads: Receiver<()>,
+}
+
+impl Signals {
+    /// Watches from now on. USR1 and USR2 are ignored, because a later version gives them a meaning.
+    fn watch() -> io::Result<Self> {
+        let (stop, stops) = crossbeam_channel::unbounded();
+        let (reload, reloads) = crossbeam_channel::unbounded();
+        let from_terminal = stop.clone();
+        ctrlc::set_handler(move || {
+            let _ = from_terminal.send(Stop::WithTimeout);
+        })
+        .map_err(io::Error::other)?;
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP => drop(reload.send(())),
+                    SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored"),
+                    SIGQUIT => drop(stop.send(Stop::WithoutTimeout)),
+                    _ => drop(stop.send(Stop::WithTimeout)),
                 }
-                SIGQUIT => drop(sender.send(Stop::WithoutTimeout)),
-                _ => drop(sender.send(Stop::WithTimeout)),
             }
-        }
-    })?;
-    Ok(receiver)
+        })?;
+        Ok(Self { stops, reloads })
+    }
 }
 
 /// Starts the log; if that fails, the program runs without one.

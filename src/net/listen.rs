@@ -46,12 +46,73 @@ fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, bound))
 }
 
-/// Our own backlog: `TcpListener::bind` alone leaves it at 128. Accepted sockets inherit
-/// `TCP_NODELAY`, which saves a system call for each; they are in blocking mode.
+/// Our own backlog: `TcpListener::bind` alone leaves it at 128.
 fn set_up(listener: &TcpListener) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(listener, true)?;
-    listener.set_nonblocking(true)?;
+    set_modes(listener)?;
     Ok(rustix::net::listen(listener, config::BACKLOG)?)
+}
+
+/// Accepted sockets inherit `TCP_NODELAY`, which saves a system call for each; they are in blocking
+/// mode.
+fn set_modes(listener: &TcpListener) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(listener, true)?;
+    listener.set_nonblocking(true)
+}
+
+/// Shuts a listening socket down, whichever threads have it: its address is free, and what is in
+/// its backlog is reset.
+pub fn shutdown_listener(listener: &TcpListener) {
+    // Fails only if the socket is not listening any more, which is the purpose.
+    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+}
+
+/// The listening sockets of all workers.
+#[derive(Debug)]
+pub struct WorkerSockets {
+    by_worker: Vec<Vec<TcpListener>>,
+    are_inherited: bool,
+}
+
+impl WorkerSockets {
+    /// Sockets that are ours alone, a list per worker.
+    pub fn new(by_worker: Vec<Vec<TcpListener>>) -> Self {
+        Self { by_worker, are_inherited: false }
+    }
+
+    /// Sockets that a service manager has opened and keeps open. Workers share them, each with
+    /// duplicates of its own: only the manager's user may open more sockets on their addresses
+    /// (`SO_REUSEPORT`), and its network namespace may be another one.
+    pub fn inherited(sockets: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
+        for socket in &sockets {
+            set_modes(socket)?;
+        }
+        let duplicate = |_| sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>();
+        let mut by_worker = (1..workers).map(duplicate).collect::<io::Result<Vec<Vec<_>>>>()?;
+        by_worker.push(sockets);
+        Ok(Self { by_worker, are_inherited: true })
+    }
+
+    /// Whether they are shared with each other and with the program that has opened them.
+    pub fn are_inherited(&self) -> bool {
+        self.are_inherited
+    }
+
+    /// The sockets of a worker.
+    pub fn of(&self, worker: usize) -> &[TcpListener] {
+        &self.by_worker[worker]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &TcpListener> {
+        self.by_worker.iter().flatten()
+    }
+
+    /// Shuts the sockets of a worker down. Inherited ones go on listening for the next program.
+    pub fn shut_down(&self, worker: usize) {
+        if !self.are_inherited {
+            self.of(worker).iter().for_each(shutdown_listener);
+        }
+    }
 }
 
 /// Opens a listening socket per worker on each address; the kernel spreads new connections over
@@ -60,16 +121,13 @@ fn set_up(listener: &TcpListener) -> io::Result<()> {
 /// The first socket of an address was bound without `SO_REUSEPORT`, so an address that another
 /// program listens on is an error, and so is ours for a program that starts later. Only one of the
 /// same user that sets the option itself could join: the kernel has no way to close the group.
-pub fn listen_per_worker(
-    first: Vec<TcpListener>,
-    workers: usize,
-) -> io::Result<Vec<Vec<TcpListener>>> {
+pub fn listen_per_worker(first: Vec<TcpListener>, workers: usize) -> io::Result<WorkerSockets> {
     let mut sockets: Vec<Vec<TcpListener>> = Vec::new();
     for _ in 1..workers {
         sockets.push(first.iter().map(open_sibling).collect::<io::Result<_>>()?);
     }
     sockets.push(first);
-    Ok(sockets)
+    Ok(WorkerSockets::new(sockets))
 }
 
 /// Another listening socket on the same address.
@@ -167,9 +225,9 @@ mod tests {
         let first = listen_on_all(&first).unwrap();
         let addresses: Vec<_> = first.iter().map(|one| one.local_addr().unwrap()).collect();
         let sockets = listen_per_worker(first, 3).unwrap();
-        assert_eq!(sockets.len(), 3);
-        for of_worker in &sockets {
-            let theirs: Vec<_> = of_worker.iter().map(|one| one.local_addr().unwrap()).collect();
+        for worker in 0..3 {
+            let theirs: Vec<_> =
+                sockets.of(worker).iter().map(|one| one.local_addr().unwrap()).collect();
             assert_eq!(theirs, addresses);
         }
         for address in addresses {

@@ -6,6 +6,7 @@
 //! for start and stop (listening, limits of the machine) run on the main thread.
 
 mod buffer;
+mod inherited;
 mod listen;
 #[cfg(test)]
 pub(crate) mod masked;
@@ -19,7 +20,10 @@ mod timers;
 mod transport;
 
 pub use buffer::{Buffer, Buffers};
-pub use listen::{is_own_listener, listen_on_all, listen_per_worker};
+pub use inherited::take_inherited;
+pub use listen::{
+    WorkerSockets, is_own_listener, listen_on_all, listen_per_worker, shutdown_listener,
+};
 pub use pipe::{Pipe, Pipes};
 pub use poller::{Event, Poller, Source, Waker};
 pub use resolve::{resolve, resolve_backend};
@@ -29,14 +33,6 @@ pub use timers::Timers;
 
 use rustix::io::Errno;
 use std::io;
-use std::net::TcpListener;
-
-/// Shuts a listening socket down, whichever threads have it: its address is free, and what is in
-/// its backlog is reset.
-pub fn shutdown_listener(listener: &TcpListener) {
-    // Fails only if the socket is not listening any more, which is the purpose.
-    let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
-}
 
 /// Raises the limit of open files to the hard limit and returns it.
 pub fn raise_file_limit() -> u64 {

@@ -118,9 +118,17 @@ impl Poller {
     }
 
     /// Registers a listening socket, level-triggered: while its backlog holds a connection, each
-    /// wait returns its event.
-    pub fn register_listener(&self, socket: &TcpListener, number: u32) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, Source::Listener(number).to_data(), EventFlags::IN)?)
+    /// wait returns its event. A connection to a shared socket wakes one of the workers that have
+    /// it.
+    pub fn register_listener(
+        &self,
+        socket: &TcpListener,
+        number: u32,
+        is_shared: bool,
+    ) -> io::Result<()> {
+        let mut flags = EventFlags::IN;
+        flags.set(EventFlags::EXCLUSIVE, is_shared);
+        Ok(epoll::add(&self.epoll, socket, Source::Listener(number).to_data(), flags)?)
     }
 
     /// Ends the registration of a listening socket.

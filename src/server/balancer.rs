@@ -7,10 +7,12 @@ use super::capacity::Capacity;
 use crate::admission::{self, Admission};
 use crate::config::Settings;
 use crate::metrics::Totals;
+use crate::notifier::Notifier;
 use crate::stats::Stats;
 use crate::threads::handle::Handle;
 use crate::threads::health_check::HealthChecks;
 use crate::threads::listeners::Listeners;
+use crate::threads::supervision::{self, Supervision};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::registry::Registry;
 use parking_lot::Mutex;
@@ -97,6 +99,17 @@ impl Balancer {
     /// The writing side of the backends.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The number of backends that are up, and of all, as a line for people.
+    pub fn status(&self) -> String {
+        supervision::status(&self.registry)
+    }
+
+    /// Keeps a service manager informed until the result is dropped.
+    pub(crate) fn supervise(&self, notifier: &Arc<Notifier>) -> io::Result<Supervision> {
+        let workers = self.workers().to_vec();
+        Supervision::start(Arc::clone(notifier), Arc::clone(&self.registry), workers)
     }
 
     /// The sums of all counters.

@@ -4,15 +4,17 @@
 
 mod balancer;
 mod capacity;
+mod service_manager;
 mod start_error;
 
 pub use balancer::Balancer;
+pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 
 use crate::admission::Admission;
 use crate::config::{Boot, Config};
 use crate::metrics::Counters;
-use crate::net;
+use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
 use crate::stats::Stats;
 use crate::threads::acceptor::Acceptor;
@@ -41,6 +43,17 @@ pub enum Drained {
     Aborted(usize),
 }
 
+/// Parts of a start that are not configuration.
+#[derive(Debug, Default)]
+pub struct StartOptions {
+    /// Listening sockets that a service manager has opened; with any, the addresses in the
+    /// configuration are not used.
+    pub inherited: Vec<TcpListener>,
+    /// Where the threads of the control API accept connections of the workers, if requests to it are
+    /// forwarded.
+    pub control: Option<SocketAddr>,
+}
+
 /// The threads of a running balancer.
 #[derive(Debug)]
 pub struct Server {
@@ -53,27 +66,37 @@ pub struct Server {
 impl Server {
     /// Listens, starts the threads, checks the backends once, and serves.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_threads(config, None)
+        Self::start_with(config, StartOptions::default())
     }
 
     /// Starts a balancer that forwards requests to the control API to `control`, where the threads
     /// of that API accept connections of the workers.
     pub fn start_with_control(config: Config, control: SocketAddr) -> Result<Self, StartError> {
-        Self::start_threads(config, Some(control))
+        let control = Some(control);
+        Self::start_with(config, StartOptions { control, ..StartOptions::default() })
     }
 
-    fn start_threads(config: Config, control: Option<SocketAddr>) -> Result<Self, StartError> {
+    /// The same with options.
+    pub fn start_with(config: Config, options: StartOptions) -> Result<Self, StartError> {
         let files = usize::try_from(net::raise_file_limit()).unwrap_or(usize::MAX);
-        let capacity = Capacity::new(files, &config);
-        let sockets = net::listen_on_all(&config.boot.listen)
-            .map_err(|(address, error)| StartError::Listen(address, error))?;
+        let is_inherited = !options.inherited.is_empty();
+        let sockets = if is_inherited {
+            options.inherited
+        } else {
+            net::listen_on_all(&config.boot.listen)
+                .map_err(|(address, error)| StartError::Listen(address, error))?
+        };
+        let capacity = Capacity::new(files, sockets.len(), &config);
         let addresses: Vec<SocketAddr> =
             sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         let is_loop = |address: &SocketAddr| net::is_own_listener(*address, &addresses);
         if let Some(looped) = config.backends.iter().find(|one| one.addresses.iter().any(is_loop)) {
             return Err(StartError::Loop(looped.authority.to_string()));
         }
-        let (balancer, workers) = create(config, capacity, (addresses, sockets), control)
+        let distribute =
+            if is_inherited { WorkerSockets::inherited } else { net::listen_per_worker };
+        let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
+        let (balancer, workers) = create(config, capacity, (addresses, sockets), options.control)
             .map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new(), statistics: None };
         server.run(workers).map_err(StartError::Resources)?;
@@ -127,7 +150,7 @@ type NewWorkers = Vec<(Worker, Acceptor)>;
 fn create(
     config: Config,
     capacity: Capacity,
-    (addresses, sockets): (Vec<SocketAddr>, Vec<TcpListener>),
+    (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
     control: Option<SocketAddr>,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
@@ -152,7 +175,6 @@ fn create(
         workers.push(worker);
         handles.push(Arc::new(handle));
     }
-    let sockets = net::listen_per_worker(sockets, count)?;
     let listeners = Arc::new(Listeners::new(sockets, handles, capacity.shed_per_worker));
     let acceptors = counters
         .into_iter()

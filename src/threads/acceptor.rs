@@ -11,7 +11,7 @@ use super::listeners::{self, Listeners};
 use super::shedding::Shedding;
 use crate::admission::Permit;
 use crate::metrics::Counters;
-use crate::net::{self, Poller};
+use crate::net::Poller;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -65,8 +65,9 @@ impl Acceptor {
     /// Starts accepting, or goes on after a pause.
     pub fn start(&mut self, poller: &Poller, now: Instant) {
         self.resume_at = None;
+        let is_shared = self.listeners.are_inherited();
         for (number, socket) in (0..).zip(self.listeners.sockets(self.worker)) {
-            if let Err(error) = poller.register_listener(socket, number) {
+            if let Err(error) = poller.register_listener(socket, number, is_shared) {
                 self.listeners.note_error(&error);
                 return self.pause(poller, now);
             }
@@ -160,7 +161,7 @@ impl Drop for Acceptor {
     /// New connections must not wait in the backlog of a worker that has ended: the kernel spreads
     /// them over the other sockets.
     fn drop(&mut self) {
-        self.listeners.sockets(self.worker).iter().for_each(net::shutdown_listener);
+        self.listeners.shut_down(self.worker);
     }
 }
 
@@ -194,7 +195,7 @@ mod tests {
     use super::super::handle::{Handle, Inbox, Message};
     use super::*;
     use crate::admission::{Admission, Limits, Permits};
-    use crate::net::{Event, Source};
+    use crate::net::{self, Event, Source, WorkerSockets};
     use std::io::Read;
     use std::net::TcpListener;
 
@@ -228,7 +229,7 @@ mod tests {
         }
         // An address each, so that a client chooses the worker.
         let listen = || net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let sockets = (0..workers).map(|_| listen()).collect();
+        let sockets = WorkerSockets::new((0..workers).map(|_| listen()).collect());
         let listeners = Arc::new(Listeners::new(sockets, handles, 1));
         let counters = Arc::<Counters>::default();
         let mut acceptor = Acceptor::new(Arc::clone(&listeners), 0, Arc::clone(&counters));

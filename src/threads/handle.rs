@@ -30,6 +30,8 @@ pub enum Message {
     StopAccepting(Sender<()>),
     /// The start of a drain, which ends at this time, if there is one.
     Drain(Option<Instant>),
+    /// Nothing to do but to turn once, as a sign of life.
+    Turn,
 }
 
 /// The other threads' end of a worker.
@@ -113,6 +115,18 @@ impl Handle {
     /// Lets the worker accept no more. It drops `stopped` when its last one is dispatched.
     pub fn stop_accepting(&self, stopped: Sender<()>) {
         self.send(Message::StopAccepting(stopped));
+    }
+
+    /// How many turns the worker's loop has made.
+    pub fn turns(&self) -> u64 {
+        self.counters.turns.get()
+    }
+
+    /// Makes the worker's loop turn even if it has nothing to do. Never waits: a worker with a full
+    /// inbox has something to do.
+    pub fn request_turn(&self) {
+        let _ = self.inbox.try_send(Message::Turn);
+        self.waker.wake();
     }
 
     /// Starts a drain, which ends at `deadline` if there is one.

@@ -12,7 +12,7 @@ use crate::config;
 use crate::error::Cause;
 use crate::logging::RateLimitedLog;
 use crate::metrics::Counters;
-use crate::net;
+use crate::net::{self, WorkerSockets};
 use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,8 +23,8 @@ use std::time::Instant;
 /// The listening sockets, and the workers that accept from them.
 #[derive(Debug)]
 pub struct Listeners {
-    /// By worker; in non-blocking mode.
-    sockets: Vec<Vec<TcpListener>>,
+    /// In non-blocking mode.
+    sockets: WorkerSockets,
     workers: Vec<Arc<Handle>>,
     /// How many connections a worker keeps for a moment after it has shed them.
     max_held: usize,
@@ -38,7 +38,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// As many lists of sockets as workers. No worker accepts yet.
-    pub fn new(sockets: Vec<Vec<TcpListener>>, workers: Vec<Arc<Handle>>, max_held: usize) -> Self {
+    pub fn new(sockets: WorkerSockets, workers: Vec<Arc<Handle>>, max_held: usize) -> Self {
         Self {
             sockets,
             workers,
@@ -56,7 +56,17 @@ impl Listeners {
 
     /// The sockets of a worker.
     pub fn sockets(&self, worker: usize) -> &[TcpListener] {
-        &self.sockets[worker]
+        self.sockets.of(worker)
+    }
+
+    /// Whether a service manager has opened the sockets, so that workers share them.
+    pub fn are_inherited(&self) -> bool {
+        self.sockets.are_inherited()
+    }
+
+    /// Shuts a worker's sockets down, if they are ours.
+    pub fn shut_down(&self, worker: usize) {
+        self.sockets.shut_down(worker);
     }
 
     /// The load shedding of one thread, which owns the counters.
@@ -78,14 +88,17 @@ impl Listeners {
         drop(stopped);
         // No message comes: this ends when the last worker has dropped its sender.
         let _ = all_stopped.recv();
-        self.empty_backlogs();
+        // The backlog of an inherited socket is for the next program that gets it.
+        if !self.are_inherited() {
+            self.empty_backlogs();
+        }
     }
 
     /// Accepts what is in the backlogs and shuts the sockets down, which would reset it: lost is
     /// only a connection that comes in the microsecond after the last accept.
     fn empty_backlogs(&self) {
         let mut shedding = self.shedding(Arc::clone(&self.shed_at_stop));
-        for socket in self.sockets.iter().flatten() {
+        for socket in self.sockets.iter() {
             self.empty_backlog(socket, &mut shedding);
             net::shutdown_listener(socket);
         }
@@ -246,7 +259,7 @@ mod tests {
         /// A client whose connection was accepted and dispatched, or shed.
         fn connect(&self, shedding: &mut Shedding) -> TcpStream {
             let client = TcpStream::connect(self.address()).unwrap();
-            let sockets = self.listeners.sockets.iter().flatten();
+            let sockets = self.listeners.sockets.iter();
             let (socket, peer) = sockets.filter_map(|socket| accept(socket).ok()).next().unwrap();
             self.listeners.dispatch(socket, peer, shedding);
             client
@@ -331,15 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_the_listening_leaves_an_inherited_backlog_to_the_next_program() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, next) = (socket.local_addr().unwrap(), socket.try_clone().unwrap());
+        let sockets = WorkerSockets::inherited(vec![socket], 2).unwrap();
+        let listeners = Listeners::new(sockets, Vec::new(), 1);
+        let _early = TcpStream::connect(address).unwrap();
+        listeners.stop();
+        (0..2).for_each(|worker| listeners.shut_down(worker));
+        drop(listeners);
+        assert!(next.accept().is_ok(), "the connection is still in the backlog");
+        let _late = TcpStream::connect(address).unwrap();
+        assert!(next.accept().is_ok(), "the socket is still listening");
+    }
+
+    #[test]
     fn the_end_of_the_listening_dispatches_every_connection_in_a_backlog() {
         let limits = Limits { max_connections: 40, max_connections_per_client: None, ..LIMITS };
         let scene = scene(4, 40, limits);
         let connect = || TcpStream::connect(scene.address());
         let clients: Vec<TcpStream> = (0..40).map(|_| connect().unwrap()).collect();
-        let socket_of_all = |sockets: &Vec<TcpListener>| {
-            accept(&sockets[0]).map(|(socket, _)| drop(socket)).is_ok()
-        };
-        let used = scene.listeners.sockets.iter().filter(|sockets| socket_of_all(sockets)).count();
+        let has_one =
+            |socket: &&TcpListener| accept(socket).map(|(socket, _)| drop(socket)).is_ok();
+        let used = scene.listeners.sockets.iter().filter(has_one).count();
         assert!(used > 1, "the kernel spreads connections over the sockets");
         scene.listeners.empty_backlogs();
         let dispatched = clients.len() - used;

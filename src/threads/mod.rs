@@ -1,4 +1,4 @@
-//! The threads: listeners, workers and health checks, and the handles through which they send
+//! The threads: listeners, workers, health checks and supervision, and the handles through which they send
 //! messages to each other.
 
 pub mod acceptor;
@@ -7,4 +7,5 @@ pub mod health_check;
 pub mod listeners;
 pub mod shedding;
 pub mod statistics;
+pub mod supervision;
 pub mod worker;

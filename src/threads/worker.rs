@@ -95,6 +95,7 @@ impl Worker {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<Token> = Vec::new();
         loop {
+            self.resources.local.counters.turns.add(1);
             // Before the wait: what has happened to idle backend connections by the time a new
             // client's request is read is then in the same batch of events as the request, or was
             // seen earlier.
@@ -206,6 +207,7 @@ impl Worker {
                 }
                 Message::StopAccepting(_stopped) => acceptor.stop(&self.resources.local.poller),
                 Message::Drain(until) => self.begin_drain(until, ready),
+                Message::Turn => {}
             }
         }
     }

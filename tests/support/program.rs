@@ -197,6 +197,11 @@ impl Program {
             .expect("a limit within the hard one can be set");
     }
 
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {

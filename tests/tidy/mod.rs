@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest up: a module imports only from its own or lower ones.
 const LAYERS: [&[&str]; 7] = [
-    &["admission", "clock", "config", "error", "logging", "metrics", "reason"],
+    &[
+        "admission",
+        "children",
+        "clock",
+        "config",
+        "error",
+        "logging",
+        "metrics",
+        "notifier",
+        "reason",
+    ],
     &["net", "wire"],
     &["stats", "upstream"],
     &["session"],
@@ -140,6 +150,19 @@ fn only_transports_read_from_and_write_to_connections() {
             .any(|call| text.contains(call));
         let may = path.ends_with("net/socket.rs") || path.ends_with("net/transport.rs");
         assert!(!calls_the_system || may, "{} reads or writes past a transport", path.display());
+    }
+}
+
+#[test]
+fn only_the_owner_of_all_children_starts_processes() {
+    for (path, text) in sources("src") {
+        // A thread is spawned with a closure.
+        let spawns = product(&text).contains(concat!(".spawn", "()"));
+        assert!(
+            !spawns || path.ends_with("children.rs"),
+            "{} starts a process: use children::spawn",
+            path.display()
+        );
     }
 }
 

@@ -110,7 +110,11 @@ mod tests {
         let registry = Arc::new(Registry::new(&config));
         let (mut worker, handle, counters) = worker(config, &registry);
         let sockets = net::listen_on_all(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let listening = Arc::new(Listeners::new(vec![sockets], vec![Arc::new(handle)], 1));
+        let listening = Arc::new(Listeners::new(
+            net::WorkerSockets::new(vec![sockets]),
+            vec![Arc::new(handle)],
+            1,
+        ));
         let socket = &listening.sockets(0)[0];
         let mut client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
