@@ -4,7 +4,7 @@
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
 //! ones: `admission children clock config error logging metrics notifier reason` → `net`, `wire` →
-//! `upstream`, `stats` → `session` → `threads` → `server` → `cli`, `commands`.
+//! `upstream`, `stats` → `session` → `threads` → `ctl`, `server` → `cli`, `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -15,6 +15,7 @@ pub mod cli;
 pub(crate) mod clock;
 pub mod commands;
 pub mod config;
+pub mod ctl;
 pub mod error;
 pub(crate) mod logging;
 pub mod metrics;

@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use lb_threads::cli::{Args, Command, in_one_line};
-use lb_threads::commands::{backend, demo, serve};
+use lb_threads::commands::{backend, ctl, demo, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -21,5 +21,6 @@ fn main() -> ExitCode {
         None => serve::run(args.serve),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Backend(args)) => backend::run(&args),
+        Some(Command::Ctl(args)) => ctl::run(&args),
     }
 }

@@ -11,6 +11,7 @@ mod algorithms;
 mod change_under_load;
 mod chaos;
 mod cli;
+mod ctl;
 mod data_port;
 mod docs;
 mod drain;

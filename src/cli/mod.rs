@@ -5,12 +5,14 @@
 
 mod backend;
 mod backends;
+mod ctl;
 mod demo;
 mod serve;
 mod settings;
 mod values;
 
 pub use backend::BackendArgs;
+pub use ctl::CtlArgs;
 pub use demo::DemoArgs;
 pub use serve::ServeArgs;
 
@@ -23,6 +25,7 @@ Examples:
   lb-threads 10                             balance 127.0.0.1:8080, 8081 and 8082
   lb-threads -b 10.0.0.1:80 -b 10.0.0.2:80  balance these two
   lb-threads --health-path /                for backends without a health page
+  lb-threads ctl list                       the backends of a running balancer
   LOGLEVEL=DEBUG lb-threads                 log every head, in both directions
 
 Durations: 250ms, 5s, 1m, 1h; a bare number is seconds. A flag overrides the environment, the environment overrides the default.";
@@ -47,6 +50,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run one demo backend, which responds to every path with its name
     Backend(BackendArgs),
+    /// List and change the backends of a running balancer
+    Ctl(CtlArgs),
 }
 
 /// An invalid command line.

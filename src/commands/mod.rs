@@ -1,5 +1,6 @@
-//! The commands: the balancer, the demo, the demo backend. Each runs on the main thread.
+//! The commands: the balancer, the demo, the demo backend, the control client. Each runs on the main thread.
 
 pub mod backend;
+pub mod ctl;
 pub mod demo;
 pub mod serve;

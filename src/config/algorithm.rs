@@ -1,6 +1,7 @@
 //! The algorithms: their names and spellings. Plain values; `upstream::balance` has their functions.
 
-use super::values::{Show, nearest};
+use super::nearest;
+use super::values::Show;
 
 /// The table of algorithms, given to the macro `$rows`: the variant, the module in
 /// `upstream::balance` with `cycle` and `choose`, the name, then other spellings in lower case with

@@ -6,6 +6,7 @@
 mod algorithm;
 mod backend;
 mod limits;
+mod nearest;
 mod settings;
 mod table;
 mod timeouts;
@@ -15,6 +16,7 @@ pub use algorithm::Algorithm;
 pub(crate) use algorithm::algorithms;
 pub use backend::{BackendSpec, HostPort, parse_weight};
 pub use limits::*;
+pub use nearest::nearest;
 pub use settings::{HealthSettings, Limits, Settings};
 pub use table::{Form, ON, Setting};
 pub use timeouts::{Deadline, Timeout, Timeouts};

@@ -9,9 +9,6 @@ const DURATION_FORM: &str = "write it like 10, 250ms, 5s, 1m or 1h";
 /// The longest duration; a longer one is likely a typing error.
 const MAX_SECONDS: f64 = 365.0 * 86_400.0;
 
-/// The likeness from which on another name is a hint at a typing error; 1 is the same name.
-const MIN_LIKENESS: f64 = 0.85;
-
 /// The text form of a value, as its parser accepts it.
 pub trait Show {
     /// The text; none for an unset value.
@@ -99,13 +96,6 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .filter(|_| is_number)
         .and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| format!("`{text}` is not a size; write it like 65536, 512K, 10M or 1G"))
-}
-
-/// The name that is most like a word, if any is like it.
-pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let like = names.into_iter().map(|name| (strsim::jaro_winkler(word, name), name));
-    let nearest = like.max_by(|one, other| one.0.total_cmp(&other.0));
-    nearest.filter(|(likeness, _)| *likeness > MIN_LIKENESS).map(|(_, name)| name)
 }
 
 impl Show for Duration {

@@ -36,6 +36,7 @@ mod client;
 mod lb;
 mod origin;
 pub mod program;
+pub mod terminal;
 mod wait;
 mod wire;
 

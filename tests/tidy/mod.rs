@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 7] = [
     &["stats", "upstream"],
     &["session"],
     &["threads"],
-    &["server"],
+    &["ctl", "server"],
     &["cli", "commands", "main", "lib"],
 ];
 /// The most lines of a file before its unit tests, by folder.
