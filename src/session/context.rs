@@ -8,6 +8,7 @@ use crate::config::{Deadline, Settings, Timeout};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
+use crate::stats::Recorder;
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
@@ -54,6 +55,8 @@ pub struct Local {
     pub buffers: Buffers,
     pub pipes: Pipes,
     pub counters: Arc<Counters>,
+    /// The statistics of this worker.
+    pub recorder: Recorder,
     /// Lingering sessions, oldest first, and some that have ended since.
     pub lingering: VecDeque<Token>,
     /// Randomness for request identifiers.
@@ -62,20 +65,22 @@ pub struct Local {
 
 impl Local {
     /// The state of a worker without sessions.
-    pub fn new(poller: Poller, pipes: Pipes, counters: Arc<Counters>) -> Self {
+    pub fn new(poller: Poller, pipes: Pipes, counters: Arc<Counters>, recorder: Recorder) -> Self {
         Self {
             clock: Clock::new(),
             poller,
             buffers: Buffers::default(),
             pipes,
             counters,
+            recorder,
             lingering: VecDeque::new(),
             rng: fastrand::Rng::new(),
         }
     }
 
-    /// Writes the access log line of an exchange that is over.
-    pub(super) fn record(&self, record: &AccessRecord<'_>) {
+    /// Counts an exchange that is over, and writes its access log line.
+    pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
+        self.recorder.record(record.backend, &record.sample());
         log::info!("{record}");
     }
 }
