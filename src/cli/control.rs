@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The environment variable with the token.
-const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
+pub(super) const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
 /// More than any token has, in bytes.
 const MAX_TOKEN_FILE_BYTES: u64 = 64 * 1024;
 /// The permission of all other users to read a file.

@@ -1,8 +1,9 @@
 //! The flags of `lb-threads ctl`. The words of the command are for `ctl::grammar`.
 
 use super::UsageError;
-use crate::config::HostPort;
+use super::control::TOKEN_VARIABLE;
 use crate::config::values::parse_timeout;
+use crate::config::{DEFAULT_ADMIN, HostPort};
 use crate::ctl::client::Client;
 use crate::ctl::grammar::{self, Command};
 use clap::Args;
@@ -11,8 +12,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable with the token itself.
-const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
 /// The part of a token file that is read, in bytes.
 const MAX_TOKEN: u64 = 8 * 1024;
 
@@ -38,7 +37,7 @@ pub struct CtlArgs {
     #[arg(value_name = "COMMAND", allow_negative_numbers = true, hide = true)]
     words: Vec<String>,
     /// Address of the balancer's control API
-    #[arg(long, value_name = "HOST:PORT", env = "LB_ADMIN", default_value = "127.0.0.1:9190", value_parser = parse_admin)]
+    #[arg(long, value_name = "HOST:PORT", env = "LB_ADMIN", default_value_t = DEFAULT_ADMIN.into(), value_parser = parse_admin)]
     admin: HostPort,
     /// File with the token of the control API; LB_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
