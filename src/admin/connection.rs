@@ -6,9 +6,10 @@ use super::access::{self, ControlAccess, Policy};
 use super::control::Control;
 use super::http::{Connection, NoRequest};
 use super::message::{ReplyTo, Request, Response};
+use super::open::Open;
 use super::problem::Problem;
 use super::routes;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,10 +24,12 @@ pub(super) struct Client<'s> {
 
 impl Client<'_> {
     /// Serves the connection until its close.
-    pub(super) fn serve(&self, socket: &TcpStream) {
-        let mut connection = Connection::new(socket);
+    pub(super) fn serve(&self, open: &Open) {
+        let mut connection = Connection::new(&open.socket);
         loop {
-            let (response, to) = match connection.next_request() {
+            let request = connection.next_request();
+            open.begin_serving();
+            let (response, to) = match request {
                 Ok(request) => self.response(&request),
                 Err(NoRequest::Rejected(problem)) => (problem.response(), ReplyTo::unknown()),
                 Err(NoRequest::Closed) => return,
@@ -34,6 +37,7 @@ impl Client<'_> {
             if connection.respond(&response, &to).is_err() {
                 return;
             }
+            open.end_serving();
             if !to.keeps_open() || self.is_stopping.load(Ordering::SeqCst) {
                 return connection.linger();
             }

@@ -12,6 +12,7 @@ mod control;
 mod health;
 mod http;
 mod message;
+mod open;
 mod problem;
 mod routes;
 mod rows;
