@@ -63,24 +63,27 @@ impl Client<'_> {
         }
     }
 
-    /// One line: at INFO for requests that are no reads, else at DEBUG. Never a field of the head,
-    /// which may be the token, nor the query.
+    /// One line: at INFO for requests that are no reads, else at DEBUG. Never the token, nor the
+    /// query. The peer of a request through the data port is a worker, so its identifier leads to
+    /// the line with the client.
     fn log(&self, request: &Request, result: &Result<Response, Problem>) {
         let is_read = access::is_read(request);
         let level = if is_read { log::Level::Debug } else { log::Level::Info };
-        let port = match self.policy.access {
-            ControlAccess::Admin => "control",
-            ControlAccess::DataRead | ControlAccess::DataAll => "control on the data port",
+        let source = match self.policy.access {
+            ControlAccess::Admin => format!("control: {}", self.peer),
+            ControlAccess::DataRead | ControlAccess::DataAll => {
+                format!("control on the data port: request {}", request.reply_to().request_id())
+            }
         };
-        let (peer, method, path) = (self.peer, &request.method, &request.path);
+        let (method, path) = (&request.method, &request.path);
         match result {
             Ok(response) => {
-                log::log!(level, "{port}: {peer} \"{method} {path}\" {}", response.status);
+                log::log!(level, "{source} \"{method} {path}\" {}", response.status);
             }
             Err(problem) => {
                 // A line of the log stays one line.
                 let error = problem.error().replace(char::is_control, " ");
-                log::log!(level, "{port}: {peer} \"{method} {path}\" rejected: {error}");
+                log::log!(level, "{source} \"{method} {path}\" rejected: {error}");
             }
         }
     }

@@ -105,7 +105,7 @@ impl From<ControlError> for Problem {
         let (status, code, url, nearest) = match error {
             ControlError::UnknownBackend { url, nearest } => (404, "unknown_backend", url, nearest),
             ControlError::AlreadyAdded { url } => (409, "already_added", url, None),
-            ControlError::OwnListener { url, .. } => (400, "own_listener", url, None),
+            ControlError::OwnListener { url } => (400, "own_listener", url, None),
         };
         Self::new(status, code, text).field("url").value(url).nearest(nearest)
     }
