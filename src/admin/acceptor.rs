@@ -135,19 +135,22 @@ impl Connections {
         if self.open.len() < limit {
             return true;
         }
-        let waited = |open: &Weak<Open>| open.upgrade().and_then(|open| open.waited(now));
-        let waiting = self.open.iter().enumerate();
-        let waiting = waiting.filter_map(|(index, open)| Some((waited(open)?, index)));
-        let Some((_, index)) = waiting.filter(|(waited, _)| *waited >= MIN_WAIT).max() else {
-            return false;
-        };
-        if let Some(open) = self.open.swap_remove(index).upgrade() {
-            open.end_wait();
+        let open = self.open.iter().filter_map(Weak::upgrade);
+        let waiting = open.filter_map(|open| Some((open.waited(now)?, open)));
+        let longest = waiting.max_by_key(|(waited, _)| *waited);
+        // The threads of ended connections are open for a moment.
+        match longest.filter(|(waited, _)| *waited >= MIN_WAIT) {
+            Some((_, open)) if self.open.len() < limit + config::MAX_CONTROL_ENDING => {
+                open.end_wait();
+                if let Some(count) = self.log.count(now) {
+                    log::warn!(
+                        "the control API closed {count} idle or slow connection(s) for new ones"
+                    );
+                }
+                true
+            }
+            _ => false,
         }
-        if let Some(count) = self.log.count(now) {
-            log::warn!("the control API closed {count} idle or slow connection(s) for new ones");
-        }
-        true
     }
 
     /// Responds 503, as far as that works without waiting.

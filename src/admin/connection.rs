@@ -7,7 +7,7 @@ use super::control::Control;
 use super::http::{Connection, NoRequest};
 use super::message::{ReplyTo, Request, Response};
 use super::open::Open;
-use super::problem::Problem;
+use super::problem::{Problem, shortened};
 use super::routes;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,7 +75,7 @@ impl Client<'_> {
                 format!("control on the data port: request {}", request.reply_to().request_id())
             }
         };
-        let (method, path) = (&request.method, &request.path);
+        let (method, path) = (shortened(&request.method), &request.path);
         match result {
             Ok(response) => {
                 log::log!(level, "{source} \"{method} {path}\" {}", response.status);

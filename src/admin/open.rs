@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 /// at once needs less, and a flood of connections ends few of them.
 pub(super) const MIN_WAIT: Duration = Duration::from_millis(250);
 
-/// The mark of a connection whose request is being served.
-const SERVING: u64 = u64::MAX;
+/// The mark of a connection that does not wait: a request is being served, or it was ended.
+const NOT_WAITING: u64 = u64::MAX;
 
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) socket: TcpStream,
     accepted: Instant,
-    /// Since when it waits for its client, in milliseconds after the accept; or [`SERVING`].
+    /// Since when it waits for its client, in milliseconds after the accept; or [`NOT_WAITING`].
     waits_since: AtomicU64,
 }
 
@@ -31,18 +31,20 @@ impl Open {
 
     /// Marks that a request is being served, until its response is sent.
     pub(super) fn begin_serving(&self) {
-        self.waits_since.store(SERVING, Ordering::SeqCst);
+        self.waits_since.store(NOT_WAITING, Ordering::SeqCst);
     }
 
     /// Marks that it waits for its client again.
     pub(super) fn end_serving(&self) {
         let now = self.accepted.elapsed().as_millis();
-        self.waits_since.store(u64::try_from(now).unwrap_or(SERVING - 1), Ordering::SeqCst);
+        self.waits_since.store(u64::try_from(now).unwrap_or(NOT_WAITING - 1), Ordering::SeqCst);
     }
 
-    /// How long it has waited for its client; none while a request is being served.
+    /// How long it has waited for its client; none while a request is being served, or
+    /// after [`Open::end_wait`].
     pub(super) fn waited(&self, now: Instant) -> Option<Duration> {
-        let since = Some(self.waits_since.load(Ordering::SeqCst)).filter(|one| *one != SERVING)?;
+        let since =
+            Some(self.waits_since.load(Ordering::SeqCst)).filter(|one| *one != NOT_WAITING)?;
         let age = now.saturating_duration_since(self.accepted);
         Some(age.saturating_sub(Duration::from_millis(since)))
     }
@@ -50,6 +52,7 @@ impl Open {
     /// Ends the wait for its client: the thread reads the end of its requests. A request that is
     /// being served is finished.
     pub(super) fn end_wait(&self) {
+        self.waits_since.store(NOT_WAITING, Ordering::SeqCst);
         // Fails only if the client has closed it.
         let _ = self.socket.shutdown(Shutdown::Read);
     }

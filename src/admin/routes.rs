@@ -8,7 +8,7 @@ use super::body::JsonBody;
 use super::control::{Control, ControlError};
 use super::health::Readiness;
 use super::message::{Request, Response};
-use super::problem::Problem;
+use super::problem::{Problem, shortened};
 use crate::config;
 use serde_json::json;
 
@@ -92,7 +92,7 @@ fn unknown_path(path: &str) -> Problem {
 
 fn wrong_method(route: &Route, method: &str) -> Problem {
     let allow = route.method.allow();
-    let error = format!("{} supports {allow} only, not {method}", route.path);
+    let error = format!("{} supports {allow} only, not {}", route.path, shortened(method));
     Problem::new(405, "method_not_allowed", error)
         .value(method)
         .expected(allow)

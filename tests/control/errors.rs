@@ -84,6 +84,11 @@ fn long_names_and_values_make_no_long_errors() {
         assert_eq!((status, &json["code"]), (400, &code.into()));
         assert!(json.to_string().len() < 2500, "{json}");
     }
+    let method = "X".repeat(10_000);
+    let request = format!("{method} /_control/list HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (response, json) = sent(lb.admin(), request);
+    assert_eq!(response.status, 405);
+    assert!(json.to_string().len() < 2500, "{json}");
 }
 
 #[test]
