@@ -17,7 +17,6 @@ mod problem;
 mod routes;
 mod rows;
 
-pub use access::ControlAccess;
 pub use control::{Control, ControlError};
 pub use rows::{List, Row};
 
@@ -26,7 +25,7 @@ use crate::net;
 use crate::server::Balancer;
 use crate::server::StartError;
 use acceptor::{Acceptor, Port};
-use access::Policy;
+use access::{ControlAccess, Policy};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
