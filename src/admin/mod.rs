@@ -12,11 +12,11 @@ mod control;
 mod health;
 mod http;
 mod message;
+mod open;
 mod problem;
 mod routes;
 mod rows;
 
-pub use access::ControlAccess;
 pub use control::{Control, ControlError};
 pub use rows::{List, Row};
 
@@ -25,7 +25,7 @@ use crate::net;
 use crate::server::Balancer;
 use crate::server::StartError;
 use acceptor::{Acceptor, Port};
-use access::Policy;
+use access::{ControlAccess, Policy};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;

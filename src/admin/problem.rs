@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The longest text of a request that an error repeats, in bytes.
-const MAX_VALUE_BYTES: usize = 512;
+pub(super) const MAX_VALUE_BYTES: usize = 512;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl From<Cause> for Problem {
 }
 
 /// The text, or its beginning.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().map(|(at, _)| at).find(|at| *at > MAX_VALUE_BYTES) {
         Some(end) => format!("{}…", &text[..end]),
         None => text.to_owned(),

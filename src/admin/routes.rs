@@ -8,7 +8,7 @@ use super::body::JsonBody;
 use super::control::{Control, ControlError};
 use super::health::Readiness;
 use super::message::{Request, Response};
-use super::problem::Problem;
+use super::problem::{Problem, shortened};
 use crate::config;
 use serde_json::json;
 
@@ -92,7 +92,7 @@ fn unknown_path(path: &str) -> Problem {
 
 fn wrong_method(route: &Route, method: &str) -> Problem {
     let allow = route.method.allow();
-    let error = format!("{} supports {allow} only, not {method}", route.path);
+    let error = format!("{} supports {allow} only, not {}", route.path, shortened(method));
     Problem::new(405, "method_not_allowed", error)
         .value(method)
         .expected(allow)
@@ -105,7 +105,7 @@ impl From<ControlError> for Problem {
         let (status, code, url, nearest) = match error {
             ControlError::UnknownBackend { url, nearest } => (404, "unknown_backend", url, nearest),
             ControlError::AlreadyAdded { url } => (409, "already_added", url, None),
-            ControlError::OwnListener { url, .. } => (400, "own_listener", url, None),
+            ControlError::OwnListener { url } => (400, "own_listener", url, None),
         };
         Self::new(status, code, text).field("url").value(url).nearest(nearest)
     }

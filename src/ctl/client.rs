@@ -178,10 +178,8 @@ impl Client {
         let Ok(Rejection { error, .. }) = serde_json::from_str(&json) else {
             return self.foreign(response);
         };
-        let has_no_token = response.status() == 401 && self.authorization.is_none();
-        let hint = if has_no_token { " (--admin-token-file or LB_ADMIN_TOKEN)" } else { "" };
         let is_rejection = response.status().is_client_error();
-        Failure { is_rejection, message: format!("{error}{hint}"), json: Some(json) }
+        Failure { is_rejection, message: error, json: Some(json) }
     }
 
     fn text(&self, response: &mut Response<Body>, limit: Duration) -> Result<String, Failure> {

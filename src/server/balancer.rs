@@ -98,8 +98,12 @@ impl Balancer {
             *running =
                 Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
         }
-        if settings.log_level != self.settings().log_level {
+        let earlier = self.settings();
+        if settings.log_level != earlier.log_level {
             logging::set_level(settings.log_level);
+        }
+        if settings.limits.max_connections != earlier.limits.max_connections {
+            log_capacity(self.capacity, &settings);
         }
         let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));
@@ -215,15 +219,19 @@ impl Balancer {
 /// The limits of connections: those of the settings, within the capacity.
 pub(super) fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
     let max_connections = settings.limits.max_connections.min(capacity.connections);
-    if max_connections < settings.limits.max_connections {
-        log::info!(
-            "serving at most {max_connections} connections at once: the limit of open files is {}",
-            capacity.files
-        );
-    }
     admission::Limits {
         max_connections,
         max_connections_per_client: settings.limits.max_connections_per_client,
         max_graceful_rejections: capacity.rejections,
+    }
+}
+
+/// Logs that the limit of open files allows fewer connections than the settings, if it does.
+pub(super) fn log_capacity(capacity: Capacity, settings: &Settings) {
+    let Capacity { connections, files, .. } = capacity;
+    if connections < settings.limits.max_connections {
+        log::info!(
+            "serving at most {connections} connections at once: the limit of open files is {files}"
+        );
     }
 }

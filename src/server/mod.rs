@@ -28,7 +28,7 @@ use crate::threads::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
-use balancer::admission_limits;
+use balancer::{admission_limits, log_capacity};
 use capacity::Capacity;
 use parking_lot::Mutex;
 use std::io;
@@ -203,6 +203,7 @@ fn create(
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
+    log_capacity(capacity, &settings);
     let admission = Arc::new(Admission::new(admission_limits(capacity, &settings)));
     let settings = Arc::new(settings);
     let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
