@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_file_at_a_reload_too() {
         let setting = Setting::of_key("algorithm").unwrap();
-        let given = Given { setting, text: "p2c".to_owned(), origin: Origin::Flag("-a".to_owned()) };
+        let given =
+            Given { setting, text: "p2c".to_owned(), origin: Origin::Flag("-a".to_owned()) };
         let load = |text| {
             let text = FileText::new("f", text);
             load(std::slice::from_ref(&given), Some(text), &[]).unwrap()
@@ -263,7 +264,9 @@ mod tests {
     }
 
     fn specs(text: &str) -> Vec<BackendSpec> {
-        text.split_whitespace().map(|name| BackendSpec::parse(&format!("h:{name}")).unwrap()).collect()
+        text.split_whitespace()
+            .map(|name| BackendSpec::parse(&format!("h:{name}")).unwrap())
+            .collect()
     }
 
     fn ports(specs: &[BackendSpec]) -> String {
