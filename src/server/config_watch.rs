@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The time between two looks at the file.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for which a changed file has to stay the same: its writer may not be done.
-const SETTLE_TIME: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(400);
 /// The longest wait for a reload that was asked for.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 

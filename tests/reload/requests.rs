@@ -2,10 +2,11 @@
 
 use super::{Configured, Watching, plain};
 use crate::support::program::{self, Ended, Program};
-use crate::support::{Lb, Origin, Response, exchange, get, refused_address};
+use crate::support::{Lb, Origin, Response, exchange, get, refused_address, stays};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 const BAD: &str = "{\"rise\": 0,\n \"fal\": 2}";
 
@@ -143,6 +144,9 @@ fn ctl_reload_prints_the_changes_or_all_problems() {
         assert!(ended.stderr.contains(problem), "{ended:?}");
         watching.program.until_logged(problem);
     }
+    stays("the next look finds no news", Duration::from_millis(1600), || {
+        watching.count("fal: unknown key") == 1
+    });
     let last = ended.stderr.lines().last().expect("a line");
     assert!(last.starts_with("lb-threads: not reloaded, the settings in use stay: "), "{ended:?}");
 }
