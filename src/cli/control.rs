@@ -44,7 +44,7 @@ fn token_of_environment() -> Result<Option<Token>, UsageError> {
 }
 
 /// The token in a file. The error has the fix, but no part of the token.
-fn read_token(path: &Path) -> Result<Token, String> {
+pub(super) fn read_token(path: &Path) -> Result<Token, String> {
     let name = path.display();
     let unreadable = |error| format!("--admin-token-file: cannot read {name}: {error}");
     let mut text = String::new();
