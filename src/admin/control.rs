@@ -6,7 +6,8 @@
 use super::rows::{List, Row};
 use crate::config::{self, Algorithm, BackendSpec, HostPort};
 use crate::net;
-use crate::server::{Balancer, ReloadOutcome};
+use crate::server::Balancer;
+use crate::server::ReloadOutcome;
 use crate::upstream::backend::BackendId;
 use crate::upstream::health::NameState;
 use crate::upstream::registry::{BackendStatus, Registry};

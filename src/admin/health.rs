@@ -3,7 +3,8 @@
 use super::message::Response;
 use super::rows::Row;
 use crate::clock::Calendar;
-use crate::server::{Balancer, Reloads};
+use crate::server::Balancer;
+use crate::server::Reloads;
 
 /// The facts on which readiness depends.
 #[derive(Debug)]

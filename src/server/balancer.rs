@@ -4,7 +4,7 @@
 //! running balancer. No worker has it. Must never wait for a worker that serves.
 
 use super::capacity::Capacity;
-use super::config_watch::Reloading;
+use super::reloads::{ReloadError, ReloadOutcome, Reloading, Reloads};
 use crate::admission::{self, Admission};
 use crate::clock::Calendar;
 use crate::config::Settings;
@@ -18,6 +18,7 @@ use crate::threads::listeners::Listeners;
 use crate::threads::supervision::{self, Supervision};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::registry::Registry;
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
@@ -112,6 +113,21 @@ impl Balancer {
         }
         *self.settings.lock() = settings;
         Ok(())
+    }
+
+    /// Requests a reload of the configuration file, whose outcome the channel gets.
+    pub fn request_reload(&self) -> Result<Receiver<ReloadOutcome>, ReloadError> {
+        self.reloading.get().map(Reloading::request).ok_or(ReloadError::NoFile)
+    }
+
+    /// Reloads the configuration file and waits for the outcome, ten seconds at most.
+    pub fn reload(&self) -> ReloadOutcome {
+        self.reloading.get().ok_or(ReloadError::NoFile)?.reload()
+    }
+
+    /// The reloads so far; none if there is no configuration file.
+    pub fn reloads(&self) -> Option<Reloads> {
+        self.reloading.get().map(Reloading::reloads)
     }
 
     /// The addresses on which it listens; port 0 is replaced by the real port.

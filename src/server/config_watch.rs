@@ -7,11 +7,10 @@
 //! of a file.
 
 use super::balancer::Balancer;
-use super::reload::{ReloadError, ReloadSource, Reloader, Reloads};
-use crate::config::Effects;
+use super::reload::{ReloadSource, Reloader};
+use super::reloads::{ReloadError, ReloadOutcome, Reloading};
 use crate::config_file::{self, Contents};
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -21,44 +20,6 @@ use std::time::{Duration, Instant};
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for which a changed file has to stay the same: its writer may not be done.
 const SETTLE_TIME: Duration = Duration::from_millis(400);
-/// The longest wait for a reload that was asked for.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The outcome of a reload.
-pub type ReloadOutcome = Result<Effects, ReloadError>;
-
-/// The side of the thread that other threads use.
-#[derive(Debug)]
-pub(super) struct Reloading {
-    /// Requests for a reload, each with the way back.
-    requests: Sender<Sender<ReloadOutcome>>,
-    /// Protects the counts; taken by the thread after each reload, and by readers.
-    reloads: Mutex<Reloads>,
-}
-
-impl Balancer {
-    /// Requests a reload of the configuration file, whose outcome the channel gets.
-    pub fn request_reload(&self) -> Result<Receiver<ReloadOutcome>, ReloadError> {
-        let reloading = self.reloading.get().ok_or(ReloadError::NoFile)?;
-        let (reply, outcome) = crossbeam_channel::bounded(1);
-        // Fails only if the thread has ended; then the channel is closed, too.
-        let _ = reloading.requests.send(reply);
-        Ok(outcome)
-    }
-
-    /// Reloads the configuration file and waits for the outcome, at most ten seconds.
-    pub fn reload(&self) -> ReloadOutcome {
-        self.request_reload()?.recv_timeout(RELOAD_TIMEOUT).unwrap_or_else(|_| {
-            let problem = format!("no reload within {RELOAD_TIMEOUT:?}: does the disk respond?");
-            Err(ReloadError::Failed(problem))
-        })
-    }
-
-    /// The reloads so far; none if there is no configuration file.
-    pub fn reloads(&self) -> Option<Reloads> {
-        Some(self.reloading.get()?.reloads.lock().clone())
-    }
-}
 
 /// The running thread; it ends soon after this is dropped.
 #[derive(Debug)]
@@ -72,10 +33,9 @@ pub(super) struct NewConfigWatch(Loop);
 impl NewConfigWatch {
     /// Lets the balancer take requests for reloads.
     pub(super) fn new(source: ReloadSource, balancer: &Arc<Balancer>) -> Self {
-        let (requests, requested) = crossbeam_channel::unbounded();
-        let reloads = Mutex::new(Reloads::new());
+        let (reloading, requested) = Reloading::new();
         // A balancer is started once, so this is the first value.
-        let _ = balancer.reloading.set(Reloading { requests, reloads });
+        let _ = balancer.reloading.set(reloading);
         let reloader = Reloader::new(source);
         let looks = Looks::new(Ok(reloader.text().as_bytes().to_vec()));
         Self(Loop { balancer: Arc::downgrade(balancer), reloader, looks, requested })
@@ -145,12 +105,7 @@ impl Loop {
         let balancer = self.balancer.upgrade()?;
         let reloading = balancer.reloading.get()?;
         let outcome = self.reloader.reload(&balancer, contents);
-        let has_recovered = {
-            let mut reloads = reloading.reloads.lock();
-            let had_failed = reloads.failure.is_some();
-            reloads.record(&outcome);
-            had_failed && outcome.is_ok()
-        };
+        let has_recovered = reloading.record(&outcome);
         let is_expected = trigger == Trigger::Request || has_recovered;
         self.log(&outcome, is_expected);
         Some(outcome)

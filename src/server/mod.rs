@@ -6,13 +6,14 @@ mod balancer;
 mod capacity;
 mod config_watch;
 mod reload;
+mod reloads;
 mod service_manager;
 mod start_error;
 
 pub use balancer::Balancer;
 pub use capacity::allowed_connections;
-pub use config_watch::ReloadOutcome;
-pub use reload::{ReloadError, ReloadSource, Reloads};
+pub use reload::ReloadSource;
+pub use reloads::{ReloadError, ReloadOutcome, Reloads};
 pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 

@@ -4,11 +4,11 @@
 //! Members that go leave after one that stays is up, so that no request finds the pool empty.
 
 use super::balancer::Balancer;
+use super::reloads::{ReloadError, ReloadOutcome};
 use super::start_error::StartError;
 use crate::config::{self, Boot, Effects, HostPort, Loaded, Problem};
 use crate::config_file::{Contents, Sources};
 use crate::net;
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -24,51 +24,6 @@ pub struct ReloadSource {
     pub sources: Sources,
     /// Their last load that was applied.
     pub loaded: Loaded,
-}
-
-/// Why nothing was reloaded; the settings in use stay.
-#[derive(Clone, Debug)]
-pub enum ReloadError {
-    /// The balancer was started without a configuration file.
-    NoFile,
-    /// The file cannot be read, or has these problems.
-    Problems(Vec<Problem>),
-    /// The machine has not enough threads, or too little time.
-    Failed(String),
-}
-
-/// The reloads so far.
-#[derive(Clone, Debug)]
-pub struct Reloads {
-    /// The number of reloads that were applied, those without a change included.
-    pub succeeded: u64,
-    /// The number of reloads that were rejected.
-    pub failed: u64,
-    /// The time of the last successful load; at first, that of the start.
-    pub last_success: Instant,
-    /// The time and the first problem of the last reload, if that has failed.
-    pub failure: Option<(Instant, String)>,
-}
-
-impl Reloads {
-    pub(super) fn new() -> Self {
-        Self { succeeded: 0, failed: 0, last_success: Instant::now(), failure: None }
-    }
-
-    /// Counts a reload.
-    pub(super) fn record(&mut self, outcome: &Result<Effects, ReloadError>) {
-        let now = Instant::now();
-        match outcome {
-            Ok(_) => {
-                self.succeeded += 1;
-                (self.last_success, self.failure) = (now, None);
-            }
-            Err(error) => {
-                self.failed += 1;
-                self.failure = Some((now, error.to_string()));
-            }
-        }
-    }
 }
 
 /// Reloads.
@@ -95,11 +50,7 @@ impl Reloader {
     }
 
     /// Applies what was read from the file.
-    pub(super) fn reload(
-        &mut self,
-        balancer: &Balancer,
-        contents: Contents,
-    ) -> Result<Effects, ReloadError> {
+    pub(super) fn reload(&mut self, balancer: &Balancer, contents: Contents) -> ReloadOutcome {
         let loaded = self.source.sources.load_contents(contents).map_err(ReloadError::Problems)?;
         reject_own_listeners(balancer, &loaded)?;
         let last = &self.source.loaded;
@@ -153,26 +104,3 @@ fn replace_servers(balancer: &Balancer, last: &Loaded, new: &Loaded) -> Effects 
     }
     effects
 }
-
-impl fmt::Display for ReloadError {
-    /// The first problem, and the number of the others.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoFile => f.write_str(
-                "there is no configuration file to reload; start the balancer with -c FILE",
-            ),
-            Self::Problems(problems) => {
-                if let Some(first) = problems.first() {
-                    write!(f, "{first}")?;
-                }
-                match problems.len() {
-                    0 | 1 => Ok(()),
-                    count => write!(f, " (and {} more)", count - 1),
-                }
-            }
-            Self::Failed(problem) => f.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for ReloadError {}
