@@ -9,7 +9,7 @@ use crate::config::{Config, Problem, to_json};
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::net;
-use crate::server::{Drained, ReloadSource, Server, ServiceManager, StartOptions};
+use crate::server::{Drained, LOOK_INTERVAL, ReloadSource, Server, ServiceManager, StartOptions};
 use crossbeam_channel::Receiver;
 use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -53,7 +53,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
     if let Err(error) = resolve_boot(&mut config.boot) {
         return fail(log.as_ref(), &error.message, error.exit_code);
     }
-    let reload = sources.path.is_some().then_some(ReloadSource { sources, loaded });
+    let reload = ReloadSource { sources, loaded, look_interval: LOOK_INTERVAL };
+    let reload = Some(reload).filter(|reload| reload.sources.path.is_some());
     let options = StartOptions { inherited, reload, ..StartOptions::default() };
     let exit_code = balance(config, options, log.as_ref(), |_| {});
     if let Some(log) = log {

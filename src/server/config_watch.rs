@@ -16,8 +16,6 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The time between two looks at the file.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time for which a changed file has to stay the same: its writer may not be done.
 const SETTLE_TIME: Duration = Duration::from_millis(400);
 
@@ -37,7 +35,7 @@ impl NewConfigWatch {
         // A balancer is started once, so this is the first value.
         let _ = balancer.reloading.set(reloading);
         let reloader = Reloader::new(source);
-        let looks = Looks::new(Ok(reloader.text().as_bytes().to_vec()));
+        let looks = Looks::new(Ok(reloader.text().as_bytes().to_vec()), reloader.look_interval());
         Self(Loop { balancer: Arc::downgrade(balancer), reloader, looks, requested })
     }
 
@@ -68,7 +66,7 @@ struct Loop {
 
 impl Loop {
     fn run(mut self, stopped: &Receiver<()>) {
-        let mut due = Instant::now();
+        let mut due = Instant::now() + self.looks.wait();
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             crossbeam_channel::select! {
@@ -87,7 +85,7 @@ impl Loop {
                     {
                         return;
                     }
-                    due = Instant::now() + self.looks.interval();
+                    due = Instant::now() + self.looks.wait();
                 }
             }
         }
@@ -136,11 +134,13 @@ struct Looks {
     handled: Contents,
     /// Other contents that the last look has found.
     changed: Option<Contents>,
+    /// The time between two looks at a file that does not change.
+    interval: Duration,
 }
 
 impl Looks {
-    fn new(handled: Contents) -> Self {
-        Self { handled, changed: None }
+    fn new(handled: Contents, interval: Duration) -> Self {
+        Self { handled, changed: None, interval }
     }
 
     /// A look at the file. The contents to apply, if they have changed and then stayed the same.
@@ -163,13 +163,14 @@ impl Looks {
     }
 
     /// The time until the next look.
-    fn interval(&self) -> Duration {
-        if self.changed.is_some() { SETTLE_TIME } else { LOOK_INTERVAL }
+    fn wait(&self) -> Duration {
+        if self.changed.is_some() { SETTLE_TIME.min(self.interval) } else { self.interval }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::reload::LOOK_INTERVAL;
     use super::*;
 
     fn text(text: &str) -> Contents {
@@ -178,20 +179,21 @@ mod tests {
 
     #[test]
     fn a_change_is_applied_once_it_has_stayed_the_same_for_one_look() {
-        let mut looks = Looks::new(text("a"));
+        let mut looks = Looks::new(text("a"), LOOK_INTERVAL);
         assert_eq!(looks.see(text("a")), None);
-        assert_eq!(looks.interval(), LOOK_INTERVAL);
+        assert_eq!(looks.wait(), LOOK_INTERVAL);
         for half_written in ["", "b", "bc"] {
             assert_eq!(looks.see(text(half_written)), None);
-            assert_eq!(looks.interval(), SETTLE_TIME);
+            assert_eq!(looks.wait(), SETTLE_TIME);
         }
         assert_eq!(looks.see(text("bc")), Some(text("bc")));
-        assert_eq!((looks.see(text("bc")), looks.interval()), (None, LOOK_INTERVAL));
+        assert!(LOOK_INTERVAL + SETTLE_TIME < Duration::from_secs(2), "an edit is applied by then");
+        assert_eq!((looks.see(text("bc")), looks.wait()), (None, LOOK_INTERVAL));
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_handled_once() {
-        let mut looks = Looks::new(text("a"));
+        let mut looks = Looks::new(text("a"), LOOK_INTERVAL);
         let missing = || Contents::Err("missing".to_owned());
         assert_eq!(looks.see(missing()), None);
         assert_eq!(looks.see(missing()), Some(missing()));
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_change_that_is_taken_back_at_once_is_none() {
-        let mut looks = Looks::new(text("a"));
+        let mut looks = Looks::new(text("a"), LOOK_INTERVAL);
         for contents in ["b", "a", "b", "a", "a"] {
             assert_eq!(looks.see(text(contents)), None);
         }
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn contents_that_were_applied_on_request_are_not_applied_again() {
-        let mut looks = Looks::new(text("a"));
+        let mut looks = Looks::new(text("a"), LOOK_INTERVAL);
         assert_eq!(looks.see(text("b")), None);
         looks.take(text("b"));
         assert_eq!((looks.see(text("b")), looks.see(text("b"))), (None, None));

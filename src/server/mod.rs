@@ -12,7 +12,7 @@ mod start_error;
 
 pub use balancer::Balancer;
 pub use capacity::allowed_connections;
-pub use reload::ReloadSource;
+pub use reload::{LOOK_INTERVAL, ReloadSource};
 pub use reloads::{ReloadError, ReloadOutcome, Reloads};
 pub use service_manager::ServiceManager;
 pub use start_error::StartError;

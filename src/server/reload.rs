@@ -12,6 +12,8 @@ use crate::net;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// The usual time between two looks at the file.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait for new members before those that go are removed.
 const MAX_HANDOVER: Duration = Duration::from_secs(5);
 /// The time for the result of a check to arrive after the timeout of the check itself.
@@ -24,6 +26,8 @@ pub struct ReloadSource {
     pub sources: Sources,
     /// Their last load that was applied.
     pub loaded: Loaded,
+    /// The time between two looks at the file; usually [`LOOK_INTERVAL`].
+    pub look_interval: Duration,
 }
 
 /// Reloads.
@@ -42,6 +46,11 @@ impl Reloader {
     /// The sources.
     pub(super) fn sources(&self) -> &Sources {
         &self.source.sources
+    }
+
+    /// The time between two looks at the file.
+    pub(super) fn look_interval(&self) -> Duration {
+        self.source.look_interval
     }
 
     /// The text of the last load that was applied.

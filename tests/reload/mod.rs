@@ -15,6 +15,9 @@ use lb_threads::config_file::Sources;
 use lb_threads::server::{ReloadSource, StartOptions};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The text of a file with these servers and these further keys; its port is free.
 fn text(servers: &[(&Origin, u32)], more: &str) -> String {
@@ -31,8 +34,8 @@ fn plain(servers: &[&Origin], more: &str) -> String {
     text(&servers.iter().map(|origin| (*origin, 1)).collect::<Vec<_>>(), more)
 }
 
-/// A balancer in this process with a file that is reloaded on request; a second later it is noticed
-/// as unchanged.
+/// A balancer in this process with a file that is reloaded on request alone: the next look at it is
+/// due in an hour.
 struct Configured {
     lb: Lb,
     folder: Folder,
@@ -48,7 +51,7 @@ impl Configured {
         let mut config = loaded.config.clone();
         with_admin(&mut config);
         config.boot.workers = 1;
-        let reload = Some(ReloadSource { sources, loaded });
+        let reload = Some(ReloadSource { sources, loaded, look_interval: HOUR });
         Self { lb: Lb::start_with(config, StartOptions { reload, ..Default::default() }), folder }
     }
 
