@@ -30,6 +30,8 @@ struct Details {
     nearest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     paths: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Value>,
 }
 
 impl Problem {
@@ -45,6 +47,7 @@ impl Problem {
             expected: None,
             nearest: None,
             paths: None,
+            problems: Vec::new(),
         }))
     }
 
@@ -79,6 +82,12 @@ impl Problem {
     /// The paths that there are.
     pub(super) fn paths(mut self, paths: Vec<&'static str>) -> Self {
         self.0.paths = Some(paths);
+        self
+    }
+
+    /// The problems of a configuration file, each in the form of `check --json`.
+    pub(super) fn problems(mut self, problems: Vec<Value>) -> Self {
+        self.0.problems = problems;
         self
     }
 

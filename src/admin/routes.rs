@@ -10,6 +10,7 @@ use super::health::Readiness;
 use super::message::{Request, Response};
 use super::problem::{Problem, shortened};
 use crate::config;
+use crate::server::ReloadError;
 use serde_json::json;
 
 /// One request that there is.
@@ -38,6 +39,7 @@ const ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/_control/resume", run: resume },
     Route { method: Method::Post, path: "/_control/weight", run: weight },
     Route { method: Method::Post, path: "/_control/scheduler", run: scheduler },
+    Route { method: Method::Post, path: "/_control/reload", run: reload },
     Route { method: Method::Public, path: "/livez", run: alive },
     Route { method: Method::Public, path: "/readyz", run: ready },
     Route { method: Method::Public, path: "/healthz", run: alive },
@@ -111,6 +113,21 @@ impl From<ControlError> for Problem {
     }
 }
 
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let text = error.to_string();
+        match error {
+            ReloadError::NoFile => Self::new(409, "no_config_file", text),
+            ReloadError::Problems(problems) => {
+                let error = format!("not reloaded, the settings in use stay: {text}");
+                let problems = problems.iter().map(config::Problem::to_json).collect();
+                Self::new(400, "bad_config", error).problems(problems)
+            }
+            ReloadError::Failed(_) => Self::new(503, "overload", text),
+        }
+    }
+}
+
 const URL: (&[&str], &str) = (&["url"], r#"{"url": "http://127.0.0.1:8001"}"#);
 const URL_AND_WEIGHT: (&[&str], &str) =
     (&["url", "weight"], r#"{"url": "http://127.0.0.1:8001", "weight": 2}"#);
@@ -154,6 +171,13 @@ fn scheduler(control: &Control, request: &Request) -> Result<Response, Problem> 
         Problem::new(503, "overload", text)
     })?;
     Ok(Response::json(200, &json!({ "algorithm": algorithm.name() })))
+}
+
+fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
+    if !request.body.trim_ascii().is_empty() {
+        body(request, (&[], "{}"))?;
+    }
+    Ok(Response::json(200, &control.reload()?))
 }
 
 fn alive(_: &Control, _: &Request) -> Result<Response, Problem> {

@@ -41,6 +41,8 @@ pub enum Command {
     },
     /// Changes the algorithm, or shows the one in use.
     Algorithm(Option<String>),
+    /// Reloads the configuration file.
+    Reload,
     /// Shows whether the balancer is ready.
     Health,
     /// Shows the commands.
@@ -60,7 +62,7 @@ pub struct Form {
 }
 
 /// The commands, in the order of the help.
-pub const FORMS: [Form; 9] = [
+pub const FORMS: [Form; 10] = [
     Form {
         name: "list",
         words: "",
@@ -109,6 +111,12 @@ pub const FORMS: [Form; 9] = [
         words: "[name]",
         help: "change the algorithm; without a name, show the one in use",
         parse: |words| Ok(Command::Algorithm(words.next().map(str::to_owned))),
+    },
+    Form {
+        name: "reload",
+        words: "",
+        help: "reload the configuration file now, and show what changes",
+        parse: |_| Ok(Command::Reload),
     },
     Form {
         name: "health",
@@ -230,6 +238,7 @@ mod tests {
         for (line, command) in [
             ("list", Command::List),
             ("LIST", Command::List),
+            ("reload", Command::Reload),
             ("health", Command::Health),
             ("help", Command::Help),
             ("add localhost 8001", Command::Add { backend: one(), weight: None }),
