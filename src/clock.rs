@@ -64,6 +64,11 @@ impl Calendar {
         Self { instant: Instant::now(), date: SystemTime::now() }
     }
 
+    /// The time from 1970-01-01 to the calendar's begin.
+    pub fn began(&self) -> Duration {
+        self.date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// The date of an instant in RFC 3339, in UTC with milliseconds.
     pub fn rfc3339(&self, at: Instant) -> String {
         let later = at.saturating_duration_since(self.instant);

@@ -3,6 +3,7 @@
 
 mod drain;
 mod failures;
+mod statistics;
 mod terminal;
 
 use crate::support::program::{self, Ended, Program};
