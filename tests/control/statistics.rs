@@ -111,7 +111,9 @@ fn a_removed_backend_is_listed_after_the_members_with_its_numbers() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     let lb = Lb::controlled(&[&one, &two]);
     lb.wait_for_up(2);
-    (0..2).for_each(|_| get(lb.address(), "/").expect_status(200));
+    for _ in 0..2 {
+        get(lb.address(), "/").expect_status(200);
+    }
     let requests = |name: &str| {
         get_stats(&lb, "?periods=5m").1["periods"]["5m"]["backends"][name]["requests"].clone()
     };

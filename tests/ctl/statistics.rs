@@ -10,7 +10,9 @@ fn used() -> (Lb, Origin) {
     let origin = Origin::named("one");
     let lb = Lb::controlled(&[&origin]);
     lb.wait_for_up(1);
-    (0..2).for_each(|_| get(lb.address(), "/").expect_status(200));
+    for _ in 0..2 {
+        get(lb.address(), "/").expect_status(200);
+    }
     until("both are counted", || done(lb.admin(), &["stats", "5m"]).contains("  2  100.0 %"));
     (lb, origin)
 }

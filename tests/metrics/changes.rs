@@ -15,7 +15,9 @@ fn a_removed_backend_keeps_its_counters_and_goes_on_with_them_when_it_is_added_a
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     let lb = Lb::controlled(&[&one, &two]);
     lb.wait_for_up(2);
-    (0..4).for_each(|_| get(lb.address(), "/").expect_status(200));
+    for _ in 0..4 {
+        get(lb.address(), "/").expect_status(200);
+    }
     let before = scrape_after(&lb, 4);
     let registry = lb.balancer().registry();
     let removed = registry.statuses().remove(0).backend;
@@ -45,7 +47,9 @@ fn a_new_list_of_backends_and_new_settings_keep_the_numbers() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     let lb = Lb::controlled(&[&one]);
     lb.wait_for_up(1);
-    (0..3).for_each(|_| get(lb.address(), "/").expect_status(200));
+    for _ in 0..3 {
+        get(lb.address(), "/").expect_status(200);
+    }
     let before = scrape_after(&lb, 3);
     let specs: Vec<BackendSpec> = vec![two.address().into(), one.address().into()];
     lb.balancer().registry().apply(&specs);

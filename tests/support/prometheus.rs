@@ -75,7 +75,8 @@ impl Exposition {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("TYPE has a name and a type");
                 assert_eq!(name, family.name, "TYPE follows HELP: {line}");
-                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                let kinds = ["counter", "gauge", "histogram"];
+                assert!(kinds.contains(&kind) || is_open_metrics && kind == "unknown", "{line}");
                 assert!(family.kind.is_empty() && family.samples.is_empty(), "once: {line}");
                 kind.clone_into(&mut family.kind);
                 continue;
@@ -94,9 +95,9 @@ impl Exposition {
     /// The family of this name, with or without `_total`.
     #[track_caller]
     pub fn family(&self, name: &str) -> &Family {
-        let base = |name: &str| name.strip_suffix("_total").unwrap_or(name).to_owned();
-        let family = self.families.iter().find(|family| base(&family.name) == base(name));
-        family.unwrap_or_else(|| panic!("there is no family {name}"))
+        let base = name.strip_suffix("_total");
+        let of = |name: &str| self.families.iter().find(|family| family.name == name);
+        of(name).or_else(|| of(base?)).unwrap_or_else(|| panic!("there is no family {name}"))
     }
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {

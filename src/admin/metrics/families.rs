@@ -64,6 +64,12 @@ impl Family {
     pub(super) fn base_name(&self) -> &'static str {
         self.name.strip_suffix("_total").unwrap_or(self.name)
     }
+
+    /// Whether it is a counter and another family has its name without `_total`.
+    pub(super) fn has_namesake(&self) -> bool {
+        let base = self.base_name();
+        base != self.name && FAMILIES.iter().any(|other| other.name == base)
+    }
 }
 
 /// The states of a member in `lbthreads_backend_state`.
@@ -235,15 +241,26 @@ type Labels<'l> = &'l [(&'static str, &'l str)];
 
 /// The series of one family, as they are encoded.
 #[derive(Debug)]
-pub struct Series<'e>(pub(super) MetricEncoder<'e>);
+pub struct Series<'e> {
+    pub(super) encoder: MetricEncoder<'e>,
+    /// Whether counters are encoded without a type.
+    pub(super) is_untyped: bool,
+}
 
 impl Series<'_> {
-    fn counter(&mut self, labels: Labels<'_>, value: impl EncodeCounterValue) -> fmt::Result {
-        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    fn counter<V>(&mut self, labels: Labels<'_>, value: V) -> fmt::Result
+    where
+        V: EncodeCounterValue + EncodeGaugeValue,
+    {
+        let mut series = self.encoder.encode_family(&labels)?;
+        match self.is_untyped {
+            true => series.encode_gauge(&value),
+            false => series.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        }
     }
 
     fn gauge(&mut self, labels: Labels<'_>, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.0.encode_family(&labels)?.encode_gauge(&value)
+        self.encoder.encode_family(&labels)?.encode_gauge(&value)
     }
 
     /// A gauge without labels that may be unknown.
@@ -285,7 +302,7 @@ impl Series<'_> {
         let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
         let count = counts.iter().sum();
-        let mut series = self.0.encode_family(&labels)?;
+        let mut series = self.encoder.encode_family(&labels)?;
         series.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)
     }
 }

@@ -19,13 +19,14 @@ use facts::Facts;
 use families::Series;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
 /// The response with all families.
 pub(super) fn response(balancer: &Balancer, format: Format) -> Response {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Facts::of(balancer)));
+    registry.register_collector(Box::new(Scrape { facts: Facts::of(balancer), format }));
     let mut body = String::new();
     let encoded = match format {
         Format::Text => prometheus_text::encode(&mut body, &registry),
@@ -35,12 +36,25 @@ pub(super) fn response(balancer: &Balancer, format: Format) -> Response {
     Response { status: 200, content_type: format.content_type(), body, fields: Vec::new() }
 }
 
-impl Collector for Facts {
+/// What the registry collects, once.
+#[derive(Debug)]
+struct Scrape {
+    facts: Facts,
+    format: Format,
+}
+
+impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for family in FAMILIES {
-            let (name, kind) = (family.base_name(), family.kind.encoded());
-            let mut series = Series(encoder.encode_descriptor(name, family.help, None, kind)?);
-            (family.series)(self, &mut series)?;
+            // OpenMetrics allows one family `connections`, and that is the gauge; without a type the
+            // counter has the same series as in the other format.
+            let is_untyped = self.format == Format::OpenMetrics && family.has_namesake();
+            let (name, kind) = match is_untyped {
+                true => (family.name, MetricType::Unknown),
+                false => (family.base_name(), family.kind.encoded()),
+            };
+            let encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
+            (family.series)(&self.facts, &mut Series { encoder, is_untyped })?;
         }
         Ok(())
     }
