@@ -30,77 +30,92 @@ fn json_of(lb: &Lb, path: &str) -> Value {
     serde_json::from_slice(&response.body).expect("JSON")
 }
 
-#[test]
-fn known_traffic_has_the_same_exact_numbers_in_all_outputs() {
-    let origins = [by_target(), by_target()];
-    let lb = Lb::controlled(&[&origins[0], &origins[1]]);
-    lb.wait_for_up(2);
-    let (mut bytes_in, mut bytes_out) = (0, 0);
-    // In turns: one backend gets the 404, the 500 and the truncated response.
-    for target in ["/200", "/404", "/200", "/500", "/200", "/truncated"] {
-        let (sent, received) = send(&lb, target);
-        (bytes_in, bytes_out) = (bytes_in + sent, bytes_out + received);
-    }
-    scrape_after(&lb, 6);
-    let drained = lb.balancer().registry().statuses();
-    drained.iter().for_each(|status| _ = lb.balancer().registry().drain(status.backend.id));
-    let (sent, received) = send(&lb, "/200");
-    (bytes_in, bytes_out) = (bytes_in + sent, bytes_out + received);
-    let families = scrape_after(&lb, 7);
+/// The traffic that is known: its balancer and its numbers.
+struct Traffic {
+    lb: Lb,
+    _origins: [Origin; 2],
+    /// The label of the backend with three 200s.
+    good: String,
+    /// The label of the one with a 404, a 500 and a truncated response.
+    bad: String,
+    bytes_in: u64,
+    bytes_out: u64,
+}
 
-    let failed = usize::from(origins[0].requests()[0].target == "/200");
-    let (good, bad) = (&origins[1 - failed], &origins[failed]);
+impl Traffic {
+    /// Sends six requests to two backends, and one that meets no backend.
+    fn send() -> Self {
+        let origins = [by_target(), by_target()];
+        let lb = Lb::controlled(&[&origins[0], &origins[1]]);
+        lb.wait_for_up(2);
+        let (mut bytes_in, mut bytes_out) = (0, 0);
+        let mut send = |target: &str| {
+            let (sent, received) = send(&lb, target);
+            (bytes_in, bytes_out) = (bytes_in + sent, bytes_out + received);
+        };
+        // In turns: one backend gets the others.
+        ["/200", "/404", "/200", "/500", "/200", "/truncated"].iter().for_each(|one| send(one));
+        let drained = lb.balancer().registry().statuses();
+        drained.iter().for_each(|status| _ = lb.balancer().registry().drain(status.backend.id));
+        send("/200");
+        let good = usize::from(origins[0].requests()[0].target != "/200");
+        let (good, bad) = (label(&origins[good]), label(&origins[1 - good]));
+        Self { lb, _origins: origins, good, bad, bytes_in, bytes_out }
+    }
+}
+
+#[test]
+fn known_traffic_has_exact_numbers_in_the_metrics() {
+    let Traffic { lb, good, bad, bytes_in, bytes_out, .. } = &Traffic::send();
+    let families = scrape_after(lb, 7);
     let of = |backend: &str, code: &str| {
         families.sum("lbthreads_requests_total", &[("backend", backend), ("code", code)])
     };
-    let (good_label, bad_label) = (label(good), label(bad));
-    assert_eq!(of(&good_label, "200"), Some(3.0));
-    let codes = ["200", "404", "500", "503"].map(|code| of(&bad_label, code));
+    assert_eq!(of(good, "200"), Some(3.0));
+    let codes = ["200", "404", "500", "503"].map(|code| of(bad, code));
     assert_eq!(codes, [Some(1.0), Some(1.0), Some(1.0), None]);
     assert_eq!((of("none", "503"), of("none", "200")), (Some(1.0), None));
-    let errors = [&*good_label, &bad_label, "none"]
+    let errors = [&**good, bad, "none"]
         .map(|backend| families.value("lbthreads_request_errors_total", &[("backend", backend)]));
     assert_eq!(errors, [0.0, 2.0, 1.0]);
     let timed = |name: &str, backend: &str| {
         families.value(&format!("lbthreads_{name}_seconds_count"), &[("backend", backend)])
     };
-    assert_eq!(timed("request_duration", &bad_label), 2.0, "a part has no response time");
-    assert_eq!(timed("response_first_byte", &bad_label), 3.0);
+    assert_eq!(timed("request_duration", bad), 2.0, "a part has no response time");
+    assert_eq!(timed("response_first_byte", bad), 3.0);
     assert_eq!(timed("request_duration", "none"), 1.0);
     let total = |name: &str| families.sum(name, &[]);
-    assert_eq!(total("lbthreads_request_bytes_total"), Some(bytes_in as f64));
-    assert_eq!(total("lbthreads_response_bytes_total"), Some(bytes_out as f64));
+    assert_eq!(total("lbthreads_request_bytes_total"), Some(*bytes_in as f64));
+    assert_eq!(total("lbthreads_response_bytes_total"), Some(*bytes_out as f64));
     assert_eq!(families.value("lbthreads_errors_total", &[("cause", "no_backend")]), 1.0);
     let truncated = [("reason", "response_truncated")];
     assert_eq!(families.value("lbthreads_connection_ends_total", &truncated), 1.0);
+}
 
-    let stats = json_of(&lb, "/_control/stats?periods=5m,all");
+#[test]
+fn known_traffic_has_exact_numbers_in_the_statistics_and_the_overview() {
+    let Traffic { lb, good, bad, bytes_in, bytes_out, .. } = &Traffic::send();
+    scrape_after(lb, 7);
+    let stats = json_of(lb, "/_control/stats?periods=5m,all");
     for period in ["5m", "all"] {
-        let numbers = &stats["periods"][period];
-        let row = |numbers: &Value| {
-            ["requests", "errors", "bytes_in", "bytes_out"].map(|name| numbers[name].clone())
-        };
-        assert_eq!(row(&numbers["total"]), [json!(7), json!(3), bytes_in.into(), bytes_out.into()]);
-        let bad = &numbers["backends"][format!("http://{bad_label}")];
+        let (total, backends) =
+            (&stats["periods"][period]["total"], &stats["periods"][period]["backends"]);
+        let row = ["requests", "errors", "bytes_in", "bytes_out"].map(|name| total[name].clone());
+        assert_eq!(row, [7, 3, *bytes_in, *bytes_out].map(Value::from));
+        let bad = &backends[format!("http://{bad}")];
         assert_eq!((&bad["requests"], &bad["errors"]), (&json!(3), &json!(2)));
         assert_eq!((&bad["error_rate"], &bad["share"]), (&json!(0.666_667), &json!(0.428_571)));
-        let good = &numbers["backends"][format!("http://{good_label}")];
+        let good = &backends[format!("http://{good}")];
         assert_eq!((&good["requests"], &good["error_rate"]), (&json!(3), &json!(0.0)));
         assert!(good["p50_ms"].as_f64() <= good["max_ms"].as_f64(), "{good}");
     }
-
-    let overview = json_of(&lb, "/lb/stats");
-    let all = (&overview["requests"], &overview["errors"], &overview["error_rate"]);
-    assert_eq!(all, (&json!(7), &json!(3), &json!(0.428_571)));
-    let row = &overview["backends"][failed];
-    assert_eq!(
-        (&row["url"], &row["healthy"]),
-        (&format!("http://{bad_label}").into(), &json!(true))
-    );
-    assert_eq!(
-        (&row["requests"], &row["errors"], &row["active_connections"]),
-        (&json!(3), &json!(2), &json!(0))
-    );
+    let overview = json_of(lb, "/lb/stats");
+    let all = ["requests", "errors", "error_rate"].map(|name| overview[name].clone());
+    assert_eq!(all, [json!(7), json!(3), json!(0.428_571)]);
+    let mut rows = overview["backends"].as_array().expect("a list").iter();
+    let row = rows.find(|row| row["url"] == format!("http://{bad}")).expect("it is a member");
+    let row = ["healthy", "requests", "errors", "active_connections"].map(|name| &row[name]);
+    assert_eq!(row, [&json!(true), &json!(3), &json!(2), &json!(0)]);
 }
 
 #[test]
@@ -144,19 +159,19 @@ fn a_client_that_goes_away_is_a_request_without_a_code() {
 
 #[test]
 fn connects_reuses_retries_and_their_causes_are_counted() {
-    let refused: BackendSpec = refused_address().into();
+    let closed: BackendSpec = refused_address().into();
     let origin = Origin::named("one");
     let lb = Lb::with(&[&origin], |config| {
         with_admin(config);
         config.boot.workers = 1;
         config.settings.health.checks = false;
-        config.backends.push(refused.clone());
+        config.backends.push(closed.clone());
     });
     for _ in 0..4 {
         get(lb.address(), "/").expect_status(200);
     }
     let families = scrape_after(&lb, 4);
-    let (good, bad) = (label(&origin), refused.authority.to_string());
+    let (good, bad) = (label(&origin), closed.authority.to_string());
     let failed = families.value(
         "lbthreads_backend_connect_errors_total",
         &[("backend", &bad), ("cause", "connect_failed")],

@@ -36,7 +36,7 @@ pub(super) fn response(balancer: &Balancer, format: Format) -> Response {
     Response { status: 200, content_type: format.content_type(), body, fields: Vec::new() }
 }
 
-/// What the registry collects, once.
+/// The one collector of a registry.
 #[derive(Debug)]
 struct Scrape {
     facts: Facts,
