@@ -13,6 +13,9 @@ const BAR_WIDTH: usize = 10;
 const SHORT_NAME_WIDTH: usize = 20;
 const MIN_NAME_WIDTH: usize = 8;
 
+/// The cells of a line.
+type Cells<'r> = Vec<Cow<'r, str>>;
+
 /// A column of numbers.
 struct NumberColumn {
     title: &'static str,
@@ -93,7 +96,7 @@ fn width_of(columns: &[(Column, usize)]) -> usize {
 fn columns<'r>(
     rows: &[(Cow<'r, str>, &Numbers)],
     shown: &[&NumberColumn],
-) -> (Vec<Vec<Cow<'r, str>>>, Vec<(Column, usize)>) {
+) -> (Vec<Cells<'r>>, Vec<(Column, usize)>) {
     let name = Column { title: "BACKEND", is_number: false };
     let numbers = shown.iter().map(|one| Column { title: one.title, is_number: one.is_number });
     let columns: Vec<Column> = [name].into_iter().chain(numbers).collect();
@@ -101,8 +104,8 @@ fn columns<'r>(
         let numbers = shown.iter().map(|column| (column.cell)(numbers).into());
         [name.clone()].into_iter().chain(numbers).collect()
     };
-    let cells: Vec<Vec<Cow<'r, str>>> = rows.iter().map(cells).collect();
-    let widths = table::widths(&columns, cells.iter().map(Vec::as_slice));
+    let cells: Vec<Cells<'r>> = rows.iter().map(cells).collect();
+    let widths = table::widths(&columns, &cells);
     (cells, columns.into_iter().zip(widths).collect())
 }
 

@@ -33,7 +33,7 @@ pub fn listing(listing: &Listing, now: Timestamp, has_colours: bool) -> String {
         return format!("no backends yet, algorithm {algorithm}\n");
     }
     let rows: Vec<_> = listing.backends.iter().map(|row| cells(row, now)).collect();
-    let widths = widths(&COLUMNS, rows.iter().map(<[_; COLUMNS.len()]>::as_slice));
+    let widths = widths(&COLUMNS, &rows);
     let columns: Vec<(Column, usize)> = COLUMNS.into_iter().zip(widths).collect();
     let mut text = line(&COLUMNS.map(|column| column.title.into()), &columns, None);
     for (row, cells) in listing.backends.iter().zip(&rows) {
@@ -97,12 +97,9 @@ fn style(state: &str) -> Style {
 }
 
 /// The widths of columns with these rows.
-pub(super) fn widths<'r>(
-    columns: &[Column],
-    rows: impl Iterator<Item = &'r [Cow<'r, str>]> + Clone,
-) -> Vec<usize> {
+pub(super) fn widths<'r>(columns: &[Column], rows: &[impl AsRef<[Cow<'r, str>]>]) -> Vec<usize> {
     let width = |(index, column): (usize, &Column)| {
-        let cells = rows.clone().map(|row| row[index].width());
+        let cells = rows.iter().map(|row| row.as_ref()[index].width());
         cells.chain([column.title.width()]).max().unwrap_or_default()
     };
     columns.iter().enumerate().map(width).collect()

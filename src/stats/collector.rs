@@ -179,12 +179,12 @@ impl Collector {
     }
 
     fn add_record(&mut self, record: Arc<Record>) {
-        let is_same = |row: &Box<Row>| match (&row.backend, &record.backend) {
+        let is_same = |row: &Row| match (&row.backend, &record.backend) {
             (Some(one), Some(other)) if row.is_hidden => one.id == other.id,
             (Some(one), Some(other)) => one.authority == other.authority,
             (one, other) => one.is_none() && other.is_none(),
         };
-        let row = match self.rows.iter().position(is_same) {
+        let row = match self.rows.iter().position(|row| is_same(row)) {
             Some(index) => &mut self.rows[index],
             None => {
                 self.rows.push(Row::new(record.backend.clone()));

@@ -250,7 +250,7 @@ pub struct Series<'e> {
 impl Series<'_> {
     fn counter<V>(&mut self, labels: Labels<'_>, value: V) -> fmt::Result
     where
-        V: EncodeCounterValue + EncodeGaugeValue,
+        V: EncodeCounterValue + EncodeGaugeValue + Copy,
     {
         let mut series = self.encoder.encode_family(&labels)?;
         match self.is_untyped {
@@ -259,7 +259,7 @@ impl Series<'_> {
         }
     }
 
-    fn gauge(&mut self, labels: Labels<'_>, value: impl EncodeGaugeValue) -> fmt::Result {
+    fn gauge(&mut self, labels: Labels<'_>, value: impl EncodeGaugeValue + Copy) -> fmt::Result {
         self.encoder.encode_family(&labels)?.encode_gauge(&value)
     }
 
