@@ -22,6 +22,7 @@ mod health;
 mod http;
 mod membership;
 mod memory;
+mod metrics;
 mod names;
 mod overload;
 mod panics;

@@ -25,7 +25,7 @@ impl Readiness {
             is_serving: balancer.is_serving(),
             is_draining: balancer.is_draining(),
             up: balancer.cluster().up(),
-            backends: statuses.iter().map(|one| Row::new(one, balancer.calendar())).collect(),
+            backends: statuses.iter().map(|one| Row::new(one, 0.0, balancer.calendar())).collect(),
             config: balancer.reloads().map(|reloads| described(&reloads, balancer.calendar())),
         }
     }
@@ -89,6 +89,7 @@ mod tests {
             since: "2026-01-02T03:04:05.006Z".to_owned(),
             why: "GET /health returned 503".to_owned(),
             in_flight: 0,
+            share: 0.0,
             warning: None,
         }
     }

@@ -12,13 +12,17 @@ mod control;
 mod health;
 mod http;
 mod message;
+mod metrics;
 mod open;
 mod problem;
 mod routes;
 mod rows;
+mod statistics;
 
 pub use control::{Control, ControlError};
+pub use metrics::{FAMILIES, Family, Kind};
 pub use rows::{List, Row};
+pub use statistics::{Numbers, Ordered, Overview, OverviewRow, PeriodNumbers, Statistics};
 
 use crate::config::{AdminPort, Boot, DataPortControl};
 use crate::net;

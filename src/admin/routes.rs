@@ -8,9 +8,11 @@ use super::body::JsonBody;
 use super::control::{Control, ControlError};
 use super::health::Readiness;
 use super::message::{Request, Response};
+use super::metrics::{self, Format};
 use super::problem::{Problem, shortened};
 use crate::config;
 use crate::server::ReloadError;
+use crate::stats::Period;
 use serde_json::json;
 
 /// One request that there is.
@@ -40,6 +42,9 @@ const ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/_control/weight", run: weight },
     Route { method: Method::Post, path: "/_control/scheduler", run: scheduler },
     Route { method: Method::Post, path: "/_control/reload", run: reload },
+    Route { method: Method::Get, path: "/_control/stats", run: statistics },
+    Route { method: Method::Get, path: "/lb/stats", run: overview },
+    Route { method: Method::Get, path: "/metrics", run: metrics },
     Route { method: Method::Public, path: "/livez", run: alive },
     Route { method: Method::Public, path: "/readyz", run: ready },
     Route { method: Method::Public, path: "/healthz", run: alive },
@@ -131,6 +136,8 @@ impl From<ReloadError> for Problem {
 const URL: (&[&str], &str) = (&["url"], r#"{"url": "http://127.0.0.1:8001"}"#);
 const URL_AND_WEIGHT: (&[&str], &str) =
     (&["url", "weight"], r#"{"url": "http://127.0.0.1:8001", "weight": 2}"#);
+/// The parameter of `/_control/stats`.
+const PERIODS: &str = "periods";
 const ALGORITHM: (&[&str], &str) = (&["algorithm"], r#"{"algorithm": "round_robin"}"#);
 
 fn body(request: &Request, (fields, example): (&[&str], &str)) -> Result<JsonBody, Problem> {
@@ -178,6 +185,42 @@ fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
         body(request, (&[], "{}"))?;
     }
     Ok(Response::json(200, &control.reload()?))
+}
+
+fn statistics(control: &Control, request: &Request) -> Result<Response, Problem> {
+    Ok(Response::json(200, &control.statistics(&periods(&request.query)?)))
+}
+
+/// The periods of a query, each one once; all of them without a parameter.
+fn periods(query: &str) -> Result<Vec<Period>, Problem> {
+    let mut texts = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != PERIODS {
+            let error = format!("unknown parameter {name:?}; use {PERIODS}=5m,30m");
+            let problem = Problem::new(400, "unknown_parameter", error);
+            return Err(problem.field(&name).value(value.into_owned()).nearest(Some(PERIODS)));
+        }
+        texts.push(value.into_owned());
+    }
+    if texts.is_empty() {
+        return Ok(Period::ALL.to_vec());
+    }
+    let text = texts.join(",");
+    Period::parse_list(&text).map_err(|error| {
+        let names: Vec<&str> = Period::ALL.iter().map(|period| period.name()).collect();
+        let expected = format!("one or more of {}", names.join(","));
+        let problem = Problem::new(400, "unknown_period", error.to_string());
+        problem.field(PERIODS).value(text).expected(expected)
+    })
+}
+
+fn overview(control: &Control, _: &Request) -> Result<Response, Problem> {
+    Ok(Response::json(200, &control.overview()))
+}
+
+fn metrics(control: &Control, request: &Request) -> Result<Response, Problem> {
+    let format = Format::accepted(request.values("accept"));
+    Ok(metrics::response(control.balancer(), format))
 }
 
 fn alive(_: &Control, _: &Request) -> Result<Response, Problem> {

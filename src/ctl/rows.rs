@@ -2,8 +2,10 @@
 //!
 //! Fields that are not known here are ignored, since a newer balancer may send more.
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,6 +57,75 @@ pub struct Reload {
     /// The values of the control API that differ from the file and stay.
     #[serde(default)]
     pub kept: Vec<String>,
+}
+
+/// The statistics of some periods, by name.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Statistics {
+    /// In the order in which they were asked for.
+    pub periods: Ordered<PeriodNumbers>,
+}
+
+/// The statistics of one period.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PeriodNumbers {
+    /// All requests.
+    pub total: Numbers,
+    /// By URL.
+    pub backends: Ordered<Numbers>,
+}
+
+/// The numbers of one backend, or of all. Shares and rates are from 0 to 1, times in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Numbers {
+    /// The number of requests.
+    pub requests: u64,
+    /// The share of all requests.
+    pub share: f64,
+    /// The number of errors.
+    pub errors: u64,
+    /// The errors per request.
+    pub error_rate: f64,
+    /// The requests per second.
+    pub requests_per_second: f64,
+    /// The average response time.
+    pub avg_ms: f64,
+    /// The median.
+    pub p50_ms: f64,
+    /// The 95th percentile.
+    pub p95_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms: f64,
+    /// The maximum.
+    pub max_ms: f64,
+}
+
+/// A JSON object in its order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ordered<V>(pub Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Ordered<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<V>(PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+            type Value = Ordered<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
 }
 
 /// An error of the API.

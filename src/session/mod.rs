@@ -260,6 +260,7 @@ impl Session {
                 let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, idle) else {
                     unreachable!("the phase was an exchange");
                 };
+                cx.local.counters.tunnels_opened.add(1);
                 Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(cx))))
             }
         }
@@ -293,7 +294,10 @@ impl Session {
                 exchange.release(cx);
                 exchange.record(Some(reason), &self.client, cx);
             }
-            Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
+            Phase::Tunnel(tunnel) => {
+                cx.local.counters.tunnels_closed.add(1);
+                tunnel.close(reason, &self.client, cx);
+            }
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();

@@ -286,6 +286,9 @@ impl Worker {
     /// Adds a connection. Its first event follows at once, because the socket is writable.
     fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
+        if let Some(cause) = permit.rejection() {
+            self.resources.local.counters.rejected(cause);
+        }
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
         let token = self.sessions.insert(Session::new(socket, permit, idle_until));
