@@ -173,7 +173,8 @@ fn metrics_count_the_reloads_and_show_whether_the_last_one_was_successful() {
     let configured = Configured::start(&plain(&[&origin], ""));
     let admin = configured.lb.admin();
     let shown = || {
-        let metrics = Exposition::parse(&get(admin, "/metrics").text());
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let metrics = Exposition::parse(&exchange(admin, request).text());
         let reloads =
             |result| metrics.value("lbthreads_config_reloads_total", &[("result", result)]);
         let success = metrics.value("lbthreads_config_last_reload_success", &[]);
