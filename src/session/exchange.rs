@@ -77,7 +77,7 @@ impl Exchange {
                 Flow::Goto(state) => self.enter(state, cx),
                 flow => {
                     // A waiting exchange holds as little as possible.
-                    self.upload.recycle(&mut cx.local.buffers);
+                    self.upload.shrink();
                     self.dispatcher.recycle(cx);
                     return flow;
                 }
