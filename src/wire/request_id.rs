@@ -50,7 +50,10 @@ fn hexadecimal(number: u128) -> [u8; 32] {
     for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
         pair.copy_from_slice(&[byte >> 4, byte & 15]);
     }
-    digits.map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 })
+    for digit in &mut digits {
+        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+    }
+    digits
 }
 
 #[cfg(test)]
