@@ -183,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_another_byte_at_any_place_is_another_name() {
+        for known in ["TE", "Host", "keep-alive", "X-Request-Id", "content-length"] {
+            for place in 0..known.len() {
+                for byte in (0..=127).filter(|byte| is_token(&[*byte])) {
+                    let mut name = known.as_bytes().to_vec();
+                    name[place] = byte;
+                    let is_same = name.eq_ignore_ascii_case(known.as_bytes());
+                    let name = str::from_utf8(&name).unwrap();
+                    assert_eq!(Name::of(name) == Name::of(known), is_same, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_list_is_split_at_commas_and_trimmed() {
         let elements: Vec<_> = list(b" a,\tb ,, c").collect();
         assert_eq!(elements, [b"a", b"b", b"c"]);

@@ -346,6 +346,15 @@ mod tests {
     }
 
     #[test]
+    fn every_status_is_written_with_its_digits() {
+        for status in 100..=599 {
+            let mut out = Vec::new();
+            status_line(&mut out, status, "Why");
+            assert_eq!(out, format!("HTTP/1.1 {status} Why\r\n").as_bytes());
+        }
+    }
+
+    #[test]
     fn addresses_are_written_as_by_the_standard_library() {
         let all = (0..=255).map(|octet| IpAddr::from([octet, 255 - octet, 7, octet / 3]));
         for address in all.chain(["::1".parse().unwrap(), "2001:db8::7".parse().unwrap()]) {
