@@ -1,6 +1,6 @@
 //! All that `/metrics` shows, read at one moment. Plain values.
 
-use super::process::Process;
+use super::process::{self, Process};
 use crate::metrics::Totals;
 use crate::server::Balancer;
 use crate::stats::BackendTotals;
@@ -27,8 +27,8 @@ pub struct Facts {
     pub queue_length: usize,
     /// Open client connections.
     pub connections: usize,
-    /// Worker threads.
-    pub workers: usize,
+    /// The CPU time of each worker thread, in seconds; none of one that has ended.
+    pub worker_seconds: Vec<Option<f64>>,
     /// The process.
     pub process: Process,
     /// The start, since 1970-01-01.
@@ -38,6 +38,7 @@ pub struct Facts {
 impl Facts {
     /// The facts now.
     pub fn of(balancer: &Balancer) -> Self {
+        let threads = balancer.worker_threads();
         let members = balancer.registry().statuses();
         let counted = balancer.stats().cumulative(Instant::now());
         let labelled = counted.backends.into_iter();
@@ -57,7 +58,7 @@ impl Facts {
             totals: balancer.totals(),
             queue_length: balancer.cluster().queue_length(),
             connections: balancer.open_connections(),
-            workers: balancer.connections_by_worker().len(),
+            worker_seconds: threads.into_iter().map(process::cpu_seconds_of).collect(),
             process: Process::now(),
             started: balancer.calendar().began(),
         }
