@@ -28,6 +28,7 @@ mod overload;
 mod panics;
 mod queue;
 mod regressions;
+mod reload;
 mod retry;
 mod settings;
 mod starvation;

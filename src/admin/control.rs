@@ -1,13 +1,14 @@
 //! The operations on a running balancer, for the control API and everything else that operates it.
 //!
 //! Runs on the calling thread, which may wait: an addition waits for the backend's name and its first
-//! check, at most the health timeout for both. Must never run on a worker. No HTTP is in here.
+//! check, at most the health timeout for both; a reload for its end. Must never run on a worker. No HTTP is in here.
 
 use super::rows::{List, Row};
 use super::statistics::{self, Overview, Statistics};
 use crate::config::{self, Algorithm, BackendSpec, HostPort};
 use crate::net;
 use crate::server::Balancer;
+use crate::server::ReloadOutcome;
 use crate::stats::Period;
 use crate::upstream::backend::BackendId;
 use crate::upstream::health::NameState;
@@ -169,6 +170,11 @@ impl Control {
     /// Changes the algorithm.
     pub fn set_algorithm(&self, algorithm: Algorithm) -> io::Result<()> {
         self.balancer.change_settings(|settings| settings.algorithm = algorithm)
+    }
+
+    /// Reloads the configuration file.
+    pub fn reload(&self) -> ReloadOutcome {
+        self.balancer.reload()
     }
 
     /// Makes a change, which returns false if the backend was removed meanwhile.

@@ -9,8 +9,9 @@ use super::control::{Control, ControlError};
 use super::health::Readiness;
 use super::message::{Request, Response};
 use super::metrics::{self, Format};
-use super::problem::Problem;
+use super::problem::{Problem, shortened};
 use crate::config;
+use crate::server::ReloadError;
 use crate::stats::Period;
 use serde_json::json;
 
@@ -40,6 +41,7 @@ const ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/_control/resume", run: resume },
     Route { method: Method::Post, path: "/_control/weight", run: weight },
     Route { method: Method::Post, path: "/_control/scheduler", run: scheduler },
+    Route { method: Method::Post, path: "/_control/reload", run: reload },
     Route { method: Method::Get, path: "/_control/stats", run: statistics },
     Route { method: Method::Get, path: "/lb/stats", run: overview },
     Route { method: Method::Get, path: "/metrics", run: metrics },
@@ -97,7 +99,7 @@ fn unknown_path(path: &str) -> Problem {
 
 fn wrong_method(route: &Route, method: &str) -> Problem {
     let allow = route.method.allow();
-    let error = format!("{} supports {allow} only, not {method}", route.path);
+    let error = format!("{} supports {allow} only, not {}", route.path, shortened(method));
     Problem::new(405, "method_not_allowed", error)
         .value(method)
         .expected(allow)
@@ -110,9 +112,24 @@ impl From<ControlError> for Problem {
         let (status, code, url, nearest) = match error {
             ControlError::UnknownBackend { url, nearest } => (404, "unknown_backend", url, nearest),
             ControlError::AlreadyAdded { url } => (409, "already_added", url, None),
-            ControlError::OwnListener { url, .. } => (400, "own_listener", url, None),
+            ControlError::OwnListener { url } => (400, "own_listener", url, None),
         };
         Self::new(status, code, text).field("url").value(url).nearest(nearest)
+    }
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let text = error.to_string();
+        match error {
+            ReloadError::NoFile => Self::new(409, "no_config_file", text),
+            ReloadError::Problems(problems) => {
+                let error = format!("not reloaded, the settings in use stay: {text}");
+                let problems = problems.iter().map(config::Problem::to_json).collect();
+                Self::new(400, "bad_config", error).problems(problems)
+            }
+            ReloadError::Failed(_) => Self::new(503, "overload", text),
+        }
     }
 }
 
@@ -197,6 +214,13 @@ fn overview(control: &Control, _: &Request) -> Result<Response, Problem> {
 fn metrics(control: &Control, request: &Request) -> Result<Response, Problem> {
     let format = Format::accepted(request.values("accept"));
     Ok(metrics::response(control.balancer(), format))
+}
+
+fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
+    if !request.body.trim_ascii().is_empty() {
+        body(request, (&[], "{}"))?;
+    }
+    Ok(Response::json(200, &control.reload()?))
 }
 
 fn alive(_: &Control, _: &Request) -> Result<Response, Problem> {

@@ -38,7 +38,7 @@ pub struct CtlArgs {
     /// File with the token of the control API; LB_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Time limit of a request [default: 5s; 30s for add, 2s for health]
+    /// Time limit of a request [default: 5s; 30s for add and reload, 2s for health]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     timeout: Option<Duration>,
     /// For drain: wait until no request is in flight, so long at most

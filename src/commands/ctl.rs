@@ -10,7 +10,7 @@ use crate::cli::CtlArgs;
 use crate::ctl::client::{CHECK_TIMEOUT, Client, Failure, Reply, TIMEOUT};
 use crate::ctl::grammar::{self, Command};
 use crate::ctl::outcome;
-use crate::ctl::rows::{Listing, Row, Scheduler, Statistics};
+use crate::ctl::rows::{Listing, Reload, Row, Scheduler, Statistics};
 use crate::ctl::statistics;
 use crate::ctl::table::{self, printable};
 use jiff::Timestamp;
@@ -86,6 +86,12 @@ impl Ctl {
                 let text = printable(&reply.value.algorithm).into_owned();
                 Ok(Outcome::done(self.text(reply, text)))
             }
+            Command::Reload => {
+                let reply: Reply<Reload> =
+                    self.client.post("/_control/reload", &json!({}), CHECK_TIMEOUT)?;
+                let text = outcome::reload(&reply.value);
+                Ok(Outcome::done(self.text(reply, text)))
+            }
             Command::Add { backend, weight } => {
                 let mut body = json!({ "url": backend.url() });
                 if let Some(weight) = weight {
@@ -115,6 +121,9 @@ impl Ctl {
         let exit_code = if failure.is_rejection { REJECTED } else { NEGATIVE };
         let message = printable(&failure.message).into_owned();
         let json = failure.json.filter(|_| self.has_json);
+        for problem in &failure.problems {
+            eprintln!("{}", printable(&problem.to_string()));
+        }
         Outcome { text: json.unwrap_or_default(), problem: Some((message, exit_code)) }
     }
 

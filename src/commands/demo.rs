@@ -9,7 +9,7 @@ use crate::children::{self, Owned};
 use crate::cli::{DemoArgs, UsageError};
 use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
-use crate::server::Server;
+use crate::server::{Server, StartOptions};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -66,7 +66,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             ..Settings::default()
         },
     };
-    let exit_code = serve::balance(config, Vec::new(), log.as_ref(), |server| {
+    let exit_code = serve::balance(config, StartOptions::default(), log.as_ref(), |server| {
         print_guide(server, &backends);
     });
     drop(backends);

@@ -43,6 +43,8 @@ pub enum Command {
     },
     /// Changes the algorithm, or shows the one in use.
     Algorithm(Option<String>),
+    /// Reloads the configuration file.
+    Reload,
     /// Shows whether the balancer is ready.
     Health,
     /// Shows the commands.
@@ -62,7 +64,7 @@ pub struct Form {
 }
 
 /// The commands, in the order of the help.
-pub const FORMS: [Form; 10] = [
+pub const FORMS: [Form; 11] = [
     Form {
         name: "list",
         words: "",
@@ -117,6 +119,12 @@ pub const FORMS: [Form; 10] = [
         words: "[name]",
         help: "change the algorithm; without a name, show the one in use",
         parse: |words| Ok(Command::Algorithm(words.next().map(str::to_owned))),
+    },
+    Form {
+        name: "reload",
+        words: "",
+        help: "reload the configuration file now, and show what changes",
+        parse: |_| Ok(Command::Reload),
     },
     Form {
         name: "health",
@@ -249,6 +257,7 @@ mod tests {
         for (line, command) in [
             ("list", Command::List),
             ("LIST", Command::List),
+            ("reload", Command::Reload),
             ("health", Command::Health),
             ("help", Command::Help),
             ("stats", Command::Stats(None)),

@@ -115,6 +115,19 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Ordered<V> {
     }
 }
 
+/// The effects of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reload {
+    /// The changes that were applied.
+    pub changes: Vec<String>,
+    /// The changes that take effect at the next start.
+    #[serde(default)]
+    pub next_start: Vec<String>,
+    /// The values of the control API that differ from the file and stay.
+    #[serde(default)]
+    pub kept: Vec<String>,
+}
+
 /// An error of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Rejection {
@@ -122,4 +135,38 @@ pub struct Rejection {
     pub error: String,
     /// The code of the problem.
     pub code: String,
+    /// All problems of a configuration file.
+    #[serde(default)]
+    pub problems: Vec<FileProblem>,
+}
+
+/// A problem of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FileProblem {
+    /// The file.
+    pub file: Option<String>,
+    /// The line, from 1 on.
+    pub line: Option<usize>,
+    /// The character in the line, from 1 on.
+    pub column: Option<usize>,
+    /// The key.
+    pub key: Option<String>,
+    /// The problem, with the value.
+    pub message: String,
+    /// The right form, or the fix.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for FileProblem {
+    /// The problem in one line, as the balancer logs it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line, self.column) {
+            (Some(file), Some(line), Some(column)) => write!(f, "{file}:{line}:{column}: ")?,
+            (Some(file), ..) => write!(f, "{file}: ")?,
+            _ => {}
+        }
+        self.key.as_ref().map_or(Ok(()), |key| write!(f, "{key}: "))?;
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
 }

@@ -11,7 +11,7 @@ use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
 use crate::config::{Algorithm, BackendSpec, HostPort};
 use crate::error::Cause;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -129,6 +129,19 @@ impl Pool {
     /// Whether health checks decide.
     pub(super) fn has_checks(&self) -> bool {
         self.rules.checks
+    }
+
+    /// The members as an operator would specify them.
+    pub(super) fn specs(&self) -> Vec<BackendSpec> {
+        let backends = self.members.iter().map(|member| &member.backend);
+        backends.map(|one| BackendSpec::new(one.authority.clone(), one.weight())).collect()
+    }
+
+    /// Whether some of these backends are up, and no other one is.
+    pub(super) fn depends_on(&self, leaving: &HashSet<&HostPort>) -> bool {
+        let is_up = |member: &&Member| member.is_active() && member.health.state().is_up();
+        let mut up = self.members.iter().filter(is_up).peekable();
+        up.peek().is_some() && up.all(|member| leaving.contains(&member.backend.authority))
     }
 
     pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {

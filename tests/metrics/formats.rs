@@ -41,7 +41,9 @@ fn both_formats_have_every_family_of_the_table_in_its_order() {
                 expected.sort_unstable();
                 assert_eq!(names.collect::<Vec<_>>(), expected, "{}", family.name);
             }
-            assert!(!found.samples.is_empty(), "{}", family.name);
+            // This balancer has no configuration file.
+            let is_empty = family.name.contains("_config_");
+            assert_eq!(found.samples.is_empty(), is_empty, "{}", family.name);
         }
     }
     let order: Vec<&str> = shown[0].families.iter().map(|family| family.name.as_str()).collect();

@@ -3,6 +3,7 @@
 use super::process::{self, Process};
 use crate::metrics::Totals;
 use crate::server::Balancer;
+use crate::server::Reloads;
 use crate::stats::BackendTotals;
 use crate::upstream::registry::BackendStatus;
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ pub struct Facts {
     pub connections: usize,
     /// The CPU time of each worker thread, in seconds; none of one that has ended.
     pub worker_seconds: Vec<Option<f64>>,
+    /// The reloads of the configuration file, and the last one that succeeded, since 1970-01-01;
+    /// none without a file.
+    pub reloads: Option<(Reloads, Duration)>,
     /// The process.
     pub process: Process,
     /// The start, since 1970-01-01.
@@ -59,6 +63,10 @@ impl Facts {
             queue_length: balancer.cluster().queue_length(),
             connections: balancer.open_connections(),
             worker_seconds: threads.into_iter().map(process::cpu_seconds_of).collect(),
+            reloads: balancer.reloads().map(|reloads| {
+                let last_success = balancer.calendar().since_epoch(reloads.last_success);
+                (reloads, last_success)
+            }),
             process: Process::now(),
             started: balancer.calendar().began(),
         }
