@@ -180,6 +180,13 @@ fn scheduler(control: &Control, request: &Request) -> Result<Response, Problem> 
     Ok(Response::json(200, &json!({ "algorithm": algorithm.name() })))
 }
 
+fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
+    if !request.body.trim_ascii().is_empty() {
+        body(request, (&[], "{}"))?;
+    }
+    Ok(Response::json(200, &control.reload()?))
+}
+
 fn statistics(control: &Control, request: &Request) -> Result<Response, Problem> {
     Ok(Response::json(200, &control.statistics(&periods(&request.query)?)))
 }
@@ -214,13 +221,6 @@ fn overview(control: &Control, _: &Request) -> Result<Response, Problem> {
 fn metrics(control: &Control, request: &Request) -> Result<Response, Problem> {
     let format = Format::accepted(request.values("accept"));
     Ok(metrics::response(control.balancer(), format))
-}
-
-fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
-    if !request.body.trim_ascii().is_empty() {
-        body(request, (&[], "{}"))?;
-    }
-    Ok(Response::json(200, &control.reload()?))
 }
 
 fn alive(_: &Control, _: &Request) -> Result<Response, Problem> {

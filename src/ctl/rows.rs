@@ -46,6 +46,19 @@ pub struct Scheduler {
     pub algorithm: String,
 }
 
+/// The effects of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reload {
+    /// The changes that were applied.
+    pub changes: Vec<String>,
+    /// The changes that take effect at the next start.
+    #[serde(default)]
+    pub next_start: Vec<String>,
+    /// The values of the control API that differ from the file and stay.
+    #[serde(default)]
+    pub kept: Vec<String>,
+}
+
 /// The statistics of some periods, by name.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Statistics {
@@ -113,19 +126,6 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Ordered<V> {
 
         deserializer.deserialize_map(Entries(PhantomData))
     }
-}
-
-/// The effects of a reload.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Reload {
-    /// The changes that were applied.
-    pub changes: Vec<String>,
-    /// The changes that take effect at the next start.
-    #[serde(default)]
-    pub next_start: Vec<String>,
-    /// The values of the control API that differ from the file and stay.
-    #[serde(default)]
-    pub kept: Vec<String>,
 }
 
 /// An error of the API.

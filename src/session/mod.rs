@@ -253,7 +253,7 @@ impl Session {
             Flow::BudgetUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
             Flow::Close(reason) => Next::Yield(Verdict::Close(reason)),
-            Flow::Closing(closing) => Next::Phase(Phase::Closing(Box::new(closing))),
+            Flow::Closing(closing) => Next::Phase(Phase::Closing(closing)),
             Flow::Done => Next::Phase(Phase::Head(HeadReader::next(cx))),
             Flow::Upgraded => {
                 let idle = Phase::Head(HeadReader::next(cx));

@@ -2,6 +2,7 @@
 
 use super::{Configured, Watching, plain};
 use crate::support::program::{self, Ended, Program};
+use crate::support::prometheus::Exposition;
 use crate::support::{Lb, Origin, Response, exchange, get, refused_address, stays};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -164,4 +165,29 @@ fn hup_reloads_at_once_and_flags_still_win() {
     program.until_logged("config.json reloaded: servers: +1 -1; fall: 2 → 3\n");
     assert_eq!(get(program.address(), "/").text(), "two");
     assert!(!program.log().contains("p2c"), "{}", program.log());
+}
+
+#[test]
+fn metrics_count_the_reloads_and_show_whether_the_last_one_was_successful() {
+    let origin = Origin::named("one");
+    let configured = Configured::start(&plain(&[&origin], ""));
+    let admin = configured.lb.admin();
+    let shown = || {
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let metrics = Exposition::parse(&exchange(admin, request).text());
+        let reloads =
+            |result| metrics.value("lbthreads_config_reloads_total", &[("result", result)]);
+        let success = metrics.value("lbthreads_config_last_reload_success", &[]);
+        let at = "lbthreads_config_last_reload_success_timestamp_seconds";
+        ([reloads("success"), reloads("failure"), success], metrics.value(at, &[]))
+    };
+    let (counts, started) = shown();
+    assert_eq!(counts, [0.0, 0.0, 1.0]);
+    configured.folder.write("config.json", BAD);
+    assert_eq!(post(admin, "{}").0, 400);
+    assert_eq!(shown(), ([0.0, 1.0, 0.0], started));
+    configured.reload(&plain(&[&origin], ", \"rise\": 3"));
+    let (counts, reloaded) = shown();
+    assert_eq!(counts, [1.0, 1.0, 1.0]);
+    assert!(reloaded > started && reloaded < started + 600.0, "{started} {reloaded}");
 }

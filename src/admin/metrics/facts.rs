@@ -30,9 +30,10 @@ pub struct Facts {
     pub connections: usize,
     /// The CPU time of each worker thread, in seconds; none of one that has ended.
     pub worker_seconds: Vec<Option<f64>>,
-    /// The reloads of the configuration file, and the last one that succeeded, since 1970-01-01;
-    /// none without a file.
-    pub reloads: Option<(Reloads, Duration)>,
+    /// The reloads of the configuration file, if there is one.
+    pub reloads: Option<Reloads>,
+    /// The time of the last successful load of the file, since 1970-01-01.
+    pub loaded: Option<Duration>,
     /// The process.
     pub process: Process,
     /// The start, since 1970-01-01.
@@ -42,8 +43,8 @@ pub struct Facts {
 impl Facts {
     /// The facts now.
     pub fn of(balancer: &Balancer) -> Self {
+        let (members, reloads) = (balancer.registry().statuses(), balancer.reloads());
         let threads = balancer.worker_threads();
-        let members = balancer.registry().statuses();
         let counted = balancer.stats().cumulative(Instant::now());
         let labelled = counted.backends.into_iter();
         let mut backends: Vec<(String, BackendTotals)> =
@@ -63,10 +64,8 @@ impl Facts {
             queue_length: balancer.cluster().queue_length(),
             connections: balancer.open_connections(),
             worker_seconds: threads.into_iter().map(process::cpu_seconds_of).collect(),
-            reloads: balancer.reloads().map(|reloads| {
-                let last_success = balancer.calendar().since_epoch(reloads.last_success);
-                (reloads, last_success)
-            }),
+            loaded: reloads.as_ref().map(|all| balancer.calendar().since_epoch(all.last_success)),
+            reloads,
             process: Process::now(),
             started: balancer.calendar().began(),
         }

@@ -168,15 +168,17 @@ families! {
         = |facts, to| Reason::ALL.iter().try_for_each(|reason| {
             to.counter(&[("reason", reason.code())], facts.totals.closed(*reason))
         });
-    "lbthreads_config_reloads_total" Counter ["result"] "Reloads of the configuration file: success, also without a change, or failure"
-        = |facts, to| facts.reloads.iter().try_for_each(|(reloads, _)| {
+    "lbthreads_config_reloads_total" Counter ["result"] "Reloads of the configuration file: success or failure"
+        = |facts, to| facts.reloads.iter().try_for_each(|reloads| {
             to.counter(&[("result", "success")], reloads.succeeded)?;
             to.counter(&[("result", "failure")], reloads.failed)
         });
-    "lbthreads_config_last_reload_success" Gauge [""] "Whether the last reload, or the start, was a success: 1, else 0"
-        = |facts, to| to.known(facts.reloads.as_ref().map(|(reloads, _)| u64::from(reloads.failure.is_none())));
-    "lbthreads_config_last_reload_success_timestamp_seconds" Gauge [""] "The last successful load, in seconds since 1970-01-01"
-        = |facts, to| facts.reloads.iter().try_for_each(|(_, last)| to.gauge(&[], last.as_secs_f64()));
+    "lbthreads_config_last_reload_success" Gauge [""] "Whether the last load of the configuration file was successful: 1, else 0"
+        = |facts, to| facts.reloads.iter().try_for_each(|reloads| {
+            to.gauge(&[], u64::from(reloads.failure.is_none()))
+        });
+    "lbthreads_config_last_reload_success_timestamp_seconds" Gauge [""] "The last successful load of the configuration file, in seconds since 1970-01-01"
+        = |facts, to| facts.loaded.iter().try_for_each(|loaded| to.gauge(&[], loaded.as_secs_f64()));
     "process_cpu_seconds_total" Counter [""] "CPU time of all threads, in seconds"
         = |facts, to| to.counter(&[], facts.process.cpu_seconds);
     "process_resident_memory_bytes" Gauge [""] "Resident memory"
