@@ -32,6 +32,8 @@ macro_rules! counters {
             /// Turns of a worker's loop: a worker whose number stays the same while it has a message
             /// is stuck. No part of the totals.
             pub turns: Counter,
+            /// The kernel's number of the thread; 0 until it runs. No part of the totals.
+            pub thread: Counter,
             causes: [Counter; Cause::ALL.len()],
             retry_causes: [Counter; Cause::ALL.len()],
             reasons: [Counter; Reason::ALL.len()],
@@ -42,6 +44,7 @@ macro_rules! counters {
                 Self {
                     $($name: Counter::default(),)*
                     turns: Counter::default(),
+                    thread: Counter::default(),
                     causes: std::array::from_fn(|_| Counter::default()),
                     retry_causes: std::array::from_fn(|_| Counter::default()),
                     reasons: std::array::from_fn(|_| Counter::default()),

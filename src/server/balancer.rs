@@ -202,6 +202,11 @@ impl Balancer {
         self.workers().iter().map(|worker| worker.load()).collect()
     }
 
+    /// The kernel's numbers of the workers' threads; 0 of a worker that does not run yet.
+    pub fn worker_threads(&self) -> Vec<u64> {
+        self.workers().iter().map(|worker| worker.counters().thread.get()).collect()
+    }
+
     /// The number of open client connections, including those on their way to a worker.
     pub fn open_connections(&self) -> usize {
         self.admission.open()

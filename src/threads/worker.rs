@@ -94,6 +94,8 @@ impl Worker {
     pub fn run(mut self, mut acceptor: Acceptor) -> usize {
         let mut events: Vec<Event> = Vec::new();
         let mut ready: Vec<Token> = Vec::new();
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.resources.local.counters.thread.add(u64::from(thread.unsigned_abs()));
         loop {
             self.resources.local.counters.turns.add(1);
             // Before the wait: what has happened to idle backend connections by the time a new

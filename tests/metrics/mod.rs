@@ -24,7 +24,7 @@ fn get_metrics(lb: &Lb, accept: &str) -> Response {
 
 /// The families now.
 #[track_caller]
-fn scrape(lb: &Lb) -> Exposition {
+pub fn scrape(lb: &Lb) -> Exposition {
     Exposition::parse(&get_metrics(lb, "text/plain").text())
 }
 

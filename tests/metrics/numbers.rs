@@ -258,6 +258,12 @@ fn the_process_is_described_in_base_units() {
     let age = now.as_secs_f64() - value("start_time_seconds");
     assert!((0.0..60.0).contains(&age), "{age}");
     assert!(value("resident_memory_bytes") > 1e6 && value("cpu_seconds_total") > 0.0);
+    get(lb.address(), "/").expect_status(503);
+    let families = scrape(&lb);
+    let busy = ["0", "1"]
+        .map(|one| families.value("lbthreads_worker_busy_seconds_total", &[("worker", one)]));
+    let (sum, all) = (busy[0] + busy[1], families.value("process_cpu_seconds_total", &[]));
+    assert!(busy[0] > 0.0 && busy[1] > 0.0 && sum <= all + 0.1, "{busy:?} of {all}");
     assert!(value("threads") > 3.0 && value("open_fds") < value("max_fds"));
     let build = families.value("lbthreads_build_info", &[("version", env!("CARGO_PKG_VERSION"))]);
     assert_eq!(build, 1.0);

@@ -4,6 +4,7 @@
 mod conflicts;
 mod handover;
 mod load;
+mod metrics;
 mod requests;
 mod settings;
 mod watching;

@@ -1,6 +1,6 @@
 //! All that `/metrics` shows, read at one moment. Plain values.
 
-use super::process::Process;
+use super::process::{self, Process};
 use crate::metrics::Totals;
 use crate::server::Balancer;
 use crate::server::Reloads;
@@ -28,8 +28,8 @@ pub struct Facts {
     pub queue_length: usize,
     /// Open client connections.
     pub connections: usize,
-    /// Worker threads.
-    pub workers: usize,
+    /// The CPU time of each worker thread, in seconds; none of one that has ended.
+    pub worker_seconds: Vec<Option<f64>>,
     /// The reloads of the configuration file, if there is one.
     pub reloads: Option<Reloads>,
     /// The time of the last successful load of the file, since 1970-01-01.
@@ -44,6 +44,7 @@ impl Facts {
     /// The facts now.
     pub fn of(balancer: &Balancer) -> Self {
         let (members, reloads) = (balancer.registry().statuses(), balancer.reloads());
+        let threads = balancer.worker_threads();
         let counted = balancer.stats().cumulative(Instant::now());
         let labelled = counted.backends.into_iter();
         let mut backends: Vec<(String, BackendTotals)> =
@@ -62,7 +63,7 @@ impl Facts {
             totals: balancer.totals(),
             queue_length: balancer.cluster().queue_length(),
             connections: balancer.open_connections(),
-            workers: balancer.connections_by_worker().len(),
+            worker_seconds: threads.into_iter().map(process::cpu_seconds_of).collect(),
             loaded: reloads.as_ref().map(|all| balancer.calendar().since_epoch(all.last_success)),
             reloads,
             process: Process::now(),

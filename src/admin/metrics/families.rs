@@ -153,8 +153,13 @@ families! {
         };
     "lbthreads_tunnels" Gauge [""] "Open tunnels"
         = |facts, to| to.gauge(&[], facts.totals.tunnels_opened.saturating_sub(facts.totals.tunnels_closed));
+    "lbthreads_worker_busy_seconds_total" Counter ["worker"] "CPU time of the worker's thread, which blocks in its wait for events alone"
+        = |facts, to| facts.worker_seconds.iter().enumerate().try_for_each(|(number, seconds)| {
+            let worker = number.to_string();
+            seconds.map_or(Ok(()), |seconds| to.counter(&[("worker", &worker)], seconds))
+        });
     "lbthreads_workers" Gauge [""] "Worker threads"
-        = |facts, to| to.gauge(&[], facts.workers as u64);
+        = |facts, to| to.gauge(&[], facts.worker_seconds.len() as u64);
     "lbthreads_errors_total" Counter ["cause"] "Error responses of our own, by the code in X-LB-Error"
         = |facts, to| Cause::ALL.iter().try_for_each(|cause| {
             to.counter(&[("cause", cause.code())], facts.totals.failed(*cause))

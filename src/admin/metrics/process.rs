@@ -36,6 +36,13 @@ impl Process {
     }
 }
 
+/// The CPU time of a thread of this process, in seconds; none if the thread has ended.
+pub fn cpu_seconds_of(thread: u64) -> Option<f64> {
+    let path = format!("/proc/self/task/{thread}/schedstat");
+    let nanos = fs::read_to_string(path).ok()?.split(' ').next()?.parse::<u64>().ok()?;
+    Some(nanos as f64 / 1e9)
+}
+
 /// The number in the line of this name.
 fn number(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
