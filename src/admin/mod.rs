@@ -66,7 +66,7 @@ impl ControlSockets {
                     _ => error.to_string(),
                 };
                 log::warn!(
-                    "no control API on {address}: {reason}; choose another address with --admin, \
+                    event = "start"; "no control API on {address}: {reason}; choose another address with --admin, \
                      or --admin off"
                 );
                 return Ok(());

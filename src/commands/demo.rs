@@ -37,12 +37,16 @@ impl Drop for Backend {
 
 /// Starts the backends and the balancer, prints their addresses, and ends them all on Ctrl-C.
 pub fn run(args: &DemoArgs) -> ExitCode {
-    let log = serve::start_log(args.log_level);
+    let settings = Settings { log_level: args.log_level, ..Settings::default() };
+    let log = match serve::start_log(&settings, None) {
+        Ok(log) => log,
+        Err(message) => return serve::fail(None, &message, serve::START_FAILED),
+    };
     let mut listen = match net::resolve(&args.host, args.port) {
         Ok(addresses) => addresses,
         Err(error) => {
             let error = UsageError::unresolved("--host", &args.host, &error);
-            return serve::fail(log.as_ref(), &error.message, error.exit_code);
+            return serve::fail(Some(&log), &error.message, error.exit_code);
         }
     };
     listen.truncate(1);
@@ -51,7 +55,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Ok(backends) => backends,
         Err(error) => {
             return serve::fail(
-                log.as_ref(),
+                Some(&log),
                 &format!("cannot start the demo backends: {error}"),
                 serve::START_FAILED,
             );
@@ -63,16 +67,14 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         backends: backends.iter().map(|backend| backend.address.into()).collect(),
         settings: Settings {
             health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
-            ..Settings::default()
+            ..settings
         },
     };
-    let exit_code = serve::balance(config, Vec::new(), log.as_ref(), |server| {
+    let exit_code = serve::balance(config, Vec::new(), &log, |server| {
         print_guide(server, &backends);
     });
     drop(backends);
-    if let Some(log) = log {
-        log.flush_for_exit();
-    }
+    log.flush_for_exit();
     exit_code
 }
 

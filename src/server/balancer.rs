@@ -99,6 +99,7 @@ impl Balancer {
         if settings.log_level != self.settings().log_level {
             logging::set_level(settings.log_level);
         }
+        logging::set_format(settings.log_format);
         let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));
         for worker in self.workers() {
@@ -210,7 +211,7 @@ pub(super) fn admission_limits(capacity: Capacity, settings: &Settings) -> admis
     let max_connections = settings.limits.max_connections.min(capacity.connections);
     if max_connections < settings.limits.max_connections {
         log::info!(
-            "serving at most {max_connections} connections at once: the limit of open files is {}",
+            event = "limit"; "serving at most {max_connections} connections at once: the limit of open files is {}",
             capacity.files
         );
     }

@@ -16,6 +16,7 @@ use crate::admin::{Admin, ControlSockets};
 use crate::admission::Admission;
 use crate::clock::Calendar;
 use crate::config::{Boot, Config};
+use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
@@ -56,6 +57,8 @@ pub struct StartOptions {
     /// Listening sockets that a service manager has opened; with any, the addresses in the
     /// configuration are not used.
     pub inherited: Vec<TcpListener>,
+    /// The log thread that gets access lines.
+    pub log: Option<LogWriter>,
     /// Where the threads of the control API accept connections of the workers, if requests to it are
     /// forwarded.
     pub control: Option<SocketAddr>,
@@ -117,8 +120,9 @@ impl Server {
         let distribute =
             if is_inherited { WorkerSockets::inherited } else { net::listen_per_worker };
         let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
-        let (balancer, workers) = create(config, capacity, (addresses, sockets), &control)
-            .map_err(StartError::Resources)?;
+        let (balancer, workers) =
+            create(config, capacity, (addresses, sockets), &control, options.log)
+                .map_err(StartError::Resources)?;
         let mut server = Self { balancer, workers: Vec::new(), resolver: None, admin: None };
         server.run(workers).map_err(StartError::Resources)?;
         // Before the first round of checks: the readiness page shows that the balancer is starting.
@@ -193,6 +197,7 @@ fn create(
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
     control: &ControlSockets,
+    log: Option<LogWriter>,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -205,6 +210,7 @@ fn create(
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         control: control.data_port.map(|address| Arc::new(Backend::control(address))),
+        log,
     };
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {

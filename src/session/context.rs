@@ -2,9 +2,11 @@
 //!
 //! [`Resources`] is a worker's state; a [`Context`] borrows it for one step of one session.
 
+use super::access_log;
 use super::record::AccessRecord;
 use crate::clock::Clock;
 use crate::config::{Deadline, Settings, Timeout};
+use crate::logging::{LogWriter, Stamp};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
@@ -42,6 +44,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// The control threads, if requests to the control API are forwarded to them.
     pub control: Option<Arc<Backend>>,
+    /// The log thread, if access lines are written.
+    pub log: Option<LogWriter>,
 }
 
 /// The worker's own state that its sessions share.
@@ -58,6 +62,8 @@ pub struct Local {
     pub lingering: VecDeque<Token>,
     /// Randomness for request identifiers.
     pub rng: fastrand::Rng,
+    /// The times of access lines.
+    pub stamp: Stamp,
 }
 
 impl Local {
@@ -71,12 +77,8 @@ impl Local {
             counters,
             lingering: VecDeque::new(),
             rng: fastrand::Rng::new(),
+            stamp: Stamp::default(),
         }
-    }
-
-    /// Writes the access log line of an exchange that is over.
-    pub(super) fn record(&self, record: &AccessRecord<'_>) {
-        log::info!("{record}");
     }
 }
 
@@ -112,6 +114,11 @@ impl Context<'_> {
     /// The deadline of a timeout that starts now.
     pub(super) fn deadline(&self, timeout: Timeout) -> Deadline {
         Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
+    }
+
+    /// Takes the record of an exchange that is over.
+    pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
+        access_log::write(record, self.shared, &mut self.local.stamp);
     }
 }
 

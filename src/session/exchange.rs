@@ -359,10 +359,10 @@ impl Exchange {
     }
 
     /// Records the exchange, which is over; `reason` is set if the connection has ended with it.
-    pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &Context<'_>) {
+    pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &mut Context<'_>) {
         self.count_time(cx.now);
         self.data.bytes_in += self.upload.received();
-        cx.local.record(&self.access_record(reason, client, cx.now));
+        cx.record(&self.access_record(reason, client, cx.now));
     }
 
     pub(super) fn access_record(
@@ -378,6 +378,7 @@ impl Exchange {
             stage: self.state.stage(),
             reason: reason.filter(|reason| reason.is_error()),
             backend: self.dispatcher.backend(),
+            is_reused: self.dispatcher.is_reused(),
             attempts: self.dispatcher.attempts(),
             bytes_out: client.sent + pending as u64,
             ended: now,

@@ -3,23 +3,26 @@
 //! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
 //! [`Local::record`](super::Local::record), the only reader.
 
+use super::access_log::RequestText;
 use crate::error::Cause;
 use crate::reason::Reason;
 use crate::upstream::backend::Backend;
 use crate::wire::request_id::RequestId;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// The data that an exchange collects for its record.
 #[derive(Debug)]
 pub struct ExchangeData {
-    /// The client's address.
-    pub client: SocketAddr,
+    /// The other end of the connection: the client, or a proxy in front of it.
+    pub peer: SocketAddr,
+    /// The client's address: the peer's, or the one that trusted proxies have recorded.
+    pub client: IpAddr,
     /// The value of `X-Request-Id`.
     pub request_id: RequestId,
-    /// Method and target, if the head was valid and the log is enabled.
-    pub request: Option<Box<str>>,
+    /// Method and target, if the head was valid and there are access lines.
+    pub request: Option<RequestText>,
     /// When the request's head was complete.
     pub started: Instant,
     /// The number of received bytes: the head, and the body without the framing of chunks.
@@ -38,9 +41,10 @@ pub struct ExchangeData {
 
 impl ExchangeData {
     /// The data of an exchange whose head was read.
-    pub(super) fn new(client: SocketAddr, request_id: RequestId, now: Instant) -> Self {
+    pub(super) fn new(peer: SocketAddr, request_id: RequestId, now: Instant) -> Self {
         Self {
-            client,
+            peer,
+            client: peer.ip(),
             request_id,
             request: None,
             started: now,
@@ -53,12 +57,14 @@ impl ExchangeData {
         }
     }
 
-    /// Adds a valid head of this length. `request` returns its method and target, and is called
-    /// only if the log is enabled.
-    pub(super) fn with_head(self, bytes: usize, request: impl FnOnce() -> String) -> Self {
-        let is_wanted = log::log_enabled!(log::Level::Info);
-        let request = is_wanted.then(|| request().into_boxed_str());
-        Self { request, bytes_in: bytes as u64, ..self }
+    /// Adds a valid head of this length.
+    pub(super) fn with_head(
+        self,
+        bytes: usize,
+        client: IpAddr,
+        request: Option<RequestText>,
+    ) -> Self {
+        Self { request, client, bytes_in: bytes as u64, ..self }
     }
 
     /// Records the final head of the response.
@@ -84,6 +90,8 @@ pub struct AccessRecord<'r> {
     pub reason: Option<Reason>,
     /// The backend of the last attempt.
     pub backend: Option<&'r Backend>,
+    /// Whether its connection had served other requests before.
+    pub is_reused: bool,
     /// The number of attempts.
     pub attempts: u32,
     /// The number of bytes sent to the client, heads included. An error response counts in full.
@@ -92,33 +100,53 @@ pub struct AccessRecord<'r> {
     pub ended: Instant,
 }
 
-/// The access log line.
+impl AccessRecord<'_> {
+    /// The code of what ended it other than a complete response, if anything did.
+    pub(super) fn code(&self) -> Option<&'static str> {
+        self.data.cause.map(Cause::code).or(self.reason.map(Reason::code))
+    }
+
+    /// Whether it ended with an error, of the client, a backend or the balancer.
+    pub(super) fn is_error(&self) -> bool {
+        self.code().is_some() || self.data.status.is_none_or(|status| status >= 500)
+    }
+
+    /// The time from the request's head to the end.
+    pub(super) fn duration(&self) -> Duration {
+        self.ended.saturating_duration_since(self.data.started)
+    }
+}
+
+/// The access line as text.
 impl fmt::Display for AccessRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let data = self.data;
-        write!(f, "{} \"{}\" ", data.client, data.request.as_deref().unwrap_or("-"))?;
+        write!(f, "{} \"", data.peer)?;
+        match &data.request {
+            Some(request) => write!(f, "{} {}\" ", request.method(), request.path())?,
+            None => f.write_str("-\" ")?,
+        }
         match data.status {
             Some(status) => write!(f, "{status}")?,
             None => f.write_str("-")?,
         }
         let backend = self.backend.map_or("-", |backend| backend.name.as_str());
         if let Some(first_byte) = data.first_byte {
-            write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
+            write!(f, " from {backend} in {} ms", Milliseconds(first_byte))?;
         }
-        if let Some(code) = data.cause.map(Cause::code).or(self.reason.map(Reason::code)) {
+        if let Some(code) = self.code() {
             let comma = if data.first_byte.is_some() { "," } else { "" };
             write!(f, "{comma} {code} in stage {}", self.stage)?;
             if data.first_byte.is_none() {
                 write!(f, ", backend {backend}")?;
             }
         }
-        let total = self.ended.saturating_duration_since(data.started);
-        write!(f, ", done in {:.1} ms", milliseconds(total))?;
+        write!(f, ", done in {} ms", Milliseconds(self.duration()))?;
         if !data.queued.is_zero() {
-            write!(f, ", queued {:.1} ms", milliseconds(data.queued))?;
+            write!(f, ", queued {} ms", Milliseconds(data.queued))?;
         }
         if !data.connecting.is_zero() {
-            write!(f, ", connect {:.1} ms", milliseconds(data.connecting))?;
+            write!(f, ", connect {} ms", Milliseconds(data.connecting))?;
         }
         if self.attempts > 1 {
             write!(f, ", {} attempts", self.attempts)?;
@@ -127,8 +155,14 @@ impl fmt::Display for AccessRecord<'_> {
     }
 }
 
-fn milliseconds(span: Duration) -> f64 {
-    span.as_secs_f64() * 1000.0
+/// Milliseconds with one decimal place, without the cost of a float.
+struct Milliseconds(Duration);
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = (self.0.as_micros() + 50) / 100;
+        write!(f, "{}.{}", tenths / 10, tenths % 10)
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +179,7 @@ mod tests {
         let started = Instant::now();
         let client = ([192, 0, 2, 1], 5000).into();
         let mut data = ExchangeData::new(client, RequestId::Received("abc".into()), started);
-        data.request = Some("GET /".into());
+        data.request = Some(RequestText::new("GET", "/", Default::default()));
         let backend = Backend::at(7, ([127, 0, 0, 1], 80).into());
         let gathered = ExchangeData::new(client, RequestId::Received("abc".into()), started);
         let mut record = AccessRecord {
@@ -153,6 +187,7 @@ mod tests {
             stage,
             reason: None,
             backend: Some(&backend),
+            is_reused: false,
             attempts: 1,
             bytes_out: 300,
             ended: started + 2 * MS,

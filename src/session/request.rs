@@ -1,6 +1,7 @@
 //! A request whose head is valid: re-serialised for the backends, and reduced to the properties
 //! that later states need.
 
+use super::access_log::RequestText;
 use super::client::Client;
 use super::context::Context;
 use super::head::HeadReader;
@@ -101,8 +102,11 @@ impl Request {
         rewrite::request(upload.head_mut(), &head, info);
         upload.mark_common_end();
         let request = Self::new(&head, client_address, cx.shared.control.is_some());
-        let data = ExchangeData::new(peer, request_id, cx.now)
-            .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
+        let data = ExchangeData::new(peer, request_id, cx.now).with_head(
+            length,
+            client_address,
+            RequestText::of(&head, cx.shared),
+        );
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);
         Ok((request, upload, data))

@@ -53,7 +53,7 @@ fn a_request_that_times_out_in_the_queue_has_its_time_there_in_its_record() {
     let mut cx = worker.context();
     cx.now = later;
     assert!(matches!(exchange.step(&mut session.client, &mut cx), Flow::Closing(_)));
-    exchange.record(None, &session.client, &cx);
+    exchange.record(None, &session.client, &mut cx);
     let record = exchange.access_record(None, &session.client, later);
     assert!(record.data.queued > Duration::from_millis(10), "{record}");
 }
@@ -157,7 +157,7 @@ fn check_the_record_of_a_retried_put(last: &[u8], status: u16, cause: Option<Cau
         assert!(worker.note_backend_events());
         flow = exchange.step(&mut session.client, &mut worker.context());
     }
-    exchange.record(None, &session.client, &worker.context());
+    exchange.record(None, &session.client, &mut worker.context());
     let record = exchange.access_record(None, &session.client, Instant::now());
     let data = record.data;
     assert_eq!((record.attempts, data.bytes_in), (2, sent.len() as u64), "{record}");

@@ -152,7 +152,9 @@ impl Daemon {
                 let observation = Observation::Check(result);
                 self.registry.observe(outcome.id, observation, &outcome.detail, Instant::now());
             }
-            None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
+            None => {
+                log::warn!(event = "state", backend = backend.name.as_str(); "cannot check backend {}: {}", backend.name, outcome.detail)
+            }
         }
     }
 }
