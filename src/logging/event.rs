@@ -12,12 +12,29 @@ use log::kv::{self, VisitSource};
 use log::{Level, Record};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::SystemTime;
 
 /// The key of the kind of an event.
 const KIND: &str = "event";
 /// The kind of an event without one.
 const OTHER: &str = "log";
+
+/// The format of lines from now on.
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
+
+/// Changes the format of the log.
+pub fn set_format(format: LogFormat) {
+    FORMAT.store(format as u8, Relaxed);
+}
+
+fn format() -> LogFormat {
+    match FORMAT.load(Relaxed) {
+        format if format == LogFormat::Json as u8 => LogFormat::Json,
+        format if format == LogFormat::Combined as u8 => LogFormat::Combined,
+        _ => LogFormat::Text,
+    }
+}
 
 /// The line of a record, in the format of the log.
 pub(super) fn of_record(record: &Record<'_>, is_coloured: bool) -> Vec<u8> {
@@ -34,7 +51,7 @@ pub(super) fn own(level: Level, message: &str, is_coloured: bool) -> Vec<u8> {
 
 /// The line of the error that ends the program at its start.
 pub(super) fn last(message: &str) -> Vec<u8> {
-    match super::format() {
+    match format() {
         LogFormat::Json => line((Level::Error, "start"), message, &[], false),
         LogFormat::Text | LogFormat::Combined => {
             let mut line = b"lb-threads: ".to_vec();
@@ -55,7 +72,7 @@ fn line(
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let push_time =
         |line: &mut Vec<u8>| line.extend_from_slice(clock::rfc3339(since_epoch).as_bytes());
-    match super::format() {
+    match format() {
         LogFormat::Json => {
             let mut json = JsonLine::begin(&mut line, push_time, level, kind);
             json.push("message", Value::Text(message.as_bytes()));

@@ -18,6 +18,7 @@ mod stamp;
 mod writer;
 
 pub(crate) use event::push_text_prefix;
+pub use event::set_format;
 pub use file::LogFile;
 pub(crate) use json::{JsonLine, Value};
 pub use output::Output;
@@ -25,15 +26,10 @@ pub use rate_limited::RateLimitedLog;
 pub use stamp::Stamp;
 pub use writer::LogWriter;
 
-use crate::config::LogFormat;
 use log::LevelFilter;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-
-/// The format of lines from now on.
-static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
 
 /// Sends the program's log to stderr, or to a file, through a log thread. The lines of libraries are
 /// capped at WARN. An error if the file cannot be opened, or the thread cannot be started.
@@ -59,20 +55,6 @@ pub fn install(level: LevelFilter, file: Option<&str>) -> Result<LogWriter, Stri
 /// Changes the level of the log.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
-}
-
-/// Changes the format of the log.
-pub fn set_format(format: LogFormat) {
-    FORMAT.store(format as u8, Relaxed);
-}
-
-/// The format of the log's lines.
-fn format() -> LogFormat {
-    match FORMAT.load(Relaxed) {
-        format if format == LogFormat::Json as u8 => LogFormat::Json,
-        format if format == LogFormat::Combined as u8 => LogFormat::Combined,
-        _ => LogFormat::Text,
-    }
 }
 
 fn is_coloured() -> bool {

@@ -4,15 +4,11 @@
 //! that. The record is data up to here: no line is parsed back.
 
 mod lines;
-mod request_text;
 
-pub use request_text::RequestText;
-
-use super::context::Shared;
 use super::record::AccessRecord;
 use crate::config::{AccessLog, LogFormat, Settings};
 use crate::logging::{LogWriter, Stamp, push_text_prefix};
-use log::{Level, LevelFilter};
+use log::Level;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -20,20 +16,16 @@ use std::time::SystemTime;
 const LINE_BYTES: usize = 256;
 
 /// Writes the access line of an exchange that is over, if it gets one.
-pub(super) fn write(record: &AccessRecord<'_>, shared: &Shared, stamp: &mut Stamp) {
-    let Some(log) = enabled_log(shared) else { return };
-    let settings = &*shared.settings;
+pub(super) fn write(
+    record: &AccessRecord<'_>,
+    settings: &Settings,
+    log: &LogWriter,
+    stamp: &mut Stamp,
+) {
     if settings.access_log == AccessLog::Errors && !record.is_error() {
         return;
     }
     log.send(line(record, settings, (stamp, SystemTime::now()), log.is_coloured()));
-}
-
-/// The log thread, if it gets access lines.
-fn enabled_log(shared: &Shared) -> Option<&LogWriter> {
-    let is_enabled =
-        shared.settings.access_log != AccessLog::Off && log::max_level() >= LevelFilter::Info;
-    shared.log.as_ref().filter(|_| is_enabled)
 }
 
 fn line(
@@ -64,11 +56,11 @@ fn line(
 
 #[cfg(test)]
 mod tests {
-    use super::request_text::Details;
     use super::*;
     use crate::error::Cause;
     use crate::reason::Reason;
     use crate::session::record::ExchangeData;
+    use crate::session::request_text::{Details, RequestText};
     use crate::upstream::backend::Backend;
     use crate::wire::Version;
     use crate::wire::request_id::RequestId;
@@ -116,7 +108,7 @@ mod tests {
     #[test]
     fn a_line_of_text_has_the_time_and_the_record() {
         let line = line_in(LogFormat::Text, |_, _| ());
-        let expected = "[2026-11-27T01:36:20.007Z INFO ] 192.0.2.1:5000 \"GET /a\\b\" 200 from b7:80 \
+        let expected = "[2026-11-27T00:16:20.007Z INFO ] 192.0.2.1:5000 \"GET /a\\b\" 200 from b7:80 \
                         in 1.0 ms, done in 3.0 ms, queued 2.0 ms, connect 0.5 ms, 2 attempts, 300 \
                         bytes, id a\"b\n";
         assert_eq!(line, expected);
@@ -127,7 +119,7 @@ mod tests {
         let line = line_in(LogFormat::Json, |_, _| ());
         let parsed: Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
-            "ts": "2026-11-27T01:36:20.007Z", "level": "info", "event": "access",
+            "ts": "2026-11-27T00:16:20.007Z", "level": "info", "event": "access",
             "request_id": "a\"b", "client_ip": "192.0.2.1", "client_port": 5000,
             "peer_ip": "192.0.2.1", "method": "GET", "host": "example.com", "path": "/a\\b",
             "proto": "HTTP/1.1", "status": 200, "bytes_in": 60, "bytes_out": 300, "dur_ms": 3.0,
@@ -163,13 +155,13 @@ mod tests {
     fn a_combined_line_is_the_one_of_apache() {
         assert_eq!(
             line_in(LogFormat::Combined, |_, _| ()),
-            "192.0.2.1 - - [27/Nov/2026:01:36:20 +0000] \"GET /a\\\\b HTTP/1.1\" 200 300 \"-\" \
+            "192.0.2.1 - - [27/Nov/2026:00:16:20 +0000] \"GET /a\\\\b HTTP/1.1\" 200 300 \"-\" \
              \"a \\\"b\\\" \\\\ \\xff\"\n"
         );
         let aborted = line_in(LogFormat::Combined, |data, record| {
             (data.request, data.status, record.bytes_out) = (None, None, 0);
         });
-        assert_eq!(aborted, "192.0.2.1 - - [27/Nov/2026:01:36:20 +0000] \"-\" - - \"-\" \"-\"\n");
+        assert_eq!(aborted, "192.0.2.1 - - [27/Nov/2026:00:16:20 +0000] \"-\" - - \"-\" \"-\"\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::access_log;
 use super::record::AccessRecord;
 use crate::clock::Clock;
-use crate::config::{Deadline, Settings, Timeout};
+use crate::config::{AccessLog, Deadline, Settings, Timeout};
 use crate::logging::{LogWriter, Stamp};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
@@ -16,6 +16,7 @@ use crate::upstream::connection_pool::ConnectionPool;
 use crate::upstream::queue::Mailbox;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
+use log::LevelFilter;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +47,14 @@ pub struct Shared {
     pub control: Option<Arc<Backend>>,
     /// The log thread, if access lines are written.
     pub log: Option<LogWriter>,
+}
+
+impl Shared {
+    /// The log thread, if there are access lines.
+    pub(super) fn access_log(&self) -> Option<&LogWriter> {
+        let is_on = self.settings.access_log != AccessLog::Off;
+        self.log.as_ref().filter(|_| is_on && log::max_level() >= LevelFilter::Info)
+    }
 }
 
 /// The worker's own state that its sessions share.
@@ -118,7 +127,9 @@ impl Context<'_> {
 
     /// Takes the record of an exchange that is over.
     pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
-        access_log::write(record, self.shared, &mut self.local.stamp);
+        if let Some(log) = self.shared.access_log() {
+            access_log::write(record, &self.shared.settings, log, &mut self.local.stamp);
+        }
     }
 }
 

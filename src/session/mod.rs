@@ -19,6 +19,7 @@ mod progress;
 mod record;
 mod replay;
 mod request;
+mod request_text;
 mod response;
 mod splice;
 mod stop;

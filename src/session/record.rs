@@ -3,7 +3,7 @@
 //! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
 //! [`Local::record`](super::Local::record), the only reader.
 
-use super::access_log::RequestText;
+use super::request_text::RequestText;
 use crate::error::Cause;
 use crate::reason::Reason;
 use crate::upstream::backend::Backend;

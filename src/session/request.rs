@@ -1,11 +1,11 @@
 //! A request whose head is valid: re-serialised for the backends, and reduced to the properties
 //! that later states need.
 
-use super::access_log::RequestText;
 use super::client::Client;
 use super::context::Context;
 use super::head::HeadReader;
 use super::record::ExchangeData;
+use super::request_text::RequestText;
 use super::trace;
 use super::upload::Upload;
 use crate::clock::Clock;
@@ -105,7 +105,7 @@ impl Request {
         let data = ExchangeData::new(peer, request_id, cx.now).with_head(
             length,
             client_address,
-            RequestText::of(&head, cx.shared),
+            cx.shared.access_log().map(|_| RequestText::of(&head, settings.log_format)),
         );
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);

@@ -1,9 +1,9 @@
 //! Access lines in the formats `json` and `combined`; the one of `text` is the record's `Display`.
 
-use super::RequestText;
 use crate::config::Algorithm;
 use crate::logging::{JsonLine, Value, escape};
 use crate::session::record::AccessRecord;
+use crate::session::request_text::RequestText;
 use log::Level;
 use std::io::Write;
 use std::net::IpAddr;

@@ -1,7 +1,6 @@
 //! The text of a request that access lines have, kept until its exchange is over.
 
 use crate::config::LogFormat;
-use crate::session::context::Shared;
 use crate::wire::Version;
 use crate::wire::request::RequestHead;
 
@@ -29,10 +28,9 @@ pub struct Details<'h> {
 }
 
 impl RequestText {
-    /// The parts of a head that the format of the log has, if there are access lines.
-    pub(in crate::session) fn of(head: &RequestHead<'_, '_>, shared: &Shared) -> Option<Self> {
-        super::enabled_log(shared)?;
-        let details = match shared.settings.log_format {
+    /// The parts of a head that this format has.
+    pub(super) fn of(head: &RequestHead<'_, '_>, format: LogFormat) -> Self {
+        let details = match format {
             LogFormat::Text => Details::default(),
             LogFormat::Json | LogFormat::Combined => {
                 let value = |name: &str| {
@@ -48,7 +46,7 @@ impl RequestText {
                 }
             }
         };
-        Some(Self::new(head.method, head.target.path_without_query(), details))
+        Self::new(head.method, head.target.path_without_query(), details)
     }
 
     /// The text of a request.
