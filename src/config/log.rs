@@ -1,4 +1,4 @@
-//! What the log contains, and its format. Plain values, which may change while the balancer runs.
+//! The content of the log and the format of its lines. Plain values, which may change at runtime.
 
 use super::values::Show;
 
@@ -20,7 +20,7 @@ pub enum AccessLog {
     /// All.
     #[default]
     All,
-    /// Those that ended with an error: a status of 500 or more, a rejection, a truncation, a reset.
+    /// Exchanges that ended with an error: a status of 500 or more, a rejection, a truncation, a reset.
     Errors,
     /// None.
     Off,

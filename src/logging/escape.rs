@@ -26,8 +26,9 @@ pub(crate) fn text(line: &mut Vec<u8>, message: &str) {
 
 /// Appends the inside of a JSON string. Bytes that are not UTF-8 are replaced by U+FFFD.
 pub(crate) fn json(line: &mut Vec<u8>, value: &[u8]) {
-    let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) && !matches!(byte, b'"' | b'\\');
-    if value.iter().all(is_plain) {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    // Without an early end, which would keep the compiler from using vectors.
+    if value.iter().fold(true, |are_plain, byte| are_plain & is_plain(*byte)) {
         line.extend_from_slice(value);
         return;
     }

@@ -1,8 +1,8 @@
 //! Lines of the format `json`: one flat object each, with the keys of `docs/reference.md`.
 
 use super::escape;
+use super::number::push_number;
 use log::Level;
-use std::io::Write;
 use std::time::Duration;
 
 /// A line that is being written.
@@ -56,10 +56,12 @@ impl<'l> JsonLine<'l> {
                 escape::json(line, text);
                 line.push(b'"');
             }
-            Value::Number(number) => drop(write!(line, "{number}")),
+            Value::Number(number) => push_number(line, number, 1),
             Value::Milliseconds(span) => {
-                let microseconds = span.as_micros();
-                drop(write!(line, "{}.{:03}", microseconds / 1000, microseconds % 1000));
+                let microseconds = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+                push_number(line, microseconds / 1000, 1);
+                line.push(b'.');
+                push_number(line, microseconds % 1000, 3);
             }
             Value::Flag(flag) => {
                 line.extend_from_slice(if flag { b"true" } else { b"false" });

@@ -1,7 +1,7 @@
 //! Times of log lines as text, made once per second and thread.
 
+use super::number::push_number;
 use crate::clock;
-use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 /// The text of the current second.
@@ -19,7 +19,8 @@ impl Stamp {
     pub fn push_rfc3339(&mut self, line: &mut Vec<u8>, at: SystemTime) {
         let milliseconds = self.update(at).subsec_millis();
         line.extend_from_slice(self.rfc3339.as_bytes());
-        let _ = write!(line, "{milliseconds:03}Z");
+        push_number(line, milliseconds.into(), 3);
+        line.push(b'Z');
     }
 
     /// Appends a time as in Apache's log, in UTC.

@@ -1,7 +1,7 @@
 //! Access lines in the formats `json` and `combined`; the one of `text` is the record's `Display`.
 
 use crate::config::Algorithm;
-use crate::logging::{JsonLine, Value, escape};
+use crate::logging::{self, JsonLine, Value, escape};
 use crate::session::record::AccessRecord;
 use crate::session::request_text::RequestText;
 use log::Level;
@@ -106,9 +106,9 @@ pub(super) fn combined(
         None => line.push(b'-'),
     }
     line.extend_from_slice(b"\" ");
-    push_number(line, data.status.unwrap_or(0).into());
+    push_size(line, data.status.unwrap_or(0).into());
     line.push(b' ');
-    push_number(line, record.bytes_out);
+    push_size(line, record.bytes_out);
     let request = data.request.as_ref();
     for value in [request.map(RequestText::referer), request.map(RequestText::user_agent)] {
         line.extend_from_slice(b" \"");
@@ -119,9 +119,9 @@ pub(super) fn combined(
 }
 
 /// A number, or `-` for 0.
-fn push_number(line: &mut Vec<u8>, number: u64) {
+fn push_size(line: &mut Vec<u8>, number: u64) {
     match number {
         0 => line.push(b'-'),
-        _ => drop(write!(line, "{number}")),
+        _ => logging::push_number(line, number, 1),
     }
 }
