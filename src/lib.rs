@@ -4,7 +4,8 @@
 //! Start with `ARCHITECTURE.md`. An item is public if the program, its tests, the fuzz targets or the
 //! benchmarks use it. The layers, from the lowest up; a module imports only from its own or lower
 //! ones: `admission children clock config config_file error logging metrics notifier reason` → `net`,
-//! `wire` → `upstream` → `session` → `threads` → `admin`, `ctl`, `server` → `cli`, `commands`.
+//! `wire` → `upstream`, `stats` → `session` → `threads` → `admin`, `ctl`, `server` → `cli`,
+//! `commands`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -26,6 +27,7 @@ pub(crate) mod notifier;
 pub mod reason;
 pub mod server;
 pub(crate) mod session;
+pub mod stats;
 pub(crate) mod threads;
 pub mod upstream;
 pub mod wire;

@@ -33,6 +33,7 @@ macro_rules! counters {
             /// is stuck. No part of the totals.
             pub turns: Counter,
             causes: [Counter; Cause::ALL.len()],
+            retry_causes: [Counter; Cause::ALL.len()],
             reasons: [Counter; Reason::ALL.len()],
         }
 
@@ -42,6 +43,7 @@ macro_rules! counters {
                     $($name: Counter::default(),)*
                     turns: Counter::default(),
                     causes: std::array::from_fn(|_| Counter::default()),
+                    retry_causes: std::array::from_fn(|_| Counter::default()),
                     reasons: std::array::from_fn(|_| Counter::default()),
                 }
             }
@@ -52,6 +54,7 @@ macro_rules! counters {
         pub struct Totals {
             $(#[doc = $meaning] pub $name: u64,)*
             causes: [u64; Cause::ALL.len()],
+            retry_causes: [u64; Cause::ALL.len()],
             reasons: [u64; Reason::ALL.len()],
         }
 
@@ -60,6 +63,7 @@ macro_rules! counters {
                 Self {
                     $($name: 0,)*
                     causes: [0; Cause::ALL.len()],
+                    retry_causes: [0; Cause::ALL.len()],
                     reasons: [0; Reason::ALL.len()],
                 }
             }
@@ -69,6 +73,9 @@ macro_rules! counters {
             fn add(&mut self, counters: &Counters) {
                 $(self.$name += counters.$name.get();)*
                 for (sum, counter) in self.causes.iter_mut().zip(&counters.causes) {
+                    *sum += counter.get();
+                }
+                for (sum, counter) in self.retry_causes.iter_mut().zip(&counters.retry_causes) {
                     *sum += counter.get();
                 }
                 for (sum, counter) in self.reasons.iter_mut().zip(&counters.reasons) {
@@ -83,6 +90,7 @@ counters! {
     connections, "Client connections accepted.";
     requests, "Requests with a valid head, on connections within the limits.";
     retries, "Attempts after the first one of an exchange.";
+    retries_over_budget, "Requests that were not retried because the retry budget was used up.";
     backend_connects, "Connections opened to backends.";
     backend_reuses, "Attempts on an idle backend connection.";
     stale_reuses, "Attempts on an idle backend connection that ended before a byte of the response.";
@@ -93,6 +101,12 @@ impl Counters {
     /// Counts an error response.
     pub fn failed(&self, cause: Cause) {
         self.causes[cause as usize].add(1);
+    }
+
+    /// Counts a retry after an attempt that failed for this cause.
+    pub fn retried(&self, cause: Cause) {
+        self.retries.add(1);
+        self.retry_causes[cause as usize].add(1);
     }
 
     /// Counts the end of a client connection.
@@ -112,6 +126,11 @@ impl Totals {
     /// The number of error responses with this cause.
     pub fn failed(&self, cause: Cause) -> u64 {
         self.causes[cause as usize]
+    }
+
+    /// The number of retries after an attempt that failed for this cause.
+    pub fn retried(&self, cause: Cause) -> u64 {
+        self.retry_causes[cause as usize]
     }
 
     /// The number of client connections that ended for this reason.
@@ -137,10 +156,12 @@ mod tests {
         workers[0].closed(Reason::ClientClosed);
         workers[1].closed(Reason::ClientClosed);
         workers[1].failed(Cause::NoBackend);
+        workers[0].retried(Cause::BadResponse);
         let totals = Totals::sum(workers.iter());
         assert_eq!(totals.requests, 5);
         assert_eq!(totals.closed(Reason::ClientClosed), 2);
         assert_eq!(totals.closed_in_total(), 2);
         assert_eq!(totals.failed(Cause::NoBackend), 1);
+        assert_eq!((totals.retried(Cause::BadResponse), totals.retries), (1, 1));
     }
 }

@@ -31,6 +31,7 @@ mod regressions;
 mod retry;
 mod settings;
 mod starvation;
+mod statistics;
 mod systemd;
 mod tidy;
 mod tunnel;

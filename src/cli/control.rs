@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The environment variable with the token.
-const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
+pub(super) const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
 /// More than any token has, in bytes.
 const MAX_TOKEN_FILE_BYTES: u64 = 64 * 1024;
 /// The permission of all other users to read a file.
@@ -44,7 +44,7 @@ fn token_of_environment() -> Result<Option<Token>, UsageError> {
 }
 
 /// The token in a file. The error has the fix, but no part of the token.
-fn read_token(path: &Path) -> Result<Token, String> {
+pub(super) fn read_token(path: &Path) -> Result<Token, String> {
     let name = path.display();
     let unreadable = |error| format!("--admin-token-file: cannot read {name}: {error}");
     let mut text = String::new();

@@ -1,20 +1,14 @@
 //! The flags of `lb-threads ctl`. The words of the command are for `ctl::grammar`.
 
 use super::UsageError;
-use crate::config::HostPort;
+use super::control::{TOKEN_VARIABLE, read_token};
 use crate::config::values::parse_timeout;
+use crate::config::{DEFAULT_ADMIN, HostPort};
 use crate::ctl::client::Client;
 use crate::ctl::grammar::{self, Command};
 use clap::Args;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-/// The environment variable with the token itself.
-const TOKEN_VARIABLE: &str = "LB_ADMIN_TOKEN";
-/// The part of a token file that is read, in bytes.
-const MAX_TOKEN: u64 = 8 * 1024;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +32,7 @@ pub struct CtlArgs {
     #[arg(value_name = "COMMAND", allow_negative_numbers = true, hide = true)]
     words: Vec<String>,
     /// Address of the balancer's control API
-    #[arg(long, value_name = "HOST:PORT", env = "LB_ADMIN", default_value = "127.0.0.1:9190", value_parser = parse_admin)]
+    #[arg(long, value_name = "HOST:PORT", env = "LB_ADMIN", default_value_t = DEFAULT_ADMIN.into(), value_parser = parse_admin)]
     admin: HostPort,
     /// File with the token of the control API; LB_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
@@ -68,9 +62,7 @@ impl CtlArgs {
     /// The client of the named balancer.
     pub fn client(&self) -> Result<Client, UsageError> {
         let token = match &self.admin_token_file {
-            Some(path) => Some(read_token(path).map_err(|problem| {
-                UsageError::bad(format!("--admin-token-file {}: {problem}", path.display()))
-            })?),
+            Some(path) => Some(read_token(path).map_err(UsageError::bad)?.secret().to_owned()),
             None => std::env::var(TOKEN_VARIABLE).ok(),
         };
         let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
@@ -86,16 +78,4 @@ fn template() -> String {
 fn parse_admin(text: &str) -> Result<HostPort, String> {
     HostPort::parse(text)
         .map_err(|_| format!("`{text}` is not an address; write it like 127.0.0.1:9190"))
-}
-
-fn read_token(path: &Path) -> Result<String, String> {
-    let mut token = String::new();
-    let read = |text: &mut String| -> io::Result<usize> {
-        File::open(path)?.take(MAX_TOKEN).read_to_string(text)
-    };
-    read(&mut token).map_err(|error| format!("cannot be read: {error}"))?;
-    match token.trim() {
-        "" => Err("is empty; it should have the token in one line".to_owned()),
-        token => Ok(token.to_owned()),
-    }
 }

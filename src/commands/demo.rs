@@ -10,7 +10,7 @@ use crate::cli::{DemoArgs, UsageError};
 use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
 use crate::server::Server;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -106,29 +106,27 @@ fn start(name: &'static str) -> io::Result<Backend> {
     }
 }
 
+/// Prints where everything is, as far as standard output works.
 fn print_guide(server: &Server, backends: &[Backend]) {
-    println!("\n  Three demo backends and a balancer in front of them:\n");
-    for backend in backends {
-        println!(
-            "    backend {:<6} http://{}   (process {})",
-            backend.name,
-            backend.address,
-            backend.process.id()
-        );
+    let mut guide = "\n  Three demo backends and a balancer in front of them:\n\n".to_owned();
+    for Backend { name, address, process } in backends {
+        guide += &format!("    backend {name:<6} http://{address}   (process {})\n", process.id());
     }
     for address in server.balancer().addresses() {
-        println!("    balancer       http://{address}\n");
-        println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
-    }
-    if let [address, ..] = server.balancer().admin_addresses() {
-        println!("         curl http://{address}/_control/list   the backends and their states");
-    }
-    if let [first, ..] = backends {
-        println!(
-            "         kill {:<24} takes backend {} away: no request fails",
-            first.process.id(),
-            first.name
+        guide += &format!("    balancer       http://{address}\n\n");
+        guide += &format!(
+            "  Try:   curl http://{address}/          repeat it: the backends take turns\n"
         );
     }
-    println!("  End:   Ctrl-C\n");
+    if let [address, ..] = server.balancer().admin_addresses() {
+        guide += &format!(
+            "         curl http://{address}/_control/list   the backends and their states\n"
+        );
+    }
+    if let [Backend { name, process, .. }, ..] = backends {
+        let id = process.id();
+        guide += &format!("         kill {id:<24} takes backend {name} away: no request fails\n");
+    }
+    guide += "  End:   Ctrl-C\n\n";
+    let _ = io::stdout().write_all(guide.as_bytes());
 }

@@ -60,7 +60,7 @@ pub enum DataPortControl {
 
 /// A secret that authorises requests. Its `Debug` form is masked.
 #[derive(Clone)]
-pub struct Token(Box<[u8]>);
+pub struct Token(Box<str>);
 
 impl Admin {
     /// Parses `HOST:PORT` or `off`. The error names the right form.
@@ -116,7 +116,7 @@ impl Show for DataPortControl {
 impl PartialEq for Token {
     /// In a time that depends on the lengths alone.
     fn eq(&self, other: &Self) -> bool {
-        self.is(&other.0)
+        self.is(other.0.as_bytes())
     }
 }
 
@@ -137,19 +137,24 @@ impl AdminPort {
 impl Token {
     /// A token, without the space around it. The error has neither subject nor secret.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        match text.trim().as_bytes() {
-            [] => Err("is empty; put a long random token there"),
+        match text.trim() {
+            "" => Err("is empty; put a long random token there"),
             token if token.len() > MAX_TOKEN_BYTES => Err("is longer than 4096 bytes"),
-            token if !token.iter().all(u8::is_ascii_graphic) => Err(
+            token if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(
                 "has a space, a control character or a letter outside of ASCII inside the token",
             ),
             token => Ok(Self(token.into())),
         }
     }
 
+    /// The token itself, for a client; must not be logged.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
     /// Whether this is the token. The time that it takes depends on the lengths alone.
     pub fn is(&self, candidate: &[u8]) -> bool {
-        let pairs = self.0.iter().zip(candidate);
+        let pairs = self.0.as_bytes().iter().zip(candidate);
         let differing = pairs.fold(0, |bits, (ours, theirs)| black_box(bits | (ours ^ theirs)));
         black_box(differing) == 0 && self.0.len() == candidate.len()
     }

@@ -73,3 +73,8 @@ pub const MAX_CONTROL_BODY_BYTES: usize = 64 * 1024;
 /// The time for a request head of the control API in total; the same for its body, for the response,
 /// and for an idle connection.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The upper bounds of the histograms of durations in `/metrics`, inclusive, in microseconds.
+pub const DURATION_BOUNDS: [u64; 13] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];

@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::logging;
 use crate::metrics::Totals;
 use crate::notifier::Notifier;
+use crate::stats::Stats;
 use crate::threads::handle::Handle;
 use crate::threads::health_check::HealthChecks;
 use crate::threads::listeners::Listeners;
@@ -31,6 +32,7 @@ pub struct Balancer {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) admission: Arc<Admission>,
     pub(super) listeners: Arc<Listeners>,
+    pub(super) stats: Arc<Stats>,
     /// Protects the pointer; no thread that serves takes it.
     pub(super) settings: Mutex<Arc<Settings>>,
     /// Protects the order of changes of settings, and the running health checks, which they start
@@ -160,6 +162,11 @@ impl Balancer {
     pub fn totals(&self) -> Totals {
         let workers = self.workers().iter().map(|worker| worker.counters());
         Totals::sum(workers.chain([self.listeners.shed_at_stop()]))
+    }
+
+    /// The statistics by backend and period, also after the end of the workers.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// The number of failed accepts.

@@ -20,9 +20,11 @@ use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
+use crate::stats::Stats;
 use crate::threads::acceptor::Acceptor;
 use crate::threads::listeners::Listeners;
 use crate::threads::resolver::{Lookup, Resolver};
+use crate::threads::statistics::StatisticsThread;
 use crate::threads::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
@@ -69,6 +71,8 @@ pub struct StartOptions {
 pub struct Server {
     balancer: Arc<Balancer>,
     workers: Vec<JoinHandle<usize>>,
+    /// None until it is started.
+    statistics: Option<StatisticsThread>,
     /// The running resolver, from the start on.
     resolver: Option<Resolver>,
     /// Ends after the workers: it responds during a drain.
@@ -123,7 +127,8 @@ impl Server {
         let (balancer, workers) =
             create(config, capacity, (addresses, sockets), &control, options.log)
                 .map_err(StartError::Resources)?;
-        let mut server = Self { balancer, workers: Vec::new(), resolver: None, admin: None };
+        let mut server =
+            Self { balancer, workers: Vec::new(), statistics: None, resolver: None, admin: None };
         server.run(workers).map_err(StartError::Resources)?;
         // Before the first round of checks: the readiness page shows that the balancer is starting.
         let admin = Admin::start(control, &server.balancer, capacity.control_connections);
@@ -153,7 +158,8 @@ impl Server {
         Ok(())
     }
 
-    /// Starts the threads of the workers. They accept once the listeners are started.
+    /// Starts the threads of the workers, which accept once the listeners are started, and of the
+    /// statistics.
     fn run(&mut self, workers: NewWorkers) -> io::Result<()> {
         for (number, (worker, acceptor)) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new()
@@ -161,6 +167,7 @@ impl Server {
                 .spawn(move || worker.run(acceptor))?;
             self.workers.push(thread);
         }
+        self.statistics = Some(StatisticsThread::start(&self.balancer.stats)?);
         Ok(())
     }
 
@@ -212,11 +219,13 @@ fn create(
         control: control.data_port.map(|address| Arc::new(Backend::control(address))),
         log,
     };
+    let stats = Arc::new(Stats::new(Instant::now()));
     let (mut workers, mut handles) = (Vec::new(), Vec::new());
     for counters in &counters {
         let (admission, counters) = (Arc::clone(&admission), Arc::clone(counters));
-        let max_pipes = capacity.pipes_per_worker;
-        let (worker, handle) = Worker::new(shared.clone(), admission, max_pipes, counters)?;
+        let (max_pipes, recorder) = (capacity.pipes_per_worker, stats.recorder());
+        let (worker, handle) =
+            Worker::new(shared.clone(), admission, max_pipes, counters, recorder)?;
         workers.push(worker);
         handles.push(Arc::new(handle));
     }
@@ -232,6 +241,7 @@ fn create(
         addresses,
         admission,
         listeners,
+        stats,
         settings: Mutex::new(settings),
         change_order: Mutex::new(None),
         is_serving: AtomicBool::new(false),

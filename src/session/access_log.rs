@@ -65,6 +65,7 @@ mod tests {
     use crate::wire::Version;
     use crate::wire::request_id::RequestId;
     use serde_json::{Value, json};
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     const MS: Duration = Duration::from_millis(1);
@@ -85,7 +86,7 @@ mod tests {
         data.request = Some(RequestText::new("GET", "/a\\b", details));
         (data.queued, data.connecting, data.bytes_in) = (2 * MS, MS / 2, 60);
         data.record_response(200, started + MS);
-        let backend = Backend::at(7, ([127, 0, 0, 1], 80).into());
+        let backend = Arc::new(Backend::at(7, ([127, 0, 0, 1], 80).into()));
         let gathered = ExchangeData::new(peer, RequestId::generate(1), started);
         let mut record = AccessRecord {
             data: &gathered,

@@ -6,6 +6,7 @@ use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
 use crate::net;
 use crate::net::Token;
+use crate::stats::Event;
 use crate::upstream::addresses::Walk;
 use crate::upstream::backend::{Backend, Connecting, Slot};
 use crate::upstream::connection_pool::{Connection, ConnectionPool};
@@ -111,6 +112,7 @@ impl Attempt {
         self.is_reused = self.connection.is_some();
         if self.is_reused {
             cx.local.counters.backend_reuses.add(1);
+            cx.local.recorder.count(backend, Event::Reuse);
             return Ok(Opened::Reused);
         }
         self.connecting = Some(Connecting::new(backend));
@@ -160,6 +162,7 @@ impl Attempt {
                 Ok(connection) => {
                     self.connection = Some(connection);
                     cx.local.counters.backend_connects.add(1);
+                    cx.local.recorder.count(self.backend(), Event::Connect);
                     let time = self.connect_deadline.at.saturating_duration_since(cx.now);
                     let share = (time / left).max(MIN_ADDRESS_TIME).min(time);
                     let at = cx.now + share;
@@ -243,6 +246,7 @@ impl Attempt {
     fn record_stale(&self, cx: &mut Context<'_>) {
         if let Some(connection) = self.connection {
             cx.local.counters.stale_reuses.add(1);
+            cx.local.recorder.count(self.backend(), Event::StaleReuse);
             cx.connections.record_stale(connection, self.started, cx.now);
         }
     }

@@ -10,6 +10,7 @@ use crate::logging::{LogWriter, Stamp};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
+use crate::stats::Recorder;
 use crate::upstream::backend::Backend;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connection_pool::ConnectionPool;
@@ -67,6 +68,8 @@ pub struct Local {
     pub buffers: Buffers,
     pub pipes: Pipes,
     pub counters: Arc<Counters>,
+    /// The statistics of this worker.
+    pub recorder: Recorder,
     /// Lingering sessions, oldest first, and some that have ended since.
     pub lingering: VecDeque<Token>,
     /// Randomness for request identifiers.
@@ -77,13 +80,14 @@ pub struct Local {
 
 impl Local {
     /// The state of a worker without sessions.
-    pub fn new(poller: Poller, pipes: Pipes, counters: Arc<Counters>) -> Self {
+    pub fn new(poller: Poller, pipes: Pipes, counters: Arc<Counters>, recorder: Recorder) -> Self {
         Self {
             clock: Clock::new(),
             poller,
             buffers: Buffers::default(),
             pipes,
             counters,
+            recorder,
             lingering: VecDeque::new(),
             rng: fastrand::Rng::new(),
             stamp: Stamp::default(),
@@ -125,8 +129,9 @@ impl Context<'_> {
         Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
     }
 
-    /// Takes the record of an exchange that is over.
+    /// Counts an exchange that is over, and writes its access line.
     pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
+        self.local.recorder.record(record.backend, &record.sample());
         if let Some(log) = self.shared.access_log() {
             access_log::write(record, &self.shared.settings, log, &mut self.local.stamp);
         }

@@ -11,6 +11,7 @@ use super::trace;
 use super::upload::{FramingSupport, Upload};
 use crate::config::{Deadline, Timeout};
 use crate::error::Cause;
+use crate::stats::Event;
 use crate::upstream::backend::{Backend, Slot};
 use crate::upstream::cluster::{Picked, Wanted};
 use crate::upstream::queue::{Grant, Position};
@@ -198,10 +199,12 @@ impl Dispatcher {
         let Outgoing { client, request, upload } = outgoing;
         // Withdrawn here, because only a retry that has a backend costs budget.
         if let Some(failed) = self.retries.begin_attempt() {
+            let cause = self.retries.last_failure().unwrap_or(Cause::BackendClosed);
             if retry::costs_budget(failed) && !cx.shared.budget.withdraw(cx.now) {
-                return Err(self.retries.last_failure().unwrap_or(Cause::BackendClosed).into());
+                cx.local.counters.retries_over_budget.add(1);
+                return Err(cause.into());
             }
-            cx.local.counters.retries.add(1);
+            cx.local.counters.retried(cause);
         }
         let Chosen { slot, is_healthy } = chosen;
         let name = &slot.backend().name;
@@ -235,6 +238,9 @@ impl Dispatcher {
         let backend = Arc::clone(attempt.backend());
         if kind == FailureKind::Connect {
             outgoing.upload.reopen_framing();
+            let has_timed_out = error.cause == Cause::ConnectTimeout;
+            let event = if has_timed_out { Event::ConnectTimedOut } else { Event::ConnectFailed };
+            cx.local.recorder.count(&backend, event);
         }
         let failed_attempt =
             FailedAttempt { kind, is_idempotent: outgoing.request.is_idempotent, is_replayable };
@@ -285,8 +291,8 @@ impl Dispatcher {
     }
 
     /// The backend of the last attempt, for the record.
-    pub(super) fn backend(&self) -> Option<&Backend> {
-        self.attempt.as_ref().map(|attempt| &**attempt.backend())
+    pub(super) fn backend(&self) -> Option<&Arc<Backend>> {
+        self.attempt.as_ref().map(Attempt::backend)
     }
 
     /// Whether the last attempt had a reused connection.

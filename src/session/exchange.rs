@@ -350,19 +350,17 @@ impl Exchange {
         self.state.stage()
     }
 
-    /// Whether the connection must close with a reset, so that a truncated response does not look
-    /// whole.
+    /// Whether the connection must close with a reset: a truncated response must not look whole.
     pub(super) fn must_close_with_reset(&self, client: &Client) -> bool {
-        self.response
-            .as_ref()
-            .is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
+        let response = self.response.as_ref();
+        response.is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
     }
 
-    /// Records the exchange, which is over; `reason` is set if the connection has ended with it.
-    pub(super) fn record(&mut self, reason: Option<Reason>, client: &Client, cx: &mut Context<'_>) {
+    /// Records the exchange, which is over; `end` is why the connection has ended with it, if it has.
+    pub(super) fn record(&mut self, end: Option<Reason>, client: &Client, cx: &mut Context<'_>) {
         self.count_time(cx.now);
-        self.data.bytes_in += self.upload.received();
-        cx.record(&self.access_record(reason, client, cx.now));
+        self.upload.record(&mut self.data);
+        cx.record(&self.access_record(end, client, cx.now));
     }
 
     pub(super) fn access_record(
@@ -394,7 +392,8 @@ impl Exchange {
     }
 
     /// The tunnel of the new protocol, over the connection of the attempt.
-    pub(super) fn into_tunnel(self, cx: &Context<'_>) -> Tunnel {
+    pub(super) fn into_tunnel(mut self, cx: &Context<'_>) -> Tunnel {
+        self.upload.record(&mut self.data);
         let attempts = self.dispatcher.attempts();
         Tunnel::new(self.dispatcher.into_attempt(), attempts, self.data, cx)
     }

@@ -1,15 +1,17 @@
 //! The record of an exchange, for the access log and statistics.
 //!
 //! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
-//! [`Local::record`](super::Local::record), the only reader.
+//! [`Context::record`](super::Context::record), the only reader. [`Sample`] defines its numbers.
 
 use super::request_text::RequestText;
 use crate::error::Cause;
 use crate::reason::Reason;
+use crate::stats::Sample;
 use crate::upstream::backend::Backend;
 use crate::wire::request_id::RequestId;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The data that an exchange collects for its record.
@@ -25,6 +27,8 @@ pub struct ExchangeData {
     pub request: Option<RequestText>,
     /// When the request's head was complete.
     pub started: Instant,
+    /// When the request's last byte was received; none before.
+    pub request_ended: Option<Instant>,
     /// The number of received bytes: the head, and the body without the framing of chunks.
     pub bytes_in: u64,
     /// The status code of the final response, forwarded or our own.
@@ -48,6 +52,7 @@ impl ExchangeData {
             request_id,
             request: None,
             started: now,
+            request_ended: None,
             bytes_in: 0,
             status: None,
             cause: None,
@@ -89,7 +94,7 @@ pub struct AccessRecord<'r> {
     /// Why the client's connection ended inside the exchange, if it did.
     pub reason: Option<Reason>,
     /// The backend of the last attempt.
-    pub backend: Option<&'r Backend>,
+    pub backend: Option<&'r Arc<Backend>>,
     /// Whether its connection had served other requests before.
     pub is_reused: bool,
     /// The number of attempts.
@@ -114,6 +119,21 @@ impl AccessRecord<'_> {
     /// The time from the request's head to the end.
     pub(super) fn duration(&self) -> Duration {
         self.ended.saturating_duration_since(self.data.started)
+    }
+
+    /// The exchange as statistics count it.
+    pub(super) fn sample(&self) -> Sample {
+        let data = self.data;
+        Sample {
+            status: data.status,
+            reason: self.reason,
+            request_ended: data.request_ended,
+            responded: data.first_byte.map(|first_byte| data.started + first_byte),
+            ended: self.ended,
+            queued: data.queued,
+            bytes_in: data.bytes_in,
+            bytes_out: self.bytes_out,
+        }
     }
 }
 
@@ -180,7 +200,7 @@ mod tests {
         let client = ([192, 0, 2, 1], 5000).into();
         let mut data = ExchangeData::new(client, RequestId::Received("abc".into()), started);
         data.request = Some(RequestText::new("GET", "/", Default::default()));
-        let backend = Backend::at(7, ([127, 0, 0, 1], 80).into());
+        let backend = Arc::new(Backend::at(7, ([127, 0, 0, 1], 80).into()));
         let gathered = ExchangeData::new(client, RequestId::Received("abc".into()), started);
         let mut record = AccessRecord {
             data: &gathered,

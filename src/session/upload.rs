@@ -5,6 +5,7 @@ use super::attempt::Attempt;
 use super::client::Client;
 use super::context::{Context, Local};
 use super::progress::{Blocked, Progress};
+use super::record::ExchangeData;
 use super::replay::ReplayBuffer;
 use super::stop::Stop;
 use crate::config::{self, Deadline, Timeout};
@@ -27,6 +28,8 @@ pub(super) struct Upload {
     framing: Option<RequestFraming>,
     /// The number of bytes of body that were received.
     received: u64,
+    /// When the request's last byte was received.
+    ended: Option<Instant>,
     /// Whether any part of the body was received, including the framing of a chunk.
     has_begun: bool,
     /// The maximum number of bytes of body.
@@ -72,6 +75,7 @@ impl Upload {
             is_chunked,
             framing: None,
             received: 0,
+            ended: (head.body == Body::None).then_some(cx.now),
             has_begun: false,
             limit: cx.shared.settings.limits.max_body_bytes.unwrap_or(u64::MAX),
             progress: Progress::new(cx.now),
@@ -95,9 +99,17 @@ impl Upload {
         self.reader.is_done()
     }
 
-    /// The number of bytes of body that were received.
-    pub(super) fn received(&self) -> u64 {
-        self.received
+    /// Adds the body's bytes and its end to the data of the exchange.
+    pub(super) fn record(&self, data: &mut ExchangeData) {
+        data.bytes_in += self.received;
+        data.request_ended = self.ended;
+    }
+
+    /// Notes the request's end, if it was received.
+    fn note_end(&mut self, now: Instant) {
+        if self.ended.is_none() && self.is_received() {
+            self.ended = Some(now);
+        }
     }
 
     /// Whether the whole request was sent.
@@ -241,6 +253,7 @@ impl Upload {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             let has_transferred = self.transfer(&mut client.input)?;
+            self.note_end(now);
             while !self.replay.unsent().is_empty() {
                 match backend.write(self.replay.unsent()) {
                     Ok(0) => return Ok(Uploaded::Blocked(Blocked::OnBackend)),
@@ -278,6 +291,7 @@ impl Upload {
         let (mut moved, now) = (0, local.clock.now());
         loop {
             self.buffer_input(&mut client.input)?;
+            self.note_end(now);
             if self.is_received() {
                 self.framing = Some(RequestFraming::Length(self.received));
                 return Ok(Uploaded::All);

@@ -8,5 +8,6 @@ pub mod health_check;
 pub mod listeners;
 pub mod resolver;
 pub mod shedding;
+pub mod statistics;
 pub mod supervision;
 pub mod worker;

@@ -14,6 +14,7 @@ use crate::metrics::Counters;
 use crate::net::{Event, Pipes, Poller, Slab, Source, Timers, Token};
 use crate::reason::Reason;
 use crate::session::{Local, Resources, Session, Shared, Verdict};
+use crate::stats::Recorder;
 use crate::upstream::queue::{Grant, Mailbox};
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
@@ -63,6 +64,7 @@ impl Worker {
         admission: Arc<Admission>,
         max_pipes: usize,
         counters: Arc<Counters>,
+        recorder: Recorder,
     ) -> io::Result<(Self, Handle)> {
         let poller = Poller::new()?;
         let (granting, grants) = crossbeam_channel::unbounded();
@@ -70,8 +72,8 @@ impl Worker {
             Handle::new(INBOX, Permits::new(admission), poller.waker(), Arc::clone(&counters));
         shared.cluster.wake_at_transitions(poller.waker());
         let mailbox = Mailbox::new(granting, poller.waker());
-        let resources =
-            Resources::new(shared, mailbox, Local::new(poller, Pipes::new(max_pipes), counters));
+        let local = Local::new(poller, Pipes::new(max_pipes), counters, recorder);
+        let resources = Resources::new(shared, mailbox, local);
         let worker = Self {
             inbox,
             grants,

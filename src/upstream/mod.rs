@@ -25,6 +25,7 @@ pub mod cluster;
 pub mod connection_pool;
 mod hash;
 pub mod health;
+pub mod health_counts;
 mod pool;
 pub mod queue;
 pub mod registry;

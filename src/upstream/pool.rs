@@ -7,6 +7,7 @@ use super::backend::{AdminState, Backend, BackendId};
 use super::balance;
 use super::cluster::Snapshot;
 use super::health::{Change, Health, NameState, Observation, Rules, State};
+use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
 use crate::config::{Algorithm, BackendSpec};
 use crate::error::Cause;
@@ -48,6 +49,7 @@ pub(super) struct Member {
     pub(super) detail: String,
     /// The time of the last change of its administrative state.
     pub(super) admin_since: Instant,
+    pub(super) counts: HealthCounts,
 }
 
 impl Member {
@@ -77,6 +79,7 @@ impl Member {
         if change.from.code() != change.to.code() {
             self.since = now;
             detail.clone_into(&mut self.detail);
+            self.counts.count_transition(change.to);
         }
     }
 }
@@ -190,7 +193,8 @@ impl Pool {
             health.set_name(NameState::Pending);
             detail = format!("\"{}\" is not resolved yet", spec.authority.host());
         }
-        Member { backend: Arc::new(backend), health, since: now, detail, admin_since: now }
+        let (backend, counts) = (Arc::new(backend), HealthCounts::default());
+        Member { backend, health, since: now, detail, admin_since: now, counts }
     }
 
     /// Removes a member and returns its backend.

@@ -8,6 +8,7 @@
 use super::backend::{AdminState, Backend, BackendId};
 use super::cluster::Cluster;
 use super::health::{Change, CheckResult, NameState, Observation, Outcome, Rules, State};
+use super::health_counts::HealthCounts;
 pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
 pub use super::resolution::Resolution;
@@ -17,7 +18,7 @@ use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A pool of backends.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct BackendStatus {
     pub in_transition: bool,
     /// The state of its name.
     pub name: NameState,
+    /// Its checks and transitions since it was added.
+    pub counts: HealthCounts,
 }
 
 impl Registry {
@@ -135,6 +138,20 @@ impl Registry {
                  both, and limits count for each of them"
             );
         }
+    }
+
+    /// Counts a health check, which took this long, and applies its result.
+    pub fn observe_check(
+        &self,
+        id: BackendId,
+        (result, took): (CheckResult, Duration),
+        detail: &str,
+        now: Instant,
+    ) {
+        if let Some(member) = self.pool.lock().member_mut(id) {
+            member.counts.count_check(result, took);
+        }
+        self.observe(id, Observation::Check(result), detail, now);
     }
 
     /// Applies a response to an attempt. Takes no lock unless attempts have failed before.
@@ -301,6 +318,7 @@ fn status(member: &Member) -> BackendStatus {
         is_spared: member.health.is_spared(),
         in_transition: member.health.in_transition(),
         name: member.health.name(),
+        counts: member.counts.clone(),
     }
 }
 
@@ -452,7 +470,7 @@ mod tests {
         let pool = pool(&[1, 2]);
         fail(&pool, id(&pool, 1));
         pool.drain(id(&pool, 1));
-        let later = Instant::now() + std::time::Duration::from_secs(60);
+        let later = Instant::now() + Duration::from_secs(60);
         let wanted = Wanted { tried: &[], is_idempotent: true, client: [127, 0, 0, 1].into() };
         for _ in 0..5 {
             let picked = pool.cluster().pick(&wanted, later, &mut fastrand::Rng::new());
@@ -614,7 +632,7 @@ mod tests {
         pool.apply(&specs(&[1]));
         let start = Instant::now();
         let check = |seconds, result, detail| {
-            let now = start + std::time::Duration::from_secs(seconds);
+            let now = start + Duration::from_secs(seconds);
             pool.observe(id(&pool, 1), Observation::Check(result), detail, now);
             let status = pool.statuses().remove(0);
             (status.state, status.since.duration_since(start).as_secs(), status.detail)
@@ -654,8 +672,7 @@ mod tests {
         let pool = Registry::new(&Config { settings, ..Config::default() });
         let id = pool.add_new(&spec(1)).expect("it is no member yet");
         assert_eq!(pool.add_new(&spec(1)), None);
-        let (far, cancelled) =
-            (Instant::now() + std::time::Duration::from_secs(60), AtomicBool::new(false));
+        let (far, cancelled) = (Instant::now() + Duration::from_secs(60), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| pool.wait_until_checked(id, far, &cancelled));
             let observation = Observation::Check(CheckResult::Failed);

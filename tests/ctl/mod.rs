@@ -1,6 +1,7 @@
 //! `lb-threads ctl` as a process, against an origin that plays the control API: requests, output,
 //! exit status.
 
+mod balancer;
 mod drain;
 mod failures;
 mod terminal;

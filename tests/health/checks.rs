@@ -2,6 +2,7 @@
 
 use crate::support::program::{Program, balancer_words, command};
 use crate::support::{Health, Lb, Origin, Script, exchange, refused_address};
+use std::time::Duration;
 
 #[test]
 fn a_backend_whose_check_got_http_1_0_receives_no_chunks() {
@@ -76,4 +77,20 @@ fn a_check_names_its_host_and_path_and_ignores_a_proxy_in_the_environment() {
     assert_eq!((check.method.as_str(), check.target.as_str()), ("GET", "/ready?full=1"));
     assert_eq!(check.headers_named("Host"), [origin.address().to_string()]);
     assert_eq!(check.header("User-Agent"), Some("lb-threads health check"));
+}
+
+#[test]
+fn checks_and_transitions_are_counted_by_backend() {
+    let origin = Origin::named("one");
+    let lb = Lb::over(&[&origin]);
+    let counts = || lb.balancer().registry().statuses().remove(0).counts;
+    lb.wait_for_up(1);
+    let first = counts();
+    assert_eq!((first.to_up, first.to_down, first.failed), (1, 0, 0));
+    assert!(first.passed >= 1 && first.duration_sum > Duration::ZERO);
+    origin.set_health(Health::Status(500));
+    lb.wait_for_up(0);
+    let later = counts();
+    assert_eq!((later.to_up, later.to_down, later.failed), (1, 1, 2), "--fall 2");
+    assert_eq!(later.durations.iter().sum::<u64>(), later.passed + later.failed);
 }

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 7] = [
         "reason",
     ],
     &["net", "wire"],
-    &["upstream"],
+    &["stats", "upstream"],
     &["session"],
     &["threads"],
     &["admin", "ctl", "server"],

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::metrics::Counters;
 use crate::net::masked::mask;
 use crate::net::{Pipes, Poller, Slab, Source, Token};
+use crate::stats::Stats;
 use crate::upstream::queue::Mailbox;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
@@ -52,7 +53,8 @@ impl TestWorker {
             log: None,
         };
         let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
-        let local = Local::new(poller, Pipes::new(4), counters);
+        let recorder = Stats::new(Instant::now()).recorder();
+        let local = Local::new(poller, Pipes::new(4), counters, recorder);
         Self {
             resources: Resources::new(shared, mailbox, local),
             token: Slab::default().insert(()),

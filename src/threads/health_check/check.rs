@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::{Response, Uri, Version};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -56,6 +57,8 @@ pub struct CheckOutcome {
     pub detail: String,
     /// Whether the response was HTTP/1.0.
     pub is_http10: bool,
+    /// How long the check took.
+    pub took: Duration,
 }
 
 /// The client that checks backends.
@@ -86,9 +89,11 @@ impl Resolver for Resolved {
 pub fn run(jobs: &Receiver<Job>, results: &Sender<CheckOutcome>) {
     while let Ok(Job::Check(target, checker)) = jobs.recv() {
         // A check that panicked must still have an outcome, or its backend would never be due again.
+        let started = Instant::now();
         let checked = catch_unwind(AssertUnwindSafe(|| checker.check(&target)));
-        let outcome = checked
+        let mut outcome = checked
             .unwrap_or_else(|_| CheckOutcome::new(&target, None, "the check panicked".to_owned()));
+        outcome.took = started.elapsed();
         if results.send(outcome).is_err() {
             return;
         }
@@ -156,7 +161,7 @@ impl Checker {
 
 impl CheckOutcome {
     fn new(target: &Target, result: Option<CheckResult>, detail: String) -> Self {
-        Self { id: target.id, result, detail, is_http10: false }
+        Self { id: target.id, result, detail, is_http10: false, took: Duration::ZERO }
     }
 }
 

@@ -12,7 +12,6 @@ mod checkers;
 mod schedule;
 
 use crate::config::HealthSettings;
-use crate::upstream::health::Observation;
 use crate::upstream::registry::Registry;
 use check::{CheckOutcome, Target};
 use checkers::Checkers;
@@ -149,8 +148,8 @@ impl Daemon {
         }
         match outcome.result {
             Some(result) => {
-                let observation = Observation::Check(result);
-                self.registry.observe(outcome.id, observation, &outcome.detail, Instant::now());
+                let check = (result, outcome.took);
+                self.registry.observe_check(outcome.id, check, &outcome.detail, Instant::now());
             }
             None => {
                 log::warn!(event = "state", backend = backend.name.as_str(); "cannot check backend {}: {}", backend.name, outcome.detail)

@@ -158,6 +158,7 @@ mod tests {
     use super::*;
     use crate::upstream::backend::AdminState;
     use crate::upstream::health::State;
+    use crate::upstream::health_counts::HealthCounts;
 
     const PERIOD: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
@@ -182,6 +183,7 @@ mod tests {
                 is_spared: false,
                 in_transition: false,
                 name: NameState::Resolved,
+                counts: HealthCounts::default(),
             };
             let statuses = (0..backends).map(status).collect();
             Self {

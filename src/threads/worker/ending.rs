@@ -72,6 +72,7 @@ mod tests {
     use crate::metrics::Counters;
     use crate::net::{self, Slab};
     use crate::session::{Resources, Shared};
+    use crate::stats::Stats;
     use crate::threads::acceptor::Acceptor;
     use crate::threads::handle::Handle;
     use crate::threads::listeners::{self, Listeners};
@@ -98,7 +99,9 @@ mod tests {
             max_connections_per_client: None,
             max_graceful_rejections: 0,
         }));
-        let (worker, handle) = Worker::new(shared, admission, 0, Arc::clone(&counters)).unwrap();
+        let recorder = Stats::new(Instant::now()).recorder();
+        let (worker, handle) =
+            Worker::new(shared, admission, 0, Arc::clone(&counters), recorder).unwrap();
         (worker, handle, counters)
     }
 
