@@ -69,7 +69,10 @@ impl Acceptor {
                 if let Err(error) = accepted
                     && !self.is_stopping.load(Ordering::SeqCst)
                 {
-                    log::warn!(event = "limit"; "the control API cannot accept a connection: {error}");
+                    log::warn!(
+                        event = "limit";
+                        "the control API cannot accept a connection: {error}"
+                    );
                     thread::sleep(PAUSE);
                 }
             }
@@ -129,7 +132,10 @@ impl Connections {
     /// Responds 503, as far as that works without waiting.
     fn shed(&mut self, mut socket: TcpStream) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!(event = "limit"; "the control API rejected {count} connection(s): too many at once");
+            log::warn!(
+                event = "limit";
+                "the control API rejected {count} connection(s): too many at once"
+            );
         }
         let error = "too many connections to the control API at once; close some, or try again";
         let problem = Problem::new(503, "overload", error).header("Retry-After", "1");

@@ -66,7 +66,8 @@ impl ControlSockets {
                     _ => error.to_string(),
                 };
                 log::warn!(
-                    event = "start"; "no control API on {address}: {reason}; choose another address with --admin, \
+                    event = "start";
+                    "no control API on {address}: {reason}; choose another address with --admin, \
                      or --admin off"
                 );
                 return Ok(());

@@ -81,7 +81,10 @@ pub fn balance(
     log_config(&config);
     let manager = ServiceManager::from_environment();
     if !inherited.is_empty() {
-        log::info!(event = "start"; "{} socket(s) from LISTEN_FDS: --host and --port are not used", inherited.len());
+        log::info!(
+            event = "start";
+            "{} socket(s) from LISTEN_FDS: --host and --port are not used", inherited.len()
+        );
     }
     let options = StartOptions { inherited, log: Some(log.clone()), ..StartOptions::default() };
     let server = match Server::start_with(config, options) {
@@ -93,7 +96,8 @@ pub fn balance(
     }
     for address in server.balancer().addresses() {
         log::info!(
-            event = "start"; "listening on http://{address}, {} backend(s) up",
+            event = "start";
+            "listening on http://{address}, {} backend(s) up",
             server.balancer().cluster().up()
         );
     }
@@ -115,7 +119,10 @@ fn serve_until_stop(server: &Server, manager: &ServiceManager, signals: &Signals
             recv(signals.stops) -> stop => return stop.unwrap_or(Stop::WithTimeout),
             recv(signals.reloads) -> reload => match reload {
                 Ok(()) => manager.around_reload(server.balancer(), || {
-                    log::info!(event = "reload"; "signal {SIGHUP} is ignored: nothing can be reloaded");
+                    log::info!(
+                        event = "reload";
+                        "signal {SIGHUP} is ignored: nothing can be reloaded"
+                    );
                 }),
                 Err(_) => return signals.stops.recv().unwrap_or(Stop::WithTimeout),
             },
@@ -128,11 +135,15 @@ fn log_config(config: &Config) {
     let names: Vec<String> = names.collect();
     let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
     let algorithm = config.settings.algorithm.name();
-    log::info!(event = "start"; "balancing {names} with {} workers, {algorithm}", config.boot.workers);
+    log::info!(
+        event = "start";
+        "balancing {names} with {} workers, {algorithm}", config.boot.workers
+    );
     let health = &config.settings.health;
     if health.checks {
         log::info!(
-            event = "start"; "checking GET {} every {:?}, timeout {:?}",
+            event = "start";
+            "checking GET {} every {:?}, timeout {:?}",
             health.path,
             health.period,
             health.check_timeout()
@@ -145,7 +156,8 @@ fn log_config(config: &Config) {
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
-        event = "stop"; "stopping: {} connection(s) open, {limit} for requests in flight; signal again to stop immediately",
+        event = "stop";
+        "stopping: {} connection(s) open, {limit} for requests in flight; signal again to stop immediately",
         server.balancer().open_connections()
     );
     server.balancer().begin_drain(timeout);
@@ -159,19 +171,26 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
         recv(signals) -> _ => match is_done.try_recv() {
             Ok(ended) => Some(ended),
             Err(_) => {
-                log::warn!(event = "stop"; "stopped at the second signal, with connections aborted");
+                log::warn!(
+                    event = "stop";
+                    "stopped at the second signal, with connections aborted"
+                );
                 return ExitCode::from(ABORTED);
             }
         },
     };
     let _ = waiter.join();
     let (drained, totals) = ended.unwrap_or((Drained::Clean, Totals::default()));
-    log::info!(event = "stop"; "stopped after {} requests on {} connections", totals.requests, totals.connections);
+    log::info!(
+        event = "stop";
+        "stopped after {} requests on {} connections", totals.requests, totals.connections
+    );
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
         Drained::Aborted(count) => {
             log::warn!(
-                event = "stop"; "{count} connection(s) were aborted: they were still busy after {:?}",
+                event = "stop";
+                "{count} connection(s) were aborted: they were still busy after {:?}",
                 timeout.unwrap_or_default()
             );
             ExitCode::from(ABORTED)

@@ -218,7 +218,8 @@ pub(super) fn admission_limits(capacity: Capacity, settings: &Settings) -> admis
     let max_connections = settings.limits.max_connections.min(capacity.connections);
     if max_connections < settings.limits.max_connections {
         log::info!(
-            event = "limit"; "serving at most {max_connections} connections at once: the limit of open files is {}",
+            event = "limit";
+            "serving at most {max_connections} connections at once: the limit of open files is {}",
             capacity.files
         );
     }

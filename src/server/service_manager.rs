@@ -35,7 +35,12 @@ impl ServiceManager {
         notifier.ready(&balancer.status());
         balancer
             .supervise(notifier)
-            .inspect_err(|error| log::warn!(event = "start"; "cannot keep the service manager informed: {error}"))
+            .inspect_err(|error| {
+                log::warn!(
+                    event = "start";
+                    "cannot keep the service manager informed: {error}"
+                );
+            })
             .ok()
     }
 

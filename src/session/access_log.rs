@@ -9,7 +9,6 @@ use super::record::AccessRecord;
 use crate::config::{AccessLog, LogFormat, Settings};
 use crate::logging::{LogWriter, Stamp, push_text_prefix};
 use log::Level;
-use std::io::Write;
 use std::time::SystemTime;
 
 /// The usual length of a line, or a bit more.
@@ -39,8 +38,8 @@ fn line(
         LogFormat::Text => {
             let push_time = |line: &mut Vec<u8>| stamp.push_rfc3339(line, at);
             push_text_prefix(&mut line, push_time, Level::Info, is_coloured);
-            // Nothing to escape: methods are tokens, paths and identifiers visible ASCII.
-            let _ = writeln!(line, "{record}");
+            record.push_text(&mut line);
+            line.push(b'\n');
         }
         LogFormat::Json => {
             let push_time = |line: &mut Vec<u8>| stamp.push_rfc3339(line, at);

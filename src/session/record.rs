@@ -5,11 +5,13 @@
 
 use super::request_text::RequestText;
 use crate::error::Cause;
+use crate::logging::push_number;
 use crate::reason::Reason;
 use crate::stats::Sample;
 use crate::upstream::backend::Backend;
 use crate::wire::request_id::RequestId;
 use std::fmt;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,54 +137,80 @@ impl AccessRecord<'_> {
             bytes_out: self.bytes_out,
         }
     }
-}
 
-/// The access line as text.
-impl fmt::Display for AccessRecord<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Appends the access line as text, without its end. Pieces are appended one by one, because
+    /// `write!` takes twice the instructions. Nothing to escape: methods are tokens, paths and
+    /// identifiers visible ASCII.
+    pub(super) fn push_text(&self, line: &mut Vec<u8>) {
         let data = self.data;
-        write!(f, "{} \"", data.peer)?;
+        let _ = write!(line, "{} \"", data.peer);
         match &data.request {
-            Some(request) => write!(f, "{} {}\" ", request.method(), request.path())?,
-            None => f.write_str("-\" ")?,
+            Some(request) => {
+                line.extend_from_slice(request.method().as_bytes());
+                line.push(b' ');
+                line.extend_from_slice(request.path().as_bytes());
+            }
+            None => line.push(b'-'),
         }
+        line.extend_from_slice(b"\" ");
         match data.status {
-            Some(status) => write!(f, "{status}")?,
-            None => f.write_str("-")?,
+            Some(status) => push_number(line, status.into(), 1),
+            None => line.push(b'-'),
         }
-        let backend = self.backend.map_or("-", |backend| backend.name.as_str());
-        if let Some(first_byte) = data.first_byte {
-            write!(f, " from {backend} in {} ms", Milliseconds(first_byte))?;
-        }
-        if let Some(code) = self.code() {
-            let comma = if data.first_byte.is_some() { "," } else { "" };
-            write!(f, "{comma} {code} in stage {}", self.stage)?;
-            if data.first_byte.is_none() {
-                write!(f, ", backend {backend}")?;
+        self.push_end(line);
+        line.extend_from_slice(b", done in ");
+        push_milliseconds(line, self.duration());
+        for (name, span) in [(", queued ", data.queued), (", connect ", data.connecting)] {
+            if !span.is_zero() {
+                line.extend_from_slice(name.as_bytes());
+                push_milliseconds(line, span);
             }
         }
-        write!(f, ", done in {} ms", Milliseconds(self.duration()))?;
-        if !data.queued.is_zero() {
-            write!(f, ", queued {} ms", Milliseconds(data.queued))?;
-        }
-        if !data.connecting.is_zero() {
-            write!(f, ", connect {} ms", Milliseconds(data.connecting))?;
-        }
         if self.attempts > 1 {
-            write!(f, ", {} attempts", self.attempts)?;
+            line.extend_from_slice(b", ");
+            push_number(line, self.attempts.into(), 1);
+            line.extend_from_slice(b" attempts");
         }
-        write!(f, ", {} bytes, id {}", self.bytes_out, data.request_id)
+        line.extend_from_slice(b", ");
+        push_number(line, self.bytes_out, 1);
+        line.extend_from_slice(b" bytes, id ");
+        line.extend_from_slice(data.request_id.as_bytes());
+    }
+
+    /// Appends where the response came from, and why it ended other than complete.
+    fn push_end(&self, line: &mut Vec<u8>) {
+        let backend = self.backend.map_or("-", |backend| backend.name.as_str());
+        if let Some(first_byte) = self.data.first_byte {
+            line.extend_from_slice(b" from ");
+            line.extend_from_slice(backend.as_bytes());
+            line.extend_from_slice(b" in ");
+            push_milliseconds(line, first_byte);
+        }
+        if let Some(code) = self.code() {
+            let comma = if self.data.first_byte.is_some() { "," } else { "" };
+            let _ = write!(line, "{comma} {code} in stage {}", self.stage);
+            if self.data.first_byte.is_none() {
+                let _ = write!(line, ", backend {backend}");
+            }
+        }
     }
 }
 
-/// Milliseconds with one decimal place, without the cost of a float.
-struct Milliseconds(Duration);
-
-impl fmt::Display for Milliseconds {
+impl fmt::Display for AccessRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = (self.0.as_micros() + 50) / 100;
-        write!(f, "{}.{}", tenths / 10, tenths % 10)
+        let mut line = Vec::new();
+        self.push_text(&mut line);
+        f.write_str(&String::from_utf8_lossy(&line))
     }
+}
+
+/// Milliseconds with one decimal place.
+fn push_milliseconds(line: &mut Vec<u8>, span: Duration) {
+    let tenths = u64::try_from((span.as_micros() + 50) / 100).unwrap_or(u64::MAX);
+    push_number(line, tenths / 10, 1);
+    line.push(b'.');
+    push_number(line, tenths % 10, 1);
+    line.extend_from_slice(b" ms");
 }
 
 #[cfg(test)]

@@ -206,7 +206,8 @@ impl AcceptErrorLog {
     fn note(&mut self, error: &io::Error) {
         if let Some(count) = self.log.count(Instant::now()) {
             log::warn!(
-                event = "limit"; "cannot accept connections ({count} time(s)): {error}; going on, more slowly"
+                event = "limit";
+                "cannot accept connections ({count} time(s)): {error}; going on, more slowly"
             );
             self.is_announced = true;
         }

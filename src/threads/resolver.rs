@@ -178,10 +178,13 @@ impl ResolverThread {
         }
         match (self.names.ended(&host, found.is_ok(), Instant::now()), found) {
             (Turn::Failing, Err(reason)) if had_addresses => {
-                log::warn!(event = "state"; "cannot resolve \"{host}\" any more: {reason}; its last addresses stay");
+                log::warn!(
+                    event = "state";
+                    "cannot resolve \"{host}\" any more: {reason}; its last addresses stay"
+                );
             }
             (Turn::Recovered, _) if had_addresses => {
-                log::info!(event = "state"; "\"{host}\" resolves again")
+                log::info!(event = "state"; "\"{host}\" resolves again");
             }
             _ => {}
         }
@@ -209,7 +212,8 @@ impl ResolverThread {
         }
         if !is_known {
             log::error!(
-                event = "state", backend = name.as_str(); "backend {name}: its address {first} is the balancer itself and is not used"
+                event = "state", backend = name.as_str();
+                "backend {name}: its address {first} is the balancer itself and is not used"
             );
         }
         Resolution::Addresses(usable)

@@ -66,7 +66,8 @@ impl Connection {
     fn warn(&self, age: Option<Duration>) {
         if let Some(age) = age {
             log::warn!(
-                event = "state", backend = self.backend.name.as_str(); "backend {} closes idle connections after about {} ms: requests get fresh connections until \
+                event = "state", backend = self.backend.name.as_str();
+                "backend {} closes idle connections after about {} ms: requests get fresh connections until \
                  this stops; raise its keep-alive timeout above ours ({:?})",
                 self.backend.name,
                 age.as_millis().max(1),

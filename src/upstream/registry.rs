@@ -134,7 +134,8 @@ impl Registry {
         let twins = self.pool.lock().take_twins();
         for (one, other, address) in twins {
             log::warn!(
-                event = "state"; "backends {one} and {other} have the same address {address}: it gets the requests of \
+                event = "state";
+                "backends {one} and {other} have the same address {address}: it gets the requests of \
                  both, and limits count for each of them"
             );
         }
@@ -171,7 +172,10 @@ impl Registry {
         }
         let (added, removed) = (diff.added.len(), diff.removed.len());
         if added + removed > 0 {
-            log::info!(event = "reload"; "backends: {added} added, {removed} removed, {} kept", diff.kept.len());
+            log::info!(
+                event = "reload";
+                "backends: {added} added, {removed} removed, {} kept", diff.kept.len()
+            );
         }
         diff
     }
@@ -334,10 +338,13 @@ fn log_change(name: &str, change: Change, detail: &str) {
         (State::Up, true) => log::debug!("backend {name} stays up: {detail}"),
         (_, true) => log::info!(event = "state", backend = name; "backend {name} up: {detail}"),
         (State::Unknown, false) => {
-            log::info!(event = "state", backend = name; "backend {name} down: {detail}")
+            log::info!(event = "state", backend = name; "backend {name} down: {detail}");
         }
         (State::Up, false) => {
-            log::info!(event = "state", backend = name; "backend {name} down after {} failure(s): {detail}", change.streak);
+            log::info!(
+                event = "state", backend = name;
+                "backend {name} down after {} failure(s): {detail}", change.streak
+            );
         }
         (_, false) => log::debug!("backend {name} stays down: {detail}"),
     }
@@ -346,7 +353,10 @@ fn log_change(name: &str, change: Change, detail: &str) {
 /// Logs a change of administrative state; false if there was no such backend.
 fn log_admin_change(backend: Option<&Arc<Backend>>, what: &str) -> bool {
     if let Some(backend) = backend {
-        log::info!(event = "admin"; "backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight());
+        log::info!(
+            event = "admin";
+            "backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight()
+        );
     }
     backend.is_some()
 }

@@ -98,7 +98,8 @@ impl Checkers {
     /// wait for the others.
     fn shrink(&mut self, error: &io::Error) {
         log::warn!(
-            event = "limit"; "health checks wait for {} threads: cannot start another: {error}; raise ulimit -u",
+            event = "limit";
+            "health checks wait for {} threads: cannot start another: {error}; raise ulimit -u",
             self.count
         );
         self.current_limit = self.count - self.count / 4;

@@ -152,7 +152,10 @@ impl Daemon {
                 self.registry.observe_check(outcome.id, check, &outcome.detail, Instant::now());
             }
             None => {
-                log::warn!(event = "state", backend = backend.name.as_str(); "cannot check backend {}: {}", backend.name, outcome.detail)
+                log::warn!(
+                    event = "state", backend = backend.name.as_str();
+                    "cannot check backend {}: {}", backend.name, outcome.detail
+                );
             }
         }
     }
