@@ -64,13 +64,23 @@ impl Calendar {
         Self { instant: Instant::now(), date: SystemTime::now() }
     }
 
-    /// The date of an instant in RFC 3339, in UTC with milliseconds.
-    pub fn rfc3339(&self, at: Instant) -> String {
+    /// The time from 1970-01-01 to the calendar's begin.
+    pub fn began(&self) -> Duration {
+        self.since_epoch(self.instant)
+    }
+
+    /// The time from 1970-01-01 to an instant.
+    pub fn since_epoch(&self, at: Instant) -> Duration {
         let later = at.saturating_duration_since(self.instant);
         let earlier = self.instant.saturating_duration_since(at);
         let date = self.date.checked_add(later).and_then(|date| date.checked_sub(earlier));
         let since_epoch = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
-        rfc3339(since_epoch.unwrap_or_default())
+        since_epoch.unwrap_or_default()
+    }
+
+    /// The date of an instant in RFC 3339, in UTC with milliseconds.
+    pub fn rfc3339(&self, at: Instant) -> String {
+        rfc3339(self.since_epoch(at))
     }
 }
 

@@ -29,12 +29,25 @@ impl Sources {
         let text = self.path.as_deref().map(read).transpose()?;
         load(&self.given, text, &self.inherited)
     }
+
+    /// The same of a file that was read before.
+    pub fn load_contents(&self, contents: Contents) -> Result<Loaded, Vec<Problem>> {
+        let text = self.path.as_deref().map(|path| text(path, contents)).transpose()?;
+        load(&self.given, text, &self.inherited)
+    }
 }
+
+/// The bytes of a file, or why there are none.
+pub type Contents = Result<Vec<u8>, String>;
 
 /// Reads the text of a configuration file; an error is one problem.
 pub fn read(path: &Path) -> Result<FileText, Vec<Problem>> {
+    text(path, read_bytes(path))
+}
+
+fn text(path: &Path, contents: Contents) -> Result<FileText, Vec<Problem>> {
     let name = path.display().to_string();
-    match read_bytes(path) {
+    match contents {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Ok(FileText::new(name, text)),
             Err(error) => {
@@ -49,8 +62,9 @@ pub fn read(path: &Path) -> Result<FileText, Vec<Problem>> {
     }
 }
 
-/// Opens without waiting for the other end of a FIFO, and looks at what was opened.
-fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a file. Opens without waiting for the other end of a FIFO, and looks at the kind of what
+/// was opened.
+pub fn read_bytes(path: &Path) -> Contents {
     let cannot = |error: rustix::io::Errno| {
         let error = io::Error::from(error);
         match error.kind() {

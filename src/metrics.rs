@@ -94,6 +94,10 @@ counters! {
     backend_connects, "Connections opened to backends.";
     backend_reuses, "Attempts on an idle backend connection.";
     stale_reuses, "Attempts on an idle backend connection that ended before a byte of the response.";
+    rejected_overload, "Connections rejected over `--max-connections`, or without a worker that takes them.";
+    rejected_client_limit, "Connections rejected over `--max-connections-per-client`.";
+    tunnels_opened, "Connections that became tunnels.";
+    tunnels_closed, "Tunnels that ended.";
     bytes_sent, "Bytes of responses sent to clients, heads included.";
 }
 
@@ -101,6 +105,14 @@ impl Counters {
     /// Counts an error response.
     pub fn failed(&self, cause: Cause) {
         self.causes[cause as usize].add(1);
+    }
+
+    /// Counts a connection that is rejected for this cause, whatever requests come on it.
+    pub fn rejected(&self, cause: Cause) {
+        match cause {
+            Cause::ClientLimit => self.rejected_client_limit.add(1),
+            _ => self.rejected_overload.add(1),
+        }
     }
 
     /// Counts a retry after an attempt that failed for this cause.

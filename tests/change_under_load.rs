@@ -12,19 +12,23 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const CLIENTS: usize = 16;
+pub(crate) const CLIENTS: usize = 16;
+const UPGRADE: &[u8] = b"Upgrade: websocket";
+const AGREE: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 /// A cycle of six changes takes half a second: each kind of change comes twice a second.
 const PAUSE: Duration = Duration::from_millis(83);
 
 /// A backend that only counts. It keeps no record of its requests, as an `Origin` does: there are
-/// hundreds of thousands of them.
-struct CountingBackend {
+/// hundreds of thousands of them. It agrees to upgrades, and returns each byte of them.
+pub(crate) struct CountingBackend {
     listener: Arc<TcpListener>,
-    served: Arc<AtomicUsize>,
+    pub(crate) served: Arc<AtomicUsize>,
 }
 
 impl CountingBackend {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let served = Arc::<AtomicUsize>::default();
         let (accepting, counter) = (Arc::clone(&listener), Arc::clone(&served));
@@ -41,7 +45,7 @@ impl CountingBackend {
         BackendSpec::new(self.authority(), weight)
     }
 
-    fn authority(&self) -> HostPort {
+    pub(crate) fn authority(&self) -> HostPort {
         self.listener.local_addr().expect("it is bound").into()
     }
 }
@@ -71,6 +75,10 @@ fn serve(mut stream: TcpStream, served: &AtomicUsize) {
         if !head.starts_with(b"GET /health ") {
             served.fetch_add(1, Relaxed);
         }
+        if head.windows(UPGRADE.len()).any(|part| part == UPGRADE) {
+            let _ = stream.write_all(AGREE).and_then(|()| io::copy(&mut &stream, &mut &stream));
+            return;
+        }
         if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
             return;
         }
@@ -80,17 +88,23 @@ fn serve(mut stream: TcpStream, served: &AtomicUsize) {
 
 /// The state that all clients share.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     /// When clients stop at the latest, so that a panic of the test ends.
     end: Instant,
-    is_over: AtomicBool,
-    served: AtomicUsize,
+    pub(crate) is_over: AtomicBool,
+    pub(crate) served: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
 
 impl Run {
+    /// A run that ends then at the latest.
+    pub(crate) fn until(end: Instant) -> Self {
+        let (is_over, served) = (AtomicBool::default(), AtomicUsize::default());
+        Self { end, is_over, served, failures: Mutex::default() }
+    }
+
     /// Sends GET and POST requests, most of them on a kept connection, until the run is over.
-    fn be_busy(&self, address: SocketAddr, number: usize) {
+    pub(crate) fn be_busy(&self, address: SocketAddr, number: usize) {
         let mut kept = None;
         for turn in number.. {
             if self.is_over.load(Relaxed) || Instant::now() > self.end {
@@ -110,7 +124,7 @@ impl Run {
         }
     }
 
-    fn failures(&self) -> Vec<String> {
+    pub(crate) fn failures(&self) -> Vec<String> {
         self.failures.lock().expect("no holder panics").clone()
     }
 }
@@ -176,12 +190,7 @@ fn change_under_load(duration: Duration) {
     let lb = Lb::start(config);
     lb.wait_for_up(2);
     let started = Instant::now();
-    let run = Run {
-        end: started + duration + TEST_TIMEOUT,
-        is_over: AtomicBool::default(),
-        served: AtomicUsize::default(),
-        failures: Mutex::default(),
-    };
+    let run = Run::until(started + duration + TEST_TIMEOUT);
     let rounds = thread::scope(|scope| {
         let clients = (0..CLIENTS).map(|number| {
             let (run, address) = (&run, lb.address());

@@ -2,6 +2,7 @@
 //! every reason, and nothing else.
 
 use clap::{Arg, CommandFactory};
+use lb_threads::admin::FAMILIES;
 use lb_threads::cli::Args;
 use lb_threads::config::{Algorithm, Config, Form, Setting};
 use lb_threads::error::{Cause, Side};
@@ -176,6 +177,14 @@ fn the_reference_has_every_cause_and_every_reason_as_the_program_has_it() {
         vec![reason.code().to_owned(), is_error.to_owned(), reason.description().to_owned()]
     });
     assert_eq!(table("Close reasons"), reasons.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_reference_has_every_family_of_metrics_as_the_program_has_it() {
+    let families = FAMILIES.iter().map(|family| {
+        [family.name, family.kind.name(), family.labels, family.help].map(str::to_owned).to_vec()
+    });
+    assert_eq!(table("Metrics"), families.collect::<Vec<_>>());
 }
 
 #[test]

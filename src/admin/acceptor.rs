@@ -1,13 +1,15 @@
 //! The thread that accepts connections for the control API, and starts a thread for each.
 //!
 //! Waits for its listening sockets alone. Owns the threads of the connections, which it joins at the
-//! end, so that none outlives the balancer. Beyond the limit of a port, a connection gets 503 and no
-//! thread. Must never wait for a client.
+//! end, so that none outlives the balancer. Beyond the limit of a port, a new connection takes the
+//! place of the one that has waited for its client the longest; if all are being served, or are as
+//! new, it gets 503 and no thread. Must never wait for a client.
 
 use super::access::Policy;
 use super::connection::Client;
 use super::control::Control;
 use super::message::ReplyTo;
+use super::open::{MIN_WAIT, Open};
 use super::problem::Problem;
 use crate::config;
 use crate::logging::RateLimitedLog;
@@ -22,6 +24,9 @@ use std::time::{Duration, Instant};
 
 /// The time without an accept after one has failed, because no descriptor or thread was left.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The most accepts of a socket before the other sockets have their turn.
+const MAX_ACCEPTS: usize = 64;
 
 /// The most pieces of 4 KiB of a client's bytes that are read before its shed socket is closed.
 const MAX_PIECES: usize = 16;
@@ -48,10 +53,11 @@ pub(super) struct Acceptor {
 #[derive(Default)]
 struct Connections {
     /// Open at the last look.
-    open: Vec<Weak<TcpStream>>,
+    open: Vec<Weak<Open>>,
     /// Shed last, oldest first: a request that comes a little later would meet a closed socket,
     /// and the reset that follows may overtake the response.
     shed: VecDeque<TcpStream>,
+    /// The log of both: of connections that were shed or ended.
     log: RateLimitedLog,
 }
 
@@ -60,6 +66,7 @@ impl Acceptor {
     pub(super) fn run(&self) {
         let sockets: Vec<&TcpListener> = self.ports.iter().flat_map(|port| &port.sockets).collect();
         let mut all: Vec<Connections> = self.ports.iter().map(|_| Connections::default()).collect();
+        let mut failures = RateLimitedLog::default();
         thread::scope(|scope| {
             while !self.is_stopping.load(Ordering::SeqCst) {
                 let accepted = net::wait_for_connections(&sockets).and_then(|()| {
@@ -69,22 +76,22 @@ impl Acceptor {
                 if let Err(error) = accepted
                     && !self.is_stopping.load(Ordering::SeqCst)
                 {
-                    log::warn!(
-                        event = "limit";
-                        "the control API cannot accept a connection: {error}"
-                    );
+                    if failures.count(Instant::now()).is_some() {
+                        log::warn!(
+                            event = "limit";
+                            "the control API cannot accept a connection: {error}"
+                        );
+                    }
                     thread::sleep(PAUSE);
                 }
             }
             // Their threads see the end of their requests; one that is being served is finished.
             let open = all.iter().flat_map(|connections| &connections.open);
-            for socket in open.filter_map(Weak::upgrade) {
-                let _ = socket.shutdown(Shutdown::Read);
-            }
+            open.filter_map(Weak::upgrade).for_each(|open| open.end_wait());
         });
     }
 
-    /// Accepts all waiting connections of a port.
+    /// Accepts waiting connections of a port.
     fn accept<'s>(
         &'s self,
         port: &'s Port,
@@ -92,12 +99,12 @@ impl Acceptor {
         scope: &'s Scope<'s, '_>,
     ) -> io::Result<()> {
         for listener in &port.sockets {
-            loop {
+            for _ in 0..MAX_ACCEPTS {
                 match listener.accept() {
-                    Ok((socket, peer)) if connections.count_open() < self.limit => {
-                        let socket = Arc::new(socket);
-                        connections.open.push(Arc::downgrade(&socket));
-                        self.serve(port, (socket, peer), scope)?;
+                    Ok((socket, peer)) if connections.make_room(self.limit, Instant::now()) => {
+                        let open = Arc::new(Open::new(socket));
+                        connections.open.push(Arc::downgrade(&open));
+                        self.serve(port, (open, peer), scope)?;
                     }
                     Ok((socket, _)) => connections.shed(socket),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -113,20 +120,41 @@ impl Acceptor {
     fn serve<'s>(
         &'s self,
         port: &'s Port,
-        (socket, peer): (Arc<TcpStream>, SocketAddr),
+        (open, peer): (Arc<Open>, SocketAddr),
         scope: &'s Scope<'s, '_>,
     ) -> io::Result<()> {
         let (control, policy, is_stopping) = (&self.control, &port.policy, &*self.is_stopping);
-        let serve = move || Client { control, policy, is_stopping, peer }.serve(&socket);
+        let serve = move || Client { control, policy, is_stopping, peer }.serve(&open);
         let thread = thread::Builder::new().name("control".to_owned());
         thread.spawn_scoped(scope, serve).map(drop)
     }
 }
 
 impl Connections {
-    fn count_open(&mut self) -> usize {
-        self.open.retain(|socket| socket.strong_count() > 0);
-        self.open.len()
+    /// Whether there is room for one more: below the limit, or after the end of the connection that
+    /// has waited for its client the longest.
+    fn make_room(&mut self, limit: usize, now: Instant) -> bool {
+        self.open.retain(|open| open.strong_count() > 0);
+        if self.open.len() < limit {
+            return true;
+        }
+        let open = self.open.iter().filter_map(Weak::upgrade);
+        let waiting = open.filter_map(|open| Some((open.waited(now)?, open)));
+        let longest = waiting.max_by_key(|(waited, _)| *waited);
+        // The threads of ended connections are open for a moment.
+        match longest.filter(|(waited, _)| *waited >= MIN_WAIT) {
+            Some((_, open)) if self.open.len() < limit + config::MAX_CONTROL_ENDING => {
+                open.end_wait();
+                if let Some(count) = self.log.count(now) {
+                    log::warn!(
+                        event = "limit";
+                        "the control API closed {count} idle or slow connection(s) for new ones"
+                    );
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Responds 503, as far as that works without waiting.

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The kind of access that a listening socket gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlAccess {
+pub(super) enum ControlAccess {
     /// The admin port.
     Admin,
     /// The data port, for GET and HEAD of any client.

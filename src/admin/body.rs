@@ -1,7 +1,7 @@
 //! The JSON body of a write: an object with fields by name. Pure. Each error names the field, its
 //! value and what would be right.
 
-use super::problem::Problem;
+use super::problem::{MAX_VALUE_BYTES, Problem, shortened};
 use crate::config::{self, Algorithm, HostPort};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -47,6 +47,10 @@ impl JsonBody {
 
     fn text(&self, name: &'static str, form: &str) -> Result<&str, Problem> {
         match self.get(name) {
+            Some(Value::String(text)) if text.len() > MAX_VALUE_BYTES => {
+                let error = format!("{name} is longer than {MAX_VALUE_BYTES} bytes; send {form}");
+                Err(Problem::new(400, "too_long", error).field(name).value(&**text).expected(form))
+            }
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(bad_type(name, other, "string", form)),
             None => Err(missing(name, form)),
@@ -80,12 +84,11 @@ impl JsonBody {
 
     /// The algorithm.
     pub(super) fn algorithm(&self) -> Result<Algorithm, Problem> {
-        let names: Vec<&str> = Algorithm::ALL.iter().map(|one| one.name()).collect();
-        let form = format!("one of {}", names.join(", "));
+        let form = format!("one of {}", Algorithm::NAMES.join(", "));
         let text = self.text("algorithm", &form)?;
         Algorithm::parse(text).map_err(|error| {
             let problem = Problem::new(400, "unknown_algorithm", error);
-            let nearest = config::nearest(text, names.iter().copied());
+            let nearest = config::nearest(text, Algorithm::NAMES.iter().copied());
             problem.field("algorithm").value(text).expected(form).nearest(nearest)
         })
     }
@@ -97,7 +100,7 @@ fn weight_form() -> String {
 
 fn unknown_field(name: &str, value: &Value, allowed: &[&str]) -> Problem {
     let known = allowed.join(", ");
-    let error = format!("unknown field {name:?}; the fields are: {known}");
+    let error = format!("unknown field {:?}; the fields are: {known}", shortened(name));
     Problem::new(400, "unknown_field", error)
         .field(name)
         .value(value.clone())

@@ -6,9 +6,10 @@ use super::access::{self, ControlAccess, Policy};
 use super::control::Control;
 use super::http::{Connection, NoRequest};
 use super::message::{ReplyTo, Request, Response};
-use super::problem::Problem;
+use super::open::Open;
+use super::problem::{Problem, shortened};
 use super::routes;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,10 +24,12 @@ pub(super) struct Client<'s> {
 
 impl Client<'_> {
     /// Serves the connection until its close.
-    pub(super) fn serve(&self, socket: &TcpStream) {
-        let mut connection = Connection::new(socket);
+    pub(super) fn serve(&self, open: &Open) {
+        let mut connection = Connection::new(&open.socket);
         loop {
-            let (response, to) = match connection.next_request() {
+            let request = connection.next_request();
+            open.begin_serving();
+            let (response, to) = match request {
                 Ok(request) => self.response(&request),
                 Err(NoRequest::Rejected(problem)) => (problem.response(), ReplyTo::unknown()),
                 Err(NoRequest::Closed) => return,
@@ -34,6 +37,7 @@ impl Client<'_> {
             if connection.respond(&response, &to).is_err() {
                 return;
             }
+            open.end_serving();
             if !to.keeps_open() || self.is_stopping.load(Ordering::SeqCst) {
                 return connection.linger();
             }
@@ -60,24 +64,27 @@ impl Client<'_> {
         }
     }
 
-    /// One line: at INFO for requests that are no reads, else at DEBUG. Never a field of the head,
-    /// which may be the token, nor the query.
+    /// One line: at INFO for requests that are no reads, else at DEBUG. Never the token, nor the
+    /// query. The peer of a request through the data port is a worker, so its identifier leads to
+    /// the line with the client.
     fn log(&self, request: &Request, result: &Result<Response, Problem>) {
         let is_read = access::is_read(request);
         let level = if is_read { log::Level::Debug } else { log::Level::Info };
-        let port = match self.policy.access {
-            ControlAccess::Admin => "control",
-            ControlAccess::DataRead | ControlAccess::DataAll => "control on the data port",
+        let source = match self.policy.access {
+            ControlAccess::Admin => format!("control: {}", self.peer),
+            ControlAccess::DataRead | ControlAccess::DataAll => {
+                format!("control on the data port: request {}", request.reply_to().request_id())
+            }
         };
-        let (peer, method, path) = (self.peer, &request.method, &request.path);
+        let (method, path) = (shortened(&request.method), &request.path);
         match result {
             Ok(response) => {
-                log::log!(level, "{port}: {peer} \"{method} {path}\" {}", response.status);
+                log::log!(level, "{source} \"{method} {path}\" {}", response.status);
             }
             Err(problem) => {
                 // A line of the log stays one line.
                 let error = problem.error().replace(char::is_control, " ");
-                log::log!(level, "{port}: {peer} \"{method} {path}\" rejected: {error}");
+                log::log!(level, "{source} \"{method} {path}\" rejected: {error}");
             }
         }
     }

@@ -1,12 +1,15 @@
 //! The operations on a running balancer, for the control API and everything else that operates it.
 //!
 //! Runs on the calling thread, which may wait: an addition waits for the backend's name and its first
-//! check, at most the health timeout for both. Must never run on a worker. No HTTP is in here.
+//! check, at most the health timeout for both; a reload for its end. Must never run on a worker. No HTTP is in here.
 
 use super::rows::{List, Row};
+use super::statistics::{self, Overview, Statistics};
 use crate::config::{self, Algorithm, BackendSpec, HostPort};
 use crate::net;
 use crate::server::Balancer;
+use crate::server::ReloadOutcome;
+use crate::stats::Period;
 use crate::upstream::backend::BackendId;
 use crate::upstream::health::NameState;
 use crate::upstream::registry::{BackendStatus, Registry};
@@ -68,14 +71,35 @@ impl Control {
     /// All backends.
     pub fn list(&self) -> List {
         let statuses = self.registry().statuses();
+        let shares = self.balancer.stats().shares(Instant::now());
+        let row = |status: &BackendStatus| self.row_of(status, &shares);
         List {
             algorithm: self.registry().algorithm().name(),
-            backends: statuses.iter().map(|status| self.row(status)).collect(),
+            backends: statuses.iter().map(row).collect(),
         }
     }
 
     fn row(&self, status: &BackendStatus) -> Row {
-        Row::new(status, self.balancer.calendar())
+        self.row_of(status, &self.balancer.stats().shares(Instant::now()))
+    }
+
+    fn row_of(&self, status: &BackendStatus, shares: &[(BackendId, f64)]) -> Row {
+        let mut shares = shares.iter().filter(|(id, _)| *id == status.backend.id);
+        let share = shares.next().map_or(0.0, |(_, share)| *share);
+        Row::new(status, statistics::rounded(share), self.balancer.calendar())
+    }
+
+    /// The statistics of these periods.
+    pub fn statistics(&self, periods: &[Period]) -> Statistics {
+        let report = self.balancer.stats().report(periods, Instant::now());
+        Statistics::new(&report, &self.registry().statuses())
+    }
+
+    /// The statistics since the start, in short.
+    pub fn overview(&self) -> Overview {
+        let report = self.balancer.stats().report(&[Period::All], Instant::now());
+        let statuses = self.registry().statuses();
+        Overview::new(self.registry().algorithm(), &report, &statuses)
     }
 
     /// Adds a backend and waits for its first check, and before that for its name. A name that does
@@ -123,7 +147,7 @@ impl Control {
     pub fn remove(&self, authority: &HostPort) -> Result<Row, ControlError> {
         let status = self.find(authority)?;
         match self.registry().remove(status.backend.id) {
-            true => Ok(Row::removed(&status, self.balancer.calendar())),
+            true => Ok(self.row(&status).removed(self.balancer.calendar())),
             false => Err(self.unknown(authority)),
         }
     }
@@ -146,6 +170,11 @@ impl Control {
     /// Changes the algorithm.
     pub fn set_algorithm(&self, algorithm: Algorithm) -> io::Result<()> {
         self.balancer.change_settings(|settings| settings.algorithm = algorithm)
+    }
+
+    /// Reloads the configuration file.
+    pub fn reload(&self) -> ReloadOutcome {
+        self.balancer.reload()
     }
 
     /// Makes a change, which returns false if the backend was removed meanwhile.

@@ -2,7 +2,9 @@
 
 use super::message::Response;
 use super::rows::Row;
+use crate::clock::Calendar;
 use crate::server::Balancer;
+use crate::server::Reloads;
 
 /// The facts on which readiness depends.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub(super) struct Readiness {
     is_draining: bool,
     up: usize,
     backends: Vec<Row>,
+    /// The line about the configuration file, if there is one.
+    config: Option<String>,
 }
 
 impl Readiness {
@@ -21,7 +25,8 @@ impl Readiness {
             is_serving: balancer.is_serving(),
             is_draining: balancer.is_draining(),
             up: balancer.cluster().up(),
-            backends: statuses.iter().map(|one| Row::new(one, balancer.calendar())).collect(),
+            backends: statuses.iter().map(|one| Row::new(one, 0.0, balancer.calendar())).collect(),
+            config: balancer.reloads().map(|reloads| described(&reloads, balancer.calendar())),
         }
     }
 
@@ -49,11 +54,24 @@ impl Readiness {
             let (up, all) = (self.up, self.backends.len());
             text +=
                 &format!("serving: {serving}\ndraining: {draining}\nbackends up: {up} of {all}\n");
+            // A file with a problem is no reason to get no requests: the settings in use stay.
+            if let Some(config) = &self.config {
+                text += &format!("config: {config}\n");
+            }
             for Row { url, state, since, why, .. } in &self.backends {
                 text += &format!("backend {url} {state} since {since}: {why}\n");
             }
         }
         Response::text(if obstacle.is_some() { 503 } else { 200 }, text)
+    }
+}
+
+fn described(reloads: &Reloads, calendar: &Calendar) -> String {
+    match &reloads.failure {
+        Some((at, problem)) => {
+            format!("reload failed at {}: {problem}", calendar.rfc3339(*at))
+        }
+        None => format!("loaded at {}", calendar.rfc3339(reloads.last_success)),
     }
 }
 
@@ -71,6 +89,7 @@ mod tests {
             since: "2026-01-02T03:04:05.006Z".to_owned(),
             why: "GET /health returned 503".to_owned(),
             in_flight: 0,
+            share: 0.0,
             warning: None,
         }
     }
@@ -85,19 +104,26 @@ mod tests {
             (true, false, 0, 0, 503, "not ready: no backends yet"),
         ] {
             let backends = vec![row(); backends];
-            let response = Readiness { is_serving, is_draining, up, backends }.response(false);
+            let config = Some("reload failed".to_owned());
+            let readiness = Readiness { is_serving, is_draining, up, backends, config };
+            let response = readiness.response(false);
             assert_eq!((response.status, response.body.trim_end()), (status, first_line));
         }
     }
 
     #[test]
     fn a_verbose_page_has_each_fact_and_each_backend_with_its_reason() {
-        let readiness =
-            Readiness { is_serving: true, is_draining: false, up: 0, backends: vec![row()] };
+        let readiness = Readiness {
+            is_serving: true,
+            is_draining: false,
+            up: 0,
+            backends: vec![row()],
+            config: Some("reload failed".to_owned()),
+        };
         assert_eq!(
             readiness.response(true).body,
             "not ready: no backend is up\nserving: yes\ndraining: no\nbackends up: 0 of 1\n\
-             backend http://127.0.0.1:8001 down since 2026-01-02T03:04:05.006Z: GET /health returned 503\n"
+             config: reload failed\nbackend http://127.0.0.1:8001 down since 2026-01-02T03:04:05.006Z: GET /health returned 503\n"
         );
     }
 }

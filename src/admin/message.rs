@@ -70,6 +70,11 @@ impl ReplyTo {
         Self { keeps_open: false, ..self.clone() }
     }
 
+    /// The identifier of the request.
+    pub(super) fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
     /// Whether the connection stays open after the response.
     pub(super) fn keeps_open(&self) -> bool {
         self.keeps_open

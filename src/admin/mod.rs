@@ -12,20 +12,24 @@ mod control;
 mod health;
 mod http;
 mod message;
+mod metrics;
+mod open;
 mod problem;
 mod routes;
 mod rows;
+mod statistics;
 
-pub use access::ControlAccess;
 pub use control::{Control, ControlError};
+pub use metrics::{FAMILIES, Family, Kind};
 pub use rows::{List, Row};
+pub use statistics::{Numbers, Ordered, Overview, OverviewRow, PeriodNumbers, Statistics};
 
 use crate::config::{AdminPort, Boot, DataPortControl};
 use crate::net;
 use crate::server::Balancer;
 use crate::server::StartError;
 use acceptor::{Acceptor, Port};
-use access::Policy;
+use access::{ControlAccess, Policy};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;

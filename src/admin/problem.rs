@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The longest text of a request that an error repeats, in bytes.
-const MAX_VALUE_BYTES: usize = 512;
+pub(super) const MAX_VALUE_BYTES: usize = 512;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ struct Details {
     nearest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     paths: Option<Vec<&'static str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Value>,
 }
 
 impl Problem {
@@ -45,6 +47,7 @@ impl Problem {
             expected: None,
             nearest: None,
             paths: None,
+            problems: Vec::new(),
         }))
     }
 
@@ -82,6 +85,12 @@ impl Problem {
         self
     }
 
+    /// The problems of a configuration file, each in the form of `check --json`.
+    pub(super) fn problems(mut self, problems: Vec<Value>) -> Self {
+        self.0.problems = problems;
+        self
+    }
+
     /// A field of the response's head.
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.fields.push((name, value.into()));
@@ -112,7 +121,7 @@ impl From<Cause> for Problem {
 }
 
 /// The text, or its beginning.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().map(|(at, _)| at).find(|at| *at > MAX_VALUE_BYTES) {
         Some(end) => format!("{}…", &text[..end]),
         None => text.to_owned(),

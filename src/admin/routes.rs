@@ -8,8 +8,11 @@ use super::body::JsonBody;
 use super::control::{Control, ControlError};
 use super::health::Readiness;
 use super::message::{Request, Response};
-use super::problem::Problem;
+use super::metrics::{self, Format};
+use super::problem::{Problem, shortened};
 use crate::config;
+use crate::server::ReloadError;
+use crate::stats::Period;
 use serde_json::json;
 
 /// One request that there is.
@@ -38,6 +41,10 @@ const ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/_control/resume", run: resume },
     Route { method: Method::Post, path: "/_control/weight", run: weight },
     Route { method: Method::Post, path: "/_control/scheduler", run: scheduler },
+    Route { method: Method::Post, path: "/_control/reload", run: reload },
+    Route { method: Method::Get, path: "/_control/stats", run: statistics },
+    Route { method: Method::Get, path: "/lb/stats", run: overview },
+    Route { method: Method::Get, path: "/metrics", run: metrics },
     Route { method: Method::Public, path: "/livez", run: alive },
     Route { method: Method::Public, path: "/readyz", run: ready },
     Route { method: Method::Public, path: "/healthz", run: alive },
@@ -92,7 +99,7 @@ fn unknown_path(path: &str) -> Problem {
 
 fn wrong_method(route: &Route, method: &str) -> Problem {
     let allow = route.method.allow();
-    let error = format!("{} supports {allow} only, not {method}", route.path);
+    let error = format!("{} supports {allow} only, not {}", route.path, shortened(method));
     Problem::new(405, "method_not_allowed", error)
         .value(method)
         .expected(allow)
@@ -105,15 +112,32 @@ impl From<ControlError> for Problem {
         let (status, code, url, nearest) = match error {
             ControlError::UnknownBackend { url, nearest } => (404, "unknown_backend", url, nearest),
             ControlError::AlreadyAdded { url } => (409, "already_added", url, None),
-            ControlError::OwnListener { url, .. } => (400, "own_listener", url, None),
+            ControlError::OwnListener { url } => (400, "own_listener", url, None),
         };
         Self::new(status, code, text).field("url").value(url).nearest(nearest)
+    }
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let text = error.to_string();
+        match error {
+            ReloadError::NoFile => Self::new(409, "no_config_file", text),
+            ReloadError::Problems(problems) => {
+                let error = format!("not reloaded, the settings in use stay: {text}");
+                let problems = problems.iter().map(config::Problem::to_json).collect();
+                Self::new(400, "bad_config", error).problems(problems)
+            }
+            ReloadError::Failed(_) => Self::new(503, "overload", text),
+        }
     }
 }
 
 const URL: (&[&str], &str) = (&["url"], r#"{"url": "http://127.0.0.1:8001"}"#);
 const URL_AND_WEIGHT: (&[&str], &str) =
     (&["url", "weight"], r#"{"url": "http://127.0.0.1:8001", "weight": 2}"#);
+/// The parameter of `/_control/stats`.
+const PERIODS: &str = "periods";
 const ALGORITHM: (&[&str], &str) = (&["algorithm"], r#"{"algorithm": "round_robin"}"#);
 
 fn body(request: &Request, (fields, example): (&[&str], &str)) -> Result<JsonBody, Problem> {
@@ -154,6 +178,49 @@ fn scheduler(control: &Control, request: &Request) -> Result<Response, Problem> 
         Problem::new(503, "overload", text)
     })?;
     Ok(Response::json(200, &json!({ "algorithm": algorithm.name() })))
+}
+
+fn reload(control: &Control, request: &Request) -> Result<Response, Problem> {
+    if !request.body.trim_ascii().is_empty() {
+        body(request, (&[], "{}"))?;
+    }
+    Ok(Response::json(200, &control.reload()?))
+}
+
+fn statistics(control: &Control, request: &Request) -> Result<Response, Problem> {
+    Ok(Response::json(200, &control.statistics(&periods(&request.query)?)))
+}
+
+/// The periods of a query, each one once; all of them without a parameter.
+fn periods(query: &str) -> Result<Vec<Period>, Problem> {
+    let mut texts = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != PERIODS {
+            let error = format!("unknown parameter {name:?}; use {PERIODS}=5m,30m");
+            let problem = Problem::new(400, "unknown_parameter", error);
+            return Err(problem.field(&name).value(value.into_owned()).nearest(Some(PERIODS)));
+        }
+        texts.push(value.into_owned());
+    }
+    if texts.is_empty() {
+        return Ok(Period::ALL.to_vec());
+    }
+    let text = texts.join(",");
+    Period::parse_list(&text).map_err(|error| {
+        let names: Vec<&str> = Period::ALL.iter().map(|period| period.name()).collect();
+        let expected = format!("one or more of {}", names.join(","));
+        let problem = Problem::new(400, "unknown_period", error.to_string());
+        problem.field(PERIODS).value(text).expected(expected)
+    })
+}
+
+fn overview(control: &Control, _: &Request) -> Result<Response, Problem> {
+    Ok(Response::json(200, &control.overview()))
+}
+
+fn metrics(control: &Control, request: &Request) -> Result<Response, Problem> {
+    let format = Format::accepted(request.values("accept"));
+    Ok(metrics::response(control.balancer(), format))
 }
 
 fn alive(_: &Control, _: &Request) -> Result<Response, Problem> {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 /// A backend and its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Its identity, normalised.
     pub url: String,
@@ -27,13 +27,15 @@ pub struct Row {
     pub why: String,
     /// Its requests in flight.
     pub in_flight: usize,
+    /// Its share of the requests of the last minute, from 0 to 1.
+    pub share: f64,
     /// A problem that an operator should look at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
 
 /// All backends, and the algorithm that chooses one of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct List {
     /// The algorithm.
     pub algorithm: &'static str,
@@ -42,8 +44,8 @@ pub struct List {
 }
 
 impl Row {
-    /// The row of a member.
-    pub fn new(status: &BackendStatus, calendar: &Calendar) -> Self {
+    /// The row of a member with this share.
+    pub fn new(status: &BackendStatus, share: f64, calendar: &Calendar) -> Self {
         let backend = &status.backend;
         let (state, since, why) = described(status);
         Self {
@@ -55,15 +57,21 @@ impl Row {
             since: calendar.rfc3339(since),
             why,
             in_flight: backend.in_flight(),
+            share,
             warning: None,
         }
     }
 
-    /// The row of a backend that was just removed.
-    pub fn removed(status: &BackendStatus, calendar: &Calendar) -> Self {
+    /// The row after the removal of its backend.
+    pub fn removed(self, calendar: &Calendar) -> Self {
         let (since, why) = (calendar.rfc3339(Instant::now()), "removed by an operator".to_owned());
-        Self { state: "removed", since, why, ..Self::new(status, calendar) }
+        Self { state: "removed", since, why, ..self }
     }
+}
+
+/// The state of a member: `up`, `down`, `ejected` or `draining`.
+pub fn state(status: &BackendStatus) -> &'static str {
+    described(status).0
 }
 
 /// The state of a member, its time and its reason.

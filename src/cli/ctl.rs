@@ -13,6 +13,7 @@ use std::time::Duration;
 const EXAMPLES: &str = "\
 Examples:
   lb-threads ctl list                           all backends
+  lb-threads ctl stats --periods 5m,1h          requests, errors, response times
   lb-threads ctl add 10.0.0.3 8080 2            with twice the weight of the others
   lb-threads ctl drain http://10.0.0.1 --wait 30s && lb-threads ctl remove http://10.0.0.1
   lb-threads ctl algorithm least_conn
@@ -37,12 +38,15 @@ pub struct CtlArgs {
     /// File with the token of the control API; LB_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Time limit of a request [default: 5s; 30s for add, 2s for health]
+    /// Time limit of a request [default: 5s; 30s for add and reload, 2s for health]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     timeout: Option<Duration>,
     /// For drain: wait until no request is in flight, so long at most
     #[arg(long, value_name = "DURATION")]
     wait: Option<String>,
+    /// For stats: the periods, of 5m,30m,1h,6h,24h,all
+    #[arg(long, value_name = "PERIODS")]
+    periods: Option<String>,
     /// Print the API's JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -54,6 +58,9 @@ impl CtlArgs {
         let mut words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         if let Some(wait) = &self.wait {
             words.extend(["--wait", wait]);
+        }
+        if let Some(periods) = &self.periods {
+            words.extend(["--periods", periods]);
         }
         grammar::parse(&words)
             .map_err(|error| UsageError::bad(format!("ctl: {error}; see lb-threads ctl --help")))

@@ -120,18 +120,7 @@ fn in_text(problems: &[Problem], origins: Option<&[OriginRow]>) -> String {
 }
 
 fn in_json(problems: &[Problem], origins: Option<&[OriginRow]>) -> String {
-    let problem = |problem: &Problem| {
-        json!({
-            "severity": problem.severity.to_string(),
-            "file": problem.file,
-            "line": problem.position.map(|position| position.line),
-            "column": problem.position.map(|position| position.column),
-            "key": problem.key,
-            "message": problem.message,
-            "hint": problem.hint,
-        })
-    };
-    let problems: Vec<Value> = problems.iter().map(problem).collect();
+    let problems: Vec<Value> = problems.iter().map(Problem::to_json).collect();
     let is_ok = !problems.iter().any(|problem| problem["severity"] == "error");
     let mut result = json!({ "ok": is_ok, "problems": problems });
     if let Some(rows) = origins {

@@ -10,7 +10,8 @@ use crate::cli::CtlArgs;
 use crate::ctl::client::{CHECK_TIMEOUT, Client, Failure, Reply, TIMEOUT};
 use crate::ctl::grammar::{self, Command};
 use crate::ctl::outcome;
-use crate::ctl::rows::{Listing, Row, Scheduler};
+use crate::ctl::rows::{Listing, Reload, Row, Scheduler, Statistics};
+use crate::ctl::statistics;
 use crate::ctl::table::{self, printable};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -71,6 +72,7 @@ impl Ctl {
                 let text = table::listing(&reply.value, Timestamp::now(), has_colours);
                 Ok(Outcome::done(self.text(reply, text)))
             }
+            Command::Stats(periods) => self.stats(periods.as_deref()),
             Command::Algorithm(None) => {
                 let algorithm = self.list()?.value.algorithm;
                 let json = json!({ "algorithm": algorithm }).to_string();
@@ -82,6 +84,12 @@ impl Ctl {
                 let reply: Reply<Scheduler> =
                     self.client.post("/_control/scheduler", &body, TIMEOUT)?;
                 let text = printable(&reply.value.algorithm).into_owned();
+                Ok(Outcome::done(self.text(reply, text)))
+            }
+            Command::Reload => {
+                let reply: Reply<Reload> =
+                    self.client.post("/_control/reload", &json!({}), CHECK_TIMEOUT)?;
+                let text = outcome::reload(&reply.value);
                 Ok(Outcome::done(self.text(reply, text)))
             }
             Command::Add { backend, weight } => {
@@ -113,11 +121,24 @@ impl Ctl {
         let exit_code = if failure.is_rejection { REJECTED } else { NEGATIVE };
         let message = printable(&failure.message).into_owned();
         let json = failure.json.filter(|_| self.has_json);
+        for problem in &failure.problems {
+            eprintln!("{}", printable(&problem.to_string()));
+        }
         Outcome { text: json.unwrap_or_default(), problem: Some((message, exit_code)) }
     }
 
     fn list(&self) -> Result<Reply<Listing>, Failure> {
         self.client.get("/_control/list")
+    }
+
+    fn stats(&self, periods: Option<&str>) -> Result<Outcome, Failure> {
+        let encode =
+            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let query = periods.map(|periods| format!("?periods={}", encode(periods)));
+        let path = format!("/_control/stats{}", query.unwrap_or_default());
+        let reply: Reply<Statistics> = self.client.get(&path)?;
+        let text = statistics::report(&reply.value, terminal_width());
+        Ok(Outcome::done(self.text(reply, text)))
     }
 
     /// The JSON or the text, as asked for.
@@ -147,6 +168,12 @@ impl Ctl {
         let problem = (!readiness.is_ready).then(|| ("not ready".to_owned(), NEGATIVE));
         Ok(Outcome { text, problem })
     }
+}
+
+/// The columns of the terminal; none if standard output is none, or does not have a size.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Whether the environment allows colours (no-color.org).

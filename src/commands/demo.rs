@@ -9,7 +9,7 @@ use crate::children::{self, Owned};
 use crate::cli::{DemoArgs, UsageError};
 use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
-use crate::server::Server;
+use crate::server::{Server, StartOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -70,7 +70,8 @@ pub fn run(args: &DemoArgs) -> ExitCode {
             ..settings
         },
     };
-    let exit_code = serve::balance(config, Vec::new(), &log, |server| {
+    let options = StartOptions { log: Some(log.clone()), ..StartOptions::default() };
+    let exit_code = serve::balance(config, options, &log, |server| {
         print_guide(server, &backends);
     });
     drop(backends);

@@ -5,15 +5,14 @@
 use super::shell;
 use crate::children;
 use crate::cli::{ServeArgs, resolve_boot};
-use crate::config::{Config, Loaded, Problem, Settings, to_json};
+use crate::config::{Config, Problem, Settings, to_json};
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::net;
-use crate::server::{Drained, Server, ServiceManager, StartOptions};
+use crate::server::{Drained, LOOK_INTERVAL, ReloadSource, Server, ServiceManager, StartOptions};
 use crossbeam_channel::Receiver;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,10 +34,11 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Err(error) => return fail(None, &error.message, error.exit_code),
     };
     sources.inherited = inherited.iter().filter_map(|socket| socket.local_addr().ok()).collect();
-    let Loaded { mut config, warnings, .. } = match sources.load() {
+    let loaded = match sources.load() {
         Ok(loaded) => loaded,
         Err(problems) => return reject(&problems),
     };
+    let mut config = loaded.config.clone();
     if prints_config {
         return shell::print(&to_json(&config));
     }
@@ -46,7 +46,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(log) => log,
         Err(message) => return fail(None, &message, START_FAILED),
     };
-    for warning in warnings {
+    for warning in &loaded.warnings {
         log::warn!(event = "start"; "{warning}");
     }
     for note in &sources.notes {
@@ -55,16 +55,19 @@ pub fn run(args: ServeArgs) -> ExitCode {
     if let Err(error) = resolve_boot(&mut config.boot) {
         return fail(Some(&log), &error.message, error.exit_code);
     }
-    let exit_code = balance(config, inherited, &log, |_| {});
+    let reload = ReloadSource { sources, loaded, look_interval: LOOK_INTERVAL };
+    let reload = Some(reload).filter(|reload| reload.sources.path.is_some());
+    let options =
+        StartOptions { inherited, reload, log: Some(log.clone()), ..StartOptions::default() };
+    let exit_code = balance(config, options, &log, |_| {});
     log.flush_for_exit();
     exit_code
 }
 
-/// Serves until a signal, on `inherited` sockets if there are any. Calls `ready` once the balancer
-/// listens.
+/// Serves until a signal. Calls `ready` once the balancer listens.
 pub fn balance(
     config: Config,
-    inherited: Vec<TcpListener>,
+    options: StartOptions,
     log: &LogWriter,
     ready: impl FnOnce(&Server),
 ) -> ExitCode {
@@ -80,13 +83,12 @@ pub fn balance(
     }
     log_config(&config);
     let manager = ServiceManager::from_environment();
-    if !inherited.is_empty() {
+    if let count @ 1.. = options.inherited.len() {
         log::info!(
             event = "start";
-            "{} socket(s) from LISTEN_FDS: --host and --port are not used", inherited.len()
+            "{count} socket(s) from LISTEN_FDS: --host and --port are not used"
         );
     }
-    let options = StartOptions { inherited, log: Some(log.clone()), ..StartOptions::default() };
     let server = match Server::start_with(config, options) {
         Ok(server) => server,
         Err(error) => return fail(Some(log), &error.to_string(), START_FAILED),
@@ -117,16 +119,32 @@ fn serve_until_stop(server: &Server, manager: &ServiceManager, signals: &Signals
             // Fails only if no thread watches for signals any more: then none could stop the balancer
             // later.
             recv(signals.stops) -> stop => return stop.unwrap_or(Stop::WithTimeout),
-            recv(signals.reloads) -> reload => match reload {
-                Ok(()) => manager.around_reload(server.balancer(), || {
-                    log::info!(
-                        event = "reload";
-                        "signal {SIGHUP} is ignored: nothing can be reloaded"
-                    );
-                }),
-                Err(_) => return signals.stops.recv().unwrap_or(Stop::WithTimeout),
-            },
+            recv(signals.reloads) -> reload => {
+                let stop = match reload {
+                    Ok(()) => manager.around_reload(server.balancer(), || reload_or_stop(server, signals)),
+                    Err(_) => Some(signals.stops.recv().unwrap_or(Stop::WithTimeout)),
+                };
+                if let Some(stop) = stop {
+                    return stop;
+                }
+            }
         }
+    }
+}
+
+/// Reloads, whose outcome is in the log; a stop meanwhile is returned at once.
+fn reload_or_stop(server: &Server, signals: &Signals) -> Option<Stop> {
+    let outcome = match server.balancer().request_reload() {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            log::info!(event = "reload"; "signal HUP is ignored: {error}");
+            return None;
+        }
+    };
+    crossbeam_channel::select! {
+        // An error means that the thread has ended.
+        recv(outcome) -> _ => None,
+        recv(signals.stops) -> stop => Some(stop.unwrap_or(Stop::WithTimeout)),
     }
 }
 

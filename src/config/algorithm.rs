@@ -63,10 +63,9 @@ impl Algorithm {
         let has_spelling = |one: &&Self| one.spellings().contains(&spelling.as_str());
         Self::ALL.iter().find(has_spelling).copied().ok_or_else(|| {
             let spellings = Self::ALL.iter().flat_map(|one| one.spellings()).copied();
-            let names: Vec<&str> = Self::ALL.iter().map(|one| one.name()).collect();
             let hint = nearest(&spelling, spellings)
                 .map_or(String::new(), |near| format!(" (did you mean {near}?)"));
-            format!("`{text}` is not an algorithm{hint}; use one of: {}", names.join(", "))
+            format!("`{text}` is not an algorithm{hint}; use one of: {}", Self::NAMES.join(", "))
         })
     }
 

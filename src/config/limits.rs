@@ -68,6 +68,8 @@ pub const MIN_HEALTH_PERIOD: Duration = Duration::from_secs(1);
 pub const MAX_CONTROL_CONNECTIONS: usize = 32;
 /// Sockets that the control API keeps open for a while after it has responded 503.
 pub const MAX_CONTROL_SHED: usize = 4;
+/// Connections of the control API, per port, that may still be ending in favour of new ones.
+pub const MAX_CONTROL_ENDING: usize = 4;
 /// The largest request body of the control API, in bytes; a larger one gets 413.
 pub const MAX_CONTROL_BODY_BYTES: usize = 64 * 1024;
 /// The time for a request head of the control API in total; the same for its body, for the response,

@@ -2,6 +2,7 @@
 //!
 //! `check`, the start and a reload all print these, so the words are the same everywhere.
 
+use serde_json::{Value, json};
 use std::fmt;
 use std::ops::Range;
 
@@ -188,6 +189,19 @@ impl Problem {
     /// Whether the configuration is rejected.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+
+    /// The problem as JSON, for scripts.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "severity": self.severity.to_string(),
+            "file": self.file,
+            "line": self.position.map(|position| position.line),
+            "column": self.position.map(|position| position.column),
+            "key": self.key,
+            "message": self.message,
+            "hint": self.hint,
+        })
     }
 
     /// The problem with its severity, its line, and a marker under the value.

@@ -56,10 +56,14 @@ pub enum Form {
     Positional,
 }
 
-/// The functions that set a setting and show its value.
+/// The functions that set a setting, show its value, and copy it from another configuration.
 #[derive(Clone, Copy, Debug)]
 enum Access {
-    Field(fn(&mut Config, &str) -> Result<(), String>, fn(&Config) -> Option<String>),
+    Field(
+        fn(&mut Config, &str) -> Result<(), String>,
+        fn(&Config) -> Option<String>,
+        fn(&mut Config, &Config),
+    ),
     Timeout(&'static TimeoutFlag),
 }
 
@@ -100,6 +104,7 @@ macro_rules! settings {
                     Ok(())
                 },
                 |config| config.$($field).+.show(),
+                |config, other| config.$($field).+ = other.$($field).+.clone(),
             ),
         },)*)*];
     };
@@ -225,7 +230,7 @@ impl Setting {
     /// Parses a value and sets it. The error names the right form.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         match self.access {
-            Access::Field(set, _) => set(config, text),
+            Access::Field(set, ..) => set(config, text),
             Access::Timeout(timeout) => {
                 let parse = if timeout.may_be_zero { parse_duration } else { parse_timeout };
                 *(timeout.field)(&mut config.settings.timeouts) = parse(text)?;
@@ -237,8 +242,8 @@ impl Setting {
     /// The value as [`Setting::set`] parses it; none for an unset value.
     pub fn show(&self, config: &Config) -> Option<String> {
         match self.access {
-            Access::Field(_, show) if self.form != Form::Switch => show(config),
-            Access::Field(set, _) => {
+            Access::Field(_, show, _) if self.form != Form::Switch => show(config),
+            Access::Field(set, ..) => {
                 // The field may be the switch or its negation.
                 let mut on = config.clone();
                 let is_on = set(&mut on, ON).is_ok() && on == *config;
@@ -246,6 +251,17 @@ impl Setting {
             }
             Access::Timeout(timeout) => {
                 (timeout.field)(&mut config.settings.timeouts.clone()).show()
+            }
+        }
+    }
+
+    /// Copies the value from another configuration.
+    pub fn copy(&self, config: &mut Config, other: &Config) {
+        match self.access {
+            Access::Field(.., copy) => copy(config, other),
+            Access::Timeout(timeout) => {
+                let value = *(timeout.field)(&mut other.settings.timeouts.clone());
+                *(timeout.field)(&mut config.settings.timeouts) = value;
             }
         }
     }
@@ -340,6 +356,9 @@ mod tests {
             let mut again = Config::default();
             row.set(&mut again, &shown).unwrap();
             assert_eq!(again, changed, "{} shows {shown}", row.flag);
+            let mut copied = Config::default();
+            row.copy(&mut copied, &changed);
+            assert_eq!(copied, changed, "{} is copied", row.flag);
             for other in Setting::all().filter(|other| other.flag != row.flag) {
                 let default = other.show(&Config::default());
                 assert_eq!(other.show(&changed), default, "{} and {}", row.flag, other.flag);

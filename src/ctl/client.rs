@@ -3,7 +3,7 @@
 //! Runs on the main thread of `lb-threads ctl`; blocks for as long as its deadline allows. No
 //! redirects and no proxy, since the token is for the balancer alone. Must never print the token.
 
-use super::rows::Rejection;
+use super::rows::{FileProblem, Rejection};
 use crate::config::HostPort;
 use crate::config::values::Show;
 use serde::de::DeserializeOwned;
@@ -61,11 +61,13 @@ pub struct Failure {
     pub message: String,
     /// The JSON of the API's error, if the API sent one.
     pub json: Option<String>,
+    /// The problems of a configuration file, if there are several.
+    pub problems: Vec<FileProblem>,
 }
 
 impl Failure {
     fn new(message: String) -> Self {
-        Self { is_rejection: false, message, json: None }
+        Self { is_rejection: false, message, json: None, problems: Vec::new() }
     }
 }
 
@@ -175,13 +177,15 @@ impl Client {
 
     /// The failure of a response without success: the API's error, or another server's response.
     fn rejection(&self, response: &Response<Body>, json: String) -> Failure {
-        let Ok(Rejection { error, .. }) = serde_json::from_str(&json) else {
+        let Ok(Rejection { error, mut problems, .. }) = serde_json::from_str(&json) else {
             return self.foreign(response);
         };
-        let has_no_token = response.status() == 401 && self.authorization.is_none();
-        let hint = if has_no_token { " (--admin-token-file or LB_ADMIN_TOKEN)" } else { "" };
         let is_rejection = response.status().is_client_error();
-        Failure { is_rejection, message: format!("{error}{hint}"), json: Some(json) }
+        if problems.len() == 1 {
+            // It is in the message.
+            problems.clear();
+        }
+        Failure { is_rejection, message: error, json: Some(json), problems }
     }
 
     fn text(&self, response: &mut Response<Body>, limit: Duration) -> Result<String, Failure> {

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub enum Command {
     /// Lists the backends.
     List,
+    /// Shows the statistics of some periods, or of all.
+    Stats(Option<String>),
     /// Adds a backend.
     Add {
         /// The new backend.
@@ -41,6 +43,8 @@ pub enum Command {
     },
     /// Changes the algorithm, or shows the one in use.
     Algorithm(Option<String>),
+    /// Reloads the configuration file.
+    Reload,
     /// Shows whether the balancer is ready.
     Health,
     /// Shows the commands.
@@ -60,12 +64,18 @@ pub struct Form {
 }
 
 /// The commands, in the order of the help.
-pub const FORMS: [Form; 9] = [
+pub const FORMS: [Form; 11] = [
     Form {
         name: "list",
         words: "",
         help: "show the backends: state, weight, requests in flight, why",
         parse: |_| Ok(Command::List),
+    },
+    Form {
+        name: "stats",
+        words: "[periods]",
+        help: "show requests, errors and response times: of 5m,30m,1h,6h,24h,all",
+        parse: |words| words.periods().map(Command::Stats),
     },
     Form {
         name: "add",
@@ -109,6 +119,12 @@ pub const FORMS: [Form; 9] = [
         words: "[name]",
         help: "change the algorithm; without a name, show the one in use",
         parse: |words| Ok(Command::Algorithm(words.next().map(str::to_owned))),
+    },
+    Form {
+        name: "reload",
+        words: "",
+        help: "reload the configuration file now, and show what changes",
+        parse: |_| Ok(Command::Reload),
     },
     Form {
         name: "health",
@@ -194,18 +210,29 @@ impl<'a> Words<'a> {
         self.next().map(parse_weight).transpose()
     }
 
-    /// Takes `--wait DURATION` or `--wait=DURATION` from anywhere.
     fn wait(&mut self) -> Result<Option<Duration>, String> {
-        let is_wait = |word: &&str| *word == "--wait" || word.starts_with("--wait=");
-        let Some(at) = self.rest.iter().position(is_wait) else {
+        let Some(text) = self.flag("--wait", "duration")? else { return Ok(None) };
+        parse_duration(text).map(Some).map_err(|error| format!("--wait: {error}"))
+    }
+
+    /// All words that are left, as one list.
+    fn periods(&mut self) -> Result<Option<String>, String> {
+        let flag = self.flag("--periods", "periods")?;
+        let all: Vec<&str> = flag.into_iter().chain(self.rest.drain(..)).collect();
+        Ok((!all.is_empty()).then(|| all.join(",")))
+    }
+
+    /// Takes `--name VALUE` or `--name=VALUE` from anywhere.
+    fn flag(&mut self, name: &str, value: &str) -> Result<Option<&'a str>, String> {
+        let is_flag = |word: &&str| word.split('=').next() == Some(name);
+        let Some(at) = self.rest.iter().position(is_flag) else {
             return Ok(None);
         };
-        let text = match self.rest.remove(at).split_once('=') {
-            Some((_, text)) => text,
-            None if at < self.rest.len() => self.rest.remove(at),
-            None => return Err("--wait has no duration".to_owned()),
-        };
-        parse_duration(text).map(Some).map_err(|error| format!("--wait: {error}"))
+        match self.rest.remove(at).split_once('=') {
+            Some((_, text)) => Ok(Some(text)),
+            None if at < self.rest.len() => Ok(Some(self.rest.remove(at))),
+            None => Err(format!("{name} has no {value}")),
+        }
     }
 }
 
@@ -230,8 +257,14 @@ mod tests {
         for (line, command) in [
             ("list", Command::List),
             ("LIST", Command::List),
+            ("reload", Command::Reload),
             ("health", Command::Health),
             ("help", Command::Help),
+            ("stats", Command::Stats(None)),
+            ("stats 5m,1h", Command::Stats(Some("5m,1h".to_owned()))),
+            ("stats 5m all", Command::Stats(Some("5m,all".to_owned()))),
+            ("stats --periods=5m", Command::Stats(Some("5m".to_owned()))),
+            ("stats --periods 5m all", Command::Stats(Some("5m,all".to_owned()))),
             ("add localhost 8001", Command::Add { backend: one(), weight: None }),
             ("add localhost 8001 2", Command::Add { backend: one(), weight: Some(2) }),
             ("add http://localhost:8001/ 2", Command::Add { backend: one(), weight: Some(2) }),
@@ -284,9 +317,9 @@ mod tests {
         let drain = "`drain <host> <port> [--wait 30s]` or `drain <url> [--wait 30s]`";
         let weight = "`weight <host> <port> <weight>` or `weight <url> <weight>`";
         for (line, problem, form) in [
-            ("", "command is missing", "one of list, add, remove"),
+            ("", "command is missing", "one of list, stats, add"),
             ("lits", "`lits` is no command", "did you mean `list`?"),
-            ("xyz", "`xyz` is no command", "one of list, add, remove"),
+            ("xyz", "`xyz` is no command", "one of list, stats, add"),
             ("list all", "`all` is more than `list` takes", "the form is `list`"),
             ("add", "backend is missing", add),
             ("add localhost", "`localhost` has no port", add),
@@ -308,6 +341,7 @@ mod tests {
             ("drain localhost 80 --wait soon", "`soon` is not a duration", drain),
             ("drain localhost 80 30s", "`30s` is more than `drain` takes", drain),
             ("remove localhost 80 --wait 5s", "`--wait` is more", "`remove <host> <port>`"),
+            ("stats --periods", "--periods has no periods", "`stats [periods]`"),
             ("algorithm a b", "`b` is more", "`algorithm [name]`"),
         ] {
             let error = parse_line(line).unwrap_err();

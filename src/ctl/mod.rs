@@ -8,4 +8,5 @@ pub mod client;
 pub mod grammar;
 pub mod outcome;
 pub mod rows;
+pub mod statistics;
 pub mod table;

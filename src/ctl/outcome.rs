@@ -1,7 +1,7 @@
 //! The outcome of a change as a sentence. Pure.
 
 use super::grammar::Command;
-use super::rows::Row;
+use super::rows::{Reload, Row};
 use super::table::printable;
 
 /// The outcome of a command that changed this backend.
@@ -26,6 +26,19 @@ pub fn sentence(command: &Command, row: &Row) -> String {
     }
 }
 
+/// The effects of a reload, in lines.
+pub fn reload(effects: &Reload) -> String {
+    let Reload { changes, next_start, kept } = effects;
+    let changes = if changes.is_empty() { "no changes".to_owned() } else { changes.join("; ") };
+    let mut text = format!("reloaded: {}\n", printable(&changes));
+    for (head, parts) in [("at the next start", next_start), ("kept from the control API", kept)] {
+        if !parts.is_empty() {
+            text += &format!("{head}: {}\n", printable(&parts.join("; ")));
+        }
+    }
+    text
+}
+
 /// A number of requests with its noun.
 pub fn requests(count: u64) -> String {
     match count {
@@ -38,6 +51,23 @@ pub fn requests(count: u64) -> String {
 mod tests {
     use super::super::grammar::parse_line;
     use super::*;
+
+    #[test]
+    fn a_reload_has_a_line_for_each_kind_of_effect() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let none = Reload { changes: vec![], next_start: vec![], kept: vec![] };
+        assert_eq!(reload(&none), "reloaded: no changes\n");
+        let all = Reload {
+            changes: texts(&["servers: +1 -1", "rise: 1 → 2"]),
+            next_start: texts(&["port: 1 → 2"]),
+            kept: texts(&["algorithm: p2c"]),
+        };
+        assert_eq!(
+            reload(&all),
+            "reloaded: servers: +1 -1; rise: 1 → 2\nat the next start: port: 1 → 2\nkept from the \
+             control API: algorithm: p2c\n"
+        );
+    }
 
     #[test]
     fn a_sentence_has_the_backend_and_its_state_after_the_change() {

@@ -2,7 +2,10 @@
 //!
 //! Fields that are not known here are ignored, since a newer balancer may send more.
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -43,6 +46,88 @@ pub struct Scheduler {
     pub algorithm: String,
 }
 
+/// The effects of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Reload {
+    /// The changes that were applied.
+    pub changes: Vec<String>,
+    /// The changes that take effect at the next start.
+    #[serde(default)]
+    pub next_start: Vec<String>,
+    /// The values of the control API that differ from the file and stay.
+    #[serde(default)]
+    pub kept: Vec<String>,
+}
+
+/// The statistics of some periods, by name.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Statistics {
+    /// In the order in which they were asked for.
+    pub periods: Ordered<PeriodNumbers>,
+}
+
+/// The statistics of one period.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PeriodNumbers {
+    /// All requests.
+    pub total: Numbers,
+    /// By URL.
+    pub backends: Ordered<Numbers>,
+}
+
+/// The numbers of one backend, or of all. Shares and rates are from 0 to 1, times in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Numbers {
+    /// The number of requests.
+    pub requests: u64,
+    /// The share of all requests.
+    pub share: f64,
+    /// The number of errors.
+    pub errors: u64,
+    /// The errors per request.
+    pub error_rate: f64,
+    /// The requests per second.
+    pub requests_per_second: f64,
+    /// The average response time.
+    pub avg_ms: f64,
+    /// The median.
+    pub p50_ms: f64,
+    /// The 95th percentile.
+    pub p95_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms: f64,
+    /// The maximum.
+    pub max_ms: f64,
+}
+
+/// A JSON object in its order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ordered<V>(pub Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Ordered<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<V>(PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+            type Value = Ordered<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
 /// An error of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Rejection {
@@ -50,4 +135,38 @@ pub struct Rejection {
     pub error: String,
     /// The code of the problem.
     pub code: String,
+    /// All problems of a configuration file.
+    #[serde(default)]
+    pub problems: Vec<FileProblem>,
+}
+
+/// A problem of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FileProblem {
+    /// The file.
+    pub file: Option<String>,
+    /// The line, from 1 on.
+    pub line: Option<usize>,
+    /// The character in the line, from 1 on.
+    pub column: Option<usize>,
+    /// The key.
+    pub key: Option<String>,
+    /// The problem, with the value.
+    pub message: String,
+    /// The right form, or the fix.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for FileProblem {
+    /// The problem in one line, as the balancer logs it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line, self.column) {
+            (Some(file), Some(line), Some(column)) => write!(f, "{file}:{line}:{column}: ")?,
+            (Some(file), ..) => write!(f, "{file}: ")?,
+            _ => {}
+        }
+        self.key.as_ref().map_or(Ok(()), |key| write!(f, "{key}: "))?;
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
 }

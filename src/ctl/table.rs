@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use unicode_width::UnicodeWidthStr;
 
 /// The space between two columns.
-const GAP: &str = "  ";
+pub(super) const GAP: &str = "  ";
 
 /// A column: its title, and whether its cells end at the same place.
-struct Column {
-    title: &'static str,
-    is_number: bool,
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) is_number: bool,
 }
 
 const COLUMNS: [Column; 7] = [
@@ -32,15 +33,11 @@ pub fn listing(listing: &Listing, now: Timestamp, has_colours: bool) -> String {
         return format!("no backends yet, algorithm {algorithm}\n");
     }
     let rows: Vec<_> = listing.backends.iter().map(|row| cells(row, now)).collect();
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].width());
-            cells.chain([COLUMNS[column].title.width()]).max().unwrap_or_default()
-        })
-        .collect();
-    let mut text = line(&COLUMNS.map(|column| column.title.into()), &widths, None);
+    let widths = widths(&COLUMNS, &rows);
+    let columns: Vec<(Column, usize)> = COLUMNS.into_iter().zip(widths).collect();
+    let mut text = line(&COLUMNS.map(|column| column.title.into()), &columns, None);
     for (row, cells) in listing.backends.iter().zip(&rows) {
-        text.push_str(&line(cells, &widths, has_colours.then(|| style(&row.state))));
+        text.push_str(&line(cells, &columns, has_colours.then(|| style(&row.state))));
     }
     let up = listing.backends.iter().filter(|row| row.state == "up").count();
     text.push_str(&format!("\n{up} of {} up, algorithm {algorithm}\n", rows.len()));
@@ -99,10 +96,23 @@ fn style(state: &str) -> Style {
     colour.on_default()
 }
 
-/// A line; the style is for the state.
-fn line(cells: &[Cow<'_, str>], widths: &[usize], style: Option<Style>) -> String {
+/// The widths of columns with these rows.
+pub(super) fn widths<'r>(columns: &[Column], rows: &[impl AsRef<[Cow<'r, str>]>]) -> Vec<usize> {
+    let width = |(index, column): (usize, &Column)| {
+        let cells = rows.iter().map(|row| row.as_ref()[index].width());
+        cells.chain([column.title.width()]).max().unwrap_or_default()
+    };
+    columns.iter().enumerate().map(width).collect()
+}
+
+/// A line of cells in columns of these widths; the style is for the state.
+pub(super) fn line(
+    cells: &[Cow<'_, str>],
+    columns: &[(Column, usize)],
+    style: Option<Style>,
+) -> String {
     let mut text = String::new();
-    for ((cell, width), column) in cells.iter().zip(widths).zip(COLUMNS) {
+    for (cell, (column, width)) in cells.iter().zip(columns) {
         let space = " ".repeat(width - cell.width());
         let cell = match style.filter(|_| column.title == "STATE") {
             Some(style) => format!("{style}{cell}{style:#}"),

@@ -41,14 +41,15 @@ pub struct Timers {
     lists: [[List; Timeout::COUNT]; 2],
     /// The index of the lists for new deadlines.
     epoch: u8,
-    /// Whether the other lists have entries.
-    has_older: bool,
+    /// The lower bound of all deadlines. Deadlines that are cleared leave it as it is, so that a
+    /// turn of the worker looks at no list before it has passed.
+    earliest: Option<Instant>,
 }
 
 impl Default for Timers {
     fn default() -> Self {
         let lists = [List { first: NONE, last: NONE }; Timeout::COUNT];
-        Self { entries: Vec::new(), lists: [lists; 2], epoch: 0, has_older: false }
+        Self { entries: Vec::new(), lists: [lists; 2], epoch: 0, earliest: None }
     }
 }
 
@@ -57,7 +58,6 @@ impl Timers {
     /// have changed. A second change before the earlier deadlines have ended is correct as well,
     /// but makes insertion slower.
     pub fn change_durations(&mut self) {
-        self.has_older = self.has_entries(self.epoch);
         self.epoch = 1 - self.epoch;
     }
 
@@ -89,6 +89,7 @@ impl Timers {
         self.entries[index as usize] = Entry { at, timeout, epoch, generation, prev, next };
         self.link(class, prev, index);
         self.link(class, index, next);
+        self.earliest = Some(self.earliest.map_or(at, |earliest| earliest.min(at)));
     }
 
     /// Removes a session's deadline.
@@ -100,30 +101,26 @@ impl Timers {
 
     /// Removes one deadline that has passed and returns its session.
     pub fn pop_expired(&mut self, now: Instant) -> Option<Token> {
-        let due = |epoch| self.fronts(epoch).find(|first| self.entry(*first).at <= now);
-        let older = || if self.has_older { due(1 - self.epoch) } else { None };
-        let index = due(self.epoch).or_else(older)?;
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return None;
+        }
+        let Some(index) = self.fronts().find(|first| self.entry(*first).at <= now) else {
+            self.earliest = self.fronts().map(|first| self.entry(first).at).min();
+            return None;
+        };
         self.unlink(index);
         Some(Token::new(index, self.entry(index).generation))
     }
 
-    /// The earliest deadline.
+    /// A time before which no deadline passes: that of the earliest, or of one that was cleared since
+    /// [`Timers::pop_expired`] has last found nothing at such a time.
     pub fn next(&self) -> Option<Instant> {
-        let next = |epoch| self.fronts(epoch).map(|first| self.entry(first).at).min();
-        if self.has_older {
-            [next(0), next(1)].into_iter().flatten().min()
-        } else {
-            next(self.epoch)
-        }
+        self.earliest
     }
 
-    fn fronts(&self, epoch: u8) -> impl Iterator<Item = u32> {
-        let lists = &self.lists[usize::from(epoch)];
-        lists.iter().map(|list| list.first).filter(|first| *first != NONE)
-    }
-
-    fn has_entries(&self, epoch: u8) -> bool {
-        self.fronts(epoch).next().is_some()
+    /// The first entries of all lists.
+    fn fronts(&self) -> impl Iterator<Item = u32> {
+        self.lists.iter().flatten().map(|list| list.first).filter(|first| *first != NONE)
     }
 
     fn entry(&self, index: u32) -> &Entry {
@@ -135,9 +132,6 @@ impl Timers {
         if let Some(timeout) = timeout {
             self.entries[index as usize].timeout = None;
             self.link((timeout, epoch), prev, next);
-            if epoch != self.epoch {
-                self.has_older = self.has_entries(epoch);
-            }
         }
     }
 
@@ -228,8 +222,13 @@ mod tests {
             if rng.u8(..) == 0 {
                 timers.change_durations();
             }
-            assert_eq!(timers.next(), expected.iter().flatten().min().copied());
-            assert_eq!(timers.has_older, timers.has_entries(1 - timers.epoch));
+            let earliest = expected.iter().flatten().min().copied();
+            if timers.next() != earliest {
+                let cleared = timers.next().expect("a deadline is set, or one was");
+                assert!(earliest.is_none_or(|earliest| cleared < earliest));
+                assert_eq!(timers.pop_expired(cleared), None);
+                assert_eq!(timers.next(), earliest, "one wake-up for nothing at most");
+            }
         }
         let end = start + Duration::from_secs(3600);
         let mut left: Vec<_> =

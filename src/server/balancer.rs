@@ -4,6 +4,7 @@
 //! running balancer. No worker has it. Must never wait for a worker that serves.
 
 use super::capacity::Capacity;
+use super::reloads::{ReloadError, ReloadOutcome, Reloading, Reloads};
 use crate::admission::{self, Admission};
 use crate::clock::Calendar;
 use crate::config::Settings;
@@ -17,11 +18,12 @@ use crate::threads::listeners::Listeners;
 use crate::threads::supervision::{self, Supervision};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::registry::Registry;
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A running balancer.
@@ -46,6 +48,8 @@ pub struct Balancer {
     /// The internal address of the control API for the data port.
     pub(super) control_address: Option<SocketAddr>,
     pub(super) calendar: Calendar,
+    /// The way to the thread that reloads the configuration file, if there is one.
+    pub(super) reloading: OnceLock<Reloading>,
 }
 
 impl Balancer {
@@ -77,12 +81,13 @@ impl Balancer {
     }
 
     /// Changes some of the settings, as [`Balancer::apply_settings`] does; no other change comes in
-    /// between.
+    /// between. Nothing is applied if nothing changes.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> io::Result<()> {
         let mut running = self.change_order.lock();
-        let mut settings = Settings::clone(&self.settings());
+        let present = self.settings();
+        let mut settings = Settings::clone(&present);
         change(&mut settings);
-        self.apply(settings, &mut running)
+        if settings == *present { Ok(()) } else { self.apply(settings, &mut running) }
     }
 
     fn apply(&self, settings: Settings, running: &mut Option<HealthChecks>) -> io::Result<()> {
@@ -98,10 +103,14 @@ impl Balancer {
             *running =
                 Some(checks.inspect_err(|_| self.registry.apply_settings(&self.settings()))?);
         }
-        if settings.log_level != self.settings().log_level {
+        let earlier = self.settings();
+        if settings.log_level != earlier.log_level {
             logging::set_level(settings.log_level);
         }
         logging::set_format(settings.log_format);
+        if settings.limits.max_connections != earlier.limits.max_connections {
+            log_capacity(self.capacity, &settings);
+        }
         let settings = Arc::new(settings);
         self.admission.set_limits(admission_limits(self.capacity, &settings));
         for worker in self.workers() {
@@ -109,6 +118,21 @@ impl Balancer {
         }
         *self.settings.lock() = settings;
         Ok(())
+    }
+
+    /// Requests a reload of the configuration file, whose outcome the channel gets.
+    pub fn request_reload(&self) -> Result<Receiver<ReloadOutcome>, ReloadError> {
+        self.reloading.get().map(Reloading::request).ok_or(ReloadError::NoFile)
+    }
+
+    /// Reloads the configuration file and waits for the outcome, ten seconds at most.
+    pub fn reload(&self) -> ReloadOutcome {
+        self.reloading.get().ok_or(ReloadError::NoFile)?.reload()
+    }
+
+    /// The reloads so far; none if there is no configuration file.
+    pub fn reloads(&self) -> Option<Reloads> {
+        self.reloading.get().map(Reloading::reloads)
     }
 
     /// The addresses on which it listens; port 0 is replaced by the real port.
@@ -216,16 +240,20 @@ impl Balancer {
 /// The limits of connections: those of the settings, within the capacity.
 pub(super) fn admission_limits(capacity: Capacity, settings: &Settings) -> admission::Limits {
     let max_connections = settings.limits.max_connections.min(capacity.connections);
-    if max_connections < settings.limits.max_connections {
-        log::info!(
-            event = "limit";
-            "serving at most {max_connections} connections at once: the limit of open files is {}",
-            capacity.files
-        );
-    }
     admission::Limits {
         max_connections,
         max_connections_per_client: settings.limits.max_connections_per_client,
         max_graceful_rejections: capacity.rejections,
+    }
+}
+
+/// Logs that the limit of open files allows fewer connections than the settings, if it does.
+pub(super) fn log_capacity(capacity: Capacity, settings: &Settings) {
+    let Capacity { connections, files, .. } = capacity;
+    if connections < settings.limits.max_connections {
+        log::info!(
+            event = "limit";
+            "serving at most {connections} connections at once: the limit of open files is {files}"
+        );
     }
 }

@@ -70,7 +70,8 @@ fn files_for_control(boot: &Boot, connections: usize) -> usize {
     let admin = boot.control.admin.as_ref().map(|admin| admin.addresses.len());
     let data_port = boot.control.on_data_port.map(|_| 1);
     let sockets = admin.into_iter().chain(data_port);
-    sockets.map(|sockets| sockets + connections + config::MAX_CONTROL_SHED).sum()
+    let beyond = config::MAX_CONTROL_SHED + config::MAX_CONTROL_ENDING;
+    sockets.map(|sockets| sockets + connections + beyond).sum()
 }
 
 /// The limit of open files of this machine, and the client connections that it allows.
@@ -119,7 +120,8 @@ mod tests {
                 let checks = capacity.checkers.min(usize::from(backends));
                 let others =
                     OTHER_FILES + FILES_PER_WORKER * workers + pipes + shed + listening + checks;
-                let control = 2 * (1 + capacity.control_connections + config::MAX_CONTROL_SHED);
+                let beyond = config::MAX_CONTROL_SHED + config::MAX_CONTROL_ENDING;
+                let control = 2 * (1 + capacity.control_connections + beyond);
                 let connections = FILES_PER_CONNECTION * capacity.connections;
                 let is_tiny = capacity.connections == 1;
                 assert!(

@@ -4,11 +4,16 @@
 
 mod balancer;
 mod capacity;
+mod config_watch;
+mod reload;
+mod reloads;
 mod service_manager;
 mod start_error;
 
 pub use balancer::Balancer;
 pub use capacity::allowed_connections;
+pub use reload::{LOOK_INTERVAL, ReloadSource};
+pub use reloads::{ReloadError, ReloadOutcome, Reloads};
 pub use service_manager::ServiceManager;
 pub use start_error::StartError;
 
@@ -29,13 +34,14 @@ use crate::threads::worker::Worker;
 use crate::upstream::backend::Backend;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
-use balancer::admission_limits;
+use balancer::{admission_limits, log_capacity};
 use capacity::Capacity;
+use config_watch::{ConfigWatch, NewConfigWatch};
 use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -64,6 +70,8 @@ pub struct StartOptions {
     /// Where the threads of the control API accept connections of the workers, if requests to it are
     /// forwarded.
     pub control: Option<SocketAddr>,
+    /// The configuration file, which is reloaded when it changes and when asked for.
+    pub reload: Option<ReloadSource>,
 }
 
 /// The threads of a running balancer.
@@ -75,6 +83,9 @@ pub struct Server {
     statistics: Option<StatisticsThread>,
     /// The running resolver, from the start on.
     resolver: Option<Resolver>,
+    /// The running thread that reloads the configuration file. Ends before `admin`, whose threads
+    /// may wait for a reload.
+    config_watch: Option<ConfigWatch>,
     /// Ends after the workers: it responds during a drain.
     admin: Option<Admin>,
 }
@@ -127,15 +138,24 @@ impl Server {
         let (balancer, workers) =
             create(config, capacity, (addresses, sockets), &control, options.log)
                 .map_err(StartError::Resources)?;
-        let mut server =
-            Self { balancer, workers: Vec::new(), statistics: None, resolver: None, admin: None };
+        let mut server = Self::new(balancer);
         server.run(workers).map_err(StartError::Resources)?;
+        // Before the control API, which gets requests for reloads.
+        let watch = options.reload.map(|source| NewConfigWatch::new(source, &server.balancer));
         // Before the first round of checks: the readiness page shows that the balancer is starting.
         let admin = Admin::start(control, &server.balancer, capacity.control_connections);
         server.admin = admin.map_err(StartError::Resources)?;
         server.start_checks(lookup)?;
         server.balancer.begin_serving();
+        let watch = watch.map(NewConfigWatch::start).transpose();
+        server.config_watch = watch.map_err(StartError::Resources)?;
         Ok(server)
+    }
+
+    fn new(balancer: Arc<Balancer>) -> Self {
+        let workers = Vec::new();
+        let (statistics, resolver, config_watch, admin) = (None, None, None, None);
+        Self { balancer, workers, statistics, resolver, config_watch, admin }
     }
 
     /// Starts the resolver and the health checks, and waits for the first round of both, for two
@@ -208,6 +228,7 @@ fn create(
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
+    log_capacity(capacity, &settings);
     let admission = Arc::new(Admission::new(admission_limits(capacity, &settings)));
     let settings = Arc::new(settings);
     let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
@@ -249,6 +270,7 @@ fn create(
         admin_addresses: control.admin.clone(),
         control_address: control.data_port,
         calendar: Calendar::new(),
+        reloading: OnceLock::new(),
     };
     Ok((Arc::new(balancer), workers))
 }

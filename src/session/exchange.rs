@@ -77,7 +77,7 @@ impl Exchange {
                 Flow::Goto(state) => self.enter(state, cx),
                 flow => {
                     // A waiting exchange holds as little as possible.
-                    self.upload.recycle(&mut cx.local.buffers);
+                    self.upload.shrink();
                     self.dispatcher.recycle(cx);
                     return flow;
                 }
@@ -130,7 +130,7 @@ impl Exchange {
         self.data.record_response(200, cx.now);
         let keeps_open = self.may_keep_client(self.upload.is_received(), cx.draining);
         let options = self.reply_options(keeps_open);
-        Flow::Closing(Closing::respond_as_final_recipient(options, client, cx))
+        Closing::respond_as_final_recipient(options, client, cx).into()
     }
 
     /// Accepts the queue's grant. False if this exchange does not wait for it.
@@ -302,7 +302,7 @@ impl Exchange {
             || !client.input.is_empty()
             || client.stream.is_readable()
         {
-            return Flow::Closing(Closing::linger(reason, client, cx));
+            return Closing::linger(reason, client, cx).into();
         }
         Flow::Close(reason)
     }
@@ -333,7 +333,7 @@ impl Exchange {
         self.release(cx);
         let is_valid = cause.side() != Side::Client && client.rejection().is_none();
         let keeps_open = is_valid && self.may_keep_client(self.upload.is_received(), cx.draining);
-        Flow::Closing(Closing::reject(cause, self.reply_options(keeps_open), client, cx))
+        Closing::reject(cause, self.reply_options(keeps_open), client, cx).into()
     }
 
     /// Whether the client's connection may stay open once the request `is_complete`.

@@ -53,11 +53,18 @@ pub(super) enum Flow {
     /// The response is sent, and the client's connection stays open.
     Done,
     /// The exchange is over; a response of our own or a lingering close follows.
-    Closing(Closing),
+    Closing(Box<Closing>),
     /// The connection was upgraded to another protocol.
     Upgraded,
     /// The connection is over.
     Close(Reason),
+}
+
+impl From<Closing> for Flow {
+    /// Boxed, because each state returns a `Flow`, and only the last one of some has a `Closing`.
+    fn from(closing: Closing) -> Self {
+        Self::Closing(Box::new(closing))
+    }
 }
 
 /// The result of a state.

@@ -256,13 +256,14 @@ impl Session {
             Flow::BudgetUsed => Next::Yield(Verdict::Again),
             Flow::Goto(_) => unreachable!("an exchange runs its states by itself"),
             Flow::Close(reason) => Next::Yield(Verdict::Close(reason)),
-            Flow::Closing(closing) => Next::Phase(Phase::Closing(Box::new(closing))),
+            Flow::Closing(closing) => Next::Phase(Phase::Closing(closing)),
             Flow::Done => Next::Phase(Phase::Head(HeadReader::next(cx))),
             Flow::Upgraded => {
                 let idle = Phase::Head(HeadReader::next(cx));
                 let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, idle) else {
                     unreachable!("the phase was an exchange");
                 };
+                cx.local.counters.tunnels_opened.add(1);
                 Next::Phase(Phase::Tunnel(Box::new(exchange.into_tunnel(cx))))
             }
         }
@@ -296,7 +297,10 @@ impl Session {
                 exchange.release(cx);
                 exchange.record(Some(reason), &self.client, cx);
             }
-            Phase::Tunnel(tunnel) => tunnel.close(reason, &self.client, cx),
+            Phase::Tunnel(tunnel) => {
+                cx.local.counters.tunnels_closed.add(1);
+                tunnel.close(reason, &self.client, cx);
+            }
             Phase::Head(_) | Phase::Closing(_) => {}
         }
         self.client.input.clear();

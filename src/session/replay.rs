@@ -6,7 +6,6 @@
 //! must not be sent twice is dropped as soon as it is sent.
 
 use crate::config;
-use crate::net::{Buffer, Buffers};
 use crate::wire::body::{BodyWriter, Transferred};
 
 /// The approximate size of the fields added to a request's head, in bytes.
@@ -15,7 +14,7 @@ const ADDED_FIELDS: usize = 256;
 /// A request, as it is sent to a backend.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
-    bytes: Buffer,
+    bytes: Vec<u8>,
     writer: BodyWriter,
     /// The end of the part of the head that is the same for all backends.
     common_end: usize,
@@ -34,7 +33,7 @@ pub(super) struct ReplayBuffer {
 impl Default for ReplayBuffer {
     fn default() -> Self {
         Self {
-            bytes: Buffer::default(),
+            bytes: Vec::new(),
             writer: BodyWriter::Raw,
             common_end: 0,
             body_start: 0,
@@ -50,14 +49,13 @@ impl ReplayBuffer {
     /// A buffer for a head that was received with this length, and a body written like this. Its
     /// memory is in use while the backend works, and so is no larger than necessary.
     pub(super) fn new(head_length: usize, writer: BodyWriter, is_sent_once: bool) -> Self {
-        let mut replay = Self { writer, is_sent_once, ..Self::default() };
-        replay.bytes.grow_to(head_length + ADDED_FIELDS);
-        replay
+        let bytes = Vec::with_capacity(head_length + ADDED_FIELDS);
+        Self { bytes, writer, is_sent_once, ..Self::default() }
     }
 
     /// The buffer to append the head to, and later the body.
     pub(super) fn as_vec_mut(&mut self) -> &mut Vec<u8> {
-        self.bytes.as_vec_mut()
+        &mut self.bytes
     }
 
     /// Marks the end of the part of the head that is the same for all backends.
@@ -66,24 +64,27 @@ impl ReplayBuffer {
         self.body_start = self.common_end;
     }
 
-    /// Starts an attempt: replaces the end of the head by that for this backend, and starts again
-    /// at the first byte.
-    pub(super) fn start_attempt(&mut self, end: &[u8]) {
+    /// Starts an attempt: replaces the end of the head by that for this backend, which `write_end`
+    /// appends, and starts again at the first byte.
+    pub(super) fn start_attempt(&mut self, write_end: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(!self.is_partial);
-        let earlier_end = self.common_end..self.body_start;
-        self.as_vec_mut().splice(earlier_end, end.iter().copied()).for_each(drop);
-        self.body_start = self.common_end + end.len();
+        self.bytes.drain(self.common_end..self.body_start);
+        let body_end = self.bytes.len();
+        write_end(&mut self.bytes);
+        let length = self.bytes.len() - body_end;
+        self.bytes[self.common_end..].rotate_right(length);
+        self.body_start = self.common_end + length;
         self.sent = 0;
     }
 
     /// All kept bytes.
     pub(super) fn kept(&self) -> &[u8] {
-        self.bytes.unread()
+        &self.bytes
     }
 
     /// The kept bytes that were not sent in this attempt.
     pub(super) fn unsent(&self) -> &[u8] {
-        &self.bytes.unread()[self.sent..]
+        &self.bytes[self.sent..]
     }
 
     /// Counts bytes that were sent.
@@ -101,9 +102,11 @@ impl ReplayBuffer {
         (self.sent, self.body_start, self.chunk_framing) = (0, 0, 0);
     }
 
-    /// Returns the memory to the pool if no byte is kept.
-    pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
-        buffers.recycle(&mut self.bytes);
+    /// Frees the memory if no byte is kept.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Whether a part of the body, or its end, was appended.
@@ -127,7 +130,7 @@ impl ReplayBuffer {
         write: impl FnOnce(BodyWriter, &mut Vec<u8>) -> Result<Transferred, E>,
     ) -> Result<Transferred, E> {
         let (before, writer) = (self.bytes.len(), self.writer);
-        let moved = write(writer, self.as_vec_mut())?;
+        let moved = write(writer, &mut self.bytes)?;
         self.chunk_framing += self.bytes.len() - before - moved.body;
         Ok(moved)
     }
@@ -137,7 +140,7 @@ impl ReplayBuffer {
     pub(super) fn make_room(&mut self) -> usize {
         if (self.replay_room() == 0 || self.is_partial) && self.sent > 0 {
             let sent = self.sent;
-            self.as_vec_mut().drain(..sent);
+            self.bytes.drain(..sent);
             self.drop_sent();
         }
         self.replay_room()
@@ -181,11 +184,11 @@ mod tests {
     #[test]
     fn a_retry_starts_again_with_the_new_end_and_the_same_body() {
         let mut replay = replay(b"head ");
-        replay.start_attempt(b"one ");
+        replay.start_attempt(|out| out.extend_from_slice(b"one "));
         replay.as_vec_mut().extend_from_slice(b"body");
         replay.advance(7);
         assert!(replay.was_written());
-        replay.start_attempt(b"second ");
+        replay.start_attempt(|out| out.extend_from_slice(b"second "));
         assert!(!replay.was_written());
         assert_eq!(replay.unsent(), b"head second body");
     }
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn chunk_framing_does_not_reduce_the_capacity_for_the_body() {
         let mut replay = replay(b"head");
-        replay.start_attempt(b"");
+        replay.start_attempt(|_| {});
         for _ in 0..16 {
             append_chunk(&mut replay, &[b'x'; config::MAX_REPLAY_BYTES / 16]);
             replay.advance(1000);
@@ -201,7 +204,7 @@ mod tests {
         assert!(replay.replay_room() == 0 && replay.is_replayable(), "full of body, and whole");
         assert!(replay.make_room() > 0 && !replay.is_replayable());
         let mut tiny = self::replay(b"head");
-        tiny.start_attempt(b"");
+        tiny.start_attempt(|_| {});
         while tiny.replay_room() > 0 {
             append_chunk(&mut tiny, b"x");
         }
@@ -211,7 +214,7 @@ mod tests {
     #[test]
     fn a_body_beyond_the_replay_buffer_is_dropped_as_it_is_sent() {
         let mut replay = replay(b"head");
-        replay.start_attempt(b"");
+        replay.start_attempt(|_| {});
         assert_eq!(replay.make_room(), config::MAX_REPLAY_BYTES);
         replay.as_vec_mut().extend_from_slice(&vec![b'x'; config::MAX_REPLAY_BYTES]);
         assert_eq!(replay.make_room(), 0);
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn a_request_that_is_never_retried_is_dropped_when_it_is_sent() {
         let mut replay = replay_with(true, b"head ");
-        replay.start_attempt(b"end ");
+        replay.start_attempt(|out| out.extend_from_slice(b"end "));
         replay.as_vec_mut().extend_from_slice(b"part");
         replay.advance(8);
         assert_eq!(replay.unsent(), b" part");

@@ -10,7 +10,7 @@ use super::replay::ReplayBuffer;
 use super::stop::Stop;
 use crate::config::{self, Deadline, Timeout};
 use crate::error::Cause;
-use crate::net::{Buffer, Buffers, Read, Stream};
+use crate::net::{Buffer, Read, Stream};
 use crate::reason::Reason;
 use crate::wire::Body;
 use crate::wire::body::{BodyReader, BodyWriter};
@@ -132,9 +132,9 @@ impl Upload {
         self.replay.kept()
     }
 
-    /// Returns the memory to the pool if no byte is kept.
-    pub(super) fn recycle(&mut self, buffers: &mut Buffers) {
-        self.replay.recycle(buffers);
+    /// Frees the memory if no byte is kept.
+    pub(super) fn shrink(&mut self) {
+        self.replay.shrink();
     }
 
     /// Drops the kept bytes: the request will not be retried.
@@ -221,9 +221,8 @@ impl Upload {
     /// Starts an attempt: the request is sent from its first byte, with the end of the head for
     /// this backend. `host` is the value of `Host` if the client has sent none.
     pub(super) fn start_attempt(&mut self, host: Option<&str>) {
-        let mut end = Vec::new();
-        rewrite::request_framing(&mut end, host, self.framing.unwrap_or(RequestFraming::Plain));
-        self.replay.start_attempt(&end);
+        let framing = self.framing.unwrap_or(RequestFraming::Plain);
+        self.replay.start_attempt(|out| rewrite::request_framing(out, host, framing));
     }
 
     /// Sends the request on the connection of this attempt, until one side is blocked.

@@ -2,8 +2,9 @@
 //!
 //! Data behind the mutex of [`Stats`](super::Stats). Must never wait for a worker. A row reads the
 //! records of all workers, and the difference to its totals goes to its windows and to the total's.
-//! A row of a removed backend is hidden after an hour, or earlier if there are many of them. It
-//! lives on until no worker has its record any more, so that no request is missing in the total.
+//! A backend that is added again goes on with its row, since its name is its identity. A row of a
+//! removed backend is hidden after an hour, or earlier if there are many of them. It lives on until
+//! no worker has its record any more, so that no request is missing in the total.
 
 use super::numbers::{Read, Totals};
 use super::period::Period;
@@ -27,6 +28,8 @@ pub struct Row {
     backend: Option<Arc<Backend>>,
     /// The records of the workers, each with its version at the last read.
     records: Vec<(Arc<Record>, u64)>,
+    /// The sum of the records that were dropped, after the backend was added again.
+    dropped: Option<Box<Read>>,
     history: History,
     /// When its backend was found removed.
     removed: Option<Instant>,
@@ -36,7 +39,8 @@ pub struct Row {
 impl Row {
     fn new(backend: Option<Arc<Backend>>) -> Box<Self> {
         let (records, history) = (Vec::new(), History::default());
-        Box::new(Self { backend, records, history, removed: None, is_hidden: false })
+        let (dropped, removed) = (None, None);
+        Box::new(Self { backend, records, dropped, history, removed, is_hidden: false })
     }
 
     /// Whether it is reported for a backend of its own.
@@ -50,6 +54,36 @@ impl Row {
         // The counts of the last owner are seen from here on.
         fence(Acquire);
         is_unused
+    }
+
+    /// Adds the record of a worker, and has workers forget the records from before the backend was
+    /// added again.
+    fn add(&mut self, record: Arc<Record>) {
+        if self.backend.as_ref().map(|one| one.id) < record.backend.as_ref().map(|one| one.id) {
+            self.backend.clone_from(&record.backend);
+            self.removed = None;
+        }
+        self.records.push((record, 0));
+        let id = self.backend.as_ref().map(|backend| backend.id);
+        let is_earlier = |record: &Record| record.backend.as_ref().map(|one| one.id) != id;
+        let outdated = self.records.iter().filter(|(record, _)| is_earlier(record));
+        outdated.for_each(|(record, _)| record.retire());
+    }
+
+    /// Drops the records that workers have forgotten.
+    fn drop_forgotten(&mut self, scratch: &mut Read) {
+        let Self { records, dropped, .. } = self;
+        records.retain(|(record, version)| {
+            let is_forgotten = record.is_retired() && Arc::strong_count(record) == 1;
+            // The counts of the last owner are seen from here on.
+            fence(Acquire);
+            let is_done = is_forgotten && record.version() == *version;
+            if is_done {
+                record.read(scratch);
+                dropped.get_or_insert_default().add(scratch);
+            }
+            !is_done
+        });
     }
 
     /// Hides it, and has the workers forget its records.
@@ -77,13 +111,13 @@ impl Scratch {
             return false;
         }
         self.sum = Read::default();
+        row.dropped.iter().for_each(|dropped| self.sum.add(dropped));
         let mut peak = Duration::ZERO;
         for (record, version) in &mut row.records {
             // Before the numbers, which may change meanwhile.
             *version = record.version();
             peak = peak.max(record.read(&mut self.one));
-            let add = |sum: &mut u64, more: &u64| *sum += more;
-            self.sum.merge(&self.one, |sum, more| *sum = sum.wrapping_add(*more), add);
+            self.sum.add(&self.one);
         }
         self.change.numbers.set_difference(&self.sum, &row.history.totals);
         self.change.set_max(peak, row.history.max);
@@ -130,6 +164,9 @@ impl Collector {
                 row.history.add(&scratch.change, timelines);
                 scratch.total.add(&scratch.change);
             }
+            if !row.is_hidden {
+                row.drop_forgotten(&mut scratch.one);
+            }
             !is_last_read
         });
         if has_changed {
@@ -142,22 +179,25 @@ impl Collector {
     }
 
     fn add_record(&mut self, record: Arc<Record>) {
-        let id = |backend: &Option<Arc<Backend>>| backend.as_ref().map(|backend| backend.id);
-        let is_same = |row: &&mut Box<Row>| id(&row.backend) == id(&record.backend);
-        if let Some(row) = self.rows.iter_mut().find(is_same) {
-            if row.is_hidden {
-                record.retire();
+        let is_same = |row: &Row| match (&row.backend, &record.backend) {
+            (Some(one), Some(other)) if row.is_hidden => one.id == other.id,
+            (Some(one), Some(other)) => one.authority == other.authority,
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let row = match self.rows.iter().position(|row| is_same(row)) {
+            Some(index) => &mut self.rows[index],
+            None => {
+                self.rows.push(Row::new(record.backend.clone()));
+                self.rows.last_mut().expect("it was pushed in the line above")
             }
-            row.records.push((record, 0));
-            return;
+        };
+        if row.is_hidden {
+            record.retire();
         }
-        let mut row = Row::new(record.backend.clone());
-        row.records.push((record, 0));
-        self.rows.push(row);
+        row.add(record);
     }
 
-    /// Notes which backends were removed, and hides those whose time is over, and those that
-    /// were added again: two rows would have the same labels.
+    /// Notes which backends were removed, and hides those whose time is over.
     fn hide_removed(&mut self, now: Instant) {
         let is_removed = |backend: &Arc<Backend>| backend.admin_state() == AdminState::Removed;
         let mut removed: Vec<usize> = (0..self.rows.len())
@@ -170,19 +210,10 @@ impl Collector {
         for (number, index) in removed.into_iter().enumerate() {
             let since = self.rows[index].removed.unwrap_or(now);
             let is_over = now.saturating_duration_since(since) >= REMOVED_FOR;
-            if is_over || number >= MAX_REMOVED || self.has_successor(index) {
+            if is_over || number >= MAX_REMOVED {
                 self.rows[index].hide();
             }
         }
-    }
-
-    /// Whether a backend that was added later has the same name.
-    fn has_successor(&self, index: usize) -> bool {
-        let earlier = self.rows[index].shown();
-        let is_later = |(later, _): (&Arc<Backend>, _)| {
-            earlier.is_some_and(|earlier| later.id > earlier.id && later.name == earlier.name)
-        };
-        self.shown().any(is_later)
     }
 
     /// The statistics of a period.

@@ -60,6 +60,8 @@ pub struct Numbers<S, L> {
     pub tally: Tally<S, L>,
     /// Requests by status code, from [`FIRST_STATUS`] on.
     pub statuses: [S; STATUSES],
+    /// Requests without a status: the client went away before.
+    pub without_status: L,
     /// Response times by [`BOUNDS`]; their sum is in the tally.
     pub response_time: [S; BOUNDS.len() + 1],
     pub first_byte: Spread<S, L>,
@@ -100,6 +102,7 @@ impl<S: Default, L: Default> Default for Numbers<S, L> {
         Self {
             tally: Tally::default(),
             statuses: zeros(),
+            without_status: L::default(),
             response_time: zeros(),
             first_byte: Spread::default(),
             queue_wait: Spread::default(),
@@ -151,10 +154,22 @@ impl<S, L> Numbers<S, L> {
     ) {
         self.tally.merge(&from.tally, small, large);
         merge_all(&mut self.statuses, &from.statuses, small);
+        large(&mut self.without_status, &from.without_status);
         merge_all(&mut self.response_time, &from.response_time, small);
         self.first_byte.merge(&from.first_byte, small, large);
         self.queue_wait.merge(&from.queue_wait, small, large);
         merge_all(&mut self.events, &from.events, large);
+    }
+}
+
+impl Read {
+    /// Adds these numbers, as wrapping ones.
+    pub fn add(&mut self, more: &Self) {
+        self.merge(
+            more,
+            |sum, more| *sum = sum.wrapping_add(*more),
+            |sum, more| *sum = sum.wrapping_add(*more),
+        );
     }
 }
 
@@ -198,8 +213,9 @@ impl<S: Cell, L: Cell> Numbers<S, L> {
         tally.bytes_in.add(sample.bytes_in);
         tally.bytes_out.add(sample.bytes_out);
         let status = sample.status.and_then(|status| status.checked_sub(FIRST_STATUS));
-        if let Some(count) = status.and_then(|index| self.statuses.get(usize::from(index))) {
-            count.add(1);
+        match status.and_then(|index| self.statuses.get(usize::from(index))) {
+            Some(count) => count.add(1),
+            None => self.without_status.add(1),
         }
         if let Some(duration) = sample.first_byte() {
             self.first_byte.record(duration);

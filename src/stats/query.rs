@@ -4,7 +4,7 @@ use super::histogram;
 use super::numbers::{Event, FIRST_STATUS, Spread, Tally, Totals};
 use super::period::Period;
 use crate::config::DURATION_BOUNDS as BOUNDS;
-use crate::upstream::backend::{Backend, BackendId};
+use crate::upstream::backend::Backend;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ pub struct PeriodStats {
 
 impl PeriodStats {
     /// The summary of a backend; all zero if it has had no request.
-    pub fn of(&self, id: BackendId) -> Summary {
+    pub fn of(&self, backend: &Backend) -> Summary {
         let mut backends = self.backends.iter();
-        backends.find(|(backend, _)| backend.id == id).map_or_else(Summary::default, |row| row.1)
+        let same = backends.find(|(other, _)| other.authority == backend.authority);
+        same.map_or_else(Summary::default, |row| row.1)
     }
 }
 
@@ -115,8 +116,8 @@ pub struct Cumulative {
     pub backends: Vec<(Arc<Backend>, BackendTotals)>,
 }
 
-/// The numbers of one backend since it was added.
-#[derive(Clone, Debug)]
+/// The numbers of one backend since it was first added.
+#[derive(Clone, Debug, Default)]
 pub struct BackendTotals {
     /// The number of requests, those without a status included.
     pub requests: u64,
@@ -128,6 +129,8 @@ pub struct BackendTotals {
     pub bytes_out: u64,
     /// The status codes that have occurred, ascending, each with its number of requests.
     pub by_status: Vec<(u16, u64)>,
+    /// The number of requests without a status: the client went away before.
+    pub without_status: u64,
     /// The response times.
     pub response_time: Distribution,
     /// The times to the first byte.
@@ -147,7 +150,7 @@ pub struct BackendTotals {
 }
 
 /// Durations by bucket, in Prometheus' form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// The number of durations up to each of [`Distribution::BOUNDS`], inclusive; they ascend.
     pub buckets: [u64; BOUNDS.len()],
@@ -188,6 +191,7 @@ impl From<&Totals> for BackendTotals {
             errors: totals.tally.errors,
             bytes_in: totals.tally.bytes_in,
             bytes_out: totals.tally.bytes_out,
+            without_status: totals.without_status,
             by_status: statuses.filter(|(_, count)| *count > 0).collect(),
             response_time: Distribution::new(&totals.response_time, totals.tally.time),
             first_byte: Distribution::from(&totals.first_byte),

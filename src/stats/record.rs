@@ -104,6 +104,11 @@ impl Record {
     pub fn retire(&self) {
         self.is_retired.store(true, Relaxed);
     }
+
+    /// Whether the worker shall forget it, or has done so.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Relaxed)
+    }
 }
 
 /// Spreads consecutive numbers over a table. Others than workers choose no key.
@@ -183,7 +188,7 @@ impl Recorder {
     /// Makes the record of a backend, and forgets those of backends that were removed long ago.
     /// Returns its index.
     fn create(&mut self, backend: &Arc<Backend>) -> usize {
-        self.records.retain(|record| !record.is_retired.load(Relaxed));
+        self.records.retain(|record| !record.is_retired());
         let record = Record::new(Some(Arc::clone(backend)));
         self.share(&record);
         self.records.push(record);

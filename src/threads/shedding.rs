@@ -45,6 +45,7 @@ impl Shedding {
             log::warn!(event = "limit"; "rejected {count} connection(s): {}", cause.description());
         }
         self.counters.connections.add(1);
+        self.counters.rejected(cause);
         self.counters.failed(cause);
         self.counters.closed(Reason::Overload);
         let date = httpdate::fmt_http_date(SystemTime::now());

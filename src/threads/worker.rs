@@ -161,8 +161,9 @@ impl Worker {
         let sweep = has_idle.then_some(self.sweep_at);
         let next =
             [self.timers.next(), sweep, accept_at, self.drain_until].into_iter().flatten().min()?;
-        // A second reading of the clock costs less than a wake-up before the deadline.
-        Some(next.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)))
+        // From the beginning of this iteration on: the wait ends late by the length of the iteration
+        // at most, and never early.
+        Some(next.saturating_duration_since(self.resources.now()).max(Duration::from_micros(1)))
     }
 
     fn note_events(&mut self, events: &[Event], acceptor: &mut Acceptor, ready: &mut Vec<Token>) {
@@ -230,7 +231,10 @@ impl Worker {
     /// dropped, and the slot goes to the next request.
     fn take_grants(&mut self) {
         // Grants that arrive meanwhile are for the next iteration.
-        for grant in self.grants.try_iter().take(self.grants.len()).collect::<Vec<_>>() {
+        for _ in 0..self.grants.len() {
+            let Ok(grant) = self.grants.try_recv() else {
+                return;
+            };
             let token = grant.session;
             if self.sessions.get_mut(token).is_some_and(|session| session.grant(grant)) {
                 self.step(token);
@@ -286,6 +290,9 @@ impl Worker {
     /// Adds a connection. Its first event follows at once, because the socket is writable.
     fn add_session(&mut self, socket: TcpStream, permit: Permit) {
         self.resources.local.counters.connections.add(1);
+        if let Some(cause) = permit.rejection() {
+            self.resources.local.counters.rejected(cause);
+        }
         let timeout = if permit.rejection().is_some() { Timeout::Rejection } else { Timeout::Idle };
         let idle_until = self.resources.now() + self.resources.shared.settings.timeouts.of(timeout);
         let token = self.sessions.insert(Session::new(socket, permit, idle_until));

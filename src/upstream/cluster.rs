@@ -169,6 +169,11 @@ impl Cluster {
         Some(position)
     }
 
+    /// The number of queued requests.
+    pub fn queue_length(&self) -> usize {
+        self.queue.length()
+    }
+
     /// Removes a request from the queue.
     pub fn cancel(&self, position: Position) {
         self.queue.cancel(position);

@@ -9,14 +9,17 @@ use super::cluster::Snapshot;
 use super::health::{Change, Health, NameState, Observation, Rules, State};
 use super::health_counts::HealthCounts;
 use super::queue::PendingQueue;
-use crate::config::{Algorithm, BackendSpec};
+use crate::config::{Algorithm, BackendSpec, HostPort};
 use crate::error::Cause;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The outage of a pool without members.
 const NO_MEMBERS: &str = "no backends yet: POST /_control/add";
+
+/// The most removed members whose counts are kept.
+const MAX_FORMER: usize = 32;
 
 /// The changes of membership that a list of backends has made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub(super) struct Pool {
     pub(super) twins: BTreeSet<(BackendId, BackendId)>,
     /// The number of members that were removed so far.
     removals: u64,
+    /// The counts of the members that were removed last, which go on if one is added again.
+    former: VecDeque<(HostPort, HealthCounts)>,
 }
 
 impl Pool {
@@ -117,12 +122,26 @@ impl Pool {
             next_id: 0,
             removals: 0,
             twins: BTreeSet::new(),
+            former: VecDeque::new(),
         }
     }
 
     /// Whether health checks decide.
     pub(super) fn has_checks(&self) -> bool {
         self.rules.checks
+    }
+
+    /// The members as an operator would specify them.
+    pub(super) fn specs(&self) -> Vec<BackendSpec> {
+        let backends = self.members.iter().map(|member| &member.backend);
+        backends.map(|one| BackendSpec::new(one.authority.clone(), one.weight())).collect()
+    }
+
+    /// Whether some of these backends are up, and no other one is.
+    pub(super) fn depends_on(&self, leaving: &HashSet<&HostPort>) -> bool {
+        let is_up = |member: &&Member| member.is_active() && member.health.state().is_up();
+        let mut up = self.members.iter().filter(is_up).peekable();
+        up.peek().is_some() && up.all(|member| leaving.contains(&member.backend.authority))
     }
 
     pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {
@@ -145,9 +164,8 @@ impl Pool {
         let position = |member: &Member| listed.iter().position(|id| *id == member.backend.id);
         self.members.sort_by_key(|member| position(member).unwrap_or(usize::MAX));
         let removed = self.members.split_off(listed.len());
-        removed.iter().for_each(|member| member.backend.set_removed(now));
-        self.removals += removed.len() as u64;
         diff.removed = removed.iter().map(|member| member.backend.id).collect();
+        removed.into_iter().for_each(|member| self.note_removal(member, now));
         diff.removed.sort_unstable();
         diff
     }
@@ -193,17 +211,27 @@ impl Pool {
             health.set_name(NameState::Pending);
             detail = format!("\"{}\" is not resolved yet", spec.authority.host());
         }
-        let (backend, counts) = (Arc::new(backend), HealthCounts::default());
+        let former = self.former.iter().position(|(authority, _)| *authority == spec.authority);
+        let counts = former.and_then(|index| self.former.remove(index));
+        let (backend, counts) =
+            (Arc::new(backend), counts.map_or_else(HealthCounts::default, |of| of.1));
         Member { backend, health, since: now, detail, admin_since: now, counts }
     }
 
     /// Removes a member and returns its backend.
     pub(super) fn remove(&mut self, id: BackendId, now: Instant) -> Option<Arc<Backend>> {
         let index = self.members.iter().position(|member| member.backend.id == id)?;
-        let backend = self.members.remove(index).backend;
-        backend.set_removed(now);
-        self.removals += 1;
+        let member = self.members.remove(index);
+        let backend = Arc::clone(&member.backend);
+        self.note_removal(member, now);
         Some(backend)
+    }
+
+    fn note_removal(&mut self, member: Member, now: Instant) {
+        member.backend.set_removed(now);
+        self.removals += 1;
+        self.former.truncate(MAX_FORMER - 1);
+        self.former.push_front((member.backend.authority.clone(), member.counts));
     }
 
     pub(super) fn set_admin_state(

@@ -177,6 +177,11 @@ impl PendingQueue {
         Some((waiter, position, slot))
     }
 
+    /// The number of queued requests.
+    pub(super) fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
     fn update_length(&self, waiting: &BTreeMap<Position, Waiter>) {
         self.length.store(waiting.len(), Ordering::SeqCst);
     }

@@ -13,9 +13,10 @@ pub use super::pool::{Added, Diff};
 use super::pool::{Member, Pool};
 pub use super::resolution::Resolution;
 use super::subscriber::Subscriber;
-use crate::config::{Algorithm, BackendSpec, Config, Settings};
+use crate::config::{Algorithm, BackendSpec, Config, HostPort, Settings};
 use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -166,16 +167,24 @@ impl Registry {
     /// Replaces the members of the pool. Backends with the same host and port as before keep their
     /// state and counters.
     pub fn apply(&self, specs: &[BackendSpec]) -> Diff {
-        let diff = self.update(|pool| Some(pool.apply(specs, Instant::now()))).unwrap_or_default();
+        self.change_members(|_| specs.to_vec())
+    }
+
+    /// Replaces the members of the pool by those that `change` returns for the present ones, as
+    /// [`Registry::apply`] does; no other change comes in between.
+    pub fn change_members(&self, change: impl FnOnce(&[BackendSpec]) -> Vec<BackendSpec>) -> Diff {
+        let diff = self.update(|pool| {
+            let present = pool.specs();
+            let specs = change(&present);
+            (specs != present).then(|| pool.apply(&specs, Instant::now()))
+        });
+        let diff = diff.unwrap_or_default();
         if !diff.added.is_empty() {
             self.notify_added();
         }
         let (added, removed) = (diff.added.len(), diff.removed.len());
         if added + removed > 0 {
-            log::info!(
-                event = "reload";
-                "backends: {added} added, {removed} removed, {} kept", diff.kept.len()
-            );
+            log::debug!("backends: {added} added, {removed} removed, {} kept", diff.kept.len());
         }
         diff
     }
@@ -207,6 +216,18 @@ impl Registry {
             pool.member_mut(id).is_some_and(|member| member.health.state() == State::Unknown)
         };
         while is_unchecked(&mut pool) && !is_cancelled.load(Ordering::SeqCst) {
+            if self.changed.wait_until(&mut pool, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a backend is up other than these, until `until` at most. If none of these is up
+    /// either, their removal changes nothing for requests, and there is no wait.
+    pub fn wait_for_successors(&self, leaving: &[BackendSpec], until: Instant) {
+        let leaving: HashSet<&HostPort> = leaving.iter().map(|spec| &spec.authority).collect();
+        let mut pool = self.pool.lock();
+        while pool.depends_on(&leaving) {
             if self.changed.wait_until(&mut pool, until).timed_out() {
                 return;
             }

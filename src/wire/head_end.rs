@@ -18,28 +18,23 @@ impl HeadEnd {
     /// The length of the head with its empty line, once it is complete. Each call must pass the
     /// head from its first byte.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Cause> {
-        let scanned = self.scanned as usize;
-        for offset in memchr::memchr2_iter(b'\r', b'\n', &bytes[scanned..]) {
-            let at = scanned + offset;
-            if bytes[at] == b'\r' {
-                match bytes.get(at + 1) {
-                    Some(b'\n') => continue,
-                    Some(_) => return Err(Cause::BadLineEnd),
-                    None => {
-                        self.scanned = at as u32;
-                        return Ok(None);
-                    }
+        while let Some(offset) = memchr::memchr2(b'\r', b'\n', &bytes[self.scanned as usize..]) {
+            let end = self.scanned + offset as u32;
+            match bytes[end as usize..] {
+                [b'\r', b'\n', ..] => {}
+                [b'\r'] => {
+                    self.scanned = end;
+                    return Ok(None);
                 }
+                _ => return Err(Cause::BadLineEnd),
             }
-            let line = &bytes[self.line_start as usize..at];
-            if line.last() != Some(&b'\r') {
-                return Err(Cause::BadLineEnd);
-            }
-            self.line_start = at as u32 + 1;
+            let length = end - self.line_start;
+            self.first_line.get_or_insert(length);
             self.lines += 1;
-            self.first_line.get_or_insert(line.len() as u32 - 1);
-            if line.len() == 1 {
-                return Ok(Some(at + 1));
+            self.line_start = end + 2;
+            self.scanned = self.line_start;
+            if length == 0 {
+                return Ok(Some(self.scanned as usize));
             }
         }
         self.scanned = bytes.len() as u32;

@@ -43,15 +43,17 @@ pub(super) fn valid(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|_| is_valid)
 }
 
-/// 32 digits. Twice as fast as `format!`, on the path of every request (`cargo bench`:
-/// rewrite_a_request).
+/// 32 digits. Without a table, so that the compiler makes 16 of them at once: it is on the path of
+/// every request (`cargo bench`: rewrite_a_request).
 fn hexadecimal(number: u128) -> [u8; 32] {
-    let bytes = number.to_be_bytes();
-    std::array::from_fn(|index| {
-        let byte = bytes[index / 2];
-        let digit = if index % 2 == 0 { byte >> 4 } else { byte & 15 };
-        b"0123456789abcdef"[usize::from(digit)]
-    })
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[byte >> 4, byte & 15]);
+    }
+    for digit in &mut digits {
+        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -152,8 +152,13 @@ fn forwarded_fields(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, client: Forwa
     }
 }
 
-/// Appends an address. IPv4 without `write!`, which costs 1,100 instructions on the path of every
-/// request.
+/// Three digits. `write!` costs 450 instructions for a status and 1,100 for an address, on the path
+/// of every request.
+fn digits(number: u16) -> [u8; 3] {
+    [number / 100 % 10, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
+}
+
+/// Appends an address.
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     let IpAddr::V4(address) = address else {
         return write!(out, "{address}").expect("a write to a vector succeeds");
@@ -162,9 +167,8 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
         if index > 0 {
             out.push(b'.');
         }
-        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
         let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
-        out.extend_from_slice(&digits[leading_zeros..]);
+        out.extend_from_slice(&digits(octet.into())[leading_zeros..]);
     }
 }
 
@@ -261,9 +265,13 @@ pub fn response(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a status line.
+/// Writes a status line; a status has three digits.
 pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
-    write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a write to a vector succeeds");
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&digits(status));
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the `Connection` field, if there is one.
@@ -335,6 +343,15 @@ mod tests {
             ResponseFields { connection: line, date: "today", request_id: CLIENT.request_id };
         response(&mut out, &head, framing, fields);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_status_is_written_with_its_digits() {
+        for status in 100..=599 {
+            let mut out = Vec::new();
+            status_line(&mut out, status, "Why");
+            assert_eq!(out, format!("HTTP/1.1 {status} Why\r\n").as_bytes());
+        }
     }
 
     #[test]

@@ -71,6 +71,27 @@ fn a_wrong_field_is_named_with_its_value_and_what_would_be_right() {
 }
 
 #[test]
+fn long_names_and_values_make_no_long_errors() {
+    let lb = Lb::controlled(&[]);
+    let long = "é".repeat(30_000);
+    for (operation, body, code) in [
+        ("add", json!({ "url": long }), "too_long"),
+        ("scheduler", json!({ "algorithm": long }), "too_long"),
+        ("add", json!({ &long: 1 }), "unknown_field"),
+        ("add", json!({ "url": "h:1", "weight": [long] }), "bad_type"),
+    ] {
+        let (status, json) = post(&lb, operation, &body.to_string());
+        assert_eq!((status, &json["code"]), (400, &code.into()));
+        assert!(json.to_string().len() < 2500, "{json}");
+    }
+    let method = "X".repeat(10_000);
+    let request = format!("{method} /_control/list HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (response, json) = sent(lb.admin(), request);
+    assert_eq!(response.status, 405);
+    assert!(json.to_string().len() < 2500, "{json}");
+}
+
+#[test]
 fn a_body_that_is_no_json_object_is_rejected_with_an_example() {
     let lb = Lb::controlled(&[]);
     let deep = format!("{{\"url\": {}", "[".repeat(60_000));

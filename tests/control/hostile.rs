@@ -1,10 +1,10 @@
 //! Hostile clients of the control API: none hangs or ends it, and the data port serves all the
 //! while. The framing cases of the data port are in `tests/framing`, on both ports.
 
-use super::{SetAtDrop, list, sent};
+use super::{SetAtDrop, list, post_bytes, sent};
 use crate::support::{Client, Gate, Lb, Next, Origin, get, until, with_admin};
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -48,25 +48,76 @@ fn until_served(admin: SocketAddr) {
     });
 }
 
+/// A listener that responds to no health check, so that an addition waits for it.
+fn silent() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).expect("a port is free")
+}
+
+/// Starts the addition of a silent backend, whose request is being served once this returns.
+fn start_addition(lb: &Lb, backend: &TcpListener) -> Client {
+    let address = backend.local_addr().expect("it listens");
+    let mut client = Client::connect(lb.admin());
+    client.send(post_bytes("/_control/add", format!("{{\"url\": \"{address}\"}}").as_bytes()));
+    let is_member = || {
+        let statuses = lb.balancer().registry().statuses();
+        statuses.iter().any(|one| one.backend.authority.literal() == Some(address))
+    };
+    until("it is a member, and is being checked", is_member);
+    client
+}
+
+/// A balancer whose additions of silent backends last until these end.
+fn lb_with_long_checks() -> (Origin, Lb) {
+    let origin = Origin::responding("served");
+    let lb = Lb::with(&[&origin], |config| {
+        with_admin(config);
+        config.settings.health.timeout = Some(Duration::from_secs(30));
+    });
+    (origin, lb)
+}
+
 #[test]
-fn beyond_32_connections_a_client_gets_503_at_once_and_no_thread() {
-    let (_origin, lb) = lb();
+fn beyond_32_requests_at_once_a_client_gets_503_at_once_and_no_thread() {
+    let (_origin, lb) = lb_with_long_checks();
     while_serving(&lb, || {
-        let mut idle: Vec<Client> = (0..32).map(|_| Client::connect(lb.admin())).collect();
-        for client in &mut idle {
-            client.send(GET);
-            assert_eq!(client.read_response().status, 200);
-        }
+        let backends: Vec<TcpListener> = (0..32).map(|_| silent()).collect();
+        let additions: Vec<Client> =
+            backends.iter().map(|backend| start_addition(&lb, backend)).collect();
+        let started = Instant::now();
+        until("no connection is new", || started.elapsed() > Duration::from_millis(300));
         for _ in 0..3 {
             let (response, json) = sent(lb.admin(), GET);
             assert_eq!((response.status, &json["code"]), (503, &"overload".into()));
             assert_eq!(response.header("Retry-After"), Some("1"));
         }
-        idle[0].send(GET);
-        assert_eq!(idle[0].read_response().status, 200, "those within the limit are served");
-        drop(idle);
+        drop(backends);
+        for mut client in additions {
+            assert_eq!(client.read_response().status, 201, "those within the limit are served");
+        }
         until_served(lb.admin());
     });
+}
+
+#[test]
+fn idle_and_slow_clients_keep_no_operator_out_nor_end_a_request_that_is_being_served() {
+    let (_origin, lb) = lb_with_long_checks();
+    let backend = silent();
+    let mut addition = start_addition(&lb, &backend);
+    let half_body = "POST /_control/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{";
+    let slow = ["", "GET /_control/list HTTP/1.1\r\nX-Drip: ", half_body, GET];
+    let mut crowd: Vec<Client> = Vec::new();
+    let start = Instant::now();
+    for bytes in slow.iter().cycle().take(31) {
+        let mut client = Client::connect(lb.admin());
+        client.send(bytes);
+        crowd.push(client);
+    }
+    for _ in 0..3 {
+        until_served(lb.admin());
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "long before the clients' time is over");
+    drop(backend);
+    assert_eq!(addition.read_response().status, 201);
 }
 
 #[test]

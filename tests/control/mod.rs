@@ -9,6 +9,7 @@ mod hostile;
 mod load;
 mod operations;
 mod start;
+mod statistics;
 
 use crate::support::{Lb, Origin, Response, exchange};
 use serde_json::Value;

@@ -16,7 +16,7 @@ fn a_backend_that_is_added_serves_the_next_request() {
     let origin = Origin::named("one");
     let lb = Lb::controlled(&[]);
     assert_eq!(get(lb.address(), "/").header("X-LB-Error"), Some("no_backend"));
-    let (status, row) =
+    let (status, mut row) =
         post(&lb, "add", &format!("{{\"url\": {:?}, \"weight\": 2}}", url(&origin)));
     assert_eq!(get(lb.address(), "/").text(), "one");
     assert_eq!(status, 201);
@@ -29,6 +29,9 @@ fn a_backend_that_is_added_serves_the_next_request() {
     assert_eq!((&row["why"], &row["in_flight"]), (&json!("GET /health returned 200"), &json!(0)));
     let since = row["since"].as_str().expect("a date");
     assert!(since.len() == 24 && since.starts_with("20") && since.ends_with('Z'), "{since}");
+    until("its request is counted", || list(&lb)["backends"][0]["share"] == 0.5);
+    assert_eq!(row["share"], 0.0);
+    row["share"] = 0.5.into();
     assert_eq!(
         list(&lb),
         json!({ "algorithm": "round_robin", "backends": [row] }),

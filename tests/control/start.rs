@@ -52,6 +52,29 @@ fn the_log_names_the_address_and_the_port_serves_the_api() {
 }
 
 #[test]
+fn the_log_leads_from_a_change_through_the_data_port_to_its_client() {
+    let program = Program::balancer(&[], &["--no-backends", "--control-on-data-port"]);
+    let body = "{\"algorithm\": \"random\"}";
+    let head = "POST /_control/scheduler HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: change-7\r\n\
+                Connection: close\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n";
+    assert_eq!(exchange(program.address(), format!("{head}{body}")).status, 200);
+    program.until_logged("request change-7 \"POST /_control/scheduler\" 200");
+    program.until_logged(", id change-7");
+}
+
+#[test]
+fn a_change_of_the_algorithm_repeats_no_other_line_of_the_log() {
+    let words = ["--no-backends", "--admin", "127.0.0.1:0", "--max-connections", "1000000000"];
+    let program = Program::balancer(&[], &words);
+    let url = format!("--admin={}", program.admin_address());
+    let ended = program::run(["ctl", &url, "algorithm", "random"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    program.until_logged("algorithm random, was round_robin");
+    program.signal(Signal::TERM);
+    assert_eq!(program.whole_log().matches("serving at most").count(), 1);
+}
+
+#[test]
 fn if_the_default_address_is_taken_service_goes_on_with_a_warning() {
     let _holder =
         until_some("the default address is ours", || TcpListener::bind("127.0.0.1:9190").ok());

@@ -4,6 +4,7 @@
 mod balancer;
 mod drain;
 mod failures;
+mod statistics;
 mod terminal;
 
 use crate::support::program::{self, Ended, Program};
@@ -28,6 +29,7 @@ fn respond(backends: &Value, request: &Received, reply: &mut Reply<'_>) {
         ("GET", "/_control/list") => {
             (200, json!({ "algorithm": "least_conn", "backends": backends }))
         }
+        ("GET", "/_control/stats?periods=5m%2C1h") => (200, json!({ "periods": {} })),
         ("POST", "/_control/scheduler") => (200, json!({ "algorithm": "p2c" })),
         ("POST", "/_control/add") => (201, backends[0].clone()),
         ("POST", _) => (200, backends[0].clone()),

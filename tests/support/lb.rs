@@ -6,7 +6,7 @@ use super::wait;
 use lb_threads::config::{AdminPort, Boot, Config, HealthSettings, Settings};
 use lb_threads::metrics::Totals;
 use lb_threads::reason::Reason;
-use lb_threads::server::{Balancer, Drained, Server};
+use lb_threads::server::{Balancer, Drained, Server, StartOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,12 @@ impl Lb {
     #[track_caller]
     pub fn start(config: Config) -> Self {
         Self::of(Server::start(config).expect("the balancer starts"))
+    }
+
+    /// Starts a balancer with options; panics if it cannot.
+    #[track_caller]
+    pub fn start_with(config: Config, options: StartOptions) -> Self {
+        Self::of(Server::start_with(config, options).expect("the balancer starts"))
     }
 
     /// A balancer in front of these origins that forwards requests to the control API to `control`.

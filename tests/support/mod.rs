@@ -37,6 +37,7 @@ mod folder;
 mod lb;
 mod origin;
 pub mod program;
+pub mod prometheus;
 pub mod terminal;
 mod wait;
 mod wire;

@@ -2,6 +2,7 @@
 
 mod exchanges;
 mod origins;
+mod prometheus;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

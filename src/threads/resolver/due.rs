@@ -37,6 +37,8 @@ struct Entry {
     ended: Option<Instant>,
     added: Instant,
     in_flight: bool,
+    /// Whether any backend has the name.
+    is_wanted: bool,
     /// Whether a backend waits for the first result.
     is_pending: bool,
     /// Whether a backend has no address.
@@ -59,9 +61,13 @@ pub enum Turn {
 
 impl Names {
     /// Applies the names of all backends: new ones are due at once. A name may be listed once for
-    /// each of its backends.
+    /// each of its backends. One without a backend stays until its lookup has ended, so that a
+    /// backend that is added again does not start a second one.
     pub fn update(&mut self, wanted: &[Wanted], now: Instant) {
-        self.entries.retain(|host, _| wanted.iter().any(|one| one.host == *host));
+        self.entries.retain(|host, entry| {
+            entry.is_wanted = wanted.iter().any(|one| one.host == *host);
+            entry.is_wanted || entry.in_flight
+        });
         for entry in self.entries.values_mut() {
             (entry.is_pending, entry.is_unresolved) = (false, false);
         }
@@ -98,6 +104,10 @@ impl Names {
             return Turn::None;
         };
         (entry.in_flight, entry.ended) = (false, Some(now));
+        if !entry.is_wanted {
+            self.entries.remove(host);
+            return Turn::None;
+        }
         let had_failed = entry.failures > 0;
         entry.failures = if has_addresses { 0 } else { entry.failures.saturating_add(1) };
         match (had_failed, has_addresses) {
@@ -117,7 +127,7 @@ impl Names {
 
     /// Whether the first lookup of every name has ended.
     pub fn is_first_round_over(&self) -> bool {
-        self.entries.values().all(|entry| entry.ended.is_some())
+        self.entries.values().all(|entry| entry.ended.is_some() || !entry.is_wanted)
     }
 
     fn in_flight(&self) -> usize {
@@ -131,6 +141,7 @@ impl Entry {
             ended: None,
             added: now,
             in_flight: false,
+            is_wanted: true,
             is_pending: false,
             is_unresolved: false,
             is_suspect: false,
@@ -233,6 +244,23 @@ mod tests {
         assert!(!names.is_first_round_over());
         names.ended("c", true, later);
         assert_eq!(names.take_due(later, 2), ["b"]);
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_counts_after_its_backend_was_removed_and_serves_the_next_one() {
+        let (mut names, now) = (Names::default(), Instant::now());
+        names.update(&[wanted("app", Pending, false)], now);
+        assert_eq!(names.take_due(now, 2), ["app"]);
+        for _ in 0..3 {
+            names.update(&[], now);
+            names.update(&[wanted("app", Pending, false), wanted("db", Pending, false)], now);
+            assert!(!names.take_due(now, 2).contains(&"app".to_owned()), "it is being looked up");
+        }
+        assert_eq!(names.next_due(2), None, "two lookups may hang, whatever their backends");
+        names.ended("app", true, now);
+        names.update(&[], now);
+        names.update(&[wanted("app", Pending, false)], now);
+        assert_eq!(names.take_due(now, 2), ["app"], "it is forgotten once its lookup has ended");
     }
 
     #[test]
