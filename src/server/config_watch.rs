@@ -123,7 +123,7 @@ impl Loop {
                 }
             }
             Err(error) => {
-                log::error!(event = "reload"; "not reloaded, the settings in use stay: {error}")
+                log::error!(event = "reload"; "not reloaded, the settings in use stay: {error}");
             }
         }
     }

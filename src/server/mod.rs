@@ -65,7 +65,7 @@ pub struct StartOptions {
     /// Listening sockets that a service manager has opened; with any, the addresses in the
     /// configuration are not used.
     pub inherited: Vec<TcpListener>,
-    /// The log thread that gets access lines.
+    /// The log thread that gets access lines; without one they go to the logger of the program.
     pub log: Option<LogWriter>,
     /// Where the threads of the control API accept connections of the workers, if requests to it are
     /// forwarded.

@@ -18,13 +18,19 @@ const LINE_BYTES: usize = 256;
 pub(super) fn write(
     record: &AccessRecord<'_>,
     settings: &Settings,
-    log: &LogWriter,
+    log: Option<&LogWriter>,
     stamp: &mut Stamp,
 ) {
     if settings.access_log == AccessLog::Errors && !record.is_error() {
         return;
     }
-    log.send(line(record, settings, (stamp, SystemTime::now()), log.is_coloured()));
+    match log {
+        Some(log) => {
+            let at = SystemTime::now();
+            log.send(line(record, settings, (stamp, at), log.is_coloured()));
+        }
+        None => log::info!(event = "access"; "{record}"),
+    }
 }
 
 fn line(

@@ -46,15 +46,14 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// The control threads, if requests to the control API are forwarded to them.
     pub control: Option<Arc<Backend>>,
-    /// The log thread, if access lines are written.
+    /// The log thread; without one, access lines go to the logger of the program.
     pub log: Option<LogWriter>,
 }
 
 impl Shared {
-    /// The log thread, if there are access lines.
-    pub(super) fn access_log(&self) -> Option<&LogWriter> {
-        let is_on = self.settings.access_log != AccessLog::Off;
-        self.log.as_ref().filter(|_| is_on && log::max_level() >= LevelFilter::Info)
+    /// Whether there are access lines.
+    pub(super) fn has_access_lines(&self) -> bool {
+        self.settings.access_log != AccessLog::Off && log::max_level() >= LevelFilter::Info
     }
 }
 
@@ -132,7 +131,8 @@ impl Context<'_> {
     /// Counts an exchange that is over, and writes its access line.
     pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
         self.local.recorder.record(record.backend, &record.sample());
-        if let Some(log) = self.shared.access_log() {
+        if self.shared.has_access_lines() {
+            let log = self.shared.log.as_ref();
             access_log::write(record, &self.shared.settings, log, &mut self.local.stamp);
         }
     }

@@ -196,6 +196,7 @@ impl AccessRecord<'_> {
     }
 }
 
+/// For a program with a logger of its own.
 impl fmt::Display for AccessRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = Vec::new();

@@ -105,7 +105,7 @@ impl Request {
         let data = ExchangeData::new(peer, request_id, cx.now).with_head(
             length,
             client_address,
-            cx.shared.access_log().map(|_| RequestText::of(&head, settings.log_format)),
+            cx.shared.has_access_lines().then(|| RequestText::of(&head, settings.log_format)),
         );
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);
