@@ -90,7 +90,8 @@ impl Default for Calendar {
     }
 }
 
-fn rfc3339(since_epoch: Duration) -> String {
+/// A time since 1970 in RFC 3339, in UTC with milliseconds.
+pub(crate) fn rfc3339(since_epoch: Duration) -> String {
     let (seconds, milliseconds) = (since_epoch.as_secs(), since_epoch.subsec_millis());
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

@@ -20,6 +20,7 @@ mod failover;
 mod framing;
 mod health;
 mod http;
+mod logs;
 mod membership;
 mod memory;
 mod metrics;

@@ -77,7 +77,10 @@ impl Acceptor {
                     && !self.is_stopping.load(Ordering::SeqCst)
                 {
                     if failures.count(Instant::now()).is_some() {
-                        log::warn!("the control API cannot accept a connection: {error}");
+                        log::warn!(
+                            event = "limit";
+                            "the control API cannot accept a connection: {error}"
+                        );
                     }
                     thread::sleep(PAUSE);
                 }
@@ -144,6 +147,7 @@ impl Connections {
                 open.end_wait();
                 if let Some(count) = self.log.count(now) {
                     log::warn!(
+                        event = "limit";
                         "the control API closed {count} idle or slow connection(s) for new ones"
                     );
                 }
@@ -156,7 +160,10 @@ impl Connections {
     /// Responds 503, as far as that works without waiting.
     fn shed(&mut self, mut socket: TcpStream) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("the control API rejected {count} connection(s): too many at once");
+            log::warn!(
+                event = "limit";
+                "the control API rejected {count} connection(s): too many at once"
+            );
         }
         let error = "too many connections to the control API at once; close some, or try again";
         let problem = Problem::new(503, "overload", error).header("Retry-After", "1");

@@ -54,6 +54,7 @@ impl Client<'_> {
             Ok(response) => (response, request.reply_to().clone()),
             Err(_) => {
                 log::error!(
+                    event = "admin";
                     "a request to the control API panicked, and got 500: a bug in lb-threads"
                 );
                 let error = "a bug in lb-threads: the request panicked; the log has the details";

@@ -70,6 +70,7 @@ impl ControlSockets {
                     _ => error.to_string(),
                 };
                 log::warn!(
+                    event = "start";
                     "no control API on {address}: {reason}; choose another address with --admin, \
                      or --admin off"
                 );

@@ -52,7 +52,7 @@ pub(super) fn read_token(path: &Path) -> Result<Token, String> {
     file.take(MAX_TOKEN_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & READABLE_BY_OTHERS != 0 {
-        log::warn!("other users can read the token in {name}: chmod 600 {name}");
+        log::warn!(event = "start"; "other users can read the token in {name}: chmod 600 {name}");
     }
     Token::parse(&text).map_err(|error| format!("--admin-token-file: {name} {error}"))
 }

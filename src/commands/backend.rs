@@ -79,7 +79,7 @@ fn accept(listener: &TcpListener, backend: &Arc<Backend>) {
             let _ = serve_connection(connection, &backend);
         });
         if let Err(error) = started {
-            eprintln!("cannot start a thread for a connection: {error}");
+            let _ = writeln!(io::stderr(), "cannot start a thread for a connection: {error}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::cli::{DemoArgs, UsageError};
 use crate::config::{AdminPort, Boot, Config, ControlBoot, HealthSettings, Settings};
 use crate::net;
 use crate::server::{Server, StartOptions};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -37,12 +37,16 @@ impl Drop for Backend {
 
 /// Starts the backends and the balancer, prints their addresses, and ends them all on Ctrl-C.
 pub fn run(args: &DemoArgs) -> ExitCode {
-    let log = serve::start_log(args.log_level);
+    let settings = Settings { log_level: args.log_level, ..Settings::default() };
+    let log = match serve::start_log(&settings, None) {
+        Ok(log) => log,
+        Err(message) => return serve::fail(None, &message, serve::START_FAILED),
+    };
     let mut listen = match net::resolve(&args.host, args.port) {
         Ok(addresses) => addresses,
         Err(error) => {
             let error = UsageError::unresolved("--host", &args.host, &error);
-            return serve::fail(log.as_ref(), &error.message, error.exit_code);
+            return serve::fail(Some(&log), &error.message, error.exit_code);
         }
     };
     listen.truncate(1);
@@ -51,7 +55,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Ok(backends) => backends,
         Err(error) => {
             return serve::fail(
-                log.as_ref(),
+                Some(&log),
                 &format!("cannot start the demo backends: {error}"),
                 serve::START_FAILED,
             );
@@ -63,16 +67,15 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         backends: backends.iter().map(|backend| backend.address.into()).collect(),
         settings: Settings {
             health: HealthSettings { period: PERIOD, ..HealthSettings::default() },
-            ..Settings::default()
+            ..settings
         },
     };
-    let exit_code = serve::balance(config, StartOptions::default(), log.as_ref(), |server| {
+    let options = StartOptions { log: Some(log.clone()), ..StartOptions::default() };
+    let exit_code = serve::balance(config, options, &log, |server| {
         print_guide(server, &backends);
     });
     drop(backends);
-    if let Some(log) = log {
-        log.flush_for_exit();
-    }
+    log.flush_for_exit();
     exit_code
 }
 
@@ -104,29 +107,27 @@ fn start(name: &'static str) -> io::Result<Backend> {
     }
 }
 
+/// Prints where everything is, as far as standard output works.
 fn print_guide(server: &Server, backends: &[Backend]) {
-    println!("\n  Three demo backends and a balancer in front of them:\n");
-    for backend in backends {
-        println!(
-            "    backend {:<6} http://{}   (process {})",
-            backend.name,
-            backend.address,
-            backend.process.id()
-        );
+    let mut guide = "\n  Three demo backends and a balancer in front of them:\n\n".to_owned();
+    for Backend { name, address, process } in backends {
+        guide += &format!("    backend {name:<6} http://{address}   (process {})\n", process.id());
     }
     for address in server.balancer().addresses() {
-        println!("    balancer       http://{address}\n");
-        println!("  Try:   curl http://{address}/          repeat it: the backends take turns");
-    }
-    if let [address, ..] = server.balancer().admin_addresses() {
-        println!("         curl http://{address}/_control/list   the backends and their states");
-    }
-    if let [first, ..] = backends {
-        println!(
-            "         kill {:<24} takes backend {} away: no request fails",
-            first.process.id(),
-            first.name
+        guide += &format!("    balancer       http://{address}\n\n");
+        guide += &format!(
+            "  Try:   curl http://{address}/          repeat it: the backends take turns\n"
         );
     }
-    println!("  End:   Ctrl-C\n");
+    if let [address, ..] = server.balancer().admin_addresses() {
+        guide += &format!(
+            "         curl http://{address}/_control/list   the backends and their states\n"
+        );
+    }
+    if let [Backend { name, process, .. }, ..] = backends {
+        let id = process.id();
+        guide += &format!("         kill {id:<24} takes backend {name} away: no request fails\n");
+    }
+    guide += "  End:   Ctrl-C\n\n";
+    let _ = io::stdout().write_all(guide.as_bytes());
 }

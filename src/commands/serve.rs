@@ -5,15 +5,14 @@
 use super::shell;
 use crate::children;
 use crate::cli::{ServeArgs, resolve_boot};
-use crate::config::{Config, Problem, to_json};
+use crate::config::{Config, Problem, Settings, to_json};
 use crate::logging::{self, LogWriter};
 use crate::metrics::Totals;
 use crate::net;
 use crate::server::{Drained, LOOK_INTERVAL, ReloadSource, Server, ServiceManager, StartOptions};
 use crossbeam_channel::Receiver;
-use log::LevelFilter;
 use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,23 +42,25 @@ pub fn run(args: ServeArgs) -> ExitCode {
     if prints_config {
         return shell::print(&to_json(&config));
     }
-    let log = start_log(config.settings.log_level);
+    let log = match start_log(&config.settings, config.boot.log_file.as_deref()) {
+        Ok(log) => log,
+        Err(message) => return fail(None, &message, START_FAILED),
+    };
     for warning in &loaded.warnings {
-        log::warn!("{warning}");
+        log::warn!(event = "start"; "{warning}");
     }
     for note in &sources.notes {
-        log::info!("{note}");
+        log::info!(event = "start"; "{note}");
     }
     if let Err(error) = resolve_boot(&mut config.boot) {
-        return fail(log.as_ref(), &error.message, error.exit_code);
+        return fail(Some(&log), &error.message, error.exit_code);
     }
     let reload = ReloadSource { sources, loaded, look_interval: LOOK_INTERVAL };
     let reload = Some(reload).filter(|reload| reload.sources.path.is_some());
-    let options = StartOptions { inherited, reload, ..StartOptions::default() };
-    let exit_code = balance(config, options, log.as_ref(), |_| {});
-    if let Some(log) = log {
-        log.flush_for_exit();
-    }
+    let options =
+        StartOptions { inherited, reload, log: Some(log.clone()), ..StartOptions::default() };
+    let exit_code = balance(config, options, &log, |_| {});
+    log.flush_for_exit();
     exit_code
 }
 
@@ -67,33 +68,37 @@ pub fn run(args: ServeArgs) -> ExitCode {
 pub fn balance(
     config: Config,
     options: StartOptions,
-    log: Option<&LogWriter>,
+    log: &LogWriter,
     ready: impl FnOnce(&Server),
 ) -> ExitCode {
     // First, so that a signal during the start is not lost.
-    let signals = match Signals::watch() {
+    let signals = match Signals::watch(log) {
         Ok(signals) => signals,
         Err(error) => {
-            return fail(log, &format!("cannot watch for signals: {error}"), START_FAILED);
+            return fail(Some(log), &format!("cannot watch for signals: {error}"), START_FAILED);
         }
     };
     if let Err(error) = children::start_reaper() {
-        return fail(log, &format!("cannot watch for ended children: {error}"), START_FAILED);
+        return fail(Some(log), &format!("cannot watch for ended children: {error}"), START_FAILED);
     }
     log_config(&config);
     let manager = ServiceManager::from_environment();
     if let count @ 1.. = options.inherited.len() {
-        log::info!("{count} socket(s) from LISTEN_FDS: --host and --port are not used");
+        log::info!(
+            event = "start";
+            "{count} socket(s) from LISTEN_FDS: --host and --port are not used"
+        );
     }
     let server = match Server::start_with(config, options) {
         Ok(server) => server,
-        Err(error) => return fail(log, &error.to_string(), START_FAILED),
+        Err(error) => return fail(Some(log), &error.to_string(), START_FAILED),
     };
     for address in server.balancer().admin_addresses() {
-        log::info!("control API on http://{address}");
+        log::info!(event = "start"; "control API on http://{address}");
     }
     for address in server.balancer().addresses() {
         log::info!(
+            event = "start";
             "listening on http://{address}, {} backend(s) up",
             server.balancer().cluster().up()
         );
@@ -132,7 +137,7 @@ fn reload_or_stop(server: &Server, signals: &Signals) -> Option<Stop> {
     let outcome = match server.balancer().request_reload() {
         Ok(outcome) => outcome,
         Err(error) => {
-            log::info!("signal HUP is ignored: {error}");
+            log::info!(event = "reload"; "signal HUP is ignored: {error}");
             return None;
         }
     };
@@ -148,23 +153,28 @@ fn log_config(config: &Config) {
     let names: Vec<String> = names.collect();
     let names = if names.is_empty() { "no backends yet".to_owned() } else { names.join(", ") };
     let algorithm = config.settings.algorithm.name();
-    log::info!("balancing {names} with {} workers, {algorithm}", config.boot.workers);
+    log::info!(
+        event = "start";
+        "balancing {names} with {} workers, {algorithm}", config.boot.workers
+    );
     let health = &config.settings.health;
     if health.checks {
         log::info!(
+            event = "start";
             "checking GET {} every {:?}, timeout {:?}",
             health.path,
             health.period,
             health.check_timeout()
         );
     } else {
-        log::info!("no health checks: relying on passive health checking only");
+        log::info!(event = "start"; "no health checks: relying on passive health checking only");
     }
 }
 
 fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>) -> ExitCode {
     let limit = timeout.map_or("no time limit".to_owned(), |timeout| format!("up to {timeout:?}"));
     log::info!(
+        event = "stop";
         "stopping: {} connection(s) open, {limit} for requests in flight; signal again to stop immediately",
         server.balancer().open_connections()
     );
@@ -179,18 +189,25 @@ fn drain(mut server: Server, timeout: Option<Duration>, signals: &Receiver<Stop>
         recv(signals) -> _ => match is_done.try_recv() {
             Ok(ended) => Some(ended),
             Err(_) => {
-                log::warn!("stopped at the second signal, with connections aborted");
+                log::warn!(
+                    event = "stop";
+                    "stopped at the second signal, with connections aborted"
+                );
                 return ExitCode::from(ABORTED);
             }
         },
     };
     let _ = waiter.join();
     let (drained, totals) = ended.unwrap_or((Drained::Clean, Totals::default()));
-    log::info!("stopped after {} requests on {} connections", totals.requests, totals.connections);
+    log::info!(
+        event = "stop";
+        "stopped after {} requests on {} connections", totals.requests, totals.connections
+    );
     match drained {
         Drained::Clean => ExitCode::SUCCESS,
         Drained::Aborted(count) => {
             log::warn!(
+                event = "stop";
                 "{count} connection(s) were aborted: they were still busy after {:?}",
                 timeout.unwrap_or_default()
             );
@@ -217,11 +234,12 @@ struct Signals {
 }
 
 impl Signals {
-    /// Watches from now on. USR1 and USR2 are ignored, because a later version gives them a meaning.
-    fn watch() -> io::Result<Self> {
+    /// Watches from now on. USR1 and HUP have the file of the log opened again; USR2 is ignored,
+    /// because a later version gives it a meaning.
+    fn watch(log: &LogWriter) -> io::Result<Self> {
         let (stop, stops) = crossbeam_channel::unbounded();
         let (reload, reloads) = crossbeam_channel::unbounded();
-        let from_terminal = stop.clone();
+        let (from_terminal, log) = (stop.clone(), log.clone());
         ctrlc::set_handler(move || {
             let _ = from_terminal.send(Stop::WithTimeout);
         })
@@ -231,8 +249,13 @@ impl Signals {
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => drop(reload.send(())),
-                    SIGUSR1 | SIGUSR2 => log::info!("signal {signal} is ignored"),
+                    SIGHUP => {
+                        log.reopen();
+                        let _ = reload.send(());
+                    }
+                    SIGUSR1 if log.is_file() => log.reopen(),
+                    SIGUSR1 => log::info!("signal {SIGUSR1} is ignored: there is no log file"),
+                    SIGUSR2 => log::info!("signal {SIGUSR2} is ignored"),
                     SIGQUIT => drop(stop.send(Stop::WithoutTimeout)),
                     _ => drop(stop.send(Stop::WithTimeout)),
                 }
@@ -242,9 +265,10 @@ impl Signals {
     }
 }
 
-/// Starts the log; if that fails, the program runs without one.
-pub fn start_log(level: LevelFilter) -> Option<LogWriter> {
-    logging::install(level).ok()
+/// Starts the log, to a file or else to stderr. An error names the file and the reason.
+pub fn start_log(settings: &Settings, file: Option<&str>) -> Result<LogWriter, String> {
+    logging::set_format(settings.log_format);
+    logging::install(settings.log_level, file)
 }
 
 /// Prints the problems of a configuration, with the words of `check`.
@@ -255,18 +279,24 @@ fn reject(problems: &[Problem]) -> ExitCode {
         return fail(None, &problem.to_string(), START_FAILED);
     }
     for problem in problems {
-        eprint!("{}", problem.render());
+        let _ = write!(io::stderr(), "{}", problem.render());
     }
     let message = format!("not started: {} problem(s) in the configuration", problems.len());
     fail(None, &message, START_FAILED)
 }
 
-/// Prints an error of one line to stderr, as the last line.
+/// Prints an error of one line to stderr, as the last line; a log file gets it too.
 pub fn fail(log: Option<&LogWriter>, message: &str, exit_code: u8) -> ExitCode {
-    let line = format!("lb-threads: {message}");
-    match log {
-        Some(log) => log.end_with(&line),
-        None => eprintln!("{line}"),
+    let log_on_stderr = log.filter(|log| !log.is_file());
+    if let Some(log) = log_on_stderr {
+        log.end_with(message);
+        return ExitCode::from(exit_code);
     }
+    if let Some(file) = log {
+        log::error!(event = "start"; "{message}");
+        file.flush_for_exit();
+    }
+    // Fails if stderr is full or closed.
+    let _ = writeln!(io::stderr(), "lb-threads: {message}");
     ExitCode::from(exit_code)
 }

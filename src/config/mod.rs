@@ -12,6 +12,7 @@ mod file;
 mod json;
 mod limits;
 mod load;
+mod log;
 mod nearest;
 mod node;
 mod problem;
@@ -31,6 +32,7 @@ pub use file::{ConfigFile, Entry};
 pub use json::to_json;
 pub use limits::*;
 pub use load::{Given, Loaded, Origin, load};
+pub use log::{AccessLog, LogFormat};
 pub use nearest::nearest;
 pub use node::Item;
 pub use problem::{FileText, MAX_PROBLEMS, Position, Problem, Severity, Span};
@@ -74,6 +76,8 @@ pub struct Boot {
     pub admin: Admin,
     /// The file with the token of the control API.
     pub admin_token_file: Option<String>,
+    /// The file for the log's lines; none for standard error.
+    pub log_file: Option<String>,
     /// The ways to the control API, once they are resolved; by default there are none.
     pub control: ControlBoot,
 }
@@ -96,6 +100,7 @@ impl Default for Boot {
             max_graceful_rejections: MAX_GRACEFUL_REJECTIONS,
             admin: Admin::default(),
             admin_token_file: None,
+            log_file: None,
             control: ControlBoot::default(),
         }
     }

@@ -232,7 +232,7 @@ mod tests {
         let settings = effects.changes.len() + effects.next_start.len();
         assert_eq!(settings, Setting::all().count() - 1, "the servers are apart: {effects:?}");
         let (host, ..) = effects.next_start[0].split_once(':').unwrap();
-        assert_eq!((effects.next_start.len(), host), (6, "host"));
+        assert_eq!((effects.next_start.len(), host), (7, "host"));
     }
 
     #[test]

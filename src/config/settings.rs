@@ -4,6 +4,7 @@
 //! (`Balancer::apply_settings`); a thread must never keep a copy of a single setting.
 
 use super::algorithm::Algorithm;
+use super::log::{AccessLog, LogFormat};
 use super::timeouts::Timeouts;
 use ipnet::IpNet;
 use log::LevelFilter;
@@ -18,6 +19,10 @@ const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// The least severe level that is logged.
     pub log_level: LevelFilter,
+    /// The format of the log's lines.
+    pub log_format: LogFormat,
+    /// The exchanges that get an access line.
+    pub access_log: AccessLog,
     /// How a backend is chosen for a request.
     pub algorithm: Algorithm,
     /// Time limits.
@@ -81,6 +86,8 @@ impl Default for Settings {
         Self {
             algorithm: Algorithm::default(),
             log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
+            access_log: AccessLog::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             health: HealthSettings::default(),

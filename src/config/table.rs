@@ -8,6 +8,7 @@ use super::algorithm::Algorithm;
 use super::backend::parse_backends;
 use super::control::{Admin, DataPortControl};
 use super::limits::{MAX_WORKERS, MIN_HEALTH_PERIOD};
+use super::log::{AccessLog, LogFormat};
 use super::timeouts::{TimeoutFlag, Timeouts};
 use super::values::{
     LEVELS, Show, parse_count, parse_duration, parse_host, parse_level, parse_limit,
@@ -118,6 +119,9 @@ settings! {
         Form::Value("PORT"), "port" env "PORT", boot.port = parse_port, "Port to listen on; 0 takes a free port";
         Form::Value("COUNT"), "workers", boot.workers = parse_workers, "Worker threads [default: one per core]";
         Form::Choice("LEVEL", LEVELS), "log-level" env "LOGLEVEL", settings.log_level = parse_level, "Log level: off, error, warn, info, debug, trace";
+        Form::Value("FILE"), "log-file", boot.log_file = parse_file, "Append the log to this file, which may be rotated [default: standard error]";
+        Form::Choice("FORMAT", LogFormat::NAMES), "log-format", settings.log_format = LogFormat::parse, "Format of the log: text, json, or combined (access lines as Apache writes them)";
+        Form::Choice("WHICH", AccessLog::NAMES), "access-log", settings.access_log = AccessLog::parse, "Requests that get a line at the level info: all, errors (of the balancer and the backends) or off";
         Form::Choice("NAME", Algorithm::NAMES), "algorithm" short 'a' env "ALGORITHM", settings.algorithm = Algorithm::parse, "How a backend is chosen: round_robin, weighted, least_conn, least_response_time, random, p2c or ip_hash";
         Form::Value("PATH"), "health-path" key "health_check_url", settings.health.path = parse_path, "Path of health checks; 2xx and 3xx responses pass";
         Form::Value("DURATION"), "health-timeout", settings.health.timeout = parse_timeout, "Time limit for one health check [default: 2s, or PERIOD if that is shorter]";
@@ -329,7 +333,15 @@ mod tests {
         let fixed = Setting::all().filter(|row| !row.may_change()).map(|row| row.flag);
         assert_eq!(
             fixed.collect::<Vec<_>>(),
-            ["host", "port", "workers", "admin", "admin-token-file", "control-on-data-port"]
+            [
+                "host",
+                "port",
+                "workers",
+                "log-file",
+                "admin",
+                "admin-token-file",
+                "control-on-data-port"
+            ]
         );
     }
 

@@ -27,7 +27,10 @@ pub fn listen_on_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketA
                 sockets.push(socket);
             }
             Err(error) if is_unavailable_address(&error) => {
-                log::warn!("not listening on {address}: this machine does not have that address");
+                log::warn!(
+                    event = "start";
+                    "not listening on {address}: this machine does not have that address"
+                );
                 unavailable = Some((address, error));
             }
             Err(error) => return Err((address, error)),

@@ -107,6 +107,7 @@ impl Balancer {
         if settings.log_level != earlier.log_level {
             logging::set_level(settings.log_level);
         }
+        logging::set_format(settings.log_format);
         if settings.limits.max_connections != earlier.limits.max_connections {
             log_capacity(self.capacity, &settings);
         }
@@ -256,6 +257,7 @@ pub(super) fn log_capacity(capacity: Capacity, settings: &Settings) {
     let Capacity { connections, files, .. } = capacity;
     if connections < settings.limits.max_connections {
         log::info!(
+            event = "limit";
             "serving at most {connections} connections at once: the limit of open files is {files}"
         );
     }

@@ -116,13 +116,15 @@ impl Loop {
             Ok(effects) if effects.is_empty() && !is_expected => {
                 log::debug!("{name} reloaded: {effects}");
             }
-            Ok(effects) => log::info!("{name} reloaded: {effects}"),
+            Ok(effects) => log::info!(event = "reload"; "{name} reloaded: {effects}"),
             Err(ReloadError::Problems(problems)) => {
                 for problem in problems {
-                    log::error!("not reloaded, the settings in use stay: {problem}");
+                    log::error!(event = "reload"; "not reloaded, the settings in use stay: {problem}");
                 }
             }
-            Err(error) => log::error!("not reloaded, the settings in use stay: {error}"),
+            Err(error) => {
+                log::error!(event = "reload"; "not reloaded, the settings in use stay: {error}");
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::admin::{Admin, ControlSockets};
 use crate::admission::Admission;
 use crate::clock::Calendar;
 use crate::config::{Boot, Config};
+use crate::logging::LogWriter;
 use crate::metrics::Counters;
 use crate::net::{self, WorkerSockets};
 use crate::session::Shared;
@@ -64,6 +65,8 @@ pub struct StartOptions {
     /// Listening sockets that a service manager has opened; with any, the addresses in the
     /// configuration are not used.
     pub inherited: Vec<TcpListener>,
+    /// The log thread that gets access lines; without one they go to the logger of the program.
+    pub log: Option<LogWriter>,
     /// Where the threads of the control API accept connections of the workers, if requests to it are
     /// forwarded.
     pub control: Option<SocketAddr>,
@@ -132,8 +135,9 @@ impl Server {
         let distribute =
             if is_inherited { WorkerSockets::inherited } else { net::listen_per_worker };
         let sockets = distribute(sockets, config.boot.workers).map_err(StartError::Resources)?;
-        let (balancer, workers) = create(config, capacity, (addresses, sockets), &control)
-            .map_err(StartError::Resources)?;
+        let (balancer, workers) =
+            create(config, capacity, (addresses, sockets), &control, options.log)
+                .map_err(StartError::Resources)?;
         let mut server = Self::new(balancer);
         server.run(workers).map_err(StartError::Resources)?;
         // Before the control API, which gets requests for reloads.
@@ -220,6 +224,7 @@ fn create(
     capacity: Capacity,
     (addresses, sockets): (Vec<SocketAddr>, WorkerSockets),
     control: &ControlSockets,
+    log: Option<LogWriter>,
 ) -> io::Result<(Arc<Balancer>, NewWorkers)> {
     let registry = Arc::new(Registry::new(&config));
     let Config { boot: Boot { workers: count, .. }, settings, .. } = config;
@@ -233,6 +238,7 @@ fn create(
         registry: Arc::clone(&registry),
         budget: Arc::new(Budget::new(counters.clone(), Instant::now())),
         control: control.data_port.map(|address| Arc::new(Backend::control(address))),
+        log,
     };
     let stats = Arc::new(Stats::new(Instant::now()));
     let (mut workers, mut handles) = (Vec::new(), Vec::new());

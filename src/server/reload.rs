@@ -74,7 +74,7 @@ impl Reloader {
         // The list of servers is what operators look for first.
         let settings = std::mem::replace(&mut effects, servers);
         effects.extend(settings);
-        loaded.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        loaded.warnings.iter().for_each(|warning| log::warn!(event = "reload"; "{warning}"));
         self.source.loaded = loaded;
         Ok(effects)
     }

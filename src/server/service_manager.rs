@@ -21,7 +21,7 @@ impl ServiceManager {
         Self(
             notifier
                 .unwrap_or_else(|problem| {
-                    log::warn!("{problem}; serving without a service manager");
+                    log::warn!(event = "start"; "{problem}; serving without a service manager");
                     None
                 })
                 .map(Arc::new),
@@ -35,7 +35,12 @@ impl ServiceManager {
         notifier.ready(&balancer.status());
         balancer
             .supervise(notifier)
-            .inspect_err(|error| log::warn!("cannot keep the service manager informed: {error}"))
+            .inspect_err(|error| {
+                log::warn!(
+                    event = "start";
+                    "cannot keep the service manager informed: {error}"
+                );
+            })
             .ok()
     }
 

@@ -87,6 +87,11 @@ impl Attempt {
         self.slot.backend()
     }
 
+    /// Whether the connection of the attempt had served others before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
     /// The connection, while there is one.
     pub(super) fn connection<'c>(
         &self,
@@ -167,7 +172,10 @@ impl Attempt {
                 // After another failure, this machine rather does not have the family of the address.
                 Err(error) if net::is_resource_exhaustion(&error) && failure.is_none() => {
                     let name = &self.backend().name;
-                    log::warn!("cannot open a connection to backend {name}: {error}");
+                    log::warn!(
+                        event = "limit", backend = name.as_str();
+                        "cannot open a connection to backend {name}: {error}"
+                    );
                     failure = Some(Cause::Overload.into());
                 }
                 Err(error) if net::is_resource_exhaustion(&error) => {}
@@ -224,7 +232,10 @@ impl Attempt {
             FailureKind::Connect | FailureKind::Fresh { written: false } => Outcome::ConnectFailed,
             FailureKind::Fresh { written: true } => Outcome::SendFailed,
             FailureKind::BadResponse => {
-                log::info!("bad response from backend {}: {detail}", backend.name);
+                log::info!(
+                    event = "state", backend = backend.name.as_str();
+                    "bad response from backend {}: {detail}", backend.name
+                );
                 Outcome::SendFailed
             }
             // A backend may close an idle connection at any time.

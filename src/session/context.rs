@@ -2,9 +2,11 @@
 //!
 //! [`Resources`] is a worker's state; a [`Context`] borrows it for one step of one session.
 
+use super::access_log;
 use super::record::AccessRecord;
 use crate::clock::Clock;
-use crate::config::{Deadline, Settings, Timeout};
+use crate::config::{AccessLog, Deadline, Settings, Timeout};
+use crate::logging::{LogWriter, Stamp};
 use crate::metrics::Counters;
 use crate::net::{Buffers, Pipes, Poller, Token};
 use crate::reason::Reason;
@@ -15,6 +17,7 @@ use crate::upstream::connection_pool::ConnectionPool;
 use crate::upstream::queue::Mailbox;
 use crate::upstream::registry::Registry;
 use crate::upstream::retry::Budget;
+use log::LevelFilter;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +46,15 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// The control threads, if requests to the control API are forwarded to them.
     pub control: Option<Arc<Backend>>,
+    /// The log thread; without one, access lines go to the logger of the program.
+    pub log: Option<LogWriter>,
+}
+
+impl Shared {
+    /// Whether there are access lines.
+    pub(super) fn has_access_lines(&self) -> bool {
+        self.settings.access_log != AccessLog::Off && log::max_level() >= LevelFilter::Info
+    }
 }
 
 /// The worker's own state that its sessions share.
@@ -61,6 +73,8 @@ pub struct Local {
     pub lingering: VecDeque<Token>,
     /// Randomness for request identifiers.
     pub rng: fastrand::Rng,
+    /// The times of access lines.
+    pub stamp: Stamp,
 }
 
 impl Local {
@@ -75,13 +89,8 @@ impl Local {
             recorder,
             lingering: VecDeque::new(),
             rng: fastrand::Rng::new(),
+            stamp: Stamp::default(),
         }
-    }
-
-    /// Counts an exchange that is over, and writes its access log line.
-    pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
-        self.recorder.record(record.backend, &record.sample());
-        log::info!("{record}");
     }
 }
 
@@ -117,6 +126,15 @@ impl Context<'_> {
     /// The deadline of a timeout that starts now.
     pub(super) fn deadline(&self, timeout: Timeout) -> Deadline {
         Deadline { timeout, at: self.now + self.shared.settings.timeouts.of(timeout) }
+    }
+
+    /// Counts an exchange that is over, and writes its access line.
+    pub(super) fn record(&mut self, record: &AccessRecord<'_>) {
+        self.local.recorder.record(record.backend, &record.sample());
+        if self.shared.has_access_lines() {
+            let log = self.shared.log.as_ref();
+            access_log::write(record, &self.shared.settings, log, &mut self.local.stamp);
+        }
     }
 }
 

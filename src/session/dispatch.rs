@@ -295,6 +295,11 @@ impl Dispatcher {
         self.attempt.as_ref().map(Attempt::backend)
     }
 
+    /// Whether the last attempt had a reused connection.
+    pub(super) fn is_reused(&self) -> bool {
+        self.attempt.as_ref().is_some_and(Attempt::is_reused)
+    }
+
     /// The number of attempts.
     pub(super) fn attempts(&self) -> u32 {
         self.retries.attempts()

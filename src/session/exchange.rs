@@ -350,8 +350,7 @@ impl Exchange {
         self.state.stage()
     }
 
-    /// Whether the connection must close with a reset, so that a truncated response does not look
-    /// whole.
+    /// Whether the connection must close with a reset: a truncated response must not look whole.
     pub(super) fn must_close_with_reset(&self, client: &Client) -> bool {
         let response = self.response.as_ref();
         response.is_some_and(|response| response.download.looks_complete_but_is_truncated(client))
@@ -361,7 +360,7 @@ impl Exchange {
     pub(super) fn record(&mut self, end: Option<Reason>, client: &Client, cx: &mut Context<'_>) {
         self.count_time(cx.now);
         self.upload.record(&mut self.data);
-        cx.local.record(&self.access_record(end, client, cx.now));
+        cx.record(&self.access_record(end, client, cx.now));
     }
 
     pub(super) fn access_record(
@@ -377,6 +376,7 @@ impl Exchange {
             stage: self.state.stage(),
             reason: reason.filter(|reason| reason.is_error()),
             backend: self.dispatcher.backend(),
+            is_reused: self.dispatcher.is_reused(),
             attempts: self.dispatcher.attempts(),
             bytes_out: client.sent + pending as u64,
             ended: now,

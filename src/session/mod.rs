@@ -5,6 +5,7 @@
 //! uses no epoll, thread, channel or other session; the worker's state comes in a [`Context`]. This
 //! file has the order of the phases; each phase has a file of its own.
 
+mod access_log;
 mod attempt;
 mod client;
 mod closing;
@@ -18,6 +19,7 @@ mod progress;
 mod record;
 mod replay;
 mod request;
+mod request_text;
 mod response;
 mod splice;
 mod stop;
@@ -227,11 +229,12 @@ impl Session {
         let request = &Request::rejected(self.client.input.unread(), self.client.peer().ip());
         let options = ReplyOptions { request, request_id: &data.request_id, keeps_open: false };
         let closing = Closing::reject(cause, options, &mut self.client, cx);
-        cx.local.record(&AccessRecord {
+        cx.record(&AccessRecord {
             data: &data,
             stage: "head",
             reason: None,
             backend: None,
+            is_reused: false,
             attempts: 0,
             bytes_out: self.client.output.len() as u64,
             ended: cx.now,

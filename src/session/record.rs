@@ -1,27 +1,32 @@
 //! The record of an exchange, for the access log and statistics.
 //!
 //! An exchange collects [`ExchangeData`]. At its end, it passes one [`AccessRecord`] to
-//! [`Local::record`](super::Local::record), the only reader. [`Sample`] defines its numbers.
+//! [`Context::record`](super::Context::record), the only reader. [`Sample`] defines its numbers.
 
+use super::request_text::RequestText;
 use crate::error::Cause;
+use crate::logging::push_number;
 use crate::reason::Reason;
 use crate::stats::Sample;
 use crate::upstream::backend::Backend;
 use crate::wire::request_id::RequestId;
 use std::fmt;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The data that an exchange collects for its record.
 #[derive(Debug)]
 pub struct ExchangeData {
-    /// The client's address.
-    pub client: SocketAddr,
+    /// The other end of the connection: the client, or a proxy in front of it.
+    pub peer: SocketAddr,
+    /// The client's address: the peer's, or the one that trusted proxies have recorded.
+    pub client: IpAddr,
     /// The value of `X-Request-Id`.
     pub request_id: RequestId,
-    /// Method and target, if the head was valid and the log is enabled.
-    pub request: Option<Box<str>>,
+    /// Method and target, if the head was valid and there are access lines.
+    pub request: Option<RequestText>,
     /// When the request's head was complete.
     pub started: Instant,
     /// When the request's last byte was received; none before.
@@ -42,9 +47,10 @@ pub struct ExchangeData {
 
 impl ExchangeData {
     /// The data of an exchange whose head was read.
-    pub(super) fn new(client: SocketAddr, request_id: RequestId, now: Instant) -> Self {
+    pub(super) fn new(peer: SocketAddr, request_id: RequestId, now: Instant) -> Self {
         Self {
-            client,
+            peer,
+            client: peer.ip(),
             request_id,
             request: None,
             started: now,
@@ -58,12 +64,14 @@ impl ExchangeData {
         }
     }
 
-    /// Adds a valid head of this length. `request` returns its method and target, and is called
-    /// only if the log is enabled.
-    pub(super) fn with_head(self, bytes: usize, request: impl FnOnce() -> String) -> Self {
-        let is_wanted = log::log_enabled!(log::Level::Info);
-        let request = is_wanted.then(|| request().into_boxed_str());
-        Self { request, bytes_in: bytes as u64, ..self }
+    /// Adds a valid head of this length.
+    pub(super) fn with_head(
+        self,
+        bytes: usize,
+        client: IpAddr,
+        request: Option<RequestText>,
+    ) -> Self {
+        Self { request, client, bytes_in: bytes as u64, ..self }
     }
 
     /// Records the final head of the response.
@@ -89,6 +97,8 @@ pub struct AccessRecord<'r> {
     pub reason: Option<Reason>,
     /// The backend of the last attempt.
     pub backend: Option<&'r Arc<Backend>>,
+    /// Whether its connection had served other requests before.
+    pub is_reused: bool,
     /// The number of attempts.
     pub attempts: u32,
     /// The number of bytes sent to the client, heads included. An error response counts in full.
@@ -98,6 +108,21 @@ pub struct AccessRecord<'r> {
 }
 
 impl AccessRecord<'_> {
+    /// The code of what ended it other than a complete response, if anything did.
+    pub(super) fn code(&self) -> Option<&'static str> {
+        self.data.cause.map(Cause::code).or(self.reason.map(Reason::code))
+    }
+
+    /// Whether it ended with an error, of the client, a backend or the balancer.
+    pub(super) fn is_error(&self) -> bool {
+        self.code().is_some() || self.data.status.is_none_or(|status| status >= 500)
+    }
+
+    /// The time from the request's head to the end.
+    pub(super) fn duration(&self) -> Duration {
+        self.ended.saturating_duration_since(self.data.started)
+    }
+
     /// The exchange as statistics count it.
     pub(super) fn sample(&self) -> Sample {
         let data = self.data;
@@ -112,45 +137,81 @@ impl AccessRecord<'_> {
             bytes_out: self.bytes_out,
         }
     }
-}
 
-/// The access log line.
-impl fmt::Display for AccessRecord<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Appends the access line as text, without its end. Pieces are appended one by one, because
+    /// `write!` takes twice the instructions. Nothing to escape: methods are tokens, paths and
+    /// identifiers visible ASCII.
+    pub(super) fn push_text(&self, line: &mut Vec<u8>) {
         let data = self.data;
-        write!(f, "{} \"{}\" ", data.client, data.request.as_deref().unwrap_or("-"))?;
+        let _ = write!(line, "{} \"", data.peer);
+        match &data.request {
+            Some(request) => {
+                line.extend_from_slice(request.method().as_bytes());
+                line.push(b' ');
+                line.extend_from_slice(request.path().as_bytes());
+            }
+            None => line.push(b'-'),
+        }
+        line.extend_from_slice(b"\" ");
         match data.status {
-            Some(status) => write!(f, "{status}")?,
-            None => f.write_str("-")?,
+            Some(status) => push_number(line, status.into(), 1),
+            None => line.push(b'-'),
         }
-        let backend = self.backend.map_or("-", |backend| backend.name.as_str());
-        if let Some(first_byte) = data.first_byte {
-            write!(f, " from {backend} in {:.1} ms", milliseconds(first_byte))?;
-        }
-        if let Some(code) = data.cause.map(Cause::code).or(self.reason.map(Reason::code)) {
-            let comma = if data.first_byte.is_some() { "," } else { "" };
-            write!(f, "{comma} {code} in stage {}", self.stage)?;
-            if data.first_byte.is_none() {
-                write!(f, ", backend {backend}")?;
+        self.push_end(line);
+        line.extend_from_slice(b", done in ");
+        push_milliseconds(line, self.duration());
+        for (name, span) in [(", queued ", data.queued), (", connect ", data.connecting)] {
+            if !span.is_zero() {
+                line.extend_from_slice(name.as_bytes());
+                push_milliseconds(line, span);
             }
         }
-        let total = self.ended.saturating_duration_since(data.started);
-        write!(f, ", done in {:.1} ms", milliseconds(total))?;
-        if !data.queued.is_zero() {
-            write!(f, ", queued {:.1} ms", milliseconds(data.queued))?;
-        }
-        if !data.connecting.is_zero() {
-            write!(f, ", connect {:.1} ms", milliseconds(data.connecting))?;
-        }
         if self.attempts > 1 {
-            write!(f, ", {} attempts", self.attempts)?;
+            line.extend_from_slice(b", ");
+            push_number(line, self.attempts.into(), 1);
+            line.extend_from_slice(b" attempts");
         }
-        write!(f, ", {} bytes, id {}", self.bytes_out, data.request_id)
+        line.extend_from_slice(b", ");
+        push_number(line, self.bytes_out, 1);
+        line.extend_from_slice(b" bytes, id ");
+        line.extend_from_slice(data.request_id.as_bytes());
+    }
+
+    /// Appends where the response came from, and why it ended other than complete.
+    fn push_end(&self, line: &mut Vec<u8>) {
+        let backend = self.backend.map_or("-", |backend| backend.name.as_str());
+        if let Some(first_byte) = self.data.first_byte {
+            line.extend_from_slice(b" from ");
+            line.extend_from_slice(backend.as_bytes());
+            line.extend_from_slice(b" in ");
+            push_milliseconds(line, first_byte);
+        }
+        if let Some(code) = self.code() {
+            let comma = if self.data.first_byte.is_some() { "," } else { "" };
+            let _ = write!(line, "{comma} {code} in stage {}", self.stage);
+            if self.data.first_byte.is_none() {
+                let _ = write!(line, ", backend {backend}");
+            }
+        }
     }
 }
 
-fn milliseconds(span: Duration) -> f64 {
-    span.as_secs_f64() * 1000.0
+/// For a program with a logger of its own.
+impl fmt::Display for AccessRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = Vec::new();
+        self.push_text(&mut line);
+        f.write_str(&String::from_utf8_lossy(&line))
+    }
+}
+
+/// Milliseconds with one decimal place.
+fn push_milliseconds(line: &mut Vec<u8>, span: Duration) {
+    let tenths = u64::try_from((span.as_micros() + 50) / 100).unwrap_or(u64::MAX);
+    push_number(line, tenths / 10, 1);
+    line.push(b'.');
+    push_number(line, tenths % 10, 1);
+    line.extend_from_slice(b" ms");
 }
 
 #[cfg(test)]
@@ -167,7 +228,7 @@ mod tests {
         let started = Instant::now();
         let client = ([192, 0, 2, 1], 5000).into();
         let mut data = ExchangeData::new(client, RequestId::Received("abc".into()), started);
-        data.request = Some("GET /".into());
+        data.request = Some(RequestText::new("GET", "/", Default::default()));
         let backend = Arc::new(Backend::at(7, ([127, 0, 0, 1], 80).into()));
         let gathered = ExchangeData::new(client, RequestId::Received("abc".into()), started);
         let mut record = AccessRecord {
@@ -175,6 +236,7 @@ mod tests {
             stage,
             reason: None,
             backend: Some(&backend),
+            is_reused: false,
             attempts: 1,
             bytes_out: 300,
             ended: started + 2 * MS,

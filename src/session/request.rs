@@ -5,6 +5,7 @@ use super::client::Client;
 use super::context::Context;
 use super::head::HeadReader;
 use super::record::ExchangeData;
+use super::request_text::RequestText;
 use super::trace;
 use super::upload::Upload;
 use crate::clock::Clock;
@@ -101,8 +102,11 @@ impl Request {
         rewrite::request(upload.head_mut(), &head, info);
         upload.mark_common_end();
         let request = Self::new(&head, client_address, cx.shared.control.is_some());
-        let data = ExchangeData::new(peer, request_id, cx.now)
-            .with_head(length, || format!("{} {}", head.method, head.target.path_without_query()));
+        let data = ExchangeData::new(peer, request_id, cx.now).with_head(
+            length,
+            client_address,
+            cx.shared.has_access_lines().then(|| RequestText::of(&head, settings.log_format)),
+        );
         client.input.consume(length);
         cx.local.buffers.recycle(&mut client.input);
         Ok((request, upload, data))

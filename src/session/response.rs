@@ -328,7 +328,10 @@ impl Response {
         let _ = client.flush(&cx.local.counters);
         let backend = &attempt.backend().name;
         // A line about the backend; that of the request has the code.
-        log::info!("backend {backend} truncated a response after {} bytes: {detail}", client.sent);
+        log::info!(
+            event = "state", backend = backend.as_str();
+            "backend {backend} truncated a response after {} bytes: {detail}", client.sent
+        );
         Reason::ResponseTruncated.into()
     }
 

@@ -10,12 +10,12 @@ const BODY_BYTES: usize = 256;
 /// Fields whose values are secrets.
 const SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
 
-/// Logs a head and the received part of its body at DEBUG. Bytes after the body are not logged:
-/// they may be another head, with secrets.
+/// Logs a head and the received part of its body at DEBUG, in one line: fields are separated by ` | `.
+/// Bytes after the body are not logged: they may be another head, with secrets.
 pub(super) fn head(client: &Client, direction: &str, head: &[u8], body: Body, following: &[u8]) {
     if log::log_enabled!(log::Level::Debug) {
         log::debug!(
-            "{} {direction}\n{}{}",
+            "{} {direction} {}{}",
             client.peer(),
             Head(head),
             Start(body.part_of(following))
@@ -27,17 +27,14 @@ struct Head<'b>(&'b [u8]);
 
 impl fmt::Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in self
-            .0
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::trim_ascii_end)
-            .filter(|line| !line.is_empty())
-        {
+        let lines = self.0.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        for (number, line) in lines.filter(|line| !line.is_empty()).enumerate() {
+            let separator = if number == 0 { "" } else { " | " };
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             if SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes())) {
-                writeln!(f, "    {}: ***", name.escape_ascii())?;
+                write!(f, "{separator}{}: ***", name.escape_ascii())?;
             } else {
-                writeln!(f, "    {}", line.escape_ascii())?;
+                write!(f, "{separator}{}", line.escape_ascii())?;
             }
         }
         Ok(())
@@ -53,7 +50,7 @@ impl fmt::Display for Start<'_> {
             [] => Ok(()),
             _ => write!(
                 f,
-                "    | {}{}",
+                " | body: {}{}",
                 shown.escape_ascii(),
                 if shown.len() < self.0.len() { " …" } else { "" }
             ),
@@ -68,7 +65,7 @@ mod tests {
     #[test]
     fn secrets_are_masked_and_the_rest_is_escaped() {
         let shown = Head(b"GET /\x1b HTTP/1.1\r\nCookie: a=b\r\nX: \xff\r\n\r\n").to_string();
-        assert_eq!(shown, "    GET /\\x1b HTTP/1.1\n    Cookie: ***\n    X: \\xff\n");
+        assert_eq!(shown, "GET /\\x1b HTTP/1.1 | Cookie: *** | X: \\xff");
     }
 
     #[test]

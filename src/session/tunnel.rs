@@ -126,7 +126,7 @@ impl Tunnel {
     /// Closes the backend's connection and records the exchange.
     pub(super) fn close(mut self, reason: Reason, client: &Client, cx: &mut Context<'_>) {
         self.attempt.close(cx);
-        cx.local.record(&self.access_record(reason, client, cx.now));
+        cx.record(&self.access_record(reason, client, cx.now));
     }
 
     pub(super) fn access_record(
@@ -140,6 +140,7 @@ impl Tunnel {
             stage: "tunnel",
             reason: Some(reason).filter(|reason| reason.is_error()),
             backend: Some(self.attempt.backend()),
+            is_reused: self.attempt.is_reused(),
             attempts: self.attempts,
             bytes_out: client.sent,
             ended: now,

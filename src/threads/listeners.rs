@@ -206,6 +206,7 @@ impl AcceptErrorLog {
     fn note(&mut self, error: &io::Error) {
         if let Some(count) = self.log.count(Instant::now()) {
             log::warn!(
+                event = "limit";
                 "cannot accept connections ({count} time(s)): {error}; going on, more slowly"
             );
             self.is_announced = true;
@@ -214,7 +215,7 @@ impl AcceptErrorLog {
 
     fn note_recovery(&mut self) {
         if std::mem::take(&mut self.is_announced) {
-            log::info!("accepting connections again");
+            log::info!(event = "limit"; "accepting connections again");
         }
     }
 }

@@ -178,9 +178,14 @@ impl ResolverThread {
         }
         match (self.names.ended(&host, found.is_ok(), Instant::now()), found) {
             (Turn::Failing, Err(reason)) if had_addresses => {
-                log::warn!("cannot resolve \"{host}\" any more: {reason}; its last addresses stay");
+                log::warn!(
+                    event = "state";
+                    "cannot resolve \"{host}\" any more: {reason}; its last addresses stay"
+                );
             }
-            (Turn::Recovered, _) if had_addresses => log::info!("\"{host}\" resolves again"),
+            (Turn::Recovered, _) if had_addresses => {
+                log::info!(event = "state"; "\"{host}\" resolves again");
+            }
             _ => {}
         }
     }
@@ -207,6 +212,7 @@ impl ResolverThread {
         }
         if !is_known {
             log::error!(
+                event = "state", backend = name.as_str();
                 "backend {name}: its address {first} is the balancer itself and is not used"
             );
         }

@@ -42,7 +42,7 @@ impl Shedding {
     /// Rejects a connection, as far as that works without waiting, and closes it soon.
     pub fn shed(&mut self, mut socket: TcpStream, cause: Cause) {
         if let Some(count) = self.log.count(Instant::now()) {
-            log::warn!("rejected {count} connection(s): {}", cause.description());
+            log::warn!(event = "limit"; "rejected {count} connection(s): {}", cause.description());
         }
         self.counters.connections.add(1);
         self.counters.rejected(cause);

@@ -116,11 +116,12 @@ impl Feeding {
         self.workers.iter().for_each(|worker| worker.request_turn());
         match stuck {
             Some(number) if !self.is_starving => log::error!(
+                event = "state";
                 "worker-{number} has been stuck for {:?}: the watchdog is not fed any more",
                 self.interval
             ),
             None if self.is_starving => {
-                log::info!("every worker turns again: feeding the watchdog");
+                log::info!(event = "state"; "every worker turns again: feeding the watchdog");
             }
             _ => {}
         }

@@ -302,7 +302,10 @@ impl Worker {
         if let Err(error) =
             self.resources.local.poller.register(session.stream(), Source::Client(token))
         {
-            log::warn!("cannot watch the connection of {}: {error}", session.peer());
+            log::warn!(
+                event = "limit";
+                "cannot watch the connection of {}: {error}", session.peer()
+            );
             self.close(token, Reason::Overload);
         }
     }

@@ -66,6 +66,7 @@ impl Connection {
     fn warn(&self, age: Option<Duration>) {
         if let Some(age) = age {
             log::warn!(
+                event = "state", backend = self.backend.name.as_str();
                 "backend {} closes idle connections after about {} ms: requests get fresh connections until \
                  this stops; raise its keep-alive timeout above ours ({:?})",
                 self.backend.name,

@@ -135,6 +135,7 @@ impl Registry {
         let twins = self.pool.lock().take_twins();
         for (one, other, address) in twins {
             log::warn!(
+                event = "state";
                 "backends {one} and {other} have the same address {address}: it gets the requests of \
                  both, and limits count for each of them"
             );
@@ -194,7 +195,7 @@ impl Registry {
         let added = added.expect("an addition always returns a backend");
         if let Added::New(_) = added {
             self.notify_added();
-            log::info!("backend {} added", spec.authority);
+            log::info!(event = "admin"; "backend {} added", spec.authority);
         }
         added
     }
@@ -203,7 +204,7 @@ impl Registry {
     pub fn add_new(&self, spec: &BackendSpec) -> Option<BackendId> {
         let added = self.update(|pool| pool.add_new(spec, Instant::now()))?;
         self.notify_added();
-        log::info!("backend {} added", spec.authority);
+        log::info!(event = "admin"; "backend {} added", spec.authority);
         Some(added)
     }
 
@@ -248,7 +249,7 @@ impl Registry {
             Some(Arc::clone(backend))
         });
         if let Some(backend) = &changed {
-            log::info!("backend {} has weight {weight}", backend.name);
+            log::info!(event = "admin"; "backend {} has weight {weight}", backend.name);
         }
         changed.is_some()
     }
@@ -291,7 +292,7 @@ impl Registry {
             Some(pool.set_rules(rules(settings), detail, Instant::now()))
         });
         if earlier != algorithm {
-            log::info!("algorithm {}, was {}", algorithm.name(), earlier.name());
+            log::info!(event = "admin"; "algorithm {}, was {}", algorithm.name(), earlier.name());
         }
         for (backend, change) in changes.iter().flatten() {
             log_change(&backend.name, *change, detail);
@@ -356,10 +357,15 @@ fn is_failure(observation: Observation) -> bool {
 fn log_change(name: &str, change: Change, detail: &str) {
     match (change.from, change.to.is_up()) {
         (State::Up, true) => log::debug!("backend {name} stays up: {detail}"),
-        (_, true) => log::info!("backend {name} up: {detail}"),
-        (State::Unknown, false) => log::info!("backend {name} down: {detail}"),
+        (_, true) => log::info!(event = "state", backend = name; "backend {name} up: {detail}"),
+        (State::Unknown, false) => {
+            log::info!(event = "state", backend = name; "backend {name} down: {detail}");
+        }
         (State::Up, false) => {
-            log::info!("backend {name} down after {} failure(s): {detail}", change.streak);
+            log::info!(
+                event = "state", backend = name;
+                "backend {name} down after {} failure(s): {detail}", change.streak
+            );
         }
         (_, false) => log::debug!("backend {name} stays down: {detail}"),
     }
@@ -368,7 +374,10 @@ fn log_change(name: &str, change: Change, detail: &str) {
 /// Logs a change of administrative state; false if there was no such backend.
 fn log_admin_change(backend: Option<&Arc<Backend>>, what: &str) -> bool {
     if let Some(backend) = backend {
-        log::info!("backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight());
+        log::info!(
+            event = "admin";
+            "backend {} {what}: {} request(s) in flight", backend.name, backend.in_flight()
+        );
     }
     backend.is_some()
 }

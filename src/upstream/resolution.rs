@@ -93,16 +93,32 @@ impl Resolved {
     pub(super) fn log(&self) {
         let Self { name, before, after, .. } = self;
         if !after.is_empty() && before.is_empty() {
-            log::info!("backend {name}: addresses {}", ips(after));
+            log::info!(
+                event = "state", backend = name.as_str();
+                "backend {name}: addresses {}", ips(after)
+            );
         } else if !after.is_empty() && before != after {
-            log::info!("backend {name}: addresses {} → {}", ips(before), ips(after));
+            log::info!(
+                event = "state", backend = name.as_str();
+                "backend {name}: addresses {} → {}", ips(before), ips(after)
+            );
         }
         match &self.transition {
-            Some((State::Up, detail)) => log::info!("backend {name} up: {detail}"),
-            Some((State::Down, detail)) if self.is_own => {
-                log::error!("backend {name} down: {detail}");
+            Some((State::Up, detail)) => {
+                log::info!(event = "state", backend = name.as_str(); "backend {name} up: {detail}");
             }
-            Some((State::Down, detail)) => log::info!("backend {name} down: {detail}"),
+            Some((State::Down, detail)) if self.is_own => {
+                log::error!(
+                    event = "state", backend = name.as_str();
+                    "backend {name} down: {detail}"
+                );
+            }
+            Some((State::Down, detail)) => {
+                log::info!(
+                    event = "state", backend = name.as_str();
+                    "backend {name} down: {detail}"
+                );
+            }
             _ => {}
         }
     }

@@ -156,6 +156,24 @@ fn the_level_of_the_log_changes() {
 }
 
 #[test]
+fn the_format_of_the_log_and_the_requests_in_it_change() {
+    let origin = Origin::named("one");
+    let watching = Watching::start(&plain(&[&origin], ""), &["--admin", "off"]);
+    let address = watching.program.address();
+    watching.folder.write("config.json", plain(&[&origin], ", \"log_format\": \"json\""));
+    watching.program.until_logged("log_format: text → json");
+    get(address, "/second").expect_status(200);
+    watching.program.until_logged("\"path\":\"/second\"");
+    let more = ", \"log_format\": \"json\", \"access_log\": \"off\"";
+    watching.folder.write("config.json", plain(&[&origin], more));
+    watching.program.until_logged("access_log: all → off");
+    get(address, "/third").expect_status(200);
+    watching.folder.write("config.json", plain(&[&origin], ""));
+    watching.program.until_logged("access_log: off → all");
+    assert!(!watching.program.log().contains("/third"));
+}
+
+#[test]
 fn a_change_that_needs_a_start_is_named_and_everything_else_is_applied() {
     let origin = Origin::named("one");
     let configured = Configured::start(&plain(&[&origin], ""));

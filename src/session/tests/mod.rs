@@ -50,6 +50,7 @@ impl TestWorker {
             settings: Arc::new(config.settings),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
             control: None,
+            log: None,
         };
         let mailbox = Mailbox::new(crossbeam_channel::unbounded().0, poller.waker());
         let recorder = Stats::new(Instant::now()).recorder();

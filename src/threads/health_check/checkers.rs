@@ -98,6 +98,7 @@ impl Checkers {
     /// wait for the others.
     fn shrink(&mut self, error: &io::Error) {
         log::warn!(
+            event = "limit";
             "health checks wait for {} threads: cannot start another: {error}; raise ulimit -u",
             self.count
         );

@@ -151,7 +151,12 @@ impl Daemon {
                 let check = (result, outcome.took);
                 self.registry.observe_check(outcome.id, check, &outcome.detail, Instant::now());
             }
-            None => log::warn!("cannot check backend {}: {}", backend.name, outcome.detail),
+            None => {
+                log::warn!(
+                    event = "state", backend = backend.name.as_str();
+                    "cannot check backend {}: {}", backend.name, outcome.detail
+                );
+            }
         }
     }
 }

@@ -92,6 +92,7 @@ mod tests {
             registry: Arc::clone(registry),
             budget: Arc::new(Budget::new(vec![Arc::clone(&counters)], Instant::now())),
             control: None,
+            log: None,
         };
         let admission = Arc::new(Admission::new(Limits {
             max_connections: 1,
