@@ -118,7 +118,7 @@ impl PeriodNumbers {
         let removed = removed.filter(|backend| !is_member(backend));
         let backends = members.clone().chain(removed);
         let numbers =
-            |backend: &Backend| (backend.authority.url(), Numbers::from(&stats.of(backend)));
+            |backend: &Backend| (backend.authority.url(), Numbers::from(&stats.of(backend.id)));
         Self {
             total: Numbers::from(&stats.total),
             backends: Ordered(backends.map(numbers).collect()),
@@ -155,7 +155,7 @@ impl Overview {
         let stats = report.periods.first().map(|(_, stats)| stats);
         let total = stats.map_or_else(Summary::default, |stats| stats.total);
         let row = |BackendStatus { backend, .. }: &BackendStatus| {
-            let numbers = stats.map_or_else(Summary::default, |stats| stats.of(backend));
+            let numbers = stats.map_or_else(Summary::default, |stats| stats.of(backend.id));
             let Numbers { requests, errors, error_rate, avg_ms, .. } = Numbers::from(&numbers);
             OverviewRow {
                 url: backend.authority.url(),

@@ -2,9 +2,10 @@
 //!
 //! Data behind the mutex of [`Stats`](super::Stats). Must never wait for a worker. A row reads the
 //! records of all workers, and the difference to its totals goes to its windows and to the total's.
-//! A backend that is added again goes on with its row, since its name is its identity. A row of a
-//! removed backend is hidden after an hour, or earlier if there are many of them. It lives on until
-//! no worker has its record any more, so that no request is missing in the total.
+//! A backend that is added again has a new row, which begins at zero; the counters of `/metrics`, whose
+//! identity is the name, add up the rows of a name. A row of a removed backend is hidden after an
+//! hour, or earlier if there are many of them or a later row of its name. It lives on until no worker
+//! has its record any more, so that no request is missing in the totals.
 
 use super::numbers::{Read, Totals};
 use super::period::Period;
@@ -28,19 +29,29 @@ pub struct Row {
     backend: Option<Arc<Backend>>,
     /// The records of the workers, each with its version at the last read.
     records: Vec<(Arc<Record>, u64)>,
-    /// The sum of the records that were dropped, after the backend was added again.
-    dropped: Option<Box<Read>>,
+    /// The totals of the rows before it that had its name and are gone.
+    earlier: Option<Box<Totals>>,
     history: History,
     /// When its backend was found removed.
     removed: Option<Instant>,
     is_hidden: bool,
+    /// Hidden, and without an owner before its last read: nothing is added to it any more.
+    is_unused: bool,
 }
 
 impl Row {
     fn new(backend: Option<Arc<Backend>>) -> Box<Self> {
         let (records, history) = (Vec::new(), History::default());
-        let (dropped, removed) = (None, None);
-        Box::new(Self { backend, records, dropped, history, removed, is_hidden: false })
+        let (earlier, removed) = (None, None);
+        Box::new(Self {
+            backend,
+            records,
+            earlier,
+            history,
+            removed,
+            is_hidden: false,
+            is_unused: false,
+        })
     }
 
     /// Whether it is reported for a backend of its own.
@@ -48,42 +59,25 @@ impl Row {
         self.backend.as_ref().filter(|_| !self.is_hidden)
     }
 
-    /// Whether no worker has a record of it.
-    fn is_unused(&self) -> bool {
-        let is_unused = self.records.iter().all(|(record, _)| Arc::strong_count(record) == 1);
+    /// Whether a worker has a record of it.
+    fn has_owner(&self) -> bool {
+        let has_owner = self.records.iter().any(|(record, _)| Arc::strong_count(record) > 1);
         // The counts of the last owner are seen from here on.
         fence(Acquire);
-        is_unused
+        has_owner
     }
 
-    /// Adds the record of a worker, and has workers forget the records from before the backend was
-    /// added again.
-    fn add(&mut self, record: Arc<Record>) {
-        if self.backend.as_ref().map(|one| one.id) < record.backend.as_ref().map(|one| one.id) {
-            self.backend.clone_from(&record.backend);
-            self.removed = None;
-        }
-        self.records.push((record, 0));
-        let id = self.backend.as_ref().map(|backend| backend.id);
-        let is_earlier = |record: &Record| record.backend.as_ref().map(|one| one.id) != id;
-        let outdated = self.records.iter().filter(|(record, _)| is_earlier(record));
-        outdated.for_each(|(record, _)| record.retire());
+    /// Whether its backend is that of the other row, added earlier.
+    fn is_before(&self, other: &Self) -> bool {
+        self.backend.as_ref().zip(other.backend.as_ref()).is_some_and(|(earlier, later)| {
+            earlier.id < later.id && earlier.authority == later.authority
+        })
     }
 
-    /// Drops the records that workers have forgotten.
-    fn drop_forgotten(&mut self, scratch: &mut Read) {
-        let Self { records, dropped, .. } = self;
-        records.retain(|(record, version)| {
-            let is_forgotten = record.is_retired() && Arc::strong_count(record) == 1;
-            // The counts of the last owner are seen from here on.
-            fence(Acquire);
-            let is_done = is_forgotten && record.version() == *version;
-            if is_done {
-                record.read(scratch);
-                dropped.get_or_insert_default().add(scratch);
-            }
-            !is_done
-        });
+    /// Adds its totals, and those of the rows that it has replaced.
+    fn add_to(&self, sum: &mut Totals) {
+        self.earlier.iter().for_each(|earlier| sum.add(earlier));
+        sum.add(&self.history.totals);
     }
 
     /// Hides it, and has the workers forget its records.
@@ -111,7 +105,6 @@ impl Scratch {
             return false;
         }
         self.sum = Read::default();
-        row.dropped.iter().for_each(|dropped| self.sum.add(dropped));
         let mut peak = Duration::ZERO;
         for (record, version) in &mut row.records {
             // Before the numbers, which may change meanwhile.
@@ -154,9 +147,11 @@ impl Collector {
             self.add_record(record);
         }
         let Self { rows, scratch, timelines, .. } = self;
-        let mut has_changed = false;
-        rows.retain_mut(|row| {
-            let is_last_read = row.is_hidden && row.is_unused();
+        let (mut has_changed, mut has_unused) = (false, false);
+        for row in &mut *rows {
+            // Before its last read.
+            row.is_unused = row.is_hidden && !row.has_owner();
+            has_unused |= row.is_unused;
             if scratch.read(row) {
                 if !std::mem::replace(&mut has_changed, true) {
                     scratch.total = Change::default();
@@ -164,40 +159,59 @@ impl Collector {
                 row.history.add(&scratch.change, timelines);
                 scratch.total.add(&scratch.change);
             }
-            if !row.is_hidden {
-                row.drop_forgotten(&mut scratch.one);
-            }
-            !is_last_read
-        });
+        }
         if has_changed {
             self.total.add(&scratch.total, timelines);
         }
         let histories = rows.iter_mut().map(|row| &mut row.history).chain([&mut self.total]);
         timelines.advance(now, histories);
+        if has_unused {
+            self.drop_unused();
+        }
         self.hide_removed(now);
         self.timelines.next_slot_at()
     }
 
     fn add_record(&mut self, record: Arc<Record>) {
-        let is_same = |row: &Row| match (&row.backend, &record.backend) {
-            (Some(one), Some(other)) if row.is_hidden => one.id == other.id,
-            (Some(one), Some(other)) => one.authority == other.authority,
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        let row = match self.rows.iter().position(|row| is_same(row)) {
-            Some(index) => &mut self.rows[index],
-            None => {
-                self.rows.push(Row::new(record.backend.clone()));
-                self.rows.last_mut().expect("it was pushed in the line above")
-            }
-        };
+        let row = self.row_of(record.backend.as_ref());
         if row.is_hidden {
             record.retire();
         }
-        row.add(record);
+        row.records.push((record, 0));
     }
 
-    /// Notes which backends were removed, and hides those whose time is over.
+    /// The row of a backend, which is made if there is none.
+    fn row_of(&mut self, backend: Option<&Arc<Backend>>) -> &mut Row {
+        let id = |backend: Option<&Arc<Backend>>| backend.map(|backend| backend.id);
+        let is_same = |row: &Row| id(row.backend.as_ref()) == id(backend);
+        let index = self.rows.iter().position(|row| is_same(row)).unwrap_or_else(|| {
+            self.rows.push(Row::new(backend.cloned()));
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+
+    /// Has a row for each of these backends from now on.
+    pub fn add_members<'b>(&mut self, members: impl Iterator<Item = &'b Arc<Backend>>) {
+        members.for_each(|backend| _ = self.row_of(Some(backend)));
+    }
+
+    /// Drops the rows that no worker has a record of; the last row of their name keeps their totals.
+    fn drop_unused(&mut self) {
+        let (unused, rows) =
+            std::mem::take(&mut self.rows).into_iter().partition(|row| row.is_unused);
+        self.rows = rows;
+        let unused: Vec<Box<Row>> = unused;
+        for row in unused {
+            let later = self.rows.iter_mut().filter(|later| row.is_before(later));
+            if let Some(last) = later.max_by_key(|later| later.backend.as_ref().map(|one| one.id)) {
+                row.add_to(last.earlier.get_or_insert_default());
+            }
+        }
+    }
+
+    /// Notes which backends were removed, and hides those whose time is over, and those that were
+    /// added again.
     fn hide_removed(&mut self, now: Instant) {
         let is_removed = |backend: &Arc<Backend>| backend.admin_state() == AdminState::Removed;
         let mut removed: Vec<usize> = (0..self.rows.len())
@@ -210,7 +224,9 @@ impl Collector {
         for (number, index) in removed.into_iter().enumerate() {
             let since = self.rows[index].removed.unwrap_or(now);
             let is_over = now.saturating_duration_since(since) >= REMOVED_FOR;
-            if is_over || number >= MAX_REMOVED {
+            let row = &self.rows[index];
+            let has_later = || self.rows.iter().any(|later| row.is_before(later));
+            if is_over || number >= MAX_REMOVED || has_later() {
                 self.rows[index].hide();
             }
         }
@@ -232,15 +248,21 @@ impl Collector {
         }
     }
 
-    /// The numbers since the start.
+    /// The numbers since the start, by name.
     pub fn cumulative(&self) -> Cumulative {
-        let totals = |totals: &Totals| BackendTotals::from(totals);
-        let backends =
-            self.shown().map(|(backend, row)| (Arc::clone(backend), totals(&row.totals)));
+        let hidden: Vec<_> = self.rows.iter().filter(|row| row.is_hidden).collect();
+        let of_name = |row: &Row| {
+            let mut sum = Totals::default();
+            row.add_to(&mut sum);
+            let earlier = hidden.iter().filter(|earlier| earlier.is_before(row));
+            earlier.for_each(|earlier| earlier.add_to(&mut sum));
+            BackendTotals::from(&sum)
+        };
+        let rows = self.rows.iter().filter_map(|row| Some((row.shown()?, row)));
         Cumulative {
-            total: totals(&self.total.totals),
-            without_backend: totals(&self.rows[0].history.totals),
-            backends: backends.collect(),
+            total: BackendTotals::from(&self.total.totals),
+            without_backend: BackendTotals::from(&self.rows[0].history.totals),
+            backends: rows.map(|(backend, row)| (Arc::clone(backend), of_name(row))).collect(),
         }
     }
 

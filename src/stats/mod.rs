@@ -37,7 +37,7 @@ pub use query::{
 pub use record::Recorder;
 pub use sample::Sample;
 
-use crate::upstream::backend::BackendId;
+use crate::upstream::backend::{Backend, BackendId};
 use collector::Collector;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -78,6 +78,12 @@ impl Stats {
         collector.collect(now);
         let report = |period: &Period| (*period, collector.report(*period, now));
         Report { periods: periods.iter().map(report).collect() }
+    }
+
+    /// Has numbers for each of these backends from now on, so that the counters of a name go on,
+    /// however long a backend that was added again waits for a request.
+    pub fn add_members<'b>(&self, members: impl Iterator<Item = &'b Arc<Backend>>) {
+        self.collector.lock().add_members(members);
     }
 
     /// The numbers since the start, up to now.

@@ -4,7 +4,7 @@ use super::histogram;
 use super::numbers::{Event, FIRST_STATUS, Spread, Tally, Totals};
 use super::period::Period;
 use crate::config::DURATION_BOUNDS as BOUNDS;
-use crate::upstream::backend::Backend;
+use crate::upstream::backend::{Backend, BackendId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +31,9 @@ pub struct PeriodStats {
 
 impl PeriodStats {
     /// The summary of a backend; all zero if it has had no request.
-    pub fn of(&self, backend: &Backend) -> Summary {
+    pub fn of(&self, id: BackendId) -> Summary {
         let mut backends = self.backends.iter();
-        let same = backends.find(|(other, _)| other.authority == backend.authority);
-        same.map_or_else(Summary::default, |row| row.1)
+        backends.find(|(backend, _)| backend.id == id).map_or_else(Summary::default, |row| row.1)
     }
 }
 
@@ -112,11 +111,12 @@ pub struct Cumulative {
     pub total: BackendTotals,
     /// The requests that reached no backend.
     pub without_backend: BackendTotals,
-    /// The backends that have had a request; a removed one for an hour at most.
+    /// The backends that have had a request, and the members that statistics know of, each with the
+    /// numbers of its name; a removed one for an hour at most.
     pub backends: Vec<(Arc<Backend>, BackendTotals)>,
 }
 
-/// The numbers of one backend since it was first added.
+/// The numbers of one name of a backend: since it was first added, if it was added again.
 #[derive(Clone, Debug, Default)]
 pub struct BackendTotals {
     /// The number of requests, those without a status included.

@@ -1,5 +1,7 @@
 //! Collection and windows in virtual time, beside a list of all requests.
 
+mod added_again;
+
 use super::collector::{MAX_REMOVED, Row};
 use super::numbers::Tally;
 use super::record::Record;
@@ -244,61 +246,6 @@ fn a_hidden_row_lives_until_no_worker_has_its_record() {
     walk.recorders[0].record(Some(&walk.backends[1]), &request(&walk, 1).sample());
     assert_eq!(walk.stats.cumulative(walk.start + HOUR).total.requests, 3);
     assert_eq!(count(), before - 2, "record and row are gone");
-}
-
-/// Removes the newest backend, which is the only one, and adds it again.
-fn add_again(walk: &mut Walk) {
-    let spec = SocketAddr::from(([127, 0, 0, 1], 1)).into();
-    walk.registry.remove(walk.backends.last().unwrap().id);
-    walk.registry.add(&spec);
-    walk.backends.push(Arc::clone(&walk.registry.statuses()[0].backend));
-}
-
-#[test]
-fn a_backend_that_is_added_again_goes_on_with_its_numbers() {
-    let mut walk = Walk::new(1);
-    walk.record(request(&walk, 0));
-    add_again(&mut walk);
-    assert_eq!(rows(&walk, walk.start), [(0, 1)], "it has had no request");
-    walk.record(request(&walk, 1));
-    walk.record(request(&walk, 0));
-    walk.stats.collect(walk.start);
-    assert_eq!(rows(&walk, walk.start), [(1, 3)], "it has one row, with late responses");
-    let report = walk.stats.report(&[Period::FiveMinutes], walk.start + SECOND);
-    let (_, stats) = &report.periods[0];
-    let of = |index: usize| stats.of(&walk.backends[index]).requests;
-    assert_eq!((stats.total.requests, of(0), of(1)), (3, 3, 3));
-    walk.stats.collect(walk.start + 2 * HOUR);
-    assert_eq!(rows(&walk, walk.start + 2 * HOUR), [(1, 3)], "it is a member");
-    walk.registry.remove(walk.backends[1].id);
-    walk.stats.collect(walk.start + 2 * HOUR);
-    walk.stats.collect(walk.start + 3 * HOUR);
-    assert_eq!(rows(&walk, walk.start + 3 * HOUR), []);
-}
-
-#[test]
-fn records_of_a_backend_that_is_added_again_and_again_are_dropped_and_no_number_falls() {
-    let mut walk = Walk::new(1);
-    for round in 0..50 {
-        for recorder in &mut walk.recorders {
-            let request = Request {
-                at: walk.start,
-                backend: Some(round),
-                status: 200,
-                micros: 1000,
-                bytes: (10, 100),
-                is_truncated: false,
-            };
-            recorder.record(Some(&walk.backends[round]), &request.sample());
-        }
-        let totals = walk.stats.cumulative(walk.start);
-        assert_eq!(totals.backends[0].1.requests, 2 * (round as u64 + 1));
-        assert_eq!(totals.total.requests, totals.backends[0].1.requests);
-        assert_eq!(totals.backends[0].1.bytes_out, 100 * totals.total.requests);
-        add_again(&mut walk);
-    }
-    let owners: usize = walk.backends[..40].iter().map(|one| Arc::strong_count(one) - 1).sum();
-    assert_eq!(owners, 0, "no record of an earlier one is left");
 }
 
 #[test]

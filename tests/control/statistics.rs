@@ -1,6 +1,6 @@
 //! `GET /_control/stats` and `GET /lb/stats`: periods, form, errors.
 
-use super::{list, sent, url};
+use super::{list, post_url, sent, url};
 use crate::support::{Lb, Origin, get, until};
 use serde_json::{Value, json};
 
@@ -146,4 +146,29 @@ fn the_overview_has_exactly_its_fields_in_their_order() {
         url(&origin)
     );
     assert_eq!(response.text(), expected);
+}
+
+#[test]
+fn a_backend_that_is_removed_and_added_again_begins_at_zero_and_the_total_keeps_its_requests() {
+    let one = Origin::named("one");
+    let lb = Lb::controlled(&[&one]);
+    lb.wait_for_up(1);
+    get(lb.address(), "/").expect_status(200);
+    let counts = || {
+        let all = &get_stats(&lb, "?periods=all").1["periods"]["all"];
+        let overview = "GET /lb/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let overview = sent(lb.admin(), overview).1;
+        let rows = [&all["backends"][url(&one)]["requests"], &overview["backends"][0]["requests"]];
+        let totals = [&all["total"]["requests"], &overview["requests"]];
+        (rows.map(Value::as_u64), totals.map(Value::as_u64))
+    };
+    let both = |count| [Some(count); 2];
+    until("the request is counted", || counts() == (both(1), both(1)));
+    for operation in ["remove", "add"] {
+        assert!(post_url(&lb, operation, &one).0 < 300, "{operation}");
+    }
+    assert_eq!(counts(), (both(0), both(1)));
+    lb.wait_for_up(1);
+    get(lb.address(), "/").expect_status(200);
+    until("the second request is counted", || counts() == (both(1), both(2)));
 }

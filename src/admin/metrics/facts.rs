@@ -45,16 +45,11 @@ impl Facts {
     pub fn of(balancer: &Balancer) -> Self {
         let (members, reloads) = (balancer.registry().statuses(), balancer.reloads());
         let threads = balancer.worker_threads();
+        // A counter is zero before its first request, so that an increase can be seen.
+        balancer.stats().add_members(members.iter().map(|member| &member.backend));
         let counted = balancer.stats().cumulative(Instant::now());
         let labelled = counted.backends.into_iter();
-        let mut backends: Vec<(String, BackendTotals)> =
-            labelled.map(|(backend, totals)| (backend.name.clone(), totals)).collect();
-        // A counter is zero before its first request, so that an increase can be seen.
-        for member in &members {
-            if !backends.iter().any(|(name, _)| *name == member.backend.name) {
-                backends.push((member.backend.name.clone(), BackendTotals::default()));
-            }
-        }
+        let backends = labelled.map(|(backend, totals)| (backend.name.clone(), totals)).collect();
         Self {
             members,
             backends,
